@@ -1,0 +1,33 @@
+"""shaplab: Shapley-value explanations, derived, implemented and checked chapter by chapter.
+
+Public names are resolved on first use (PEP 562): importing shaplab loads neither torch nor numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# One line a module, in reading order: what it offers to readers at the top level.
+_PUBLIC = {
+    "shaplab._validation": "UnsupportedModelError",
+    "shaplab.explanation": "Explanation",
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+_MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"shaplab.{name}")
+    raise AttributeError(f"module 'shaplab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_MODULES])

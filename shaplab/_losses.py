@@ -1,0 +1,135 @@
+"""Losses by name, with what every loss game needs: values, derivatives and label checks.
+
+Needs: shaplab._validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shaplab._validation import fail
+
+__all__ = ["Loss", "get_loss"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as two vectorised functions.
+
+    ``value(output, y)`` and ``slope(output, y)`` broadcast: ``output`` has shape ``(..., N)`` or, when
+    ``classes`` is True and the model has several outputs, ``(..., N, K)``; ``y`` has shape ``(N,)``; the
+    value has shape ``(..., N)`` and the slope that of ``output``. ``slope`` is None for user callables.
+    """
+
+    name: str
+    value: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    slope: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+    labels: bool = False
+    classes: bool = False
+
+
+def _sigmoid(margin: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0.0, -margin))
+
+
+def _squared_error(output: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (output - y) ** 2
+
+
+def _logistic(margin: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0.0, margin) - y * margin
+
+
+def _pick(output: np.ndarray, y: np.ndarray) -> np.ndarray:
+    labels = np.broadcast_to(np.asarray(y, dtype=np.int64), output.shape[:-1])
+    return np.take_along_axis(output, labels[..., None], axis=-1)[..., 0]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _softmax_cross_entropy(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    top = logits.max(axis=-1)
+    return top + np.log(np.exp(logits - top[..., None]).sum(axis=-1)) - _pick(logits, y)
+
+
+def _softmax_slope(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    hot = np.arange(logits.shape[-1]) == np.asarray(y, dtype=np.int64)[..., None]
+    return _softmax(logits) - hot
+
+
+# Probabilities are clipped as scikit-learn's log_loss does, so that a sure and wrong model stays finite.
+_TINY = float(np.finfo(np.float64).eps)
+
+
+def _cross_entropy(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if probability.ndim > np.ndim(y) and probability.shape[-1] > 1 and probability.shape[-2:-1] == np.shape(y):
+        return -np.log(np.clip(_pick(probability, y), _TINY, 1.0))
+    p = np.clip(probability, _TINY, 1.0 - _TINY)
+    return -(y * np.log(p) + (1.0 - y) * np.log1p(-p))
+
+
+def _cross_entropy_slope(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if probability.ndim > np.ndim(y) and probability.shape[-1] > 1 and probability.shape[-2:-1] == np.shape(y):
+        hot = np.arange(probability.shape[-1]) == np.asarray(y, dtype=np.int64)[..., None]
+        return -hot / np.clip(probability, _TINY, 1.0)
+    p = np.clip(probability, _TINY, 1.0 - _TINY)
+    return (p - y) / (p * (1.0 - p))
+
+
+_LOSSES = {
+    "squared_error": Loss("squared_error", _squared_error, lambda f, y: 2.0 * (f - y)),
+    "logistic": Loss("logistic", _logistic, lambda f, y: _sigmoid(f) - y, labels=True),
+    "softmax_cross_entropy": Loss("softmax_cross_entropy", _softmax_cross_entropy, _softmax_slope,
+                                  labels=True, classes=True),
+    "cross_entropy": Loss("cross_entropy", _cross_entropy, _cross_entropy_slope, labels=True, classes=True),
+}
+_LOSSES["mse"] = _LOSSES["squared_error"]
+
+
+def get_loss(loss: Any) -> Loss:
+    """Resolve a loss.
+
+    Parameters
+    ----------
+    loss : ``"squared_error"`` (or ``"mse"``), ``"logistic"`` (labels 0 and 1, margins in log-odds),
+        ``"softmax_cross_entropy"`` (class indices, logits ``(N, K)``), ``"cross_entropy"`` (class
+        indices or 0/1, probabilities ``(N, K)`` or ``(N,)``, clipped at machine precision), a ``Loss``,
+        or a callable ``(output, y) -> (..., N)``.
+
+    Returns
+    -------
+    Loss
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, str) and loss in _LOSSES:
+        return _LOSSES[loss]
+    if callable(loss):
+        return Loss(getattr(loss, "__name__", "loss"), loss, None)
+    fail("loss", "one of " + ", ".join(map(repr, _LOSSES)) + " or a callable (output, y)", repr(loss),
+         "Pass one of these names or your own function")
+
+
+def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np.ndarray:
+    """Return ``y`` as float64 ``(n,)`` after checking its length, its values and, for class losses, its labels."""
+    try:
+        target = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        fail("y", "numbers", y, "Encode class labels as 0, 1, ...", TypeError)
+    if target.shape != (n,):
+        fail("y", f"shape ({n},)", f"shape {target.shape}", "Give one target for each row of X")
+    if not np.isfinite(target).all():
+        fail("y", "finite numbers", "NaN or infinity", "Drop rows with a missing target")
+    if loss.labels:
+        top = 1 if n_outputs is None else n_outputs - 1
+        if (target != np.round(target)).any() or target.min() < 0 or target.max() > top:
+            fail("y", f"class labels 0 to {top} for loss {loss.name!r}", f"values from {target.min():g} to {target.max():g}",
+                 "Encode labels as consecutive integers in the order of the model's outputs")
+    return target

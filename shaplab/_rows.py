@@ -1,0 +1,80 @@
+"""Hybrid rows: some columns from an explained row, the rest from a reference row.
+
+``Rows`` keeps dtypes, categories and missing values of DataFrames, so that a model that only takes
+DataFrames sees what it saw in training.
+
+Needs: shaplab._validation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shaplab._validation import as_matrix, check_outputs, check_same_columns, column_names, fail, is_frame
+
+__all__ = ["Rows"]
+
+
+class Rows:
+    """Two tables with the same columns, and the model that reads their mixtures.
+
+    Parameters
+    ----------
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``.
+    X : array or DataFrame ``(N, d)``, rows to explain.
+    background : array or DataFrame ``(B, d)``, reference rows.
+    """
+
+    def __init__(self, model: Any, X: Any, background: Any) -> None:
+        self.model = model
+        self.names = column_names(X)
+        self.evaluations = 0
+        if is_frame(X) or is_frame(background):
+            check_same_columns(X, background)
+            if len(X) == 0 or len(background) == 0:
+                fail("X" if len(X) == 0 else "background", "at least one row", "none", "Pass a non-empty table")
+            self._columns = [_joined(X[name], background[name]) for name in X.columns]
+            self._frame: Any = X
+            self.n, self.size, self.d = len(X), len(background), X.shape[1]
+        else:
+            X, background = as_matrix(X, "X"), as_matrix(background, "background")
+            check_same_columns(X, background)
+            self._frame = None
+            self._X, self._background = X, background
+            self.n, self.size, self.d = X.shape[0], background.shape[0], X.shape[1]
+
+    def mix(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> Any:
+        """Build ``r`` hybrid rows.
+
+        ``present`` is boolean ``(r, d)``: True takes the column from ``X[rows]``, False from
+        ``background[references]``; both index arrays have shape ``(r,)``.
+        """
+        if self._frame is None:
+            return np.where(present, self._X[rows], self._background[references])
+        parts = {}
+        for j, (name, column) in enumerate(zip(self._frame.columns, self._columns, strict=True)):
+            parts[name] = column.take(np.where(present[:, j], rows, self.n + references))
+        return type(self._frame)(parts, columns=self._frame.columns)
+
+    def predict(self, table: Any) -> np.ndarray:
+        """Call the model on rows and check what comes back, float64 ``(r,)`` or ``(r, K)``."""
+        self.evaluations += len(table)
+        return check_outputs(self.model(table), len(table))
+
+    def outputs(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Model outputs of hybrid rows."""
+        return self.predict(self.mix(present, rows, references))
+
+
+def _joined(ours: Any, theirs: Any) -> Any:
+    """Column values of both tables in one extension array of the same dtype."""
+    if ours.dtype != theirs.dtype:
+        both_numeric = getattr(ours.dtype, "kind", "O") in "biuf" and getattr(theirs.dtype, "kind", "O") in "biuf"
+        if not both_numeric:
+            fail("background", f"column {ours.name!r} of dtype {ours.dtype}, as in X", str(theirs.dtype),
+                 "Give both tables the same dtypes and categories")
+    import pandas as pd
+
+    return pd.concat([ours, theirs], ignore_index=True).array

@@ -1,0 +1,202 @@
+"""Argument checks and error texts, used by every part.
+
+Every message has one form: ``<argument>: expected <rule>, got <value>. <remedy>.``
+
+Needs: nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+__all__ = ["UnsupportedModelError"]
+
+_SHOWN = 80
+
+
+class UnsupportedModelError(ValueError):
+    """A model that cannot be explained; the message names the layer, split or objective."""
+
+
+def shorten(text: object, limit: int = _SHOWN) -> str:
+    """Return ``text`` on one line, cut in the middle when longer than ``limit``."""
+    line = " ".join(str(text).split())
+    if len(line) <= limit:
+        return line
+    head = (limit - 1) * 2 // 3
+    return f"{line[:head]}…{line[len(line) - (limit - 1 - head):]}"
+
+
+def describe(value: Any) -> str:
+    """Say in a few words what a user passed: shape and dtype for arrays, repr for the rest."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if hasattr(value, "shape") and hasattr(value, "columns"):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple) and len(value) > 6:
+        return f"{type(value).__name__} of length {len(value)}"
+    return shorten(repr(value))
+
+
+def fail(
+    argument: str,
+    expected: str,
+    got: Any,
+    remedy: str,
+    kind: type[Exception] = ValueError,
+) -> NoReturn:
+    """Raise ``kind`` in the one form; ``got`` is used as it is when it is a string."""
+    shown = got if isinstance(got, str) else describe(got)
+    raise kind(f"{argument}: expected {expected}, got {shown}. {remedy.rstrip('.')}.")
+
+
+def check_int(value: Any, argument: str, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return ``value`` as an int within bounds."""
+    rule = f"an integer >= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        fail(argument, rule, repr(value), "Pass a whole number", TypeError)
+    if value < minimum or (maximum is not None and value > maximum):
+        fail(argument, rule, repr(value), "Pass a number in that range")
+    return int(value)
+
+
+def check_real(
+    value: Any, argument: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False
+) -> float:
+    """Return ``value`` as a finite float within ``[low, high]`` (``(low, high]`` if ``open_low``)."""
+    rule = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        fail(argument, rule, repr(value), "Pass a number", TypeError)
+    number = float(value)
+    if not np.isfinite(number) or not low <= number <= high or (open_low and number == low):
+        fail(argument, rule, repr(value), "Pass a number in that range")
+    return number
+
+
+def check_choice(value: Any, argument: str, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        fail(argument, f"one of {listed}", repr(value), "Pass one of these names")
+    return value
+
+
+def check_callable(value: Any, argument: str) -> Callable[..., Any]:
+    """Return ``value`` if it can be called; point to ``predict``/``predict_proba`` if it has them."""
+    if callable(value):
+        return value
+    methods = [name for name in ("predict_proba", "decision_function", "predict") if hasattr(value, name)]
+    if methods:
+        named = " or ".join(f"`{argument}.{name}`" for name in methods)
+        fail(argument, "a callable (n, d) -> (n,) or (n, K)", f"a {type(value).__name__}",
+             f"Name the method to explain: pass {named}", TypeError)
+    fail(argument, "a callable (n, d) -> (n,) or (n, K)", value, "Pass a function of a batch of rows", TypeError)
+
+
+def is_frame(X: Any) -> bool:
+    """Tell whether ``X`` is a pandas DataFrame, without importing pandas."""
+    return hasattr(X, "iloc") and hasattr(X, "columns")
+
+
+def column_names(X: Any) -> list[str] | None:
+    """Names of a DataFrame's columns as strings, or None for anything else."""
+    return [str(name) for name in X.columns] if is_frame(X) else None
+
+
+def check_names(names: Iterable[Any] | None, n: int, argument: str) -> tuple[str, ...] | None:
+    """Return ``n`` unique-length names as strings, or None."""
+    if names is None:
+        return None
+    if isinstance(names, str):
+        fail(argument, f"{n} names", repr(names), "Pass a list of names", TypeError)
+    found = tuple(str(name) for name in names)
+    if len(found) != n:
+        fail(argument, f"{n} names", f"{len(found)}", "Pass one name for each column")
+    return found
+
+
+def as_matrix(X: Any, argument: str, *, n_columns: int | None = None, finite: bool = False) -> np.ndarray:
+    """Return a table as a C-contiguous float array ``(n, d)``; float32 stays, all else is float64.
+
+    Accepts arrays, nested lists, numeric DataFrames, scipy sparse matrices and torch tensors.
+    NaN is allowed unless ``finite``: many models handle it.
+    """
+    if hasattr(X, "detach") and hasattr(X, "cpu"):
+        X = X.detach().cpu().numpy()
+    elif hasattr(X, "toarray"):
+        X = X.toarray()
+    elif is_frame(X):
+        bad = [str(name) for name, kind in zip(X.columns, X.dtypes, strict=True)
+               if getattr(kind, "kind", "O") not in "biuf"]
+        if bad:
+            fail(argument, "numeric columns", f"{shorten(', '.join(bad))} of another type",
+                 "Encode these columns as numbers first")
+        X = X.to_numpy(dtype=np.float64)
+    try:
+        table = np.asarray(X)
+        if table.dtype != np.float32:
+            table = table.astype(np.float64)
+    except (TypeError, ValueError):
+        fail(argument, "a numeric table of shape (n, d)", X, "Encode text and objects as numbers first", TypeError)
+    if table.ndim != 2:
+        fail(argument, "a table of shape (n, d)", f"shape {table.shape}",
+             "Use X.reshape(1, -1) for a single row, X.reshape(-1, 1) for a single feature")
+    if table.shape[0] == 0 or table.shape[1] == 0:
+        fail(argument, "at least one row and one column", f"shape {table.shape}", "Pass a non-empty table")
+    if n_columns is not None and table.shape[1] != n_columns:
+        fail(argument, f"{n_columns} columns", f"{table.shape[1]}", "Pass the columns the model was fitted on")
+    if finite and not np.isfinite(table).all():
+        row, column = np.argwhere(~np.isfinite(table))[0]
+        fail(argument, "finite numbers", f"{table[row, column]} in row {row}, column {column}",
+             "Impute or drop missing and infinite values first")
+    return np.ascontiguousarray(table)
+
+
+def check_same_columns(X: Any, background: Any, argument: str = "background") -> None:
+    """Require that two tables have the same columns in the same order."""
+    ours, theirs = column_names(X), column_names(background)
+    if ours is not None and theirs is not None and ours != theirs:
+        missing = [name for name in ours if name not in theirs]
+        extra = [name for name in theirs if name not in ours]
+        if missing or extra:
+            detail = "; ".join(part for part in (
+                f"missing {shorten(', '.join(missing))}" if missing else "",
+                f"unknown {shorten(', '.join(extra))}" if extra else "") if part)
+            fail(argument, "the columns of X", detail, "Select the same columns")
+        fail(argument, "the columns of X in the same order", "another order",
+             f"Reorder them: {argument}[list(X.columns)]")
+    if (ours is None) != (theirs is None):
+        fail(argument, "a DataFrame exactly when X is one", f"{type(background).__name__} beside {type(X).__name__}",
+             "Pass both as DataFrames or both as arrays", TypeError)
+    if X.shape[1] != background.shape[1]:
+        fail(argument, f"{X.shape[1]} columns, as X has", f"{background.shape[1]}", "Select the same columns")
+
+
+def resolve_rng(rng: Any) -> np.random.Generator:
+    """Turn ``None``, an int, a SeedSequence or a Generator into a Generator; global state is never touched."""
+    if rng is None or isinstance(rng, np.random.Generator | np.random.SeedSequence | int | np.integer):
+        if isinstance(rng, bool) or (isinstance(rng, int | np.integer) and rng < 0):
+            fail("rng", "None, an integer >= 0 or a numpy Generator", repr(rng), "Pass a seed such as rng=0")
+        return np.random.default_rng(rng)
+    fail("rng", "None, an integer >= 0 or a numpy Generator", rng, "Pass a seed such as rng=0", TypeError)
+
+
+def check_outputs(outputs: Any, n_rows: int, argument: str = "model", *, finite: bool = True) -> np.ndarray:
+    """Return a model's outputs as float64 ``(n,)`` or ``(n, K)`` after checking rows and NaN."""
+    if hasattr(outputs, "detach"):
+        outputs = outputs.detach().cpu().numpy()
+    try:
+        found = np.asarray(outputs, dtype=np.float64)
+    except (TypeError, ValueError):
+        fail(argument, "numeric outputs (n,) or (n, K)", outputs, "Explain probabilities or scores, not labels", TypeError)
+    if found.ndim not in (1, 2) or found.shape[0] != n_rows:
+        fail(argument, f"outputs of shape ({n_rows},) or ({n_rows}, K) for {n_rows} rows", f"shape {found.shape}",
+             "Return one output row for each input row")
+    if finite and not np.isfinite(found).all():
+        row = int(np.argwhere(~np.isfinite(found))[0][0])
+        fail(argument, "finite outputs", f"{found[row]} for row {row} of a batch of {n_rows}",
+             "Check how the model treats missing or unusual rows")
+    return found

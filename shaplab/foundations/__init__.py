@@ -1,0 +1,1 @@
+"""Games, exact Shapley values, interactions, and estimators for any model."""
