@@ -46,7 +46,7 @@ def record(id: str, value: Any, *, unit: str = "", source: str = "", verdict: st
     text = f"{value} {unit}".strip()
     row = {"id": id, "value": str(value), "unit": unit, "source": source, "verdict": verdict, "note": note}
     display(
-        {PREFIX + "text/plain": text, PREFIX + "application/json": row},
+        {PREFIX + "text/plain": text},
         metadata={"scrapbook": {"name": id, "mime_prefix": PREFIX}, "shaplab": row},
         raw=True,
     )
