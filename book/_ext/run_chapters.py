@@ -24,6 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import ipc_kernels  # noqa: F401
 import nbformat
 import yaml
 
@@ -104,7 +105,7 @@ def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[f
     import jupytext
     import papermill
 
-    os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="module://matplotlib_inline.backend_inline")
+    os.environ["OMP_NUM_THREADS"] = "1"
     here = os.pathsep.join([str(root), str(root / "book" / "_ext")])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
     target = executed_path(root, page, profile, seed)
@@ -116,7 +117,7 @@ def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[f
         jupytext.write(jupytext.read(root / "book" / f"{page}.md"), source)
         parameters = {"profile": profile, "seed": seed}
         notebook = papermill.execute_notebook(
-            source, partial, parameters, cwd=str(root), progress_bar=False, log_output=False, kernel_name="python3"
+            source, partial, parameters, cwd=str(root), progress_bar=False, kernel_name="python3"
         )
         seconds = time.perf_counter() - started
         notebook.metadata["shaplab"] = {"key": key, "seconds": round(seconds, 1), "profile": profile, "seed": seed}
@@ -146,7 +147,8 @@ def run(root: Path, pages: list[str], profile: str, seed: int, jobs: int, force:
         waiting = {pool.submit(run_one, root, page, profile, seed, keys[page]): page for page in todo}
         for count, done in enumerate(as_completed(waiting), 1):
             page, (seconds, problem) = waiting[done], done.result()
-            print(f"[{count}/{len(todo)}] {page}: {'FAILED after' if problem else 'ran in'} {seconds:.1f} s", flush=True)
+            what = "FAILED after" if problem else "ran in"
+            print(f"[{count}/{len(todo)}] {page}: {what} {seconds:.1f} s", flush=True)
             if problem:
                 failed.append(page)
                 print(problem, file=sys.stderr, flush=True)
@@ -165,10 +167,11 @@ def as_myst_nb_reads(root: Path, text: str) -> nbformat.NotebookNode:
 
 def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, page: str) -> nbformat.NotebookNode:
     """Put the outputs of papermill's notebook on the notebook that myst-nb reads."""
-    ran = [c for c in executed.cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
+    ran = [cell for cell in executed.cells if cell.cell_type == "code"]
+    ran = [cell for cell in ran if "injected-parameters" not in cell.metadata.get("tags", [])]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if [c.source.strip() for c in cells] != [c.source.strip() for c in ran]:
-        raise ValueError(f"book/{page}.md: jupytext and myst-nb read different cells. Keep code cells at the top level.")
+        raise ValueError(f"book/{page}.md: jupytext and myst-nb read other cells. Keep code cells at the top level.")
     for number, (cell, source) in enumerate(zip(cells, ran, strict=True), 1):
         cell.outputs, cell.execution_count = source.outputs, number
         for output in cell.outputs:
@@ -191,7 +194,8 @@ def fill_cache(root: Path, pages: list[str], profile: str) -> Path:
         executed = nbformat.read(executed_path(root, page, profile), as_version=4)
         notebook = with_outputs(as_myst_nb_reads(root, source.read_text(encoding="utf-8")), executed, page)
         data = {"execution_seconds": executed.metadata["shaplab"]["seconds"]}
-        cache.cache_notebook_bundle(CacheBundleIn(notebook, str(source), data=data), check_validity=False, overwrite=True)
+        bundle = CacheBundleIn(notebook, str(source), data=data)
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     return path
 
 

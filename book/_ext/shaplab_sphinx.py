@@ -38,7 +38,7 @@ def use_executed_chapters(app: Sphinx, config: Any) -> None:
     import myst_nb.core.execute.cache as cache
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise ExtensionError("a chapter has no outputs for its present text and library. Run `make html`, which runs it.")
+        raise ExtensionError("a chapter has no outputs for its present text and library. Run `make html`.")
 
     cache.single_nb_execution = refuse
     config.nb_execution_mode = "cache"
@@ -94,10 +94,9 @@ class TakeHome(SphinxDirective):
             path.write_text(text, encoding="utf-8")
             self.env.metadata[self.env.docname].setdefault("take_home", {})[name] = text
             up = "../" * self.env.docname.count("/")
-            link = f'<a class="reference download" download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
-            lines = len(text.splitlines())
+            link = f'<a download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
             paragraph = nodes.paragraph()
-            paragraph += nodes.raw("", f"{link}: <code>{name}</code> and all it needs, {lines} lines", format="html")
+            paragraph += nodes.raw("", f"{link}: {len(text.splitlines())} lines, without shaplab", format="html")
             items += nodes.list_item("", paragraph)
         return [items]
 
@@ -121,6 +120,40 @@ def write_take_home(app: Sphinx, exception: Exception | None) -> None:
             path = Path(app.outdir) / "_downloads" / "take_home" / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+
+
+# -- pages of the library ---------------------------------------------------------------------------------------------
+
+
+class LibraryPages(SphinxDirective):
+    """``{library} part``: the documentation of every public module of a part, or of shaplab itself, from docstrings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        part = self.arguments[0]
+        lines: list[str] = []
+        for module in public_modules(project_root(self.env.app), part):
+            self.env.note_dependency(str(project_root(self.env.app) / (module.replace(".", "/") + ".py")))
+            lines += [f"## {module.removeprefix('shaplab.')}", "", "```{eval-rst}", f".. automodule:: {module}"]
+            lines += ["   :members:", "```", ""]
+        if not lines:
+            raise self.error(f"library: expected a part of shaplab with public modules, got {part!r}.")
+        box = nodes.section()
+        box.document = self.state.document
+        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, box, match_titles=True)
+        return box.children
+
+
+def public_modules(root: Path, part: str) -> list[str]:
+    """Return the public modules of a part; those offered at the top level first, in reading order."""
+    import shaplab
+
+    folder = root / "shaplab" if part == "shaplab" else root / "shaplab" / part
+    prefix = "shaplab" if part == "shaplab" else f"shaplab.{part}"
+    names = {f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    order = list(shaplab._PUBLIC)
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 # -- reproductions ----------------------------------------------------------------------------------------------------
@@ -202,6 +235,7 @@ def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: d
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("take-home", TakeHome)
+    app.add_directive("library", LibraryPages)
     app.add_directive("reproduction-table", ReproductionTable)
     app.connect("config-inited", use_executed_chapters, priority=10)
     app.connect("source-read", note_executed)
