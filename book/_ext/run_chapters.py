@@ -34,8 +34,12 @@ DEFAULT_SEED = 0
 
 def chapters(root: Path) -> list[str]:
     """Return the chapters (pages that are notebooks) in the order of the table of contents."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    return [page for page in _pages(toc) if is_chapter((root / "book" / f"{page}.md").read_text(encoding="utf-8"))]
+    return [page for page in pages(root) if is_chapter((root / "book" / f"{page}.md").read_text(encoding="utf-8"))]
+
+
+def pages(root: Path) -> list[str]:
+    """Return all pages in the order of the table of contents."""
+    return list(_pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))))
 
 
 def _pages(node: Any) -> Iterator[str]:
@@ -134,12 +138,12 @@ def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[f
         partial.unlink(missing_ok=True)
 
 
-def run(root: Path, pages: list[str], profile: str, seed: int, jobs: int, force: bool = False) -> list[str]:
+def run(root: Path, chosen: list[str], profile: str, seed: int, jobs: int, force: bool = False) -> list[str]:
     """Execute the chapters that changed, with a line of progress each; return those that failed."""
     library = fingerprint(root)
-    keys = {page: key_of((root / "book" / f"{page}.md").read_text("utf-8"), profile, seed, library) for page in pages}
-    todo = [p for p in pages if force or not is_current(executed_path(root, p, profile, seed), keys[p])]
-    print(f"{len(pages)} chapters, {len(pages) - len(todo)} unchanged, {len(todo)} to run ({profile}, seed {seed})")
+    keys = {page: key_of((root / "book" / f"{page}.md").read_text("utf-8"), profile, seed, library) for page in chosen}
+    todo = [p for p in chosen if force or not is_current(executed_path(root, p, profile, seed), keys[p])]
+    print(f"{len(chosen)} chapters, {len(chosen) - len(todo)} unchanged, {len(todo)} to run ({profile}, seed {seed})")
     failed: list[str] = []
     if not todo:
         return failed
@@ -181,7 +185,7 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
     return notebook
 
 
-def fill_cache(root: Path, pages: list[str], profile: str) -> Path:
+def fill_cache(root: Path, chosen: list[str], profile: str) -> Path:
     """Write the outputs of all chapters into a fresh jupyter-cache; drop those of older libraries."""
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
@@ -189,7 +193,7 @@ def fill_cache(root: Path, pages: list[str], profile: str) -> Path:
     path = cache_path(root, profile)
     shutil.rmtree(path.parent, ignore_errors=True)
     cache = get_cache(str(path))
-    for page in pages:
+    for page in chosen:
         source = root / "book" / f"{page}.md"
         executed = nbformat.read(executed_path(root, page, profile), as_version=4)
         notebook = with_outputs(as_myst_nb_reads(root, source.read_text(encoding="utf-8")), executed, page)
@@ -213,16 +217,16 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.pages) - set(known))
     if unknown:
         parser.error(f"no such chapter: {', '.join(unknown)}. Chapters: {', '.join(known)}.")
-    pages = options.pages or known
-    failed = run(options.root, pages, options.profile, options.seed, options.jobs, options.force)
+    chosen = options.pages or known
+    failed = run(options.root, chosen, options.profile, options.seed, options.jobs, options.force)
     if failed:
         print(f"{len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
         return 1
     if options.pages:
-        for page in pages:
+        for page in chosen:
             print(executed_path(options.root, page, options.profile, options.seed))
     elif options.seed == DEFAULT_SEED:
-        fill_cache(options.root, pages, options.profile)
+        fill_cache(options.root, chosen, options.profile)
     return 0
 
 

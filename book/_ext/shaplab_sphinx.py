@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
-from run_chapters import cache_path, chapters, executed_path
+from run_chapters import cache_path, chapters, executed_path, is_chapter
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -45,11 +45,36 @@ def use_executed_chapters(app: Sphinx, config: Any) -> None:
     config.nb_execution_cache_path = str(cache_path(project_root(app), profile()))
 
 
-def note_executed(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Read a page again when its outputs changed, though its text did not."""
-    path = executed_path(project_root(app), docname, profile())
-    if path.exists():
-        app.env.note_dependency(str(path))
+def extend_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Read a chapter again when its outputs changed, though its text did not; add what it offers to take home."""
+    if not is_chapter(source[0]):
+        return
+    app.env.note_dependency(str(executed_path(project_root(app), docname, profile())))
+    lines = ["", "## Take it home", ""]
+    if "{nb-download}" not in source[0]:
+        lines += [f"The whole chapter as a notebook: {{nb-download}}`{docname.split('/')[-1]}.ipynb`.", ""]
+    names = [] if "{take-home}" in source[0] else functions_of(project_root(app), docname)
+    if names:
+        lines += ["Each function in one file of plain Python that needs no shaplab:", ""]
+        lines += ["```{take-home} " + " ".join(names), "```", ""]
+    if len(lines) > 3:
+        source[0] += "\n".join(lines)
+
+
+def functions_of(root: Path, page: str) -> list[str]:
+    """Return the public functions of the modules that a chapter explains.
+
+    These are the module with the chapter's name, and those whose docstring says ``Chapter: <part>/<topic>``.
+    """
+    import shaplab
+
+    found = []
+    for name, module in shaplab._HOME.items():
+        path = root / (module.replace(".", "/") + ".py")
+        own = module == "shaplab." + page.replace("/", ".")
+        if path.exists() and (own or f"\nChapter: {page}\n" in path.read_text(encoding="utf-8")):
+            found += [name] if name.islower() else []
+    return found
 
 
 # -- MathJax ----------------------------------------------------------------------------------------------------------
@@ -238,7 +263,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("library", LibraryPages)
     app.add_directive("reproduction-table", ReproductionTable)
     app.connect("config-inited", use_executed_chapters, priority=10)
-    app.connect("source-read", note_executed)
+    app.connect("source-read", extend_chapter)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
     app.connect("html-page-context", fix_launch_buttons, priority=900)
