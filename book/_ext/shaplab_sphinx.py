@@ -243,7 +243,19 @@ def _cell(text: str) -> str:
     return " ".join(text.split())
 
 
-# -- buttons ----------------------------------------------------------------------------------------------------------
+# -- pages everybody can read, and buttons ----------------------------------------------------------------------------------------------------------
+
+
+def leave_thebe_out(app: Sphinx) -> None:
+    """Disconnect sphinx-thebe, which names a host for its script on every page, asked for or not."""
+    for listeners in app.events.listeners.values():
+        listeners[:] = [entry for entry in listeners if entry.handler.__module__ != "sphinx_thebe"]
+
+
+def fix_roles(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Drop a list role from lists of citations, whose entries have another role."""
+    if "body" in context:
+        context["body"] = context["body"].replace('<div role="list" class="citation-list">', '<div class="citation-list">')
 
 
 def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -263,8 +275,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("library", LibraryPages)
     app.add_directive("reproduction-table", ReproductionTable)
     app.connect("config-inited", use_executed_chapters, priority=10)
+    app.connect("builder-inited", leave_thebe_out, priority=10)
     app.connect("source-read", extend_chapter)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
+    app.connect("html-page-context", fix_roles, priority=900)
     app.connect("html-page-context", fix_launch_buttons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
