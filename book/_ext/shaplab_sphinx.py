@@ -243,7 +243,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split())
 
 
-# -- pages everybody can read, and buttons ----------------------------------------------------------------------------------------------------------
+# -- pages everybody can read, and buttons ----------------------------------------------------------------------------
 
 
 def leave_thebe_out(app: Sphinx) -> None:
@@ -255,7 +255,8 @@ def leave_thebe_out(app: Sphinx) -> None:
 def fix_roles(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Drop a list role from lists of citations, whose entries have another role."""
     if "body" in context:
-        context["body"] = context["body"].replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+        wrong, right = '<div role="list" class="citation-list">', '<div class="citation-list">'
+        context["body"] = context["body"].replace(wrong, right)
 
 
 def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:

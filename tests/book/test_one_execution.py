@@ -147,7 +147,8 @@ def test_nbval_finds_a_planted_digit(project, capsys):
     source = project / "_build/executed/quick/part/one.ipynb"
     planted = project / "planted.ipynb"
     notebook = json.loads(source.read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "ipc_kernels", "-c", os.devnull, "--nbval"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "ipc_kernels", "--nbval"]
+    command += ["-c", os.devnull]
     command += ["--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests/book/sanitize.cfg"), str(planted)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(project / "book/_ext")])}
     codes = []
