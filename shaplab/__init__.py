@@ -19,6 +19,7 @@ _PUBLIC = {
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.explorer": "CoalitionExplorer",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")

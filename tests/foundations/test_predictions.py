@@ -155,7 +155,7 @@ def test_nearest_game_uses_matching_rows():
 
 
 def test_conditional_and_marginal_differ_in_sign_when_features_are_correlated():
-    # f = x0 - x1 / 2: knowing x1 = 1 suggests x0 near 1.9, which outweighs its own -1/2; the marginal game ignores that.
+    # f = x0 - x1 / 2: knowing x1 = 1 suggests x0 near 1.9, more than its own -1/2. The marginal game cannot see it.
     rng = np.random.default_rng(5)
     B = rng.multivariate_normal([0, 0], [[4.0, 1.9], [1.9, 1.0]], size=5000)
     x = np.array([[0.0, 1.0]])
