@@ -56,7 +56,7 @@ function cell(td,x){td.textContent=x===null?"–":show(x); if(x===null) return; 
 function render(){
   root.querySelectorAll("button[data-player]").forEach((b,i)=>b.setAttribute("aria-pressed",has(i)?"true":"false"));
   part("value").textContent=show(v[inside]);
-  const members=data.names.filter((_,i)=>has(i)); part("members").textContent=members.length?members.join(", "):"nobody";
+  part("members").textContent=data.names.filter((_,i)=>has(i)).join(", ")||"nobody";
   root.querySelectorAll("tbody tr").forEach((tr,i)=>{cell(tr.children[1],change(i));
     cell(tr.children[2],runs?sum[i]/runs:null);});
   const arrived=(p,k)=>k<done?data.names[p]+" "+(last[p]<0?"":"+")+show(last[p])
