@@ -1,0 +1,211 @@
+"""What the book adds to Sphinx: outputs from the one execution, local MathJax, take-home files, reproductions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from docutils import nodes
+from docutils.statemachine import StringList
+from run_chapters import cache_path, chapters, executed_path
+from shaplab_book import VERDICTS, claims
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2/")
+
+
+def profile() -> str:
+    """Return the profile whose outputs the book shows."""
+    return os.environ.get("PROFILE", "quick")
+
+
+def project_root(app: Sphinx) -> Path:
+    return Path(app.srcdir).parent
+
+
+# -- one execution ----------------------------------------------------------------------------------------------------
+
+
+def use_executed_chapters(app: Sphinx, config: Any) -> None:
+    """Point myst-nb at the cache of this library, and make a miss an error instead of a second execution."""
+    import myst_nb.core.execute.cache as cache
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise ExtensionError("a chapter has no outputs for its present text and library. Run `make html`, which runs it.")
+
+    cache.single_nb_execution = refuse
+    config.nb_execution_mode = "cache"
+    config.nb_execution_cache_path = str(cache_path(project_root(app), profile()))
+
+
+def note_executed(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Read a page again when its outputs changed, though its text did not."""
+    path = executed_path(project_root(app), docname, profile())
+    if path.exists():
+        app.env.note_dependency(str(path))
+
+
+# -- MathJax ----------------------------------------------------------------------------------------------------------
+
+
+def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
+    """Copy MathJax and its fonts from the installed package into the built pages; nothing is committed or fetched."""
+    if exception or app.builder.format != "html":
+        return
+    found = False
+    for entry in distribution("sphinx-mathjax-offline").files or []:
+        inside = entry.as_posix().partition("/static/mathjax/")[2]
+        if inside.startswith(MATHJAX):
+            target = Path(app.outdir) / "_static" / "mathjax" / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(entry.locate()), target)
+            found = True
+    if not found:
+        raise ExtensionError("sphinx-mathjax-offline holds no tex-mml-chtml.js; its layout must have changed.")
+
+
+# -- take it home -----------------------------------------------------------------------------------------------------
+
+
+class TakeHome(SphinxDirective):
+    """``{take-home}`` followed by names of public functions: one self-contained file for each, to download."""
+
+    has_content = True
+    required_arguments = 0
+    optional_arguments = 100
+
+    def run(self) -> list[nodes.Node]:
+        names = " ".join([*self.arguments, *self.content]).replace(",", " ").split()
+        if not names:
+            raise self.error("take-home: expected names of public functions of shaplab, got none. Name at least one.")
+        folder = Path(self.env.app.outdir) / "_downloads" / "take_home"
+        items = nodes.bullet_list(classes=["take-home"])
+        for name in names:
+            text = self._extract(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{name}.py"
+            path.write_text(text, encoding="utf-8")
+            self.env.metadata[self.env.docname].setdefault("take_home", {})[name] = text
+            up = "../" * self.env.docname.count("/")
+            link = f'<a class="reference download" download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
+            lines = len(text.splitlines())
+            paragraph = nodes.paragraph()
+            paragraph += nodes.raw("", f"{link}: <code>{name}</code> and all it needs, {lines} lines", format="html")
+            items += nodes.list_item("", paragraph)
+        return [items]
+
+    def _extract(self, name: str) -> str:
+        try:
+            from shaplab.extract import extract
+        except ImportError as error:
+            raise self.error(f"take-home: shaplab.extract cannot be imported: {error}") from error
+        try:
+            return extract(name)
+        except Exception as error:
+            raise self.error(f"take-home: {name}: {error}") from error
+
+
+def write_take_home(app: Sphinx, exception: Exception | None) -> None:
+    """Write the take-home files also when their pages came from an earlier build."""
+    if exception or app.builder.format != "html":
+        return
+    for values in app.env.metadata.values():
+        for name, text in values.get("take_home", {}).items():
+            path = Path(app.outdir) / "_downloads" / "take_home" / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+
+# -- reproductions ----------------------------------------------------------------------------------------------------
+
+
+def recorded(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (page, row) for every ``record`` in the executed chapters, in reading order."""
+    for page in chapters(root):
+        path = executed_path(root, page, profile())
+        if path.exists():
+            for cell in nbformat.read(path, as_version=4).cells:
+                for output in cell.get("outputs", []):
+                    if "shaplab" in output.get("metadata", {}):
+                        yield page, output["metadata"]["shaplab"]
+
+
+class ReproductionTable(SphinxDirective):
+    """``{reproduction-table}``: what executed chapters recorded, beside what the sources report."""
+
+    has_content = False
+
+    def run(self) -> list[nodes.Node]:
+        root = project_root(self.env.app)
+        rows: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        for page, row in recorded(root):
+            rows.setdefault(row["id"], []).append((page, row))
+        for page in chapters(root):
+            self.env.note_dependency(str(executed_path(root, page, profile())))
+        self.env.note_reread()
+        counts = {verdict: 0 for verdict in (*VERDICTS, "open")}
+        parts: dict[str, list[str]] = {}
+        for id, claim in claims().items():
+            found = rows.get(id, [])
+            for verdict in {row["verdict"] for _, row in found} or {"open"}:
+                counts[verdict] += 1
+            parts.setdefault(claim["part"], []).extend(self._row(id, claim, found))
+        text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        lines = [f"{len(claims())} claims: {text}.", ""]
+        for part, table in parts.items():
+            head = ["| id | claim, and its set-up | the source reports | measured here |", "|---|---|---|---|"]
+            lines += [f"## {part}", "", ":::{div} reproduction", *head, *table, ":::", ""]
+        box = nodes.section()
+        box.document = self.state.document
+        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, box, match_titles=True)
+        return box.children
+
+    def _row(self, id: str, claim: dict[str, str], found: list[tuple[str, dict[str, str]]]) -> list[str]:
+        cells = []
+        for page, row in found:
+            value = f"{row['value']} {row['unit']}".strip()
+            note = f" {row['note']}" if row["note"] else ""
+            cells.append(f"**{row['verdict']}**: {_cell(value)}.{_cell(note)} [](/{page}.md)".replace("..", "."))
+        reported = next((row["source"] for _, row in found if row["source"]), claim["reported"])
+        about = f"{_cell(claim['claim'])}. <br>{_cell(claim['setup'])}" if claim["setup"] else _cell(claim["claim"])
+        return [f"| {id} | {about} | {_cell(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"]
+
+
+def _cell(text: str) -> str:
+    """Escape a text for a Markdown table cell."""
+    for mark in "\\`*_{}[]<>|$#~^":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())
+
+
+# -- buttons ----------------------------------------------------------------------------------------------------------
+
+
+def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Colab and Binder open notebooks: point at the ones published beside the pages, and made by Binder's postBuild."""
+    for button in context.get("header_buttons", []):
+        for entry in button.get("buttons", []) if isinstance(button, dict) else []:
+            url = str(entry.get("url", ""))
+            if "colab.research" in url:
+                head = url.split("/blob/")[0]
+                entry["url"] = f"{head}/blob/gh-pages/_sources/{pagename}.ipynb"
+            elif "mybinder" in url:
+                entry["url"] = url.removesuffix(".md") + (".ipynb" if url.endswith(".md") else "")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("take-home", TakeHome)
+    app.add_directive("reproduction-table", ReproductionTable)
+    app.connect("config-inited", use_executed_chapters, priority=10)
+    app.connect("source-read", note_executed)
+    app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_take_home)
+    app.connect("html-page-context", fix_launch_buttons, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
