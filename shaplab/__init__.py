@@ -14,6 +14,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "shaplab._validation": "UnsupportedModelError",
     "shaplab.explanation": "Explanation",
+    "shaplab.foundations.games": "TableGame GroupedGame MeanGame all_coalitions company_game",
+    "shaplab.foundations.exact": "shapley_values banzhaf_values axioms",
+    "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame DiscreteGame "
+    "LossOfMean MeanLoss RescaledMargin exact_shap",
+    "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.explorer": "CoalitionExplorer",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")

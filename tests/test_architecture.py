@@ -15,7 +15,8 @@ import pytest
 import shaplab
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("foundations", "trees", "deep", "shapnets", "importance", "insight", "plots", "datasets", "extract")
+PARTS = ("foundations", "trees", "deep", "shapnets", "importance", "insight", "plots", "datasets", "explorer",
+         "extract")
 FILES = sorted((ROOT / "shaplab").rglob("*.py"))
 PUBLIC = list(shaplab._PUBLIC)
 
@@ -161,3 +162,10 @@ def test_importing_shaplab_loads_neither_torch_nor_numba():
 def test_public_names_resolve():
     for name in shaplab.__all__:
         assert getattr(shaplab, name) is not None
+
+
+@pytest.mark.parametrize("part", [p.parent.name for p in FILES if p.name == "__init__.py" and p.parent.parent.name == "shaplab"])
+def test_every_part_has_a_page_in_the_library(part):
+    page = ROOT / "book" / "reference" / "api" / f"{part}.md"
+    assert page.exists()
+    assert f"reference/api/{part}\n" in (ROOT / "_toc.yml").read_text(encoding="utf-8")
