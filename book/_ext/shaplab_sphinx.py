@@ -38,7 +38,8 @@ def use_executed_chapters(app: Sphinx, config: Any) -> None:
     import myst_nb.core.execute.cache as cache
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise ExtensionError("a chapter has no outputs for its present text and library. Run `make html`.")
+        page = app.env.docname
+        raise ExtensionError(f"{page} has no outputs for its present text and library. Run `make html`, not Sphinx.")
 
     cache.single_nb_execution = refuse
     config.nb_execution_mode = "cache"
@@ -170,6 +171,23 @@ class LibraryPages(SphinxDirective):
         return box.children
 
 
+def find_at_home(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    """Resolve ``shaplab.name`` to the module where the name lives; leave private names without a link."""
+    import shaplab
+
+    target = str(node.get("reftarget"))
+    if node.get("refdomain") != "py" or not target.startswith("shaplab."):
+        return None
+    if any(part.startswith("_") for part in target.split(".")):
+        return content
+    name, _, rest = target.removeprefix("shaplab.").partition(".")
+    home = shaplab._HOME.get(name)
+    if home is None:
+        return None
+    path = ".".join(filter(None, [home, name, rest]))
+    return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], path, node, content)
+
+
 def public_modules(root: Path, part: str) -> list[str]:
     """Return the public modules of a part; those offered at the top level first, in reading order."""
     import shaplab
@@ -278,6 +296,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", use_executed_chapters, priority=10)
     app.connect("builder-inited", leave_thebe_out, priority=10)
     app.connect("source-read", extend_chapter)
+    app.connect("missing-reference", find_at_home)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
     app.connect("html-page-context", fix_roles, priority=900)
