@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import distribution
@@ -162,7 +163,7 @@ class LibraryPages(SphinxDirective):
         for module in public_modules(project_root(self.env.app), part):
             self.env.note_dependency(str(project_root(self.env.app) / (module.replace(".", "/") + ".py")))
             lines += [f"## {module.removeprefix('shaplab.')}", "", "```{eval-rst}", f".. automodule:: {module}"]
-            lines += ["   :members:", "```", ""]
+            lines += ["   :members:", "   :member-order: bysource", "```", ""]
         if not lines:
             raise self.error(f"library: expected a part of shaplab with public modules, got {part!r}.")
         box = nodes.section()
@@ -186,6 +187,18 @@ def find_at_home(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
         return None
     path = ".".join(filter(None, [home, name, rest]))
     return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], path, node, content)
+
+
+def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Turn the line that names a module's chapter into a link, and drop the one for the take-home tool."""
+    if what != "module":
+        return
+    text = "\n".join(lines)
+    text = re.sub(r"^Needs: [^\n]*(\n[^\n]+)*", "", text, flags=re.M)
+    named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [name.removeprefix("shaplab.").replace(".", "/")]
+    text = re.sub(r"^Chapter: .*$", "", text, flags=re.M)
+    known = [f":doc:`/{page}`" for page in named if (Path(app.srcdir) / f"{page}.md").exists()]
+    lines[:] = [*text.splitlines(), "", *([f"Derived in {', '.join(known)}."] if known else []), ""]
 
 
 def public_modules(root: Path, part: str) -> list[str]:
@@ -296,6 +309,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", use_executed_chapters, priority=10)
     app.connect("builder-inited", leave_thebe_out, priority=10)
     app.connect("source-read", extend_chapter)
+    app.connect("autodoc-process-docstring", tidy_docstring)
     app.connect("missing-reference", find_at_home)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
