@@ -227,9 +227,9 @@ def recorded(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 class ReproductionTable(SphinxDirective):
-    """``{reproduction-table}``: what executed chapters recorded, beside what the sources report."""
+    """``{reproduction-table}``: what executed chapters recorded, beside what the sources report; or the ``count``."""
 
-    has_content = False
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         root = project_root(self.env.app)
@@ -238,33 +238,44 @@ class ReproductionTable(SphinxDirective):
             rows.setdefault(row["id"], []).append((page, row))
         for page in chapters(root):
             self.env.note_dependency(str(executed_path(root, page, profile())))
-        self.env.note_reread()
-        counts = {verdict: 0 for verdict in (*VERDICTS, "open")}
-        parts: dict[str, list[str]] = {}
+        if self.arguments == ["count"]:
+            return [nodes.paragraph("", self._count(rows))]
+        lines: list[str] = []
+        part = None
         for id, claim in claims().items():
-            found = rows.get(id, [])
-            for verdict in {row["verdict"] for _, row in found} or {"open"}:
-                counts[verdict] += 1
-            parts.setdefault(claim["part"], []).extend(self._row(id, claim, found))
-        text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        lines = [f"{len(claims())} claims: {text}.", ""]
-        for part, table in parts.items():
-            head = ["| id | claim, and its set-up | the source reports | measured here |", "|---|---|---|---|"]
-            lines += [f"## {part}", "", ":::{div} reproduction", *head, *table, ":::", ""]
+            if claim["part"] != part:
+                part = claim["part"]
+                lines += [":::", ""] if lines else []
+                lines += [f"## {part}", "", ":::{div} reproduction"]
+                lines += ["| id | claim, and its set-up | the source reports | measured here |", "|---|---|---|---|"]
+            lines.append(self._row(id, claim, rows.get(id, [])))
         box = nodes.section()
         box.document = self.state.document
-        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, box, match_titles=True)
+        text = StringList([*lines, ":::"], self.env.docname)
+        self.state.nested_parse(text, self.content_offset, box, match_titles=True)
         return box.children
 
-    def _row(self, id: str, claim: dict[str, str], found: list[tuple[str, dict[str, str]]]) -> list[str]:
+    def _count(self, rows: dict[str, list[tuple[str, dict[str, str]]]]) -> str:
+        counts = {verdict: 0 for verdict in (*VERDICTS, "open")}
+        for id in claims():
+            for verdict in {row["verdict"] for _, row in rows.get(id, [])} or {"open"}:
+                counts[verdict] += 1
+        return f"{len(claims())} claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
+
+    def _row(self, id: str, claim: dict[str, str], found: list[tuple[str, dict[str, str]]]) -> str:
         cells = []
         for page, row in found:
-            value = f"{row['value']} {row['unit']}".strip()
-            note = f" {row['note']}" if row["note"] else ""
-            cells.append(f"**{row['verdict']}**: {_cell(value)}.{_cell(note)} [](/{page}.md)".replace("..", "."))
+            value = _sentence(f"{row['value']} {row['unit']}")
+            cells.append(f"**{row['verdict']}**: {value} {_sentence(row['note'])} [](/{page}.md)")
         reported = next((row["source"] for _, row in found if row["source"]), claim["reported"])
-        about = f"{_cell(claim['claim'])}. <br>{_cell(claim['setup'])}" if claim["setup"] else _cell(claim["claim"])
-        return [f"| {id} | {about} | {_cell(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"]
+        about = f"{_sentence(claim['claim'])} {_sentence(claim['setup'])}"
+        return f"| {id} | {about} | {_sentence(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"
+
+
+def _sentence(text: str) -> str:
+    """Return a text for a Markdown table cell, ended like a sentence."""
+    text = _cell(text)
+    return text if not text or text[-1] in ".!?" else text + "."
 
 
 def _cell(text: str) -> str:

@@ -22,14 +22,14 @@ TOC = "format: jb-book\nroot: index\nchapters:\n  - file: part/one\n  - file: pa
 def project(tmp_path_factory) -> Path:
     """Return a book of two tiny chapters with the real configuration, helper, runner and extension."""
     root = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "book" / "_ext", root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "shaplab", root / "shaplab", ignore=shutil.ignore_patterns("__pycache__", "kernels"))
+    for folder in ("book/_ext", "book/_static", "shaplab"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "kernels"))
     for name in ("_config.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "book" / "references.bib", root / "book")
     (root / "_toc.yml").write_text(TOC, encoding="utf-8")
     (root / "book" / "index.md").write_text("# Index\n", encoding="utf-8")
-    rows = "# Rows\n\n```{reproduction-table}\n```\n\n```{bibliography}\n```\n"
+    rows = "# Rows\n\n```{reproduction-table} count\n```\n\n```{reproduction-table}\n```\n\n```{bibliography}\n```\n"
     (root / "book" / "reproduction.md").write_text(rows, encoding="utf-8")
     (root / "book" / "part").mkdir()
     for name in ("one", "two"):
