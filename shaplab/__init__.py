@@ -22,7 +22,7 @@ _PUBLIC = {
     "shaplab.explorer": "CoalitionExplorer",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
-_MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")
+_MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")
 
 __all__ = ["__version__", *_HOME]
 
