@@ -47,6 +47,7 @@ class RawTrees:
     zero_missing: np.ndarray | None = None
     labels: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     always_labels: bool = False
+    frame_labels: tuple[tuple[Any, ...], ...] | None = None
     unseen: str = "other"
     missing_value: float = np.nan
     sparse_missing: bool = False
@@ -68,6 +69,7 @@ class Encoder:
     zero_missing: np.ndarray
     labels: dict[int, tuple[Any, ...]]
     always_labels: bool
+    frame_labels: tuple[tuple[Any, ...], ...] | None
     unseen: str
     missing_value: float
     sparse_missing: bool
@@ -96,8 +98,9 @@ class Encoder:
         codes = np.empty(table.shape, np.int32)
         # LightGBM's kZeroThreshold is the float32 1e-35: smaller magnitudes count as zero.
         zero, missing = float(np.float32(1e-35)), self.cuts.dtype.type(self.missing_value)
+        # LightGBM cuts -0.5 to category 0, XGBoost knows no negative category.
         encode_rows(table, self.cuts, self.cut_start, self.n_categories, self.zero_missing, zero, missing,
-                    self.unseen == "missing", codes)
+                    self.unseen == "missing", -1.0 if table.dtype == np.float64 else -1e-45, codes)
         return codes
 
     def _numbers(self, X: Any, argument: str) -> np.ndarray:
@@ -116,7 +119,7 @@ class Encoder:
             return as_matrix(X, argument)  # says what is wrong, or leaves it to the check of columns
         if cells.dtype.kind not in "biufO":
             cells = cells.astype(object)
-        columns = [self._codes(cells[:, j], j, argument) if j in self.labels else cells[:, j]
+        columns = [self._codes(cells[:, j], self.labels[j], j, argument) if j in self.labels else cells[:, j]
                    for j in range(cells.shape[1])]
         try:
             return as_matrix(np.stack([np.asarray(column, np.float64) for column in columns], axis=1), argument)
@@ -133,18 +136,24 @@ class Encoder:
             got = "; ".join(f"{what} {shorten(', '.join(which))}" for what, which in (
                 ("missing", missing), ("unknown", extra)) if which) or "another order"
             fail(argument, "the columns the model was fitted on, in their order", got, "Select and order the columns")
-        plain = all(isinstance(kind, np.dtype) for kind in X.dtypes)
-        if plain and not self.labels:
+        labels = self.labels
+        if self.frame_labels is not None:  # LightGBM: the k-th list belongs to the k-th categorical column
+            places = [j for j, kind in enumerate(X.dtypes) if hasattr(kind, "categories")]
+            if len(places) != len(self.frame_labels):
+                fail(argument, f"{len(self.frame_labels)} categorical columns, as in training", f"{len(places)}",
+                     "Convert the same columns with astype('category')")
+            labels = dict(zip(places, self.frame_labels, strict=True))
+        if not labels and all(isinstance(kind, np.dtype) for kind in X.dtypes):
             return as_matrix(X, argument)
         table = np.empty(X.shape, np.float64)
         for j, name in enumerate(names):
             column = X.iloc[:, j]
             kind = column.dtype
-            if j in self.labels:
+            if j in labels:
                 if not self.always_labels and not hasattr(kind, "categories"):
                     fail(argument, f"a categorical column {name!r}, as in training", str(kind),
                          "Convert the column with astype('category')")
-                table[:, j] = self._codes(column.astype(object).to_numpy(), j, argument)
+                table[:, j] = self._codes(column.astype(object).to_numpy(), labels[j], j, argument)
             elif hasattr(kind, "categories"):
                 if j >= len(self.n_categories) or self.n_categories[j] == 0:
                     fail(argument, f"a numeric column {name!r}, as the model has it", str(kind), "Pass it as numbers")
@@ -156,10 +165,10 @@ class Encoder:
                 table[:, j] = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return as_matrix(table, argument)
 
-    def _codes(self, column: np.ndarray, j: int, argument: str) -> np.ndarray:
+    def _codes(self, column: np.ndarray, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
         """Codes of a column of labels; NaN where missing or, if the library says so, unseen."""
-        code = {label: float(k) for k, label in enumerate(self.labels[j])}
-        found = np.array([code.get(label, -1.0) if label == label and label is not None else np.nan
+        code = {label: float(k) for k, label in enumerate(labels)}
+        found = np.array([code.get(label, -1.0) if label in code or _present(label) else np.nan
                           for label in column.tolist()])
         unseen = found < 0
         if unseen.any() and self.unseen == "error":
@@ -170,3 +179,7 @@ class Encoder:
     def _name(self, j: int) -> str:
         return repr(self.feature_names[j]) if self.feature_names else str(j)
 
+
+def _present(label: Any) -> bool:
+    """Tell whether a cell holds a label; None, NaN and pandas' NA do not."""
+    return label is not None and bool(label == label) if type(label).__name__ != "NAType" else False

@@ -212,7 +212,7 @@ class TreeEnsemble:
         threshold[~numeric] = np.nan
         encoder = Encoder(
             cuts, cut_start, n_categories, np.zeros(d, bool) if raw.zero_missing is None else raw.zero_missing,
-            raw.labels, raw.always_labels, raw.unseen, raw.missing_value, raw.sparse_missing, raw.nan_allowed,
+            raw.labels, raw.always_labels, raw.frame_labels, raw.unseen, raw.missing_value, raw.sparse_missing, raw.nan_allowed,
             raw.inf_allowed, raw.feature_names)
         value = np.where(leaf[:, None], np.asarray(raw.value, np.float64)[order], 0.0)
         return cls(

@@ -17,7 +17,7 @@ _BLOCK = 256
 
 
 @njit(cache=True, nogil=True)
-def encode_rows(X, cuts, cut_start, n_categories, zero_missing, zero, missing, unseen_missing, codes):  # type: ignore
+def encode_rows(X, cuts, cut_start, n_categories, zero_missing, zero, missing, unseen_missing, above, codes):  # type: ignore
     """Write the code of every cell: the number of cuts below it, its category, or -1 if missing."""
     n, d = X.shape
     for first in range(0, n, _BLOCK):
@@ -30,7 +30,7 @@ def encode_rows(X, cuts, cut_start, n_categories, zero_missing, zero, missing, u
                 if np.isnan(x) or x == missing or (zero_missing[j] and abs(x) <= zero):
                     codes[i, j] = -1
                 elif known > 0:
-                    if x > -1.0 and x < known:
+                    if x > above and x < known:
                         codes[i, j] = np.int32(x)
                     else:
                         codes[i, j] = -1 if unseen_missing else known
