@@ -3,7 +3,7 @@
 A row goes left iff ``x <= threshold`` in float64, or iff its category is in the node's set. Missing means
 NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each split says.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import UnsupportedModelError, fail, shorten
-from shaplab.trees._encoding import RawTrees
+from shaplab._validation import UnsupportedModelError, fail
+from shaplab.trees._arrange import RawTrees, described_as
 
 __all__ = ["read_lightgbm"]
 
@@ -39,10 +39,8 @@ def read_lightgbm(model: Any, missing: float | None, iteration_range: tuple[int,
         fail("iteration_range", f"rounds within 0 to {total}", repr(iteration_range), "Pass (first, last)")
     count = None if last is None else (last or total) - first
     text = booster.model_to_string(num_iteration=count, start_iteration=first)
-    try:
+    with described_as("the text layout of LightGBM 3 to 4", _AGAIN):
         raw = read_text(text)
-    except (KeyError, IndexError, TypeError) as error:
-        fail("model", "the text layout of LightGBM 3 to 4", f"{type(error).__name__} {shorten(error)}", _AGAIN)
     categories = getattr(booster, "pandas_categorical", None)
     raw.frame_labels = None if not categories else tuple(tuple(labels) for labels in categories)
     if wrapper is not None and raw.has_outputs and hasattr(wrapper, "classes_"):
@@ -64,7 +62,7 @@ def read_text(text: str) -> RawTrees:
     for t, block in enumerate(blocks):
         tree = dict(line.split("=", 1) for line in block.split("\n\n")[0].splitlines()[1:] if "=" in line)
         _read_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
-    joined = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0)
+    joined = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
               for name, parts in columns.items()}
     kind = joined.pop("kind").astype(np.int64)
     zero_missing, missing_left = _missing(kind, joined, d)

@@ -5,7 +5,7 @@ float64. Raw outputs: probabilities for trees and forests that classify, the mea
 margins for boosting, and for the isolation forest the mean path length over that of a random search
 tree, so that ``score_samples`` is ``-2 ** -raw``.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._encoding import RawTrees
+from shaplab.trees._arrange import RawTrees
 
 __all__ = ["read_sklearn"]
 
