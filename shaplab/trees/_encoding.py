@@ -11,6 +11,7 @@ Needs: shaplab._validation, shaplab.trees.kernels.predict.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ class Encoder:
         """Codes of a column whose training labels XGBoost stored cut: bytes at character offsets."""
         names = [str(label) for label in column.cat.categories]
         text, ends = "".join(names).encode(), np.cumsum([0] + [len(name) for name in names])
-        if tuple(text[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)) != labels:
+        if tuple(text[a:b] for a, b in pairwise(ends)) != labels:
             fail(argument, f"the training's categories in their order in column {self._name(j)}", shorten(names),
                  "XGBoost damages names that are not ASCII when it stores them; use cat.set_categories")
         codes = column.cat.codes.to_numpy()

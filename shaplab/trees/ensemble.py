@@ -84,7 +84,7 @@ class TreeEnsemble:
 
     def __post_init__(self) -> None:
         for name, dtype in _ARRAYS.items():
-            array = np.ascontiguousarray(getattr(self, name), dtype)
+            array: np.ndarray = np.ascontiguousarray(getattr(self, name), dtype)
             if array is getattr(self, name) and array.flags.writeable:
                 array = array.copy()
             array.setflags(write=False)
@@ -169,7 +169,7 @@ class TreeEnsemble:
             tree_start=np.array([0, n]) if tree_start is None else np.asarray(tree_start),
             feature=feature, left=left, right=right, threshold=given["threshold"].astype(np.float64),
             missing_left=given["missing_left"], cover=given.get("cover", np.where(left < 0, 1.0, 0.0)),
-            value=found.reshape(n, -1), base=np.broadcast_to(np.asarray(base, np.float64), (found.reshape(n, -1).shape[1],)),
+            value=found.reshape(n, -1), base=np.asarray(base, np.float64) * np.ones(found.reshape(n, -1).shape[1]),
             n_features=d, has_outputs=found.ndim == 2, compare=compare, dtype=dtype,
             sets={int(node): np.asarray(codes, np.int64) for node, codes in (sets or {}).items()},
             feature_names=check_names(feature_names, d, "feature_names"),
@@ -290,7 +290,8 @@ class TreeEnsemble:
         parents = np.bincount(children, minlength=n)
         parents[start[:-1]] += 1
         if (parents != 1).any():
-            fail("model", "trees", f"node {int(np.argmax(parents != 1))} with {parents[parents != 1][0]} parents", DAMAGED)
+            odd = int(np.argmax(parents != 1))
+            fail("model", "trees", f"node {odd} with {parents[odd]} parents", DAMAGED)
         n_codes = self.encoder.n_codes
         size = np.where(leaf, 0, n_codes[np.maximum(self.feature, 0)]) if d else np.zeros(n, np.int64)
         sets = self.set_start >= 0

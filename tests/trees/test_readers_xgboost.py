@@ -224,7 +224,8 @@ def test_many_thresholds_and_signed_zeros():
     ensemble = as_ensemble(booster)
     assert ensemble.encoder.n_codes[0] > 1000
     thresholds = ensemble.threshold[np.isfinite(ensemble.threshold)]
-    test = np.concatenate([thresholds, np.nextafter(thresholds.astype(np.float32), np.float32(-9)), [0.0, -0.0]])[:, None]
+    below = np.nextafter(thresholds.astype(np.float32), np.float32(-9))
+    test = np.concatenate([thresholds, below, [0.0, -0.0]])[:, None]
     agrees(ensemble.predict(test), booster.predict(xgb.DMatrix(test)))
     zero = xgb.train({"max_depth": 1, "min_child_weight": 0}, xgb.DMatrix([[-1.0], [0.0]], [0.0, 1.0]), 1)
     np.testing.assert_allclose(as_ensemble(zero).predict([[-0.0], [0.0], [-1e-45]]),

@@ -58,9 +58,9 @@ def next_node(node, code, left, right, rank, missing_left, set_start, set_bits):
 
 
 @njit(cache=True, nogil=True)
-def predict_rows(
+def predict_rows(  # type: ignore
     codes, roots, feature, left, right, rank, missing_left, set_start, set_bits, value, base, out
-):  # type: ignore
+):
     """Add the leaves of every tree, in tree order, to the base."""
     for i in range(codes.shape[0]):
         for k in range(base.shape[0]):

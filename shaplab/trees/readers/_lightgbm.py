@@ -1,7 +1,8 @@
 """LightGBM: nodes from the text that ``Booster.model_to_string`` writes.
 
 A row goes left iff ``x <= threshold`` in float64, or iff its category is in the node's set. Missing means
-NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each split says.
+NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each split says. In rf mode the output is
+the mean of the trees, which LightGBM's ``predict`` uses; its ``raw_score`` and ``pred_contrib`` give the sum.
 
 Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
 """
@@ -52,7 +53,7 @@ def read_lightgbm(model: Any, missing: float | None, iteration_range: tuple[int,
 def read_text(text: str) -> RawTrees:
     """Nodes of a model from its text."""
     head, *blocks = text.split("\nTree=")
-    header = dict(line.split("=", 1) if "=" in line else (line, "") for line in head.splitlines())
+    header = {line.partition("=")[0]: line.partition("=")[2] for line in head.splitlines()}
     d, n_outputs = int(header["max_feature_idx"]) + 1, int(header["num_tree_per_iteration"])
     average = n_outputs / len(blocks) if "average_output" in header and blocks else 1.0
     columns: dict[str, list[Any]] = {name: [] for name in (
@@ -62,8 +63,8 @@ def read_text(text: str) -> RawTrees:
     for t, block in enumerate(blocks):
         tree = dict(line.split("=", 1) for line in block.split("\n\n")[0].splitlines()[1:] if "=" in line)
         _read_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
-    joined = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
-              for name, parts in columns.items()}
+    joined: dict[str, Any] = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
+                              for name, parts in columns.items()}
     kind = joined.pop("kind").astype(np.int64)
     zero_missing, missing_left = _missing(kind, joined, d)
     names = header["feature_names"].split()
@@ -104,8 +105,8 @@ def _read_tree(
     has_counts = n_inner > 0 or "leaf_count" in tree
     cover = [row("internal_count", n_inner), row("leaf_count", n_leaves) if has_counts else empty]
     for name, column in (
-        ("feature", np.concatenate([row("split_feature", n_inner, np.int64), empty - 1])), ("left", child("left_child")),
-        ("right", child("right_child")), ("threshold", np.concatenate([threshold, empty])), ("value", value),
+        ("feature", np.concatenate([row("split_feature", n_inner, np.int64), empty - 1])),
+        ("left", child("left_child")), ("right", child("right_child")), ("threshold", np.concatenate([threshold, empty])), ("value", value),
         ("kind", np.concatenate([kind, empty])), ("cover", np.concatenate(cover)),
     ):
         columns[name].append(column.astype(np.int64) if name == "feature" else column)

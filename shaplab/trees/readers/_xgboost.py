@@ -9,6 +9,7 @@ Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encodi
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,8 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
     start = [0]
     for tree, group, weight in zip(trees, groups, scale, strict=True):
         _read_tree(tree, int(group), float(weight), n_outputs, start, columns, sets)
-    joined = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
-              for name, parts in columns.items()}
+    joined: dict[str, Any] = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
+                              for name, parts in columns.items()}
     names = learner.get("feature_names") or None
     return RawTrees(
         tree_start=np.array(start), base=base, n_features=d, has_outputs=n_outputs > 1, compare="<",
@@ -170,7 +171,7 @@ def _labels(cats: dict[str, Any] | None) -> dict[int, tuple[Any, ...]]:
         values = column["values"]
         if "offsets" in column:
             text, offsets = bytes(value & 255 for value in values), column["offsets"]
-            values = [text[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            values = [text[a:b] for a, b in pairwise(offsets)]
             if text.isascii():  # else the offsets count characters, not bytes, and names come cut
                 values = [value.decode() for value in values]
         if values:
