@@ -69,6 +69,12 @@ def described_as(layout: str, remedy: str) -> Iterator[None]:
         fail("model", layout, f"{type(error).__name__}: {shorten(error)}", remedy)
 
 
+def join(columns: dict[str, list[Any]], n_outputs: int) -> dict[str, Any]:
+    """Columns of all trees, each from the parts of one tree after the other."""
+    return {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
+            for name, parts in columns.items()}
+
+
 def arrange(raw: RawTrees) -> dict[str, Any]:
     """Arrays of a ``TreeEnsemble``, by name, and its encoder."""
     n, d = len(raw.left), raw.n_features

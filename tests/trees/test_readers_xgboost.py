@@ -194,8 +194,11 @@ def test_categories_with_names_that_xgboost_stores_cut():
     model = xgb.XGBRegressor(n_estimators=8, max_depth=4, enable_categorical=True).fit(X, y)
     agrees(as_ensemble(model).predict(X), model.predict(X))
     X["letter"] = X["letter"].cat.reorder_categories([*X["letter"].cat.categories[::-1]])
-    with pytest.raises(ValueError, match="categories in their order in column 'letter'"):
-        as_ensemble(model).predict(X)
+    if tuple(map(int, xgb.__version__.split(".")[:2])) >= (3, 4):
+        agrees(as_ensemble(model).predict(X), model.predict(X))
+    else:
+        with pytest.raises(ValueError, match="categories in their order in column 'letter'"):
+            as_ensemble(model).predict(X)
 
 
 @pytest.mark.parametrize("one_hot", [1, 100])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, described_as
+from shaplab.trees._arrange import RawTrees, described_as, join
 
 __all__ = ["read_lightgbm"]
 
@@ -63,8 +63,7 @@ def read_text(text: str) -> RawTrees:
     for t, block in enumerate(blocks):
         tree = dict(line.split("=", 1) for line in block.split("\n\n")[0].splitlines()[1:] if "=" in line)
         _read_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
-    joined: dict[str, Any] = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
-                              for name, parts in columns.items()}
+    joined = join(columns, n_outputs)
     kind = joined.pop("kind").astype(np.int64)
     zero_missing, missing_left = _missing(kind, joined, d)
     names = header["feature_names"].split()
@@ -106,7 +105,8 @@ def _read_tree(
     cover = [row("internal_count", n_inner), row("leaf_count", n_leaves) if has_counts else empty]
     for name, column in (
         ("feature", np.concatenate([row("split_feature", n_inner, np.int64), empty - 1])),
-        ("left", child("left_child")), ("right", child("right_child")), ("threshold", np.concatenate([threshold, empty])), ("value", value),
+        ("left", child("left_child")), ("right", child("right_child")),
+        ("threshold", np.concatenate([threshold, empty])), ("value", value),
         ("kind", np.concatenate([kind, empty])), ("cover", np.concatenate(cover)),
     ):
         columns[name].append(column.astype(np.int64) if name == "feature" else column)

@@ -9,13 +9,14 @@ Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encodi
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, described_as
+from shaplab.trees._arrange import RawTrees, described_as, join
 
 __all__ = ["read_xgboost"]
 
@@ -94,8 +95,7 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
     start = [0]
     for tree, group, weight in zip(trees, groups, scale, strict=True):
         _read_tree(tree, int(group), float(weight), n_outputs, start, columns, sets)
-    joined: dict[str, Any] = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
-                              for name, parts in columns.items()}
+    joined = join(columns, n_outputs)
     names = learner.get("feature_names") or None
     return RawTrees(
         tree_start=np.array(start), base=base, n_features=d, has_outputs=n_outputs > 1, compare="<",
@@ -172,7 +172,8 @@ def _labels(cats: dict[str, Any] | None) -> dict[int, tuple[Any, ...]]:
         if "offsets" in column:
             text, offsets = bytes(value & 255 for value in values), column["offsets"]
             values = [text[a:b] for a, b in pairwise(offsets)]
-            if text.isascii():  # else the offsets count characters, not bytes, and names come cut
+            # Up to 3.2 the offsets count characters, not bytes, so that other than ASCII names come cut.
+            with suppress(UnicodeDecodeError):
                 values = [value.decode() for value in values]
         if values:
             found[j] = tuple(values)
