@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "shaplab._validation": "UnsupportedModelError",
     "shaplab.explanation": "Explanation",
+    "shaplab.trees.ensemble": "TreeEnsemble",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")

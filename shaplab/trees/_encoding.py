@@ -119,7 +119,7 @@ class Encoder:
                 if labels[j] and isinstance(labels[j][0], bytes):
                     table[:, j] = self._same_order(column, labels[j], j, argument)
                     continue
-                table[:, j] = self._codes(column.astype(object).to_numpy(), labels[j], j, argument)
+                table[:, j] = self._codes(column, labels[j], j, argument)
             elif hasattr(kind, "categories"):
                 if j >= len(self.n_categories) or self.n_categories[j] == 0:
                     fail(argument, f"a numeric column {name!r}, as the model has it", str(kind), "Pass it as numbers")
@@ -131,15 +131,23 @@ class Encoder:
                 table[:, j] = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return as_matrix(table, argument)
 
-    def _codes(self, column: np.ndarray, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
+    def _codes(self, column: Any, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
         """Codes of a column of labels; NaN where missing or, if the library says so, unseen."""
         code = {label: float(k) for k, label in enumerate(labels)}
-        found = np.array([code.get(label, -1.0) if label in code or _present(label) else np.nan
-                          for label in column.tolist()])
+
+        def look_up(values: Any) -> np.ndarray:
+            return np.array([code.get(label, -1.0) if label in code or _present(label) else np.nan
+                             for label in values.tolist()], np.float64)
+
+        if hasattr(column, "cat"):  # one look-up for each category, not for each row
+            found = np.append(look_up(column.cat.categories), np.nan)[column.cat.codes.to_numpy()]
+        else:
+            found = look_up(column)
         unseen = found < 0
         if unseen.any() and self.unseen == "error":
             fail(argument, f"categories known to the model in column {self._name(j)}",
-                 repr(column[np.argmax(unseen)]), "Map unseen categories to known ones or to missing")
+                 repr(np.asarray(column, dtype=object)[np.argmax(unseen)]),
+                 "Map unseen categories to known ones or to missing")
         return np.where(unseen, np.nan, found)
 
     def _same_order(self, column: Any, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:

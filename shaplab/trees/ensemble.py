@@ -293,10 +293,13 @@ class TreeEnsemble:
             odd = int(np.argmax(parents != 1))
             fail("model", "trees", f"node {odd} with {parents[odd]} parents", DAMAGED)
         n_codes = self.encoder.n_codes
+        if n_codes.shape != (d,):
+            fail("encoder", f"{d} features", f"{len(n_codes)}", DAMAGED)
         size = np.where(leaf, 0, n_codes[np.maximum(self.feature, 0)]) if d else np.zeros(n, np.int64)
-        sets = self.set_start >= 0
-        if len(n_codes) != d or (self.set_start[sets] + size[sets] > len(self.set_bits)).any():
-            fail("model", "category sets in range", "a set outside its array", DAMAGED)
+        sets, rank = (self.set_start >= 0) & ~leaf, self.rank[~leaf]
+        if (self.set_start[sets] + size[sets] > len(self.set_bits)).any() or (
+                (rank < 0) | (rank >= size[~leaf])).any():
+            fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)
         if not (np.isfinite(self.value).all() and np.isfinite(self.base).all() and np.isfinite(self.cover).all()):
             fail("model", "finite outputs and covers", "NaN or infinite ones", DAMAGED)
 
