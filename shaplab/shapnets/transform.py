@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations, pairwise, product
-from math import comb
+from math import comb, factorial
 from typing import Any, cast
 
 import numpy as np
@@ -150,7 +150,9 @@ class _Modules(nn.Module):
         self.k, n_sets = active.shape[1], 1 if shared else len(active)
         self.activation = activation
         self.register_buffer("active", active)
-        self.register_buffer("weights", coalition_weights(self.k)[1].to(torch.get_default_dtype()), persistent=False)
+        # Whole numbers over k!: a network made in float32 and moved to float64 keeps exact weights.
+        whole = (coalition_weights(self.k)[1] * factorial(self.k)).round().long()
+        self.register_buffer("weights", whole, persistent=False)
         fan_in = self.k * channels[0]
         self.first = uniform(n_sets, self.k, channels[0], hidden[0], fan_in=fan_in, gain=6**0.5)
         self.biases = nn.ParameterList([uniform(n_sets, 1, h, fan_in=fan)
@@ -173,7 +175,7 @@ class _Modules(nn.Module):
         inner = act(subset_sums(base.unsqueeze(1).expand(-1, 1, rows, -1), taps))
         for weight, bias in zip(middle, biases[1:], strict=True):
             inner = act(inner.flatten(1, 2) @ weight + bias).unflatten(1, (2**self.k, rows))
-        shares = (self.weights.to(inner.dtype) @ inner.flatten(2)).unflatten(2, (rows, -1))
+        shares = (self.weights.to(inner.dtype) / factorial(self.k) @ inner.flatten(2)).unflatten(2, (rows, -1))
         return (shares.flatten(1, 2) @ last).unflatten(1, (self.k, rows))
 
     def forward(self, delta: Tensor, reference: Tensor, skip: bool = False) -> Tensor:
@@ -304,7 +306,7 @@ def as_reference(reference: Any, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape)
     found = torch.as_tensor(np.asarray(reference) if not isinstance(reference, Tensor) else reference).detach()
     found = found.to(torch.get_default_dtype())
-    if found.ndim == 1 and found.shape[0] == shape[0]:
+    if found.ndim == 1 and len(shape) == 2:
         found = found.unsqueeze(-1)
     if found.ndim not in (0, len(shape)) or (found.ndim and (found.shape[0], found.shape[-1]) not in
                                              {(shape[0], shape[-1]), (shape[0], 1)}):
