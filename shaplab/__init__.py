@@ -19,6 +19,8 @@ _PUBLIC = {
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
+    "shaplab.foundations.kernel": "kernel_shap",
     "shaplab.explorer": "CoalitionExplorer",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
