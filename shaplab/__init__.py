@@ -21,6 +21,8 @@ _PUBLIC = {
     "shaplab.foundations.interactions": "interaction_values",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",
+    "shaplab.importance.loss_shap": "loss_shap",
+    "shaplab.importance.sage": "sage",
     "shaplab.explorer": "CoalitionExplorer",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}

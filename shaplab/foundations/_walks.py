@@ -81,6 +81,8 @@ class Tables:
 
     def outputs(self, present: np.ndarray, i: np.ndarray, b: np.ndarray, flat: bool = True) -> np.ndarray:
         """Outputs ``(r, K)`` of hybrid rows of players, at most ``batch_size`` in a call."""
+        if len(present) == 0:
+            return np.empty((0, self.K))
         parts = [self.predict(present[s], i[s], b[s]) for s in chunks(len(present), self.batch_size)]
         found = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return found.reshape(len(found), -1) if flat else found
@@ -223,9 +225,10 @@ class Run:
         self.thresh, self.budget = thresh, budget
         self.round_cost = sampler.cost * (sampler.shape[0] / sampler.blocks if sampler.pooled else 1.0)
         units = 1 if sampler.pooled else sampler.shape[0]
-        least = int(self.tables.evaluations + 2 * sampler.blocks * units * self.round_cost)
+        self.enough = 2 if not sampler.pooled else min(sampler.least, self.goal or sampler.least)
+        least = int(self.tables.evaluations + self.enough * units * self.round_cost)
         if budget is not None and budget < least:
-            fail("max_evaluations", f"at least {least} model rows (two rounds; fewer give no standard error)",
+            fail("max_evaluations", f"at least {least} model rows (fewer give no standard error)",
                  str(budget), "Raise the budget, explain fewer rows, or use a smaller background")
         self.tally = Tally.new(sampler.shape, rng)
         self.tally.evaluations = self.tables.evaluations
@@ -313,15 +316,14 @@ class Run:
 
     def __call__(self, result: Callable[[Tally, dict[str, Any]], Explanation]) -> Explanation:
         """Run, and build the result from what there is."""
-        least = 2 * self.sampler.blocks if self.sampler.pooled else 2
         try:
             self.info["stopped"] = self.loop()
         except KeyboardInterrupt:
-            if self.sampler.rounds(self.tally).min() < least:
+            if self.sampler.rounds(self.tally).min() < self.enough:
                 raise
             self.info["stopped"] = "interrupted"
         except Exception as problem:
-            if self.sampler.rounds(self.tally).min() >= least:
+            if self.sampler.rounds(self.tally).min() >= self.enough:
                 self.measure()
                 problem.partial = result(self.tally, self.info | {"stopped": "error"})  # type: ignore[attr-defined]
                 problem.add_note("Finished rounds are kept in this exception's attribute .partial"
