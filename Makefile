@@ -36,7 +36,7 @@ test-unit: $(READY)
 
 # Every executed chapter runs a second time and must print the same again.
 test-notebooks: executed
-	$(BIN)/python -m pytest -p no:cacheprovider --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg \
+	PYTHONPATH=book/_ext $(BIN)/python -m pytest -p no:cacheprovider -p ipc_kernels --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg \
 	  -n $(JOBS) --dist loadfile _build/executed/$(PROFILE)
 
 test-pages: html

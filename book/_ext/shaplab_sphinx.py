@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
-from run_chapters import cache_path, chapters, executed_path
+from run_chapters import cache_path, chapters, executed_path, is_chapter
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -38,18 +38,43 @@ def use_executed_chapters(app: Sphinx, config: Any) -> None:
     import myst_nb.core.execute.cache as cache
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise ExtensionError("a chapter has no outputs for its present text and library. Run `make html`, which runs it.")
+        raise ExtensionError("a chapter has no outputs for its present text and library. Run `make html`.")
 
     cache.single_nb_execution = refuse
     config.nb_execution_mode = "cache"
     config.nb_execution_cache_path = str(cache_path(project_root(app), profile()))
 
 
-def note_executed(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Read a page again when its outputs changed, though its text did not."""
-    path = executed_path(project_root(app), docname, profile())
-    if path.exists():
-        app.env.note_dependency(str(path))
+def extend_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Read a chapter again when its outputs changed, though its text did not; add what it offers to take home."""
+    if not is_chapter(source[0]):
+        return
+    app.env.note_dependency(str(executed_path(project_root(app), docname, profile())))
+    lines = ["", "## Take it home", ""]
+    if "{nb-download}" not in source[0]:
+        lines += [f"The whole chapter as a notebook: {{nb-download}}`{docname.split('/')[-1]}.ipynb`.", ""]
+    names = [] if "{take-home}" in source[0] else functions_of(project_root(app), docname)
+    if names:
+        lines += ["Each function in one file of plain Python that needs no shaplab:", ""]
+        lines += ["```{take-home} " + " ".join(names), "```", ""]
+    if len(lines) > 3:
+        source[0] += "\n".join(lines)
+
+
+def functions_of(root: Path, page: str) -> list[str]:
+    """Return the public functions of the modules that a chapter explains.
+
+    These are the module with the chapter's name, and those whose docstring says ``Chapter: <part>/<topic>``.
+    """
+    import shaplab
+
+    found = []
+    for name, module in shaplab._HOME.items():
+        path = root / (module.replace(".", "/") + ".py")
+        own = module == "shaplab." + page.replace("/", ".")
+        if path.exists() and (own or f"\nChapter: {page}\n" in path.read_text(encoding="utf-8")):
+            found += [name] if name.islower() else []
+    return found
 
 
 # -- MathJax ----------------------------------------------------------------------------------------------------------
@@ -94,10 +119,9 @@ class TakeHome(SphinxDirective):
             path.write_text(text, encoding="utf-8")
             self.env.metadata[self.env.docname].setdefault("take_home", {})[name] = text
             up = "../" * self.env.docname.count("/")
-            link = f'<a class="reference download" download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
-            lines = len(text.splitlines())
+            link = f'<a download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
             paragraph = nodes.paragraph()
-            paragraph += nodes.raw("", f"{link}: <code>{name}</code> and all it needs, {lines} lines", format="html")
+            paragraph += nodes.raw("", f"{link}: {len(text.splitlines())} lines, without shaplab", format="html")
             items += nodes.list_item("", paragraph)
         return [items]
 
@@ -121,6 +145,40 @@ def write_take_home(app: Sphinx, exception: Exception | None) -> None:
             path = Path(app.outdir) / "_downloads" / "take_home" / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+
+
+# -- pages of the library ---------------------------------------------------------------------------------------------
+
+
+class LibraryPages(SphinxDirective):
+    """``{library} part``: the documentation of every public module of a part, or of shaplab itself, from docstrings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        part = self.arguments[0]
+        lines: list[str] = []
+        for module in public_modules(project_root(self.env.app), part):
+            self.env.note_dependency(str(project_root(self.env.app) / (module.replace(".", "/") + ".py")))
+            lines += [f"## {module.removeprefix('shaplab.')}", "", "```{eval-rst}", f".. automodule:: {module}"]
+            lines += ["   :members:", "```", ""]
+        if not lines:
+            raise self.error(f"library: expected a part of shaplab with public modules, got {part!r}.")
+        box = nodes.section()
+        box.document = self.state.document
+        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, box, match_titles=True)
+        return box.children
+
+
+def public_modules(root: Path, part: str) -> list[str]:
+    """Return the public modules of a part; those offered at the top level first, in reading order."""
+    import shaplab
+
+    folder = root / "shaplab" if part == "shaplab" else root / "shaplab" / part
+    prefix = "shaplab" if part == "shaplab" else f"shaplab.{part}"
+    names = {f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    order = list(shaplab._PUBLIC)
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 # -- reproductions ----------------------------------------------------------------------------------------------------
@@ -202,9 +260,10 @@ def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: d
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("take-home", TakeHome)
+    app.add_directive("library", LibraryPages)
     app.add_directive("reproduction-table", ReproductionTable)
     app.connect("config-inited", use_executed_chapters, priority=10)
-    app.connect("source-read", note_executed)
+    app.connect("source-read", extend_chapter)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
     app.connect("html-page-context", fix_launch_buttons, priority=900)
