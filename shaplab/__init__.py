@@ -19,6 +19,10 @@ _PUBLIC = {
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
+    "shaplab.foundations.kernel": "kernel_shap",
+    "shaplab.importance.loss_shap": "loss_shap",
+    "shaplab.importance.sage": "sage",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
 }
