@@ -19,7 +19,12 @@ _PUBLIC = {
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
+    "shaplab.foundations.kernel": "kernel_shap",
+    "shaplab.importance.loss_shap": "loss_shap",
+    "shaplab.importance.sage": "sage",
     "shaplab.explorer": "CoalitionExplorer",
+    "shaplab.trees.ensemble": "TreeEnsemble",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")
