@@ -68,6 +68,7 @@ def test_own_objective_and_changed_leaves():
     ensemble = as_ensemble(booster)
     agrees(ensemble.predict(X), booster.predict(X))
     assert (ensemble.objective, ensemble.link) == ("", "identity")
+    booster = train({}, X, y)
     booster.set_leaf_output(0, 0, 5.0)
     agrees(as_ensemble(booster).predict(X), booster.predict(X))
     again = booster.refit(X, y + 1)
