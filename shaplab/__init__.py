@@ -14,9 +14,20 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "shaplab._validation": "UnsupportedModelError",
     "shaplab.explanation": "Explanation",
+    "shaplab.foundations.games": "TableGame GroupedGame MeanGame all_coalitions company_game",
+    "shaplab.foundations.exact": "shapley_values banzhaf_values axioms",
+    "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame DiscreteGame "
+    "LossOfMean MeanLoss RescaledMargin exact_shap",
+    "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
+    "shaplab.foundations.kernel": "kernel_shap",
+    "shaplab.importance.loss_shap": "loss_shap",
+    "shaplab.importance.sage": "sage",
+    "shaplab.explorer": "CoalitionExplorer",
+    "shaplab.trees.ensemble": "TreeEnsemble",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
-_MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")
+_MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")
 
 __all__ = ["__version__", *_HOME]
 

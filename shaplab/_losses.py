@@ -130,6 +130,7 @@ def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np
     if loss.labels:
         top = 1 if n_outputs is None else n_outputs - 1
         if (target != np.round(target)).any() or target.min() < 0 or target.max() > top:
-            fail("y", f"class labels 0 to {top} for loss {loss.name!r}", f"values from {target.min():g} to {target.max():g}",
+            fail("y", f"class labels 0 to {top} for loss {loss.name!r}",
+                 f"values from {target.min():g} to {target.max():g}",
                  "Encode labels as consecutive integers in the order of the model's outputs")
     return target
