@@ -23,6 +23,8 @@ _PUBLIC = {
     "shaplab.foundations.kernel": "kernel_shap",
     "shaplab.importance.loss_shap": "loss_shap",
     "shaplab.importance.sage": "sage",
+    "shaplab.importance.comparisons": "permutation_importance leave_one_out_importance mean_importance "
+    "univariate_importance",
     "shaplab.explorer": "CoalitionExplorer",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
