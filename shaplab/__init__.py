@@ -23,6 +23,8 @@ _PUBLIC = {
     "shaplab.foundations.kernel": "kernel_shap",
     "shaplab.importance.loss_shap": "loss_shap",
     "shaplab.importance.sage": "sage",
+    "shaplab.importance.comparisons": "permutation_importance leave_one_out_importance mean_importance "
+    "univariate_importance",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
     "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game permutation_importance saabas split_count",
