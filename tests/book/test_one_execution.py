@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import run_chapters
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (ROOT / "tests" / "book" / "sample" / "tiny.md").read_text(encoding="utf-8")
+pytestmark = pytest.mark.xdist_group("one execution")  # its tests share a project, in order
 TOC = "format: jb-book\nroot: index\nchapters:\n  - file: part/one\n  - file: part/two\n  - file: reproduction\n"
 
 
@@ -21,14 +23,14 @@ TOC = "format: jb-book\nroot: index\nchapters:\n  - file: part/one\n  - file: pa
 def project(tmp_path_factory) -> Path:
     """Return a book of two tiny chapters with the real configuration, helper, runner and extension."""
     root = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "book" / "_ext", root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "shaplab", root / "shaplab", ignore=shutil.ignore_patterns("__pycache__", "kernels"))
+    for folder in ("book/_ext", "book/_static", "shaplab"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "kernels"))
     for name in ("_config.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "book" / "references.bib", root / "book")
     (root / "_toc.yml").write_text(TOC, encoding="utf-8")
     (root / "book" / "index.md").write_text("# Index\n", encoding="utf-8")
-    rows = "# Rows\n\n```{reproduction-table}\n```\n\n```{bibliography}\n```\n"
+    rows = "# Rows\n\n```{reproduction-table} count\n```\n\n```{reproduction-table}\n```\n\n```{bibliography}\n```\n"
     (root / "book" / "reproduction.md").write_text(rows, encoding="utf-8")
     (root / "book" / "part").mkdir()
     for name in ("one", "two"):
@@ -99,7 +101,8 @@ def test_the_build_reads_the_cache_and_never_executes(project, capsys):
         if attempt == 1:
             assert done.stdout.count("Using cached notebook") == 2
     page = (project / "_build/html/part/one.html").read_text(encoding="utf-8")
-    assert "The total is 2" in page
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "The total is 2, recorded as 2 gloves" in text
     rows = (project / "_build/html/reproduction.html").read_text(encoding="utf-8")
     assert "2 reproduced, 0 reproduced on a stand-in" in rows
     assert "2 gloves" in rows
@@ -110,6 +113,18 @@ def test_the_build_reads_the_cache_and_never_executes(project, capsys):
     assert missed.returncode != 0
     assert "has no outputs for its present text" in missed.stderr + missed.stdout
     edit(project / "book/part/two.md", "total = 2 + 1 * seed", "total = 2 + seed")
+
+
+@pytest.mark.book
+def test_an_unknown_function_to_take_home_fails_the_build(project, capsys):
+    page = project / "book/part/one.md"
+    before = page.read_text(encoding="utf-8")
+    page.write_text(before + "\n```{take-home} shapley_valeus\n```\n", encoding="utf-8")
+    assert run(project, capsys)[0] == 0
+    done = build(project)
+    page.write_text(before, encoding="utf-8")
+    assert done.returncode != 0
+    assert "take-home: shapley_valeus" in done.stderr
 
 
 @pytest.mark.book
@@ -145,7 +160,8 @@ def test_nbval_finds_a_planted_digit(project, capsys):
     source = project / "_build/executed/quick/part/one.ipynb"
     planted = project / "planted.ipynb"
     notebook = json.loads(source.read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "ipc_kernels", "-c", os.devnull, "--nbval"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "ipc_kernels", "--nbval"]
+    command += ["-c", os.devnull]
     command += ["--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests/book/sanitize.cfg"), str(planted)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(project / "book/_ext")])}
     codes = []
