@@ -21,6 +21,12 @@ _PUBLIC = {
     "shaplab.foundations.interactions": "interaction_values",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",
+    "shaplab.shapnets.transform": "ShapleyTransform shapley_transform",
+    "shaplab.shapnets.shallow": "ShallowShapNet gam_network",
+    "shaplab.shapnets.deep": "DeepShapNet ResidualDNN butterfly",
+    "shaplab.shapnets.image": "ComparableCNN ImageShapNet",
+    "shaplab.shapnets.regularization": "explanation_penalty",
+    "shaplab.shapnets.pruning": "prune strip_modules",
     "shaplab.importance.loss_shap": "loss_shap",
     "shaplab.importance.sage": "sage",
     "shaplab.importance.comparisons": "permutation_importance leave_one_out_importance mean_importance "
