@@ -99,11 +99,12 @@ def _merge(child_bits, inside, p, position, fresh, is_left, n_left, n_right, sou
 
 @njit(cache=True, nogil=True)
 def build_tables(low, high, clusters, columns, order, feature, left, edges, shares, value, out_start, out_index,
-                 rules_start, rules, histogram, pairs, base, tables):
+                 rules_start, rules, histogram, pairs, base, tables, means):
     """Fill the tables of clusters ``low`` to ``high``; ``tables[0]`` is table offset ``base``.
 
     ``histogram`` holds the background's weight of every pattern of every cluster, or nothing for the
-    path-dependent game. Columns of a table: features, then pairs (i, j < i), for each output in turn.
+    path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves pay on average.
+    Columns of a table: features, then pairs (i, j < i), for each output in turn.
     """
     for c in range(low, high):
         position, bits, n_features, width, offset, h_offset, tree = clusters[c]
@@ -156,6 +157,7 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
         table = tables[offset - base:offset - base + size * width]
         table[:] = 0.0
         if weighted:
+            means[c] = 0.0
             for i in range(n):
                 node = order[position + i]
                 if feature[node] < 0:
@@ -208,6 +210,8 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                 _leaf_table(path, share, seen, rule[:, 0], rule[:, 1], pairs, B, G, unit[:here * wide])
                 for k in range(n_out):
                     v = value[node, out_index[out_start[tree] + k]]
+                    if weighted:
+                        means[c, out_index[out_start[tree] + k]] += v * seen[here - 1]
                     for m in range(here * wide):
                         mine[k * here * wide + m] = v * unit[m]
                 continue
