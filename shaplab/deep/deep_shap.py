@@ -15,7 +15,7 @@ exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows backward; 
 rows of activations, twice. Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
 Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab.deep.graph, shaplab.deep.rules,
-shaplab.deep.recurrent, shaplab.deep.reveal, shaplab.deep.operations, shaplab.deep.kernels.windows.
+shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._operations, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import torch
 from shaplab._parallel import chunks, progress_bar
 from shaplab._validation import UnsupportedModelError, check_choice, check_int, column_names, fail
 from shaplab.deep.graph import Capture
-from shaplab.deep.operations import HANDLERS, affine_of
+from shaplab.deep._operations import HANDLERS, affine_of
 from shaplab.explanation import Explanation
 
 __all__ = ["deep_shap"]
@@ -65,9 +65,9 @@ class _Through(torch.autograd.Function):
     """Identity on a unit's output whose backward pass asks the unit."""
 
     @staticmethod
-    def forward(ctx: Any, unit: Unit, out: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, unit: Unit, made: list[torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
         ctx.unit, ctx.shapes = unit, [value.shape for value in inputs]
-        return out.view_as(out)
+        return made.pop()  # not an argument, so that it may be changed in place
 
     @staticmethod
     def backward(ctx: Any, *q: torch.Tensor) -> Any:
@@ -159,7 +159,7 @@ class Run(Capture):
         self.units.append(unit)
         for place, value in enumerate(values):
             self.stored.setdefault(value.untyped_storage().data_ptr(), []).append((unit, place))
-        return _Through.apply(unit, out, *inputs)
+        return _Through.apply(unit, [out], *inputs)
 
     def writing(self, target: torch.Tensor) -> None:
         self.affine.pop(id(target), None)

@@ -1,4 +1,4 @@
-"""What each non-linear torch operation does to attributions: names, compositions and their rules.
+"""What each non-linear torch operation does to attributions: names, compositions and their 
 
 An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a linear or
 convolution layer feeds it), a product, a maximum over windows, a softmax or normalisation, or a
@@ -9,8 +9,8 @@ output; ``kept`` is a dict that lives as long as the reference rows.
 
 Cost: one elementwise pass of the rule for each pair of rows.
 
-Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.recurrent,
-shaplab.deep.reveal, shaplab.deep.kernels.windows.
+Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep._recurrent,
+shaplab.deep._reveal, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from shaplab.deep import rules
-from shaplab.deep.graph import tensors_of, walk
+from shaplab.deep._recurrent import cell, layer
+from shaplab.deep._reveal import Affine, fused
+from shaplab.deep.graph import operation, tensors_of, walk
 from shaplab.deep.kernels.windows import pooled_maximum
-from shaplab.deep.recurrent import cell, layer
-from shaplab.deep.reveal import Affine, fused
+from shaplab.deep.rules import cross_maximum, maximum, near, normalise, rescale, slope, two_players
+from shaplab.deep.rules import logsumexp as logsumexp_rule
+from shaplab.deep.rules import softmax as softmax_rule
 
 __all__: list[str] = []
 
@@ -76,19 +78,20 @@ def elementwise(kind: str) -> Callable[..., Any]:
         if affine is not None:
             run.fused += 1
             return run.unit([affine.x], out, fused(g, affine, run.rule), (z.detach(),))
-        return run.unit([z], out, scalar_rule(run, g, kind))
+        return run.unit([z], out, scalar_rule(run, g, kind, operation(func)[0]))
     return handler
 
 
-def scalar_rule(run: Any, g: Callable[[torch.Tensor], torch.Tensor], kind: str) -> Rule:
+def scalar_rule(run: Any, g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str) -> Rule:
     """Rescale for one scalar function; what depends on the reference only is computed once."""
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         if "known" not in kept:
-            kept["known"] = (g(b[0]), rules.slope(g, b[0]), rules.near(b[0], kind))
+            value = g(b[0])
+            kept["known"] = (value, slope(g, b[0], value, name), near(b[0], kind))
         if run.outputs == 1:
-            return [q * rules.rescale(g, f[0], b[0], kind, kept["known"])]
+            return [q * rescale(g, f[0], b[0], kind, kept["known"], name)]
         if kept.get("row") != run.row:  # several outputs share one explained row
-            kept["row"], kept["m"] = run.row, rules.rescale(g, f[0], b[0], kind, kept["known"])
+            kept["row"], kept["m"] = run.row, rescale(g, f[0], b[0], kind, kept["known"], name)
         return [q * kept["m"]]
     return rule
 
@@ -100,7 +103,7 @@ def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tenso
         new, named = substitute(run, args, kwargs, [first, second])
         return func(*new, **named)
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-        return [q * m for m in rules.two_players(g, (f[0], f[1]), (b[0], b[1]))]
+        return [q * m for m in two_players(g, (f[0], f[1]), (b[0], b[1]))]
     with torch.no_grad():
         out = g(x.detach(), y.detach())
     return run.unit([x, y], out, rule)
@@ -211,7 +214,7 @@ def softmax(log: bool) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
         def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-            return [rules.softmax(f[0], b[0], q.to(b[0].dtype), dim, log)]
+            return [softmax_rule(f[0], b[0], q.to(b[0].dtype), dim, log)]
         return _unary(inputs_of(run, args, kwargs)[0], run, func, args, kwargs, rule)
     return handler
 
@@ -220,13 +223,13 @@ def logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     dim, keep = kwargs.get("dim", args[1] if len(args) > 1 else None), kwargs.get("keepdim", len(args) > 2 and args[2])
     dim = dim if isinstance(dim, int) else (dim[0] if len(dim) == 1 else run.refuse("logsumexp", "several axes"))
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-        return [rules.logsumexp(f[0], b[0], q if keep else q.unsqueeze(dim), dim)]
+        return [logsumexp_rule(f[0], b[0], q if keep else q.unsqueeze(dim), dim)]
     return _unary(args[0], run, func, args, kwargs, rule)
 
 
 def _normalised(run: Any, x: torch.Tensor, dims: tuple[int, ...], eps: float, centre: bool = True) -> torch.Tensor:
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-        return [rules.normalise(f[0], b[0], q, dims, eps, centre)]
+        return [normalise(f[0], b[0], q, dims, eps, centre)]
     with torch.no_grad():
         z = x.detach()
         z = z - z.mean(dims, keepdim=True) if centre else z
@@ -315,7 +318,7 @@ def exact_windows(table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.
     missing = index < 0
     f, b_, q_ = rows[0].repeat(len(rows[1]) // len(rows[0]), 1), rows[1], rows[2]
     seen = [t[:, index.clamp(min=0)].masked_fill(missing, -torch.inf) for t in (f, b_)]
-    share = torch.where(missing, 0.0, rules.maximum(*seen)) * q_.unsqueeze(-1)
+    share = torch.where(missing, 0.0, maximum(*seen)) * q_.unsqueeze(-1)
     flat = torch.zeros_like(b_).index_add_(1, index.clamp(min=0).reshape(-1), share.reshape(len(b_), -1))
     return flat.to(b.dtype).reshape(b.shape)
 
@@ -395,7 +398,7 @@ def extremum(sign: int) -> Callable[..., Any]:
             if run.max_rule == "exact":
                 shared = exact_windows(table, f_, b_, weight)
             else:
-                shared = rules.cross_maximum(f_, b_) * weight
+                shared = cross_maximum(f_, b_) * weight
             return [shared.reshape(moved.shape).movedim(ends, axes)]
         result = run.unit([x], out, rule)
         del keep
