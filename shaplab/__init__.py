@@ -25,6 +25,7 @@ _PUBLIC = {
     "shaplab.importance.sage": "sage",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
+    "shaplab.deep.deep_shap": "deep_shap",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from shaplab.deep import rules
-from shaplab.deep._operations import exact_windows, window_table
+from shaplab.deep._windows import exact_windows, window_table
 from tests.deep.nets import brute_force
 
 
