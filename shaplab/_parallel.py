@@ -108,7 +108,8 @@ class Crew:
                 self._packed = np.frombuffer(cloudpickle.dumps(shared), dtype=np.uint8)
             except Exception as problem:
                 fail("model", "a model that can be sent to other processes (pickled)",
-                     f"{type(problem).__name__}: {problem}", 'Use joblib.parallel_config("threading"), n_jobs=1, or a model that pickles', TypeError)
+                     f"{type(problem).__name__}: {problem}",
+                     'Use joblib.parallel_config("threading"), n_jobs=1, or a model that pickles', TypeError)
             self._digest = hashlib.sha256(self._packed.tobytes()).hexdigest()
 
     def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:

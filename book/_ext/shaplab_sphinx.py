@@ -43,6 +43,8 @@ def use_executed_chapters(app: Sphinx, config: Any) -> None:
         raise ExtensionError(f"{page} has no outputs for its present text and library. Run `make html`, not Sphinx.")
 
     cache.single_nb_execution = refuse
+    if profile() != "quick":
+        config.html_theme_options["announcement"] = f"Built with the parameters profile = {profile()!r}, seed = 0."
     config.nb_execution_mode = "cache"
     config.nb_execution_cache_path = str(cache_path(project_root(app), profile()))
 

@@ -8,6 +8,7 @@ stops by precision or budget, forecasts what is left, and can be stopped and res
 The forecast: errors fall as :math:`1/\sqrt R`, so :math:`R` rounds at error :math:`e` times the wanted one
 become :math:`R e^2`. Cost: the sampler's, plus :math:`O(N d K)` memory for the running moments.
 
+Chapter: foundations/permutation
 Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation, shaplab.foundations.games.
 """
 

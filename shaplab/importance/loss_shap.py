@@ -68,8 +68,8 @@ class LossWalks(Sampler):
                  'Use loss="cross_entropy" for class probabilities, or explain one output')
         self.y = check_target(y, t.n, self.loss, t.K if t.K > 1 else None)
         if self.loss.name == "cross_entropy" and (t.fx.min() < 0.0 or t.fx.max() > 1.0 + 1e-6):
-            fail("model", "probabilities from 0 to 1 for cross entropy", f"outputs from {t.fx.min():g} to {t.fx.max():g}",
-                 'Pass predict_proba, or use loss="logistic" or "softmax_cross_entropy" for margins')
+            fail("model", "probabilities from 0 to 1 for cross entropy",
+                 f"outputs from {t.fx.min():g} to {t.fx.max():g}", 'Pass predict_proba, or use loss="logistic" or "softmax_cross_entropy" for margins')
         self.covariance = None
         if check_choice(removal, "removal", ("marginal", "conditional")) == "conditional":
             self.covariance = _covariance(t)
@@ -77,7 +77,7 @@ class LossWalks(Sampler):
         sizes = [SMALLEST]
         while 2 * sizes[-1] < t.size:
             sizes.append(2 * sizes[-1])
-        self.sizes = [DRAWS] if self.squared else ([*sizes, t.size] if SMALLEST < t.size else [t.size])
+        self.sizes = [DRAWS] if self.squared else ([*sizes, t.size] if t.size > SMALLEST else [t.size])
         self.reach = 2.0 ** (-DECAY * np.arange(len(self.sizes) + 1))
         self.reach[-1] = 0.0
         self.empty = -self.losses(np.broadcast_to(t.fb.mean(axis=0), t.fx.shape), self.y)
@@ -85,6 +85,7 @@ class LossWalks(Sampler):
         self.shape = (t.n, p, 1)
         self.cost = 2 * (p - 1) * walks * float((np.array(self.sizes) * -np.diff(self.reach)).sum())
         self.scale = float(max(np.abs(self.empty).max(), np.abs(self.full).max()))
+        self.least = 8
         self.mark = {"method": "loss walks", "loss": self.loss.name, "removal": removal, "walks": walks,
                      "membership": t.membership.astype(int).tolist(), "y": self.y.tolist()}
 
@@ -102,7 +103,7 @@ class LossWalks(Sampler):
         row = np.repeat(rows, self.walks)
         rank, level, references = np.empty((len(row), p), dtype=int), np.empty(len(row), dtype=int), []
         for k, (i, number) in enumerate(zip(row, walk, strict=True)):
-            rng = visit_generator(entropy, i, number)
+            rng = visit_generator(entropy, int(i), int(number))
             rank[k] = rng.permutation(p)
             level[k] = np.searchsorted(-self.reach, -rng.random()) - 1
             size = self.sizes[level[k]]

@@ -73,8 +73,8 @@ class Epochs(LossWalks):
         z = tally.mean[tally.count >= 1, :, 0]
         centred = z - z.mean(axis=0)
         freedom = max(len(z) - 1, 1)
-        return ((centred**2).sum(axis=0) / freedom, (centred * centred.sum(axis=1, keepdims=True)).sum(axis=0) / freedom,
-                tally.count, freedom)
+        cross = (centred * centred.sum(axis=1, keepdims=True)).sum(axis=0)
+        return (centred**2).sum(axis=0) / freedom, cross / freedom, tally.count, freedom
 
     def summary(self, tally: Tally) -> tuple[np.ndarray, np.ndarray]:
         """Values ``(1, p, 1)`` that add up, and their Monte-Carlo standard errors."""

@@ -15,6 +15,7 @@ import run_chapters
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (ROOT / "tests" / "book" / "sample" / "tiny.md").read_text(encoding="utf-8")
+pytestmark = pytest.mark.xdist_group("one execution")  # its tests share a project, in order
 TOC = "format: jb-book\nroot: index\nchapters:\n  - file: part/one\n  - file: part/two\n  - file: reproduction\n"
 
 
@@ -112,6 +113,18 @@ def test_the_build_reads_the_cache_and_never_executes(project, capsys):
     assert missed.returncode != 0
     assert "has no outputs for its present text" in missed.stderr + missed.stdout
     edit(project / "book/part/two.md", "total = 2 + 1 * seed", "total = 2 + seed")
+
+
+@pytest.mark.book
+def test_an_unknown_function_to_take_home_fails_the_build(project, capsys):
+    page = project / "book/part/one.md"
+    before = page.read_text(encoding="utf-8")
+    page.write_text(before + "\n```{take-home} shapley_valeus\n```\n", encoding="utf-8")
+    assert run(project, capsys)[0] == 0
+    done = build(project)
+    page.write_text(before, encoding="utf-8")
+    assert done.returncode != 0
+    assert "take-home: shapley_valeus" in done.stderr
 
 
 @pytest.mark.book

@@ -175,6 +175,26 @@ def test_workers_and_backends_change_no_bit(tables, backend):
     assert alone.info["evaluations"] == together.info["evaluations"]
 
 
+class CountsPickles:
+    pickles = 0
+
+    def __call__(self, X):
+        return model(X)
+
+    def __reduce__(self):
+        CountsPickles.pickles += 1
+        return CountsPickles, ()
+
+
+def test_the_model_is_packed_once_for_all_rounds(tables):
+    X, B = tables
+    with joblib.parallel_config("loky", n_jobs=2):
+        found = permutation_shap(CountsPickles(), X, B, thresh=0.02, rng=0)
+    assert found.info["round"] > 10
+    assert CountsPickles.pickles == 1
+    assert np.array_equal(found.values, permutation_shap(model, X, B, thresh=0.02, rng=0).values)
+
+
 def test_interrupted_and_resumed_equals_uninterrupted(tables, tmp_path):
     X, B = tables
     whole = permutation_shap(model, X, B, thresh=0.05, rng=5)

@@ -48,8 +48,8 @@ def test_cascade_is_definition_8(d):
     rng = np.random.default_rng(d)
     net = DeepShapNet(d, 2, reference=rng.standard_normal(d), channels=3, hidden=(6,), seed=0).double()
     width = net.transforms[0].reference.shape[0]
-    stages = [[(A, inner_function(group, m)) for group in t.modules_by_size for m, A in enumerate(group.active.tolist())]
-              for t in net.transforms]
+    stages = [[(A, inner_function(group, m)) for group in t.modules_by_size
+               for m, A in enumerate(group.active.tolist())] for t in net.transforms]
     x = np.zeros((width, 1))
     x[:d, 0] = rng.standard_normal(d)
     literal = deep_shapnet_literal(stages, x, net.transforms[0].reference.numpy())

@@ -38,7 +38,7 @@ def test_transform_is_definition_one_and_enumeration(d, channels, outputs, seed)
     for row in range(2):
         literal = shapley_transform_literal(lambda t: f(torch.tensor(t)[None])[0].numpy(), x[row], r)
         np.testing.assert_allclose(fast[row], literal, atol=TIGHT)
-        exact = shapley_values(lambda S: f(torch.tensor(np.where(S[:, :, None], x[row], r))).numpy(), d)
+        exact = shapley_values(lambda S, x=x[row]: f(torch.tensor(np.where(S[:, :, None], x, r))).numpy(), d)
         np.testing.assert_allclose(fast[row], exact, atol=TIGHT)
 
 
