@@ -33,6 +33,7 @@ _PUBLIC = {
     "univariate_importance",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
+    "shaplab.deep.deep_shap": "deep_shap",
     "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game permutation_importance saabas split_count",
     "shaplab.trees.path_dependent": "tree_shap",
     "shaplab.trees.interventional": "BackgroundTrees interventional_tree_shap",
