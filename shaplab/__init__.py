@@ -39,6 +39,7 @@ _PUBLIC = {
     "shaplab.trees.interventional": "BackgroundTrees interventional_tree_shap",
     "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
     "shaplab.trees.loss": "tree_loss_shap tree_output_shap",
+    "shaplab.deep.dasp": "dasp compare_attributions",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")
