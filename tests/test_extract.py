@@ -21,7 +21,12 @@ NAMES = [name for name in shaplab.__all__ if name != "__version__"]
 CALLS = {
     "shapley_values": "m.shapley_values(lambda S: S[:, 0] * 1.0 + S.all(axis=1), 2).tolist() == [1.5, 0.5]",
     "banzhaf_values": "m.banzhaf_values(lambda S: S.sum(axis=1) * 1.0, 3).tolist() == [1.0, 1.0, 1.0]",
-    "company_game": "m.company_game is not None",
+    "exact_shap": "abs(m.exact_shap(lambda t: t[:, 0] * t[:, 1], [[1.0, 1.0]], [[0.0, 0.0]]).values - 0.5).max() "
+                  "< 1e-12",
+    "kernel_shap": "abs(m.kernel_shap(lambda t: t.sum(axis=1), [[1.0, 2, 3]], [[0.0, 0, 0]], rng=0).values "
+                   "- [[1, 2, 3]]).max() < 1e-9",
+    "permutation_shap": "abs(m.permutation_shap(lambda t: t.sum(axis=1), [[1.0, 2, 3]], [[0.0, 0, 0]], rng=0).values "
+                        "- [[1, 2, 3]]).max() < 1e-9",
     "interaction_values": "m.interaction_values(lambda S: S.all(axis=1) * 1.0, 2).shape[-2:] == (2, 2)",
     "Explanation": "float(m.Explanation([[1.0, 2.0]], 0.5).prediction[0]) == 3.5",
     "UnsupportedModelError": "issubclass(m.UnsupportedModelError, ValueError)",
@@ -73,6 +78,25 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_public_name_runs_with_shaplab_absent(name: str, verdicts: dict[str, str]) -> None:
     assert name not in verdicts, verdicts[name]
+
+
+@pytest.mark.slow
+def test_tree_shap_explains_a_forest_at_home(tmp_path: Path) -> None:
+    write(extract("tree_shap"), tmp_path / "home_tree_shap.py")
+    code = """
+import sys
+sys.modules["shaplab"] = None
+import numpy as np
+from sklearn.ensemble import RandomForestRegressor
+sys.path.insert(0, sys.argv[1])
+from home_tree_shap import tree_shap
+X = np.random.default_rng(0).normal(size=(80, 4))
+forest = RandomForestRegressor(5, max_depth=4, random_state=0).fit(X, X[:, 0] * X[:, 1])
+gap = tree_shap(forest, X).gap(forest.predict(X))
+assert abs(gap).max() < 1e-12, gap
+"""
+    subprocess.run([sys.executable, "-I", "-c", code, str(tmp_path)], check=True, cwd=tmp_path, timeout=300,
+                   env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")})
 
 
 @pytest.mark.parametrize("name", NAMES)
