@@ -103,7 +103,7 @@ def test_numbers_of_two_widths_become_one() -> None:
 
 
 @pytest.mark.parametrize(("change", "kind", "message"), [
-    (lambda b: b[["colour", "size", "count", "flag", "text"]], ValueError, "background: expected the columns of X in the"),
+    (lambda b: b[["colour", "size", "count", "flag", "text"]], ValueError, "the columns of X in the same order"),
     (lambda b: b.drop(columns="flag"), ValueError, "missing flag"),
     (lambda b: b.assign(new=1), ValueError, "unknown new"),
     (lambda b: b.iloc[:0], ValueError, "background: expected at least one row"),
