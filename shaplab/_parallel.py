@@ -37,7 +37,11 @@ def spawn(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
 
 def progress_bar(total: int, progress: bool, description: str = "") -> Any:
     """A tqdm bar, silent unless ``progress``."""
-    from tqdm.auto import tqdm
+    if progress:
+        from tqdm.auto import tqdm
+    else:
+        # The notebook's bar would ask for widgets that a silent one does not need.
+        from tqdm import tqdm
 
     return tqdm(total=total, disable=not progress, desc=description, smoothing=0.1)
 
