@@ -6,8 +6,8 @@ row. Multipliers are symmetric in both rows, so either table may be looped over.
 
 Chapter: deep/graph.
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep._operations, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._operations, shaplab.deep._recurrent,
+shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations
