@@ -67,9 +67,10 @@ def test_everything_is_restored_after_an_exception(error: str) -> None:
     torch.manual_seed(0)
     run = _raises_in_the_middle if error == "own" else lambda net, x: torch.sort(net.a(x), 1)[0].sum(1)
     model, X = Net(run, a=Linear(3, 3)), torch.randn(2, 3)
+    B = torch.randn(4, 3)
     before = _state(model)
     with pytest.raises(RuntimeError if error == "own" else UnsupportedModelError):
-        deep_shap(model, X, torch.randn(4, 3), layer="a" if error == "layer" else None)
+        deep_shap(model, X, B, layer="a" if error == "layer" else None)
     assert _same(before, _state(model))
     plain = Linear(3, 1)
     deep_shap(plain, X, X)
@@ -97,9 +98,10 @@ def test_what_cannot_be_explained_is_named_with_its_place(name: str) -> None:
     torch.manual_seed(1)
     model = Net(SIGNS[name], a=Linear(4, 1))
     model.register_buffer("count", torch.zeros(1))
+    X, B = torch.randn(3, 4), torch.randn(5, 4)
     random = torch.get_rng_state()
     with pytest.raises(UnsupportedModelError, match=rf"`{name}`.* at .*test_graph\.py:\d+: ") as caught:
-        deep_shap(model, torch.randn(3, 4), torch.randn(5, 4))
+        deep_shap(model, X, B)
     assert str(caught.value).startswith("model: expected")
     assert float(model.count) == 0.0
     assert torch.equal(random, torch.get_rng_state())

@@ -53,5 +53,5 @@ def test_overlapping_windows_are_added_up_here() -> None:
         warnings.simplefilter("ignore")
         theirs = shap.DeepExplainer(model, B).shap_values(X, check_additivity=False)
     change = (model(X) - model(B).mean()).detach().numpy()[:, 0]
-    assert np.abs(theirs.reshape(4, -1).sum(1) - change).max() > 0.05  # if this fails, shap has been repaired
+    assert np.abs(theirs.reshape(4, -1).sum(1) - change).max() > 0.1 * np.abs(change).max()  # if this fails, shap has been repaired
     assert np.abs(deep_shap(model, X, B, max_rule="cross").values.reshape(4, -1).sum(1) - change).max() < 1e-12
