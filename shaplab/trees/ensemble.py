@@ -1,0 +1,418 @@
+"""One representation of tree models: flat arrays, integer comparisons, the library's own raw output.
+
+A tree model is ``f(x) = base + sum over trees t of value[leaf_t(x)]``. Inner node ``j`` sends a row left
+iff ``code < rank[j]`` where ``code`` counts the thresholds of feature ``j`` below the row's value (see
+``Encoder``), or iff the code lies in a set of categories; missing values have their own direction.
+``cover[j]`` is the training weight that reached the node; the conditional expectation of the
+path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
+
+Needs: shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict, shaplab.trees._encoding,
+shaplab.trees.readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import numpy as np
+
+from shaplab._parallel import chunks
+from shaplab._validation import check_names, describe, fail
+from shaplab.trees._encoding import Encoder, RawTrees
+from shaplab.trees.kernels.predict import find_leaves, predict_rows
+from shaplab.trees.readers import read_model
+
+__all__ = ["TreeEnsemble", "as_ensemble"]
+
+_ROWS = 65_536
+_ARRAYS = {"tree_start": np.int64, "feature": np.int32, "left": np.int32, "right": np.int32, "rank": np.int32,
+           "missing_left": np.bool_, "set_start": np.int32, "set_bits": np.uint8, "cover": np.float64,
+           "value": np.float64, "base": np.float64, "threshold": np.float64}
+
+
+@dataclass(frozen=True, eq=False)
+class TreeEnsemble:
+    """A tree model as read-only arrays; made by ``from_model`` or ``from_arrays``.
+
+    Children have larger ids than their parent and stand next to each other; trees follow each other.
+
+    Attributes
+    ----------
+    tree_start : int64 ``(T+1,)``; nodes of tree ``t`` are ``tree_start[t]:tree_start[t+1]``, root first.
+    feature : int32 ``(n_nodes,)``, -1 for leaves.
+    left, right : int32 ``(n_nodes,)``, -1 for leaves.
+    rank : int32 ``(n_nodes,)``; at a numeric split a row goes left iff ``code < rank``.
+    missing_left : bool ``(n_nodes,)``; where ``code == -1`` goes.
+    set_start : int32 ``(n_nodes,)``; -1 at numeric splits, else a row goes left iff
+        ``set_bits[set_start + code] == 1``.
+    set_bits : uint8; one entry for each code of the feature, the last one for unseen categories.
+    cover : float64 ``(n_nodes,)``; what the library records: sum of Hessians (XGBoost), row counts
+        (LightGBM, histogram boosting), sample weights (scikit-learn).
+    value : float64 ``(n_nodes, K)``; outputs at leaves, already scaled; 0 at inner nodes.
+    base : float64 ``(K,)``, added once.
+    threshold : float64 ``(n_nodes,)``; the library's threshold, NaN at leaves and sets, for display.
+    encoder : ``encode(X)`` gives the codes, int32 ``(N, d)``.
+    has_outputs : bool; False when the model has a single output and results drop the output axis.
+    link : what turns the raw output into the library's prediction: "identity", "logistic", "softmax",
+        "exp", "isolation" (``-2 ** -raw``) or "" when unknown.
+    """
+
+    tree_start: np.ndarray
+    feature: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    rank: np.ndarray
+    missing_left: np.ndarray
+    set_start: np.ndarray
+    set_bits: np.ndarray
+    cover: np.ndarray
+    value: np.ndarray
+    base: np.ndarray
+    threshold: np.ndarray
+    encoder: Encoder
+    compare: str = "<="
+    has_outputs: bool = False
+    n_features: int = 0
+    feature_names: tuple[str, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+    objective: str = ""
+    link: str = "identity"
+
+    def __post_init__(self) -> None:
+        for name, dtype in _ARRAYS.items():
+            array = np.ascontiguousarray(getattr(self, name), dtype)
+            if array is getattr(self, name) and array.flags.writeable:
+                array = array.copy()
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        self._check()
+
+    def __reduce__(self) -> Any:
+        return type(self), tuple(getattr(self, item.name) for item in fields(self))
+
+    @classmethod
+    def from_model(
+        cls, model: Any, *, missing: float | None = None, iteration_range: tuple[int, int] | None = None
+    ) -> TreeEnsemble:
+        """Read a fitted XGBoost, LightGBM or scikit-learn model through what it makes public.
+
+        Parameters
+        ----------
+        model : the fitted model; ``xgboost.Booster``, ``lightgbm.Booster``, their scikit-learn classes, or
+            scikit-learn's trees, forests, gradient boosting and isolation forest.
+        missing : value that means missing beside NaN; only for ``xgboost.Booster``, whose ``DMatrix`` took it.
+        iteration_range : boosting rounds ``(first, last)``, last not included. By default what the model's own
+            ``predict`` uses: rounds up to ``best_iteration`` for scikit-learn classes and LightGBM.
+
+        Notes
+        -----
+        ``predict`` equals the library's raw output (margin, probability for forests) to its own precision.
+        """
+        return cls.from_raw(read_model(model, missing, iteration_range))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        feature: Any,
+        threshold: Any,
+        left: Any,
+        right: Any,
+        value: Any,
+        *,
+        cover: Any = None,
+        tree_start: Any = None,
+        missing_left: Any = None,
+        sets: Mapping[int, Sequence[int]] | None = None,
+        base: Any = 0.0,
+        compare: str = "<=",
+        dtype: Any = np.float64,
+        n_features: int | None = None,
+        feature_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
+        objective: str = "",
+        link: str = "identity",
+    ) -> TreeEnsemble:
+        """Build an ensemble by hand.
+
+        Parameters
+        ----------
+        feature, threshold, left, right : ``(n_nodes,)``; ``left`` and ``right`` are node ids, negative at leaves.
+        value : ``(n_nodes,)`` for one output or ``(n_nodes, K)``; used at leaves.
+        cover : ``(n_nodes,)`` weights; by default each leaf weighs 1.
+        tree_start : ``(T+1,)`` first nodes of the trees, the roots; by default one tree.
+        missing_left : ``(n_nodes,)`` bool; by default missing values go right.
+        sets : categories (integers >= 0) that go left, by node; such nodes ignore ``threshold``.
+        compare, dtype : a row goes left iff ``x <compare> threshold`` in this number type.
+        """
+        found = np.asarray(value, np.float64)
+        n = found.shape[0] if found.ndim else 0
+        if found.ndim not in (1, 2) or n == 0:
+            fail("value", "shape (n_nodes,) or (n_nodes, K)", found, "Pass one row of outputs for each node")
+        if compare not in ("<", "<="):
+            fail("compare", "'<' or '<='", repr(compare), "Pass one of these")
+        columns = {"feature": feature, "threshold": threshold, "left": left, "right": right}
+        given = {name: np.asarray(column) for name, column in columns.items()}
+        given["missing_left"] = np.zeros(n, bool) if missing_left is None else np.asarray(missing_left, bool)
+        if cover is not None:
+            given["cover"] = np.asarray(cover, np.float64)
+        for name, column in given.items():
+            if column.shape != (n,):
+                fail(name, f"shape ({n},), as value has", column, "Pass one entry for each node")
+        feature, left, right = (given[name].astype(np.int64) for name in ("feature", "left", "right"))
+        d = int(n_features) if n_features is not None else (
+            len(feature_names) if feature_names is not None else max(int(feature.max(initial=-1)) + 1, 1))
+        raw = RawTrees(
+            tree_start=np.array([0, n]) if tree_start is None else np.asarray(tree_start),
+            feature=feature, left=left, right=right, threshold=given["threshold"].astype(np.float64),
+            missing_left=given["missing_left"], cover=given.get("cover", np.where(left < 0, 1.0, 0.0)),
+            value=found.reshape(n, -1), base=np.broadcast_to(np.asarray(base, np.float64), (found.reshape(n, -1).shape[1],)),
+            n_features=d, has_outputs=found.ndim == 2, compare=compare, dtype=dtype,
+            sets={int(node): np.asarray(codes, np.int64) for node, codes in (sets or {}).items()},
+            feature_names=check_names(feature_names, d, "feature_names"),
+            output_names=check_names(output_names, found.shape[-1] if found.ndim == 2 else 1, "output_names"),
+            objective=objective, link=link)
+        built = cls.from_raw(raw)
+        return built if cover is not None else replace(built, cover=_sum_up(built, built.cover))
+
+    @classmethod
+    def from_raw(cls, raw: RawTrees) -> TreeEnsemble:
+        """Put a reader's nodes in order, turn thresholds into ranks and sets into bits."""
+        order, start, children = _in_order(raw)
+        feature, threshold = np.asarray(raw.feature)[order], np.asarray(raw.threshold, np.float64)[order]
+        leaf, old_sets = children[0] < 0, raw.sets
+        is_set = np.array([int(node) in old_sets for node in order], bool) if old_sets else np.zeros(len(order), bool)
+        feature = np.where(leaf, -1, feature)
+        d = raw.n_features
+        if ((feature >= d) | ((feature < 0) & ~leaf)).any():
+            fail("model", f"splits on features 0 to {d - 1}", f"feature {feature[~leaf].max()}", _CORRUPT)
+        numeric = ~leaf & ~is_set
+        if np.isnan(threshold[numeric]).any():
+            fail("model", "thresholds that are numbers", "NaN", _CORRUPT)
+        cuts, cut_start, rank = _rank(feature, threshold, numeric, raw, d)
+        n_categories = np.zeros(d, np.int32)
+        for j, labels in raw.labels.items():
+            n_categories[j] = len(labels)
+        for node in np.flatnonzero(is_set):
+            j = feature[node]
+            n_categories[j] = max(n_categories[j], int(old_sets[int(order[node])].max(initial=0)) + 1)
+        if (n_categories[feature[numeric]] > 0).any():
+            j = int(feature[numeric][n_categories[feature[numeric]] > 0][0])
+            fail("model", "features that are numeric or categorical", f"both kinds of splits on feature {j}", _CORRUPT)
+        set_start, bits, used = np.full(len(order), -1, np.int32), [], 0
+        for node in np.flatnonzero(is_set):
+            codes = old_sets[int(order[node])]
+            if (codes < 0).any():
+                fail("model", "categories >= 0", f"{codes.min()}", _CORRUPT)
+            row = np.zeros(n_categories[feature[node]] + 1, np.uint8)
+            row[codes] = 1
+            bits.append(row if raw.sets_left else 1 - row)
+            set_start[node], used = used, used + len(row)
+        threshold[~numeric] = np.nan
+        encoder = Encoder(
+            cuts, cut_start, n_categories, np.zeros(d, bool) if raw.zero_missing is None else raw.zero_missing,
+            raw.labels, raw.always_labels, raw.frame_labels, raw.unseen, raw.missing_value, raw.sparse_missing, raw.nan_allowed,
+            raw.inf_allowed, raw.feature_names)
+        value = np.where(leaf[:, None], np.asarray(raw.value, np.float64)[order], 0.0)
+        return cls(
+            tree_start=start, feature=feature, left=children[0], right=children[1], rank=rank,
+            missing_left=np.asarray(raw.missing_left, bool)[order] & ~leaf, set_start=set_start,
+            set_bits=np.concatenate(bits) if bits else np.zeros(0, np.uint8),
+            cover=np.asarray(raw.cover, np.float64)[order], value=value, base=np.asarray(raw.base, np.float64),
+            threshold=threshold, encoder=encoder, compare=raw.compare, has_outputs=raw.has_outputs, n_features=d,
+            feature_names=raw.feature_names, output_names=raw.output_names, objective=raw.objective, link=raw.link)
+
+    @property
+    def n_trees(self) -> int:
+        """Number of trees."""
+        return len(self.tree_start) - 1
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs, 1 when results have no output axis."""
+        return len(self.base)
+
+    @property
+    def roots(self) -> np.ndarray:
+        """Root of each tree."""
+        return self.tree_start[:-1]
+
+    @property
+    def max_depth(self) -> int:
+        """Most splits on a path."""
+        depth = np.zeros(len(self.feature), np.int32)
+        frontier, level = self.roots, 0
+        while len(frontier):
+            depth[frontier] = level
+            inner = frontier[self.feature[frontier] >= 0]
+            frontier, level = np.concatenate([self.left[inner], self.right[inner]]), level + 1
+        return int(depth.max(initial=0))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = [getattr(self, name) for name in _ARRAYS] + [self.encoder.cuts, self.encoder.cut_start]
+        return int(sum(array.nbytes for array in arrays))
+
+    def __repr__(self) -> str:
+        outputs = f"{self.n_outputs} outputs" if self.has_outputs else "1 output"
+        return (f"TreeEnsemble({self.n_trees} trees, {len(self.feature)} nodes, depth {self.max_depth}, "
+                f"{self.n_features} features, {outputs}, objective={self.objective!r}, {self.nbytes / 1e6:.2f} MB)")
+
+    def encode(self, X: Any, argument: str = "X") -> np.ndarray:
+        """Codes of rows, int32 ``(N, d)``; -1 is missing."""
+        return self.encoder.encode(X, argument)
+
+    def predict_codes(self, codes: np.ndarray) -> np.ndarray:
+        """Raw output ``(N, K)`` of encoded rows."""
+        out = np.empty((len(codes), self.n_outputs))
+        predict_rows(codes, self.roots, self.feature, self.left, self.right, self.rank, self.missing_left,
+                     self.set_start, self.set_bits, self.value, self.base, out)
+        return out
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Raw output of rows, ``(N,)`` or ``(N, K)``, as the library's own raw prediction.
+
+        Notes
+        -----
+        Exact up to the rounding of the sum over trees, which is float64 here.
+        """
+        out = self.predict_codes(self.encode(X))
+        return out if self.has_outputs else out[:, 0]
+
+    __call__ = predict
+
+    def leaves(self, codes: np.ndarray) -> np.ndarray:
+        """Leaf that each encoded row reaches in each tree, node ids int32 ``(N, T)``."""
+        out = np.empty((len(codes), self.n_trees), np.int32)
+        find_leaves(codes, self.roots, self.feature, self.left, self.right, self.rank, self.missing_left,
+                    self.set_start, self.set_bits, out)
+        return out
+
+    def with_covers(self, X: Any, sample_weight: Any = None) -> TreeEnsemble:
+        """Copy of the ensemble whose covers are the weights of these rows in each node.
+
+        Parameters
+        ----------
+        X : rows ``(N, d)``.
+        sample_weight : ``(N,)`` weights >= 0; by default 1 each.
+        """
+        codes = self.encode(X)
+        weight = np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        if weight.shape != (len(codes),) or not np.isfinite(weight).all() or (weight < 0).any():
+            fail("sample_weight", f"{len(codes)} finite weights >= 0", weight, "Pass one weight for each row")
+        cover = np.zeros(len(self.feature))
+        for part in chunks(len(codes), max(1, _ROWS // max(1, self.n_trees))):
+            reached = self.leaves(codes[part])
+            repeated = np.repeat(weight[part], self.n_trees)
+            cover += np.bincount(reached.ravel(), weights=repeated, minlength=len(cover))
+        return replace(self, cover=_sum_up(self, cover))
+
+    def _check(self) -> None:
+        """Everything the compiled loops rely on, so that no model makes them read outside an array."""
+        n, k, d = len(self.feature), len(self.base), self.n_features
+        start, left, right, leaf = self.tree_start, self.left, self.right, self.feature < 0
+        shapes = {name: (n,) for name in ("left", "right", "rank", "missing_left", "set_start", "cover", "threshold")}
+        for name, shape in (shapes | {"value": (n, k)}).items():
+            if getattr(self, name).shape != shape:
+                fail(name, f"shape {shape}", getattr(self, name), _CORRUPT)
+        if start.ndim != 1 or len(start) < 1 or start[0] != 0 or start[-1] != n or (np.diff(start) <= 0).any():
+            fail("tree_start", f"increasing node ids from 0 to {n}", describe(start), _CORRUPT)
+        end = np.repeat(start[1:], np.diff(start))
+        node = np.arange(n)
+        children = np.concatenate([left[~leaf], right[~leaf]])
+        inside = all(((c > node) & (c < end))[~leaf].all() for c in (left, right))
+        if not inside or (self.feature < -1).any() or (self.feature >= d).any() or (left[leaf] != -1).any():
+            fail("model", "children and features in range", "a node that points outside its tree", _CORRUPT)
+        parents = np.bincount(children, minlength=n)
+        parents[start[:-1]] += 1
+        if (parents != 1).any():
+            fail("model", "trees", f"node {int(np.argmax(parents != 1))} with {parents[parents != 1][0]} parents", _CORRUPT)
+        n_codes = self.encoder.n_codes
+        size = np.where(leaf, 0, n_codes[np.maximum(self.feature, 0)]) if d else np.zeros(n, np.int64)
+        sets = self.set_start >= 0
+        if len(n_codes) != d or (self.set_start[sets] + size[sets] > len(self.set_bits)).any():
+            fail("model", "category sets in range", "a set outside its array", _CORRUPT)
+        if not (np.isfinite(self.value).all() and np.isfinite(self.base).all() and np.isfinite(self.cover).all()):
+            fail("model", "finite outputs and covers", "NaN or infinite ones", _CORRUPT)
+
+
+_CORRUPT = "Fit the model again: its description is damaged or of another version"
+
+
+def as_ensemble(model: Any) -> TreeEnsemble:
+    """Return ``model`` if it is a ``TreeEnsemble``, else read it with ``TreeEnsemble.from_model``."""
+    return model if isinstance(model, TreeEnsemble) else TreeEnsemble.from_model(model)
+
+
+def _in_order(raw: RawTrees) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Reachable nodes, level by level within each tree, with the children's new ids.
+
+    Libraries leave deleted nodes behind and put children before parents; a walk from the roots drops the
+    former, and a node that it meets twice shows a damaged model.
+    """
+    start, left, right = (np.asarray(a, np.int64) for a in (raw.tree_start, raw.left, raw.right))
+    n = len(left)
+    if start.ndim != 1 or len(start) < 1 or start[0] != 0 or start[-1] != n or (np.diff(start) <= 0).any():
+        fail("model", f"tree starts that increase from 0 to {n}", describe(start), _CORRUPT)
+    tree, frontier = np.arange(len(start) - 1), start[:-1]
+    levels, trees, seen = [], [], np.zeros(n, bool)
+    while len(frontier):
+        if seen[frontier].any() or len(np.unique(frontier)) < len(frontier):
+            fail("model", "trees", "a node with two parents", _CORRUPT)
+        seen[frontier] = True
+        levels.append(frontier)
+        trees.append(tree)
+        inner = left[frontier] >= 0
+        pair = np.stack([left[frontier[inner]], right[frontier[inner]]], axis=1).ravel()
+        tree = np.repeat(tree[inner], 2)
+        if ((pair < start[tree]) | (pair >= start[tree + 1])).any():
+            fail("model", "children inside their tree", "a node that points outside", _CORRUPT)
+        frontier = pair
+    if not levels:
+        return np.zeros(0, np.int64), start, (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    nodes, owner = np.concatenate(levels), np.concatenate(trees)
+    order = nodes[np.argsort(owner, kind="stable")]
+    place = np.full(n + 1, -1)
+    place[order] = np.arange(len(order))
+    new = tuple(np.where(left[order] < 0, -1, place[child[order]]) for child in (left, right))
+    sizes = np.bincount(owner, minlength=len(start) - 1)
+    return order, np.concatenate([[0], np.cumsum(sizes)]), cast(tuple[np.ndarray, np.ndarray], new)
+
+
+def _rank(
+    feature: np.ndarray, threshold: np.ndarray, numeric: np.ndarray, raw: RawTrees, d: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sorted unique thresholds of each feature as ``x <= cut``, and each node's rank among them."""
+    dtype = np.dtype(raw.dtype).type
+    with np.errstate(over="ignore"):
+        cut = threshold.astype(dtype)
+    if raw.compare == "<":
+        cut = np.nextafter(cut, dtype(-np.inf))
+    else:  # the largest number of that type that is not above the threshold
+        cut = np.where(cut.astype(np.float64) > threshold, np.nextafter(cut, dtype(-np.inf)), cut)
+    nodes = np.flatnonzero(numeric)
+    nodes = nodes[np.lexsort((cut[nodes], feature[nodes]))]
+    f, c = feature[nodes], cut[nodes]
+    new = np.ones(len(nodes), bool)
+    new[1:] = (f[1:] != f[:-1]) | (c[1:] != c[:-1])
+    cut_start = np.concatenate([[0], np.cumsum(np.bincount(f[new], minlength=d))]).astype(np.int64)
+    rank = np.zeros(len(feature), np.int32)
+    rank[nodes] = np.cumsum(new) - cut_start[f]
+    if raw.compare == "<":
+        rank[numeric & (threshold == -np.inf)] = 0  # nothing is below minus infinity
+    return np.ascontiguousarray(c[new], dtype), cut_start, rank
+
+
+def _sum_up(ensemble: TreeEnsemble, cover: np.ndarray) -> np.ndarray:
+    """Covers of inner nodes from those of the leaves."""
+    total = np.where(ensemble.feature < 0, cover, 0.0)
+    levels, frontier = [], ensemble.roots
+    while len(frontier):
+        inner = frontier[ensemble.feature[frontier] >= 0]
+        levels.append(inner)
+        frontier = np.concatenate([ensemble.left[inner], ensemble.right[inner]])
+    for inner in reversed(levels):
+        total[inner] = total[ensemble.left[inner]] + total[ensemble.right[inner]]
+    return total

@@ -1,0 +1,88 @@
+"""Compiled loops of the ensemble: values to codes, codes to outputs, data to covers.
+
+The ensemble's constructor has checked that children, features and sets lie in range, and the
+encoder that codes do, so the loops index without further checks.
+
+Needs: nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__: list[str] = []
+
+_BLOCK = 256
+
+
+@njit(cache=True, nogil=True)
+def encode_rows(X, cuts, cut_start, n_categories, zero_missing, zero, missing, unseen_missing, above, codes):  # type: ignore
+    """Write the code of every cell: the number of cuts below it, its category, or -1 if missing."""
+    n, d = X.shape
+    for first in range(0, n, _BLOCK):
+        last = min(n, first + _BLOCK)
+        for j in range(d):
+            known = n_categories[j]
+            low, high = cut_start[j], cut_start[j + 1]
+            for i in range(first, last):
+                x = X[i, j]
+                if np.isnan(x) or x == missing or (zero_missing[j] and abs(x) <= zero):
+                    codes[i, j] = -1
+                elif known > 0:
+                    if x > above and x < known:
+                        codes[i, j] = np.int32(x)
+                    else:
+                        codes[i, j] = -1 if unseen_missing else known
+                else:
+                    a, b = low, high
+                    while a < b:
+                        middle = (a + b) >> 1
+                        if cuts[middle] < x:
+                            a = middle + 1
+                        else:
+                            b = middle
+                    codes[i, j] = a - low
+
+
+@njit(cache=True, nogil=True)
+def next_node(node, code, left, right, rank, missing_left, set_start, set_bits):  # type: ignore
+    """The child that a row with this code of the node's feature goes to."""
+    if code < 0:
+        goes_left = missing_left[node]
+    elif set_start[node] >= 0:
+        goes_left = set_bits[set_start[node] + code] == 1
+    else:
+        goes_left = code < rank[node]
+    return left[node] if goes_left else right[node]
+
+
+@njit(cache=True, nogil=True)
+def predict_rows(
+    codes, roots, feature, left, right, rank, missing_left, set_start, set_bits, value, base, out
+):  # type: ignore
+    """Add the leaves of every tree, in tree order, to the base."""
+    for i in range(codes.shape[0]):
+        for k in range(base.shape[0]):
+            out[i, k] = 0.0
+        for t in range(roots.shape[0]):
+            node = roots[t]
+            while feature[node] >= 0:
+                node = next_node(
+                    node, codes[i, feature[node]], left, right, rank, missing_left, set_start, set_bits)
+            for k in range(base.shape[0]):
+                out[i, k] += value[node, k]
+        for k in range(base.shape[0]):
+            out[i, k] += base[k]
+
+
+@njit(cache=True, nogil=True)
+def find_leaves(codes, roots, feature, left, right, rank, missing_left, set_start, set_bits, out):  # type: ignore
+    """Write the leaf, a node id, that each row reaches in each tree."""
+    for i in range(codes.shape[0]):
+        for t in range(roots.shape[0]):
+            node = roots[t]
+            while feature[node] >= 0:
+                node = next_node(
+                    node, codes[i, feature[node]], left, right, rank, missing_left, set_start, set_bits)
+            out[i, t] = node

@@ -1,0 +1,182 @@
+"""XGBoost: nodes from the JSON that ``Booster.save_raw`` writes.
+
+A row goes left iff ``float32(x) < threshold``; categories in a node's set go right, all others left.
+``base_score`` is stored on the scale of predictions and turned into a margin here.
+
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from shaplab._validation import UnsupportedModelError, fail, shorten
+from shaplab.trees._encoding import RawTrees
+
+__all__ = ["read_xgboost"]
+
+_LINKS = {
+    "binary:logistic": "logistic", "reg:logistic": "logistic", "binary:logitraw": "identity",
+    "binary:hinge": "", "count:poisson": "exp", "reg:gamma": "exp", "reg:tweedie": "exp",
+    "survival:cox": "exp", "survival:aft": "exp", "multi:softprob": "softmax", "multi:softmax": "softmax",
+    "reg:squarederror": "identity", "reg:squaredlogerror": "identity", "reg:pseudohubererror": "identity",
+    "reg:absoluteerror": "identity", "reg:quantileerror": "identity", "reg:expectileerror": "identity",
+    "rank:ndcg": "identity", "rank:map": "identity", "rank:pairwise": "identity", "rank:xendcg": "identity",
+}
+_AGAIN = "Save and load the model with the installed XGBoost, or fit it again"
+
+
+def read_xgboost(model: Any, missing: float | None, iteration_range: tuple[int, int] | None) -> RawTrees:
+    """Read a Booster or a fitted model of the scikit-learn interface."""
+    booster, wrapper = model, None
+    if hasattr(model, "get_booster"):
+        wrapper = model
+        try:
+            booster = model.get_booster()
+        except Exception:
+            fail("model", "a fitted model", f"{type(model).__name__} that was not fitted", "Call fit first")
+        if missing is not None:
+            fail("missing", "None for a scikit-learn model, which has its own", repr(missing), "Leave it out")
+        missing = None if model.missing is None else float(model.missing)
+        if iteration_range is None and getattr(model, "early_stopping_rounds", None) is not None:
+            iteration_range = (0, _best(booster) + 1) if _best(booster) >= 0 else None
+    try:
+        stored = json.loads(bytes(booster.save_raw("json")))
+    except Exception as error:
+        fail("model", "an XGBoost model that can be written as JSON", shorten(error), _AGAIN)
+    try:
+        raw = read_json(stored, iteration_range)
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        fail("model", "the JSON layout of XGBoost 1.6 to 3.4", f"{type(error).__name__} {shorten(error)}", _AGAIN)
+    if missing is not None:
+        raw.missing_value = missing
+    if wrapper is not None and raw.has_outputs and hasattr(wrapper, "classes_"):
+        classes = [str(name) for name in wrapper.classes_]
+        raw.output_names = tuple(classes) if len(classes) == len(raw.base) else None
+    return raw
+
+
+def _best(booster: Any) -> int:
+    try:
+        return int(booster.best_iteration)
+    except AttributeError:
+        return -1
+
+
+def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = None) -> RawTrees:
+    """Nodes of a model from its JSON."""
+    learner = stored["learner"]
+    booster, objective = learner["gradient_booster"], learner["objective"]["name"]
+    if booster["name"] == "gblinear":
+        fail("model", "trees", "booster gblinear, a linear model", "Explain it with its coefficients",
+             UnsupportedModelError)
+    if booster["name"] not in ("gbtree", "dart"):
+        fail("model", "booster gbtree or dart", repr(booster["name"]), "Fit one of these", UnsupportedModelError)
+    if objective not in _LINKS:
+        fail("model", "a known XGBoost objective", repr(objective),
+             "Known are " + ", ".join(_LINKS), UnsupportedModelError)
+    weights = booster.get("weight_drop")
+    part = booster["gbtree"]["model"] if "gbtree" in booster else booster["model"]
+    if weights is None:
+        weights = part.get("weight_drop")
+    param = learner["learner_model_param"]
+    d = int(param["num_feature"])
+    if d == 0:
+        fail("model", "a fitted model", "a Booster without features", "Train it first")
+    base = np.array([float(number) for number in str(param["base_score"]).strip("[]").split(",")])
+    n_outputs = max(int(param["num_class"]), int(param.get("num_target", 1)), len(base), 1)
+    base = np.broadcast_to(_margin(base, objective), (n_outputs,))
+    first, last = _tree_range(part, n_outputs, iteration_range)
+    trees = part["trees"][first:last]
+    groups = part["tree_info"][first:last]
+    scale = np.ones(len(trees)) if not weights else np.asarray(weights, np.float64)[first:last]
+    columns: dict[str, list[Any]] = {name: [] for name in (
+        "feature", "left", "right", "threshold", "missing_left", "cover", "value")}
+    sets: dict[int, np.ndarray] = {}
+    start = [0]
+    for tree, group, weight in zip(trees, groups, scale, strict=True):
+        _read_tree(tree, int(group), float(weight), n_outputs, start, columns, sets)
+    joined = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0)
+              for name, parts in columns.items()}
+    names = learner.get("feature_names") or None
+    return RawTrees(
+        tree_start=np.array(start), base=base, n_features=d, has_outputs=n_outputs > 1, compare="<",
+        dtype=np.float32, sets=sets, sets_left=False, labels=_labels(part.get("cats")), unseen="error",
+        sparse_missing=True, feature_names=tuple(names) if names else None, objective=objective,
+        inf_allowed=False, link=_LINKS[objective], **joined)
+
+
+def _read_tree(
+    tree: dict[str, Any], group: int, weight: float, n_outputs: int, start: list[int],
+    columns: dict[str, list[Any]], sets: dict[int, np.ndarray],
+) -> None:
+    offset = start[-1]
+    left, right = np.array(tree["left_children"], np.int64), np.array(tree["right_children"], np.int64)
+    n, leaf = len(left), left < 0
+    condition = np.array(tree["split_conditions"], np.float32).astype(np.float64)
+    size = int(tree["tree_param"].get("size_leaf_vector", 1))
+    value = np.zeros((n, n_outputs))
+    if size > 1:
+        if size != n_outputs:
+            fail("model", f"vector leaves of {n_outputs} outputs", f"{size}", _AGAIN)
+        if "leaf_weights" in tree:  # since 3.1: one row for each leaf, named by its right child
+            rows = np.array(tree["leaf_weights"], np.float32).reshape(-1, size)
+            value[leaf] = rows[right[leaf]]
+        else:
+            value[leaf] = np.array(tree["base_weights"], np.float32).reshape(n, size)[leaf]
+    else:
+        value[leaf, group] = condition[leaf]
+    columns["feature"].append(np.array(tree["split_indices"], np.int64))
+    columns["left"].append(np.where(leaf, -1, left + offset))
+    columns["right"].append(np.where(leaf, -1, right + offset))
+    columns["threshold"].append(condition)
+    columns["missing_left"].append(np.array(tree["default_left"], bool))
+    columns["cover"].append(np.array(tree["sum_hessian"], np.float64))
+    columns["value"].append(value * weight)
+    codes = np.array(tree.get("categories", []), np.int64)
+    for node, first, count in zip(tree.get("categories_nodes", []), tree.get("categories_segments", []),
+                                  tree.get("categories_sizes", []), strict=True):
+        sets[offset + int(node)] = codes[int(first):int(first) + int(count)]
+    start.append(offset + n)
+
+
+def _margin(base: np.ndarray, objective: str) -> np.ndarray:
+    """``base_score`` as a margin, in float32 as XGBoost computes it."""
+    score = base.astype(np.float32)
+    if objective in ("binary:logistic", "reg:logistic", "binary:logitraw"):
+        return -np.log(np.float32(1) / score - np.float32(1))
+    if _LINKS[objective] == "exp":
+        return np.log(score)
+    return score
+
+
+def _tree_range(part: dict[str, Any], n_outputs: int, rounds: tuple[int, int] | None) -> tuple[int, int]:
+    """First and last tree of the boosting rounds."""
+    n = len(part["trees"])
+    indptr = part.get("iteration_indptr")
+    if not indptr:
+        width = max(1, int(part["gbtree_model_param"].get("num_parallel_tree", 1))) * n_outputs
+        indptr = list(range(0, n + 1, width))
+    if len(part["tree_info"]) != n or indptr[-1] != n:
+        fail("model", f"rounds and groups for {n} trees", f"{indptr[-1]} and {len(part['tree_info'])}", _AGAIN)
+    first, last = rounds if rounds is not None else (0, 0)
+    last = len(indptr) - 1 if last == 0 else last
+    if not 0 <= first <= last <= len(indptr) - 1:
+        fail("iteration_range", f"rounds within 0 to {len(indptr) - 1}", repr(rounds), "Pass (first, last)")
+    return int(indptr[first]), int(indptr[last])
+
+
+def _labels(cats: dict[str, Any] | None) -> dict[int, tuple[Any, ...]]:
+    """Category names of the DataFrame the model was trained on, by feature."""
+    found: dict[int, tuple[Any, ...]] = {}
+    for j, column in enumerate((cats or {}).get("enc", [])):
+        values = column["values"]
+        if "offsets" in column:
+            text, offsets = bytes(value & 255 for value in values), column["offsets"]
+            values = [text[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        if values:
+            found[j] = tuple(values)
+    return found
