@@ -20,6 +20,7 @@ _PUBLIC = {
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "interaction_values",
     "shaplab.explorer": "CoalitionExplorer",
+    "shaplab.trees.ensemble": "TreeEnsemble",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")

@@ -10,7 +10,8 @@ Needs: shaplab._validation, shaplab.trees.kernels.predict.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,45 +19,7 @@ import numpy as np
 from shaplab._validation import as_matrix, column_names, fail, is_frame, shorten
 from shaplab.trees.kernels.predict import encode_rows
 
-__all__ = ["Encoder", "RawTrees"]
-
-
-@dataclass(eq=False)
-class RawTrees:
-    """What a reader takes from a model: nodes of all trees one after the other, children as absolute ids.
-
-    ``left`` is -1 at leaves. ``sets`` maps a node to the category codes that go left
-    (``sets_left``) or right. Everything else is named as in ``TreeEnsemble``.
-    """
-
-    tree_start: np.ndarray
-    feature: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    threshold: np.ndarray
-    missing_left: np.ndarray
-    cover: np.ndarray
-    value: np.ndarray
-    base: np.ndarray
-    n_features: int
-    has_outputs: bool = False
-    compare: str = "<="
-    dtype: Any = np.float64
-    sets: dict[int, np.ndarray] = field(default_factory=dict)
-    sets_left: bool = True
-    zero_missing: np.ndarray | None = None
-    labels: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    always_labels: bool = False
-    frame_labels: tuple[tuple[Any, ...], ...] | None = None
-    unseen: str = "other"
-    missing_value: float = np.nan
-    sparse_missing: bool = False
-    nan_allowed: bool = True
-    inf_allowed: bool = True
-    feature_names: tuple[str, ...] | None = None
-    output_names: tuple[str, ...] | None = None
-    objective: str = ""
-    link: str = "identity"
+__all__ = ["Encoder"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +116,10 @@ class Encoder:
                 if not self.always_labels and not hasattr(kind, "categories"):
                     fail(argument, f"a categorical column {name!r}, as in training", str(kind),
                          "Convert the column with astype('category')")
-                table[:, j] = self._codes(column.astype(object).to_numpy(), labels[j], j, argument)
+                if labels[j] and isinstance(labels[j][0], bytes):
+                    table[:, j] = self._same_order(column, labels[j], j, argument)
+                    continue
+                table[:, j] = self._codes(column, labels[j], j, argument)
             elif hasattr(kind, "categories"):
                 if j >= len(self.n_categories) or self.n_categories[j] == 0:
                     fail(argument, f"a numeric column {name!r}, as the model has it", str(kind), "Pass it as numbers")
@@ -165,16 +131,34 @@ class Encoder:
                 table[:, j] = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return as_matrix(table, argument)
 
-    def _codes(self, column: np.ndarray, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
+    def _codes(self, column: Any, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
         """Codes of a column of labels; NaN where missing or, if the library says so, unseen."""
         code = {label: float(k) for k, label in enumerate(labels)}
-        found = np.array([code.get(label, -1.0) if label in code or _present(label) else np.nan
-                          for label in column.tolist()])
+
+        def look_up(values: Any) -> np.ndarray:
+            return np.array([code.get(label, -1.0) if label in code or _present(label) else np.nan
+                             for label in values.tolist()], np.float64)
+
+        if hasattr(column, "cat"):  # one look-up for each category, not for each row
+            found = np.append(look_up(column.cat.categories), np.nan)[column.cat.codes.to_numpy()]
+        else:
+            found = look_up(column)
         unseen = found < 0
         if unseen.any() and self.unseen == "error":
             fail(argument, f"categories known to the model in column {self._name(j)}",
-                 repr(column[np.argmax(unseen)]), "Map unseen categories to known ones or to missing")
+                 repr(np.asarray(column, dtype=object)[np.argmax(unseen)]),
+                 "Map unseen categories to known ones or to missing")
         return np.where(unseen, np.nan, found)
+
+    def _same_order(self, column: Any, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
+        """Codes of a column whose training labels XGBoost stored cut: bytes at character offsets."""
+        names = [str(label) for label in column.cat.categories]
+        text, ends = "".join(names).encode(), np.cumsum([0] + [len(name) for name in names])
+        if tuple(text[a:b] for a, b in pairwise(ends)) != labels:
+            fail(argument, f"the training's categories in their order in column {self._name(j)}", shorten(names),
+                 "XGBoost damages names that are not ASCII when it stores them; use cat.set_categories")
+        codes = column.cat.codes.to_numpy()
+        return np.where(codes < 0, np.nan, codes)
 
     def _name(self, j: int) -> str:
         return repr(self.feature_names[j]) if self.feature_names else str(j)

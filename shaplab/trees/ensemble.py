@@ -7,20 +7,22 @@ iff ``code < rank[j]`` where ``code`` counts the thresholds of feature ``j`` bel
 path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
 
 Needs: shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict, shaplab.trees._encoding,
-shaplab.trees.readers.
+shaplab.trees._arrange, shaplab.trees.readers, shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from shaplab._parallel import chunks
 from shaplab._validation import check_names, describe, fail
-from shaplab.trees._encoding import Encoder, RawTrees
+from shaplab.trees._arrange import DAMAGED, RawTrees, arrange
+from shaplab.trees._encoding import Encoder
 from shaplab.trees.kernels.predict import find_leaves, predict_rows
 from shaplab.trees.readers import read_model
 
@@ -82,7 +84,7 @@ class TreeEnsemble:
 
     def __post_init__(self) -> None:
         for name, dtype in _ARRAYS.items():
-            array = np.ascontiguousarray(getattr(self, name), dtype)
+            array: np.ndarray = np.ascontiguousarray(getattr(self, name), dtype)
             if array is getattr(self, name) and array.flags.writeable:
                 array = array.copy()
             array.setflags(write=False)
@@ -167,7 +169,7 @@ class TreeEnsemble:
             tree_start=np.array([0, n]) if tree_start is None else np.asarray(tree_start),
             feature=feature, left=left, right=right, threshold=given["threshold"].astype(np.float64),
             missing_left=given["missing_left"], cover=given.get("cover", np.where(left < 0, 1.0, 0.0)),
-            value=found.reshape(n, -1), base=np.broadcast_to(np.asarray(base, np.float64), (found.reshape(n, -1).shape[1],)),
+            value=found.reshape(n, -1), base=np.asarray(base, np.float64) * np.ones(found.reshape(n, -1).shape[1]),
             n_features=d, has_outputs=found.ndim == 2, compare=compare, dtype=dtype,
             sets={int(node): np.asarray(codes, np.int64) for node, codes in (sets or {}).items()},
             feature_names=check_names(feature_names, d, "feature_names"),
@@ -179,49 +181,9 @@ class TreeEnsemble:
     @classmethod
     def from_raw(cls, raw: RawTrees) -> TreeEnsemble:
         """Put a reader's nodes in order, turn thresholds into ranks and sets into bits."""
-        order, start, children = _in_order(raw)
-        feature, threshold = np.asarray(raw.feature)[order], np.asarray(raw.threshold, np.float64)[order]
-        leaf, old_sets = children[0] < 0, raw.sets
-        is_set = np.array([int(node) in old_sets for node in order], bool) if old_sets else np.zeros(len(order), bool)
-        feature = np.where(leaf, -1, feature)
-        d = raw.n_features
-        if ((feature >= d) | ((feature < 0) & ~leaf)).any():
-            fail("model", f"splits on features 0 to {d - 1}", f"feature {feature[~leaf].max()}", _CORRUPT)
-        numeric = ~leaf & ~is_set
-        if np.isnan(threshold[numeric]).any():
-            fail("model", "thresholds that are numbers", "NaN", _CORRUPT)
-        cuts, cut_start, rank = _rank(feature, threshold, numeric, raw, d)
-        n_categories = np.zeros(d, np.int32)
-        for j, labels in raw.labels.items():
-            n_categories[j] = len(labels)
-        for node in np.flatnonzero(is_set):
-            j = feature[node]
-            n_categories[j] = max(n_categories[j], int(old_sets[int(order[node])].max(initial=0)) + 1)
-        if (n_categories[feature[numeric]] > 0).any():
-            j = int(feature[numeric][n_categories[feature[numeric]] > 0][0])
-            fail("model", "features that are numeric or categorical", f"both kinds of splits on feature {j}", _CORRUPT)
-        set_start, bits, used = np.full(len(order), -1, np.int32), [], 0
-        for node in np.flatnonzero(is_set):
-            codes = old_sets[int(order[node])]
-            if (codes < 0).any():
-                fail("model", "categories >= 0", f"{codes.min()}", _CORRUPT)
-            row = np.zeros(n_categories[feature[node]] + 1, np.uint8)
-            row[codes] = 1
-            bits.append(row if raw.sets_left else 1 - row)
-            set_start[node], used = used, used + len(row)
-        threshold[~numeric] = np.nan
-        encoder = Encoder(
-            cuts, cut_start, n_categories, np.zeros(d, bool) if raw.zero_missing is None else raw.zero_missing,
-            raw.labels, raw.always_labels, raw.frame_labels, raw.unseen, raw.missing_value, raw.sparse_missing, raw.nan_allowed,
-            raw.inf_allowed, raw.feature_names)
-        value = np.where(leaf[:, None], np.asarray(raw.value, np.float64)[order], 0.0)
-        return cls(
-            tree_start=start, feature=feature, left=children[0], right=children[1], rank=rank,
-            missing_left=np.asarray(raw.missing_left, bool)[order] & ~leaf, set_start=set_start,
-            set_bits=np.concatenate(bits) if bits else np.zeros(0, np.uint8),
-            cover=np.asarray(raw.cover, np.float64)[order], value=value, base=np.asarray(raw.base, np.float64),
-            threshold=threshold, encoder=encoder, compare=raw.compare, has_outputs=raw.has_outputs, n_features=d,
-            feature_names=raw.feature_names, output_names=raw.output_names, objective=raw.objective, link=raw.link)
+        return cls(**arrange(raw), compare=raw.compare, has_outputs=raw.has_outputs, n_features=raw.n_features,
+                   feature_names=raw.feature_names, output_names=raw.output_names, objective=raw.objective,
+                   link=raw.link)
 
     @property
     def n_trees(self) -> int:
@@ -316,93 +278,35 @@ class TreeEnsemble:
         shapes = {name: (n,) for name in ("left", "right", "rank", "missing_left", "set_start", "cover", "threshold")}
         for name, shape in (shapes | {"value": (n, k)}).items():
             if getattr(self, name).shape != shape:
-                fail(name, f"shape {shape}", getattr(self, name), _CORRUPT)
+                fail(name, f"shape {shape}", getattr(self, name), DAMAGED)
         if start.ndim != 1 or len(start) < 1 or start[0] != 0 or start[-1] != n or (np.diff(start) <= 0).any():
-            fail("tree_start", f"increasing node ids from 0 to {n}", describe(start), _CORRUPT)
+            fail("tree_start", f"increasing node ids from 0 to {n}", describe(start), DAMAGED)
         end = np.repeat(start[1:], np.diff(start))
         node = np.arange(n)
         children = np.concatenate([left[~leaf], right[~leaf]])
         inside = all(((c > node) & (c < end))[~leaf].all() for c in (left, right))
         if not inside or (self.feature < -1).any() or (self.feature >= d).any() or (left[leaf] != -1).any():
-            fail("model", "children and features in range", "a node that points outside its tree", _CORRUPT)
+            fail("model", "children and features in range", "a node that points outside its tree", DAMAGED)
         parents = np.bincount(children, minlength=n)
         parents[start[:-1]] += 1
         if (parents != 1).any():
-            fail("model", "trees", f"node {int(np.argmax(parents != 1))} with {parents[parents != 1][0]} parents", _CORRUPT)
+            odd = int(np.argmax(parents != 1))
+            fail("model", "trees", f"node {odd} with {parents[odd]} parents", DAMAGED)
         n_codes = self.encoder.n_codes
+        if n_codes.shape != (d,):
+            fail("encoder", f"{d} features", f"{len(n_codes)}", DAMAGED)
         size = np.where(leaf, 0, n_codes[np.maximum(self.feature, 0)]) if d else np.zeros(n, np.int64)
-        sets = self.set_start >= 0
-        if len(n_codes) != d or (self.set_start[sets] + size[sets] > len(self.set_bits)).any():
-            fail("model", "category sets in range", "a set outside its array", _CORRUPT)
+        sets, rank = (self.set_start >= 0) & ~leaf, self.rank[~leaf]
+        if (self.set_start[sets] + size[sets] > len(self.set_bits)).any() or (
+                (rank < 0) | (rank >= size[~leaf])).any():
+            fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)
         if not (np.isfinite(self.value).all() and np.isfinite(self.base).all() and np.isfinite(self.cover).all()):
-            fail("model", "finite outputs and covers", "NaN or infinite ones", _CORRUPT)
-
-
-_CORRUPT = "Fit the model again: its description is damaged or of another version"
+            fail("model", "finite outputs and covers", "NaN or infinite ones", DAMAGED)
 
 
 def as_ensemble(model: Any) -> TreeEnsemble:
     """Return ``model`` if it is a ``TreeEnsemble``, else read it with ``TreeEnsemble.from_model``."""
     return model if isinstance(model, TreeEnsemble) else TreeEnsemble.from_model(model)
-
-
-def _in_order(raw: RawTrees) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Reachable nodes, level by level within each tree, with the children's new ids.
-
-    Libraries leave deleted nodes behind and put children before parents; a walk from the roots drops the
-    former, and a node that it meets twice shows a damaged model.
-    """
-    start, left, right = (np.asarray(a, np.int64) for a in (raw.tree_start, raw.left, raw.right))
-    n = len(left)
-    if start.ndim != 1 or len(start) < 1 or start[0] != 0 or start[-1] != n or (np.diff(start) <= 0).any():
-        fail("model", f"tree starts that increase from 0 to {n}", describe(start), _CORRUPT)
-    tree, frontier = np.arange(len(start) - 1), start[:-1]
-    levels, trees, seen = [], [], np.zeros(n, bool)
-    while len(frontier):
-        if seen[frontier].any() or len(np.unique(frontier)) < len(frontier):
-            fail("model", "trees", "a node with two parents", _CORRUPT)
-        seen[frontier] = True
-        levels.append(frontier)
-        trees.append(tree)
-        inner = left[frontier] >= 0
-        pair = np.stack([left[frontier[inner]], right[frontier[inner]]], axis=1).ravel()
-        tree = np.repeat(tree[inner], 2)
-        if ((pair < start[tree]) | (pair >= start[tree + 1])).any():
-            fail("model", "children inside their tree", "a node that points outside", _CORRUPT)
-        frontier = pair
-    if not levels:
-        return np.zeros(0, np.int64), start, (np.zeros(0, np.int64), np.zeros(0, np.int64))
-    nodes, owner = np.concatenate(levels), np.concatenate(trees)
-    order = nodes[np.argsort(owner, kind="stable")]
-    place = np.full(n + 1, -1)
-    place[order] = np.arange(len(order))
-    new = tuple(np.where(left[order] < 0, -1, place[child[order]]) for child in (left, right))
-    sizes = np.bincount(owner, minlength=len(start) - 1)
-    return order, np.concatenate([[0], np.cumsum(sizes)]), cast(tuple[np.ndarray, np.ndarray], new)
-
-
-def _rank(
-    feature: np.ndarray, threshold: np.ndarray, numeric: np.ndarray, raw: RawTrees, d: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted unique thresholds of each feature as ``x <= cut``, and each node's rank among them."""
-    dtype = np.dtype(raw.dtype).type
-    with np.errstate(over="ignore"):
-        cut = threshold.astype(dtype)
-    if raw.compare == "<":
-        cut = np.nextafter(cut, dtype(-np.inf))
-    else:  # the largest number of that type that is not above the threshold
-        cut = np.where(cut.astype(np.float64) > threshold, np.nextafter(cut, dtype(-np.inf)), cut)
-    nodes = np.flatnonzero(numeric)
-    nodes = nodes[np.lexsort((cut[nodes], feature[nodes]))]
-    f, c = feature[nodes], cut[nodes]
-    new = np.ones(len(nodes), bool)
-    new[1:] = (f[1:] != f[:-1]) | (c[1:] != c[:-1])
-    cut_start = np.concatenate([[0], np.cumsum(np.bincount(f[new], minlength=d))]).astype(np.int64)
-    rank = np.zeros(len(feature), np.int32)
-    rank[nodes] = np.cumsum(new) - cut_start[f]
-    if raw.compare == "<":
-        rank[numeric & (threshold == -np.inf)] = 0  # nothing is below minus infinity
-    return np.ascontiguousarray(c[new], dtype), cut_start, rank
 
 
 def _sum_up(ensemble: TreeEnsemble, cover: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Compiled loops over trees: numeric arrays in, numeric arrays out."""
+"""Compiled loops over trees: numeric arrays in and out."""

@@ -48,31 +48,31 @@ def encode_rows(X, cuts, cut_start, n_categories, zero_missing, zero, missing, u
 @njit(cache=True, nogil=True)
 def next_node(node, code, left, right, rank, missing_left, set_start, set_bits):  # type: ignore
     """The child that a row with this code of the node's feature goes to."""
-    if code < 0:
-        goes_left = missing_left[node]
-    elif set_start[node] >= 0:
+    if set_start[node] >= 0 and code >= 0:
         goes_left = set_bits[set_start[node] + code] == 1
-    else:
-        goes_left = code < rank[node]
-    return left[node] if goes_left else right[node]
+    else:  # without branches: which way a row goes is hard to predict
+        goes_left = (code >= 0) & (code < rank[node]) | (code < 0) & missing_left[node]
+    return right[node] + (left[node] - right[node]) * goes_left
 
 
 @njit(cache=True, nogil=True)
-def predict_rows(
+def predict_rows(  # type: ignore
     codes, roots, feature, left, right, rank, missing_left, set_start, set_bits, value, base, out
-):  # type: ignore
-    """Add the leaves of every tree, in tree order, to the base."""
-    for i in range(codes.shape[0]):
-        for k in range(base.shape[0]):
-            out[i, k] = 0.0
+):
+    """Add the leaves of every tree, in tree order, to the base; a block of rows at a time keeps a tree in cache."""
+    n, n_outputs = out.shape
+    out[:] = 0.0
+    for first in range(0, n, _BLOCK):
         for t in range(roots.shape[0]):
-            node = roots[t]
-            while feature[node] >= 0:
-                node = next_node(
-                    node, codes[i, feature[node]], left, right, rank, missing_left, set_start, set_bits)
-            for k in range(base.shape[0]):
-                out[i, k] += value[node, k]
-        for k in range(base.shape[0]):
+            for i in range(first, min(n, first + _BLOCK)):
+                node = roots[t]
+                while feature[node] >= 0:
+                    node = next_node(
+                        node, codes[i, feature[node]], left, right, rank, missing_left, set_start, set_bits)
+                for k in range(n_outputs):
+                    out[i, k] += value[node, k]
+    for i in range(n):
+        for k in range(n_outputs):
             out[i, k] += base[k]
 
 

@@ -1,7 +1,7 @@
 """Readers: one module a library, chosen by the model's class; no library is imported here.
 
 Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
-shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn.
+shaplab.trees._arrange, shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._encoding import RawTrees
+from shaplab.trees._arrange import RawTrees
 from shaplab.trees.readers._lightgbm import read_lightgbm
 from shaplab.trees.readers._sklearn import read_sklearn
 from shaplab.trees.readers._xgboost import read_xgboost

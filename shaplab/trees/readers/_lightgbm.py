@@ -1,9 +1,10 @@
 """LightGBM: nodes from the text that ``Booster.model_to_string`` writes.
 
 A row goes left iff ``x <= threshold`` in float64, or iff its category is in the node's set. Missing means
-NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each split says.
+NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each split says. In rf mode the output is
+the mean of the trees, which LightGBM's ``predict`` uses; its ``raw_score`` and ``pred_contrib`` give the sum.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import UnsupportedModelError, fail, shorten
-from shaplab.trees._encoding import RawTrees
+from shaplab._validation import UnsupportedModelError, fail
+from shaplab.trees._arrange import RawTrees, described_as, join
 
 __all__ = ["read_lightgbm"]
 
@@ -39,10 +40,8 @@ def read_lightgbm(model: Any, missing: float | None, iteration_range: tuple[int,
         fail("iteration_range", f"rounds within 0 to {total}", repr(iteration_range), "Pass (first, last)")
     count = None if last is None else (last or total) - first
     text = booster.model_to_string(num_iteration=count, start_iteration=first)
-    try:
+    with described_as("the text layout of LightGBM 3 to 4", _AGAIN):
         raw = read_text(text)
-    except (KeyError, IndexError, TypeError) as error:
-        fail("model", "the text layout of LightGBM 3 to 4", f"{type(error).__name__} {shorten(error)}", _AGAIN)
     categories = getattr(booster, "pandas_categorical", None)
     raw.frame_labels = None if not categories else tuple(tuple(labels) for labels in categories)
     if wrapper is not None and raw.has_outputs and hasattr(wrapper, "classes_"):
@@ -54,7 +53,7 @@ def read_lightgbm(model: Any, missing: float | None, iteration_range: tuple[int,
 def read_text(text: str) -> RawTrees:
     """Nodes of a model from its text."""
     head, *blocks = text.split("\nTree=")
-    header = dict(line.split("=", 1) if "=" in line else (line, "") for line in head.splitlines())
+    header = {line.partition("=")[0]: line.partition("=")[2] for line in head.splitlines()}
     d, n_outputs = int(header["max_feature_idx"]) + 1, int(header["num_tree_per_iteration"])
     average = n_outputs / len(blocks) if "average_output" in header and blocks else 1.0
     columns: dict[str, list[Any]] = {name: [] for name in (
@@ -64,8 +63,7 @@ def read_text(text: str) -> RawTrees:
     for t, block in enumerate(blocks):
         tree = dict(line.split("=", 1) for line in block.split("\n\n")[0].splitlines()[1:] if "=" in line)
         _read_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
-    joined = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0)
-              for name, parts in columns.items()}
+    joined = join(columns, n_outputs)
     kind = joined.pop("kind").astype(np.int64)
     zero_missing, missing_left = _missing(kind, joined, d)
     names = header["feature_names"].split()
@@ -106,8 +104,9 @@ def _read_tree(
     has_counts = n_inner > 0 or "leaf_count" in tree
     cover = [row("internal_count", n_inner), row("leaf_count", n_leaves) if has_counts else empty]
     for name, column in (
-        ("feature", np.concatenate([row("split_feature", n_inner, np.int64), empty - 1])), ("left", child("left_child")),
-        ("right", child("right_child")), ("threshold", np.concatenate([threshold, empty])), ("value", value),
+        ("feature", np.concatenate([row("split_feature", n_inner, np.int64), empty - 1])),
+        ("left", child("left_child")), ("right", child("right_child")),
+        ("threshold", np.concatenate([threshold, empty])), ("value", value),
         ("kind", np.concatenate([kind, empty])), ("cover", np.concatenate(cover)),
     ):
         columns[name].append(column.astype(np.int64) if name == "feature" else column)

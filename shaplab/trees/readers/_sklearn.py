@@ -5,7 +5,7 @@ float64. Raw outputs: probabilities for trees and forests that classify, the mea
 margins for boosting, and for the isolation forest the mean path length over that of a random search
 tree, so that ``score_samples`` is ``-2 ** -raw``.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._encoding import RawTrees
+from shaplab.trees._arrange import RawTrees, join
 
 __all__ = ["read_sklearn"]
 
@@ -173,8 +173,7 @@ def _histogram(model: Any) -> RawTrees:
             words = np.ascontiguousarray(predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]], np.uint32)
             sets[offset + int(node)] = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
         start.append(offset + len(nodes))
-    joined = {name: np.concatenate(parts) if parts else np.zeros((0, k) if name == "value" else 0)
-              for name, parts in columns.items()}
+    joined = join(columns, k)
     classifier = hasattr(model, "classes_")
     link = ("softmax" if k > 1 else "logistic") if classifier else (
         "exp" if model.loss in ("poisson", "gamma") else "identity")

@@ -3,18 +3,20 @@
 A row goes left iff ``float32(x) < threshold``; categories in a node's set go right, all others left.
 ``base_score`` is stored on the scale of predictions and turned into a margin here.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from shaplab._validation import UnsupportedModelError, fail, shorten
-from shaplab.trees._encoding import RawTrees
+from shaplab._validation import UnsupportedModelError, fail
+from shaplab.trees._arrange import RawTrees, described_as, join
 
 __all__ = ["read_xgboost"]
 
@@ -43,14 +45,8 @@ def read_xgboost(model: Any, missing: float | None, iteration_range: tuple[int, 
         missing = None if model.missing is None else float(model.missing)
         if iteration_range is None and getattr(model, "early_stopping_rounds", None) is not None:
             iteration_range = (0, _best(booster) + 1) if _best(booster) >= 0 else None
-    try:
-        stored = json.loads(bytes(booster.save_raw("json")))
-    except Exception as error:
-        fail("model", "an XGBoost model that can be written as JSON", shorten(error), _AGAIN)
-    try:
-        raw = read_json(stored, iteration_range)
-    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
-        fail("model", "the JSON layout of XGBoost 1.6 to 3.4", f"{type(error).__name__} {shorten(error)}", _AGAIN)
+    with described_as("the JSON layout of XGBoost 1.6 to 3.4", _AGAIN):
+        raw = read_json(json.loads(bytes(booster.save_raw("json"))), iteration_range)
     if missing is not None:
         raw.missing_value = missing
     if wrapper is not None and raw.has_outputs and hasattr(wrapper, "classes_"):
@@ -99,14 +95,13 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
     start = [0]
     for tree, group, weight in zip(trees, groups, scale, strict=True):
         _read_tree(tree, int(group), float(weight), n_outputs, start, columns, sets)
-    joined = {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0)
-              for name, parts in columns.items()}
+    joined = join(columns, n_outputs)
     names = learner.get("feature_names") or None
     return RawTrees(
         tree_start=np.array(start), base=base, n_features=d, has_outputs=n_outputs > 1, compare="<",
         dtype=np.float32, sets=sets, sets_left=False, labels=_labels(part.get("cats")), unseen="error",
         sparse_missing=True, feature_names=tuple(names) if names else None, objective=objective,
-        inf_allowed=False, link=_LINKS[objective], **joined)
+        link=_LINKS[objective], **joined)
 
 
 def _read_tree(
@@ -146,7 +141,7 @@ def _read_tree(
 def _margin(base: np.ndarray, objective: str) -> np.ndarray:
     """``base_score`` as a margin, in float32 as XGBoost computes it."""
     score = base.astype(np.float32)
-    if objective in ("binary:logistic", "reg:logistic", "binary:logitraw"):
+    if objective in ("binary:logistic", "reg:logistic"):
         return -np.log(np.float32(1) / score - np.float32(1))
     if _LINKS[objective] == "exp":
         return np.log(score)
@@ -176,7 +171,10 @@ def _labels(cats: dict[str, Any] | None) -> dict[int, tuple[Any, ...]]:
         values = column["values"]
         if "offsets" in column:
             text, offsets = bytes(value & 255 for value in values), column["offsets"]
-            values = [text[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            values = [text[a:b] for a, b in pairwise(offsets)]
+            # Up to 3.2 the offsets count characters, not bytes, so that other than ASCII names come cut.
+            with suppress(UnicodeDecodeError):
+                values = [value.decode() for value in values]
         if values:
             found[j] = tuple(values)
     return found

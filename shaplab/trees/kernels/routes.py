@@ -1,0 +1,302 @@
+"""Choose the cheapest exact route for each tree and run the kernels over blocks of rows.
+
+Routes: ``tables`` (pattern tables: many rows, or a background), ``walk`` (row-block quadrature: few rows
+or long paths) and ``patterns`` (pairs of patterns: a background and long paths). A cost model in
+nanoseconds picks one for each tree; they agree to rounding. Sums run in an order that depends neither on
+the number of threads nor on the blocks.
+
+Needs: shaplab._parallel, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+shaplab.trees.kernels.quadrature, shaplab.trees.kernels.patterns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from shaplab._parallel import chunks
+from shaplab.trees.kernels.patterns import pair_patterns
+from shaplab.trees.kernels.quadrature import walk_trees
+from shaplab.trees.kernels.structure import describe_paths, plan_clusters
+from shaplab.trees.kernels.tables import build_tables, evaluate_tables
+
+__all__ = ["Paths", "TablePlan", "interventional_sums", "path_dependent_sums", "quadrature_nodes"]
+
+MAX_BITS = 14
+# Nanoseconds: bit of a code and cluster for each row, lookup, table entry merged, leaf entry, histogram row.
+PRICES = np.array([0.2, 0.1, 0.5, 0.6, 0.7, 1.0])
+WALK = 0.45  # one split, one node of the rule, one row
+WALK_PAIR = 0.12
+WALK_SPLIT = 40.0  # coefficients of one split at one node
+PATTERN_ROW, PATTERN_PAIR = 2.5, 1.5
+CHUNK = 1 << 17  # table entries built before they are used (1 MiB): they stay in the cache
+TOLERANCE = 2e-12
+
+
+@lru_cache(maxsize=256)
+def quadrature_nodes(players: int) -> int:
+    """Nodes that integrate every leaf of this many players to 2e-12 of its weight.
+
+    Half as many as players is exact. Fewer are enough for long paths: the error of a product of factors
+    1, p, 1 - p or mixtures of them is largest at p^a (1 - p)^b, where it is known.
+    """
+    exact = max(1, (players + 1) // 2)
+    for q in range(min(8, exact), exact):
+        x, w = _rule(q)
+        worst = max(abs(float(w @ (x**a * (1 - x) ** b)) - 1.0 / ((a + b + 1) * math.comb(a + b, a)))
+                    for a in range(players) for b in range(min(a + 1, players - a)))
+        if worst <= TOLERANCE:
+            return q
+    return exact
+
+
+@lru_cache(maxsize=64)
+def _rule(q: int) -> tuple[np.ndarray, np.ndarray]:
+    x, w = np.polynomial.legendre.leggauss(q)
+    return (x + 1.0) / 2.0, w / 2.0
+
+
+class Paths:
+    """What all routes need to know about an ensemble, computed once."""
+
+    def __init__(self, trees: Any) -> None:
+        self.trees = trees
+        self.order, self.edges, self.shares, self.counts = describe_paths(
+            trees.tree_start, trees.feature, trees.left, trees.right, trees.cover)
+        starts = trees.tree_start[:-1]
+        used = np.add.reduceat(trees.value != 0, starts, axis=0) > 0 if len(starts) else np.zeros((0, 1), bool)
+        self.jobs = np.argwhere(used).astype(np.int64)
+        self.out_start = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int64)
+        self.out_index = np.ascontiguousarray(self.jobs[:, 1])
+        self.outputs = np.diff(self.out_start)
+        needed = np.array([quadrature_nodes(int(width)) for width in self.counts[:, 1]], np.int64)
+        self.tree_rule = needed
+        largest = max(int(needed.max(initial=1)), (MAX_BITS + 1) // 2)
+        self.rules = np.concatenate([np.stack(_rule(q), axis=1) for q in range(1, largest + 1)])
+        self.rules_start = np.array([q * (q - 1) // 2 for q in range(largest + 2)], np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(a.nbytes for a in vars(self).values() if isinstance(a, np.ndarray))
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """Expected output when no feature is known, by covers, ``(K,)``."""
+        reach = np.ones(len(self.trees.feature))
+        level = self.edges[:, 1]
+        for nodes in _by_level(level):
+            reach[nodes] = reach[self.edges[nodes, 0]] * self.shares[nodes, 2]
+        return self.trees.base + reach @ np.where((self.trees.feature < 0)[:, None], self.trees.value, 0.0)
+
+    @cached_property
+    def splits(self) -> np.ndarray:
+        """Splits of each tree."""
+        return (self.counts[:, 0] - 1) // 2
+
+    @cached_property
+    def pair_terms(self) -> np.ndarray:
+        """Pairs of a split and a split above it, by tree."""
+        inner = np.where(self.trees.feature >= 0, self.edges[:, 2], 0)
+        return np.add.reduceat(inner, self.trees.tree_start[:-1]) if len(self.splits) else np.zeros(0)
+
+    def targets(self, pairs: bool) -> int:
+        """Rows of a table of sums."""
+        d = self.trees.n_features
+        return (d + d * d * pairs) * self.trees.n_outputs
+
+    def walk(self, chosen: np.ndarray, pairs: bool, codes: np.ndarray, low: int, high: int, sums: np.ndarray) -> None:
+        """Add the chosen trees' path-dependent values of rows low to high."""
+        t = self.trees
+        walk_trees(np.ascontiguousarray(self.jobs[chosen[self.jobs[:, 0]]]), low, high, t.tree_start, t.feature, t.left,
+                   t.right, self.order, self.edges, self.shares, self.counts, t.rank, t.missing_left, t.set_start,
+                   t.set_bits, t.value, self.rules_start, self.rules, self.tree_rule, codes, pairs, t.n_outputs, sums)
+
+
+def _by_level(level: np.ndarray) -> list[np.ndarray]:
+    order = np.argsort(level, kind="stable")
+    ends = np.cumsum(np.bincount(level))
+    return [order[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+class TablePlan:
+    """Clusters of the chosen trees, with the instructions that look rows up."""
+
+    def __init__(self, paths: Paths, chosen: np.ndarray, pairs: bool, n_rows: int, n_background: int) -> None:
+        t = paths.trees
+        self.paths, self.pairs = paths, pairs
+        self.cost, self.ops, self.clusters, self.columns, self.cuts = plan_clusters(
+            t.tree_start, t.feature, t.left, t.right, paths.order, paths.edges, paths.counts, chosen, paths.outputs,
+            MAX_BITS, pairs, n_rows, n_background, CHUNK, PRICES)
+        sizes = self.clusters[:, 3] << self.clusters[:, 1]
+        self.entries = int(sizes.sum())
+        self.patterns = int((np.int64(1) << self.clusters[:, 1]).sum())
+        self.target_start = np.concatenate([[0], np.cumsum(self.clusters[:, 3])]).astype(np.int64)
+        self.targets = self._targets()
+
+    def _targets(self) -> np.ndarray:
+        """Row of the sums that each table column adds to."""
+        t, d, k = self.paths.trees, self.paths.trees.n_features, self.paths.trees.n_outputs
+        parts: list[np.ndarray] = [np.zeros(0, np.int64)]
+        for cluster, features in zip(self.clusters, self.columns, strict=True):
+            f = features[:cluster[2]].astype(np.int64)
+            if self.pairs:
+                i, j = np.tril_indices(len(f), -1)
+                f = np.concatenate([f, d + np.maximum(f[i], f[j]) * d + np.minimum(f[i], f[j])])
+            tree = int(cluster[6])
+            outputs = self.paths.out_index[self.paths.out_start[tree]:self.paths.out_start[tree + 1]]
+            parts.append((f[None, :] * t.base.shape[0] + outputs[:, None]).ravel())
+        return np.concatenate(parts)
+
+    def bounds(self, i: int) -> tuple[int, int, int, int, int, int]:
+        """First and last op and cluster of a chunk, its first table entry and their number."""
+        stop_op, stop = self.cuts[i + 1] if i + 1 < len(self.cuts) else (len(self.ops), len(self.clusters))
+        first_op, first = self.cuts[i]
+        base = self.clusters[first, 4]
+        end = self.clusters[stop, 4] if stop < len(self.clusters) else self.entries
+        return int(first_op), int(stop_op), int(first), int(stop), int(base), int(end - base)
+
+    def build(self, low: int, high: int, histogram: np.ndarray, base: int, tables: np.ndarray) -> None:
+        """Fill the tables of clusters low to high."""
+        p, t = self.paths, self.paths.trees
+        build_tables(low, high, self.clusters, self.columns, p.order, t.feature, t.left, p.edges, p.shares, t.value,
+                     p.out_start, p.out_index, p.rules_start, p.rules, histogram, self.pairs, base, tables)
+
+    def evaluate(self, ops: tuple[int, int], codes: np.ndarray, low: int, high: int, base: int, tables: np.ndarray,
+                 sums: np.ndarray, weights: np.ndarray) -> None:
+        """Look rows low to high up, or count them when ``weights`` is given."""
+        t = self.paths.trees
+        evaluate_tables(*ops, self.ops, self.clusters, self.targets, self.target_start, t.feature, t.rank,
+                        t.missing_left, t.set_start, t.set_bits, codes, low, high, base, tables, sums, weights)
+
+    def histogram(self, background: np.ndarray, weights: np.ndarray, jobs: Any) -> np.ndarray:
+        """Weight of every pattern of every cluster among background rows ``(d, R)``."""
+        counts = np.zeros(self.patterns)
+        none = np.zeros((0, 0))
+
+        def count(i: int) -> None:
+            first_op, stop_op, first, *_ = self.bounds(i)
+            start = int(self.clusters[first, 5])
+            self.evaluate((first_op, stop_op), background, 0, background.shape[1], start, counts[start:], none, weights)
+
+        jobs(count, range(len(self.cuts)))
+        return counts
+
+
+def threads(n_jobs: int | None) -> Callable[[Callable[..., None], Any], None]:
+    """Run a function over items: in this thread for one job, else in joblib's threads; order does not matter."""
+    def run(function: Callable[..., None], items: Any) -> None:
+        if n_jobs == 1 or len(items) < 2:
+            for item in items:
+                function(item)
+        else:
+            Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(function)(item) for item in items)
+
+    return run
+
+
+def add_tables(plan: TablePlan, histogram: np.ndarray, tables: np.ndarray | None, codes: np.ndarray, sums: np.ndarray,
+               jobs: Any) -> None:
+    """Add all clusters' values of rows ``codes`` ``(d, n)``; tables are built in chunks unless given."""
+    n = codes.shape[1]
+    blocks = list(chunks(n, 4096))
+    none = np.zeros(0)
+    for i in range(len(plan.cuts)):
+        first_op, stop_op, first, stop, base, entries = plan.bounds(i)
+        if tables is None:
+            here = np.empty(entries)
+            jobs(lambda part: plan.build(first + part.start, first + part.stop, histogram, base, here),  # noqa: B023
+                 list(chunks(stop - first, max(1, -(-(stop - first) // 8)))))
+        else:
+            here = tables[base:base + entries]
+        jobs(lambda part: plan.evaluate((first_op, stop_op), codes, part.start, part.stop, base, here, sums, none),  # noqa: B023
+             blocks)
+
+
+def path_dependent_plan(paths: Paths, pairs: bool, n_rows: int, route: str) -> tuple[np.ndarray, TablePlan]:
+    """Which trees are walked, and the table plan of the others."""
+    every = np.ones(len(paths.splits), bool)
+    q = paths.tree_rule
+    walk = n_rows * q * (paths.splits * WALK + pairs * paths.pair_terms * WALK_PAIR) + paths.splits * q * WALK_SPLIT
+    if route == "walk" or (route == "auto" and _hopeless(paths, walk, n_rows)):
+        return every, TablePlan(paths, ~every, pairs, 1, 0)
+    plan = TablePlan(paths, every, pairs, n_rows, 0)
+    walked = np.isinf(plan.cost)
+    if route == "auto":
+        walked |= plan.cost > walk * np.maximum(paths.outputs, 1)
+    return (walked, plan) if not walked.any() else (walked, TablePlan(paths, ~walked, pairs, n_rows, 0))
+
+
+def _hopeless(paths: Paths, walk: np.ndarray, n_rows: int) -> bool:
+    """Tables cannot pay when walking costs less than filling one table entry for each leaf pattern."""
+    leaves = paths.trees.feature < 0
+    smallest = 2.0 ** np.minimum(paths.edges[leaves, 2], 60).astype(float)
+    return bool(walk.sum() < 0.1 * smallest.sum())
+
+
+def path_dependent_sums(paths: Paths, walked: np.ndarray, plan: TablePlan, codes: np.ndarray, pairs: bool,
+                        jobs: Any) -> np.ndarray:
+    """Sums ``(n_targets, n)`` of the path-dependent game for encoded rows ``(d, n)``."""
+    n = codes.shape[1]
+    sums = np.zeros((paths.targets(pairs), n))
+    if len(plan.clusters):
+        add_tables(plan, np.zeros(0), None, codes, sums, jobs)
+    if walked.any():
+        def walk(part: slice) -> None:
+            # A small block keeps the sums of all pairs in the cache; its odd width avoids conflicts there.
+            block = np.zeros((len(sums), part.stop - part.start + 8))
+            mine = np.zeros((len(codes), block.shape[1]), np.int32)
+            mine[:, :-8] = codes[:, part]
+            paths.walk(walked, pairs, mine, 0, part.stop - part.start, block)
+            sums[:, part] += block[:, :-8]
+
+        jobs(walk, list(chunks(n, 256 if pairs else 1024)))
+    return sums
+
+
+def shapley_factors(players: int) -> np.ndarray:
+    """``factor[a, b] = a! b! / (a + b + 1)!``."""
+    return np.array([[1.0 / ((a + b + 1) * math.comb(a + b, a)) for b in range(players + 1)] for a in range(players + 1)])
+
+
+def interventional_plan(paths: Paths, pairs: bool, n_rows: int, n_background: int, route: str) -> tuple[np.ndarray, TablePlan]:
+    """Which trees go by pairs of patterns, and the table plan of the others."""
+    every = np.ones(len(paths.splits), bool)
+    width = np.minimum(paths.counts[:, 1], 40).astype(float)
+    found = np.minimum(n_rows, 2.0 ** (0.7 * width)) * np.minimum(n_background, 2.0 ** (0.7 * width))
+    cost = paths.splits * (2.0 * (n_rows + n_background) * PATTERN_ROW + found * PATTERN_PAIR
+                           + n_rows * width * (1 + pairs * width / 2))
+    if route == "patterns":
+        return every, TablePlan(paths, ~every, pairs, 1, 1)
+    plan = TablePlan(paths, every, pairs, n_rows, n_background)
+    slow = np.isinf(plan.cost)
+    if route == "auto":
+        slow |= plan.cost > cost
+    return (slow, plan) if not slow.any() else (slow, TablePlan(paths, ~slow, pairs, n_rows, n_background))
+
+
+def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogram: np.ndarray, tables: np.ndarray | None,
+                        background: np.ndarray, weights: np.ndarray, codes: np.ndarray, pairs: bool,
+                        jobs: Any) -> np.ndarray:
+    """Sums ``(n_targets, n)`` of the interventional game for encoded rows ``(d, n)``."""
+    n = codes.shape[1]
+    t = paths.trees
+    sums = np.zeros((paths.targets(pairs), n))
+    if len(plan.clusters):
+        add_tables(plan, histogram, tables, codes, sums, jobs)
+    if slow.any():
+        factor = shapley_factors(int(paths.counts[slow, 1].max()))
+        chosen = np.flatnonzero(slow & (paths.outputs > 0))
+
+        def pair(part: slice) -> None:
+            pair_patterns(chosen, part.start, part.stop, t.tree_start, t.feature, t.left, t.right, paths.order, paths.edges,
+                          paths.counts, t.rank, t.missing_left, t.set_start, t.set_bits, t.value, codes, background, weights,
+                          factor, pairs, sums)
+
+        jobs(pair, list(chunks(n, 2048)))
+    return sums
