@@ -21,6 +21,11 @@ _PUBLIC = {
     "shaplab.foundations.interactions": "interaction_values",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
+    "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game permutation_importance saabas split_count",
+    "shaplab.trees.path_dependent": "tree_shap",
+    "shaplab.trees.interventional": "BackgroundTrees interventional_tree_shap",
+    "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
+    "shaplab.trees.loss": "tree_loss_shap tree_output_shap",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")

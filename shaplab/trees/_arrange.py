@@ -56,6 +56,7 @@ class RawTrees:
     output_names: tuple[str, ...] | None = None
     objective: str = ""
     link: str = "identity"
+    probe: tuple[np.ndarray, np.ndarray] | None = None  # a row and the library's raw output for it
 
 
 @contextmanager

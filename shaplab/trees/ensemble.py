@@ -112,7 +112,15 @@ class TreeEnsemble:
         -----
         ``predict`` equals the library's raw output (margin, probability for forests) to its own precision.
         """
-        return cls.from_raw(read_model(model, missing, iteration_range))
+        raw = read_model(model, missing, iteration_range)
+        built = cls.from_raw(raw)
+        if raw.probe is not None:  # the meaning of what XGBoost stores has changed between its versions
+            row, expected = raw.probe
+            found = built.predict(row)
+            if not np.allclose(found, np.reshape(expected, found.shape), rtol=1e-3, atol=1e-3):
+                fail("model", f"a reader that gives the library's {np.ravel(expected)} for a row of missing values",
+                     f"{np.ravel(found)}", "Please report the version of the library")
+        return built
 
     @classmethod
     def from_arrays(

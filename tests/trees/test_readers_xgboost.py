@@ -302,6 +302,14 @@ def test_refusals():
         ensemble.predict([["a"] * 5])
 
 
+def test_a_reader_that_misreads_would_be_noticed(monkeypatch):
+    X, y = table()
+    booster = xgb.train({"objective": "binary:logistic", "base_score": 0.2}, xgb.DMatrix(X, y > -1), 2)
+    monkeypatch.setattr("shaplab.trees.readers._xgboost._margin", lambda base, objective: base)
+    with pytest.raises(ValueError, match="for a row of missing values"):
+        as_ensemble(booster)
+
+
 def damage(stored, what):
     stored = copy.deepcopy(stored)
     tree = stored["learner"]["gradient_booster"]["model"]["trees"][0]

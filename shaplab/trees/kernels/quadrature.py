@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["walk_trees"]
+__all__ = ["BLOCK", "walk_trees"]
 
-_ROWS = 64
+BLOCK = 128
 
 
 @njit(cache=True, nogil=True)
@@ -62,151 +62,152 @@ def _coefficients(j, x, left, right, edges, shares, vl, vr, C):  # type: ignore[
              + ((C[3] + C[4]) * C[9] + C[5] * (C[8] + C[9])) * vr)
 
 
-@njit(cache=True, nogil=True)
-def _down(w, o, t, c0, c1, c2, target):  # type: ignore[no-untyped-def]
-    """target = w (c0 + o c1 + t c2)."""
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _down(w, row, o, o_row, t, t_row, c0, c1, c2, target, to):  # type: ignore[no-untyped-def]
+    """target = w (c0 + o c1 + t c2), one row of each array."""
     if c1 == 0.0:
-        for i in range(_ROWS):
-            target[i] = w[i] * (c0 + t[i] * c2)
+        for i in range(BLOCK):
+            target[to, i] = w[row, i] * (c0 + t[t_row, i] * c2)
     else:
-        for i in range(_ROWS):
-            target[i] = w[i] * (c0 + o[i] * c1 + t[i] * c2)
+        for i in range(BLOCK):
+            target[to, i] = w[row, i] * (c0 + o[o_row, i] * c1 + t[t_row, i] * c2)
 
 
-@njit(cache=True, nogil=True)
-def walk_trees(jobs, low, high, tree_start, feature, left, right, order, edges, shares, trees, rank, missing_left,
-               set_start, set_bits, value, rules_start, rules, tree_rule, codes, pairs, n_outputs, sums):  # type: ignore[no-untyped-def]
-    """Add the values of each (tree, output) in ``jobs`` to ``sums`` ``(n_targets, n)`` for rows low to high.
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, trees, rank, missing_left, set_start,
+               set_bits, value, rules_start, rules, tree_rule, codes, pairs, n_outputs, sums):  # type: ignore[no-untyped-def]
+    """Add the values of each (tree, output) in ``jobs`` to ``sums`` ``(blocks, n_targets, BLOCK)``.
 
-    Targets: ``feature * n_outputs + output``; with ``pairs`` also, after ``d * n_outputs`` of those, the
-    interactions, ``(d + larger * d + smaller) * n_outputs + output``.
+    ``codes`` is ``(blocks, d, BLOCK)``. Targets: ``feature * n_outputs + output``; with ``pairs`` also, after
+    ``d * n_outputs`` of those, the interactions, ``(larger * d + smaller) * n_outputs + output``.
     """
-    d = codes.shape[0]
+    # Arrays are indexed in place and never sliced below: a slice costs as much as a row of arithmetic.
+    d = codes.shape[1]
     depth = 1
     widest = 1
+    most = 1
     for k in range(jobs.shape[0]):
         widest = max(widest, rules_start[tree_rule[jobs[k, 0]] + 1] - rules_start[tree_rule[jobs[k, 0]]])
+        most = max(most, tree_start[jobs[k, 0] + 1] - tree_start[jobs[k, 0]])
     for i in range(edges.shape[0]):
         depth = max(depth, edges[i, 1] + 1)
     padded = (widest + 3) // 4 * 4
-    w = np.zeros((depth + 1, widest, _ROWS))
-    up_left = np.zeros((depth + 1, widest, _ROWS))
-    up_right = np.zeros((depth + 1, widest, _ROWS))
-    bit = np.ones((depth + 1, _ROWS))
-    old = np.ones((depth + 1, _ROWS))
-    ahead = np.zeros((depth + 1, _ROWS))
-    own = np.zeros((padded, _ROWS))
+    w = np.zeros(((depth + 1) * widest, BLOCK))
+    up_left = np.zeros(((depth + 1) * widest, BLOCK))
+    up_right = np.zeros(((depth + 1) * widest, BLOCK))
+    bit = np.ones((depth + 1, BLOCK))
+    old = np.ones((depth + 2, BLOCK))  # the last row stays 1: a feature's first split
+    ahead = np.zeros((depth + 1, BLOCK))
+    own = np.zeros((padded, BLOCK))
     extra = np.zeros((depth + 1, padded))
     stack = np.zeros(depth + 1, np.int32)
     stage = np.zeros(depth + 1, np.int32)
     dead = np.zeros(depth + 1, np.uint8)
-    ones = np.ones(_ROWS)
-    share = np.zeros(_ROWS)
-    most = 0
-    for k in range(jobs.shape[0]):
-        most = max(most, tree_start[jobs[k, 0] + 1] - tree_start[jobs[k, 0]])
-    C = np.zeros((most, widest, 17))
+    share = np.zeros(BLOCK)
+    C = np.zeros((most * widest, 17))
     for job in range(jobs.shape[0]):
-        tree, output = jobs[job]
+        tree, output = jobs[job, 0], jobs[job, 1]
         start = tree_start[tree]
-        rule = rules[rules_start[tree_rule[tree]]:rules_start[tree_rule[tree] + 1]]
-        n_q = rule.shape[0]
+        first_rule = rules_start[tree_rule[tree]]
+        n_q = rules_start[tree_rule[tree] + 1] - first_rule
         extra[:] = 0.0
         own[:] = 0.0
         for k in range(trees[tree, 0]):
             j = order[start + k]
             if feature[j] >= 0:
                 for q in range(n_q):
-                    _coefficients(j, rule[q, 0], left, right, edges, shares,
-                                  value[left[j], output], value[right[j], output], C[j - start, q])
-        for begin in range(low, high, _ROWS):
-            n = min(high, begin + _ROWS) - begin
+                    _coefficients(j, rules[first_rule + q, 0], left, right, edges, shares, value[left[j], output],
+                                  value[right[j], output], C[(j - start) * widest + q])
+        for block in range(codes.shape[0]):
             for q in range(n_q):
-                w[0, q, :] = rule[q, 1]
+                for i in range(BLOCK):
+                    w[q, i] = rules[first_rule + q, 1]
             top = 0
             stack[0] = start
             stage[0] = 0
             while top >= 0:
                 j = stack[top]
                 lj, rj = left[j], right[j]
-                cj = C[j - start]
-                o = ones if edges[lj, 4] == 0 else old[top]
-                t = ahead[top]
+                cj = (j - start) * widest
+                at = top * widest
+                f = feature[j]
+                again = edges[lj, 4]
+                o_row = top if again > 0 else depth + 1
+                both = (feature[lj] < 0) and (feature[rj] < 0)
                 if stage[top] == 0:
-                    column = codes[feature[j], begin:begin + n]
-                    if edges[lj, 4] > 0:
-                        o[:] = bit[edges[lj, 4]]
                     if set_start[j] < 0:
                         lowest = np.int32(-1) if missing_left[j] else np.int32(0)
                         r = rank[j]
-                        for i in range(n):
-                            t[i] = 1.0 if (column[i] >= lowest) & (column[i] < r) else 0.0
+                        for i in range(BLOCK):
+                            c = codes[block, f, i]
+                            ahead[top, i] = 1.0 if (c >= lowest) & (c < r) else 0.0
                     else:
-                        for i in range(n):
-                            goes = missing_left[j] if column[i] < 0 else set_bits[set_start[j] + column[i]] != 0
-                            t[i] = 1.0 if goes else 0.0
-                    if edges[lj, 4] > 0:
-                        for i in range(_ROWS):
-                            t[i] *= o[i]
+                        for i in range(BLOCK):
+                            c = codes[block, f, i]
+                            goes = missing_left[j] if c < 0 else set_bits[set_start[j] + c] != 0
+                            ahead[top, i] = 1.0 if goes else 0.0
+                    if again > 0:
+                        for i in range(BLOCK):
+                            old[top, i] = bit[again, i]
+                            ahead[top, i] *= bit[again, i]
                     stage[top] = 1
-                    both = (feature[lj] < 0) and (feature[rj] < 0)
                     if not both:
                         if feature[lj] >= 0:
-                            bit[top + 1] = t
+                            for i in range(BLOCK):
+                                bit[top + 1, i] = ahead[top, i]
                             for q in range(n_q):
-                                extra[top + 1, q] = cj[q, 15]
-                                _down(w[top, q], o, t, cj[q, 0], cj[q, 1], cj[q, 2], w[top + 1, q])
+                                extra[top + 1, q] = 0.5 * C[cj + q, 15]
+                                _down(w, at + q, old, o_row, ahead, top, C[cj + q, 0], C[cj + q, 1], C[cj + q, 2],
+                                      w, at + widest + q)
                             top += 1
                             stack[top] = lj
                             stage[top] = 0
                             continue
                         v = value[lj, output]
                         for q in range(n_q):
-                            _down(w[top, q], o, t, v * cj[q, 0], v * cj[q, 1], v * cj[q, 2], up_left[top, q])
-                if stage[top] == 1 and not (feature[lj] < 0 and feature[rj] < 0):
+                            _down(w, at + q, old, o_row, ahead, top, v * C[cj + q, 0], v * C[cj + q, 1],
+                                  v * C[cj + q, 2], up_left, at + q)
+                if stage[top] == 1 and not both:
                     stage[top] = 2
                     if feature[rj] >= 0:
-                        for i in range(_ROWS):
-                            bit[top + 1, i] = o[i] - t[i]
+                        for i in range(BLOCK):
+                            bit[top + 1, i] = old[o_row, i] - ahead[top, i]
                         for q in range(n_q):
-                            extra[top + 1, q] = cj[q, 16]
-                            _down(w[top, q], o, t, cj[q, 3], cj[q, 4], cj[q, 5], w[top + 1, q])
+                            extra[top + 1, q] = 0.5 * C[cj + q, 16]
+                            _down(w, at + q, old, o_row, ahead, top, C[cj + q, 3], C[cj + q, 4], C[cj + q, 5],
+                                  w, at + widest + q)
                         top += 1
                         stack[top] = rj
                         stage[top] = 0
                         continue
                     v = value[rj, output]
                     for q in range(n_q):
-                        _down(w[top, q], o, t, v * cj[q, 3], v * cj[q, 4], v * cj[q, 5], up_right[top, q])
+                        _down(w, at + q, old, o_row, ahead, top, v * C[cj + q, 3], v * C[cj + q, 4], v * C[cj + q, 5],
+                              up_right, at + q)
                 # Both children are known: pass their sum up and credit the feature.
-                share[:] = 0.0
                 is_left = top > 0 and stage[top - 1] == 1
-                above = up_left[top - 1] if is_left else up_right[max(top - 1, 0)]
                 for q in range(n_q):
-                    c = cj[q]
-                    mine = own[q]
-                    a = above[q]
-                    if stage[top] == 1:
-                        e0, e1, e2, g1, g2 = c[10], c[11], c[12], c[13], c[14]
-                        wq = w[top, q]
-                        if top > 0:
-                            _down(wq, o, t, e0, e1, e2, a)
-                        for i in range(_ROWS):
-                            mine[i] = wq[i] * (o[i] * g1 + t[i] * g2)
+                    row = at + q
+                    c = cj + q
+                    if both:
+                        if is_left:
+                            _down(w, row, old, o_row, ahead, top, C[c, 10], C[c, 11], C[c, 12], up_left, row - widest)
+                        elif top > 0:
+                            _down(w, row, old, o_row, ahead, top, C[c, 10], C[c, 11], C[c, 12], up_right, row - widest)
+                        _down(w, row, old, o_row, ahead, top, 0.0, C[c, 13], C[c, 14], own, q)
                     else:
-                        m1, m2, r1, r2 = c[6], c[7], c[8], c[9]
-                        al, ar = up_left[top, q], up_right[top, q]
-                        for i in range(_ROWS):
-                            mine[i] = o[i] * (al[i] * m1 + ar[i] * r1) + t[i] * (al[i] * m2 + ar[i] * r2)
-                        if top > 0:
-                            for i in range(_ROWS):
-                                a[i] = al[i] + ar[i]
-                    for i in range(_ROWS):
-                        share[i] += mine[i]
-                f = feature[j]
-                total = sums[f * n_outputs + output, begin:begin + n]
-                for i in range(n):
-                    total[i] += share[i]
+                        m1, m2, r1, r2 = C[c, 6], C[c, 7], C[c, 8], C[c, 9]
+                        if is_left:
+                            for i in range(BLOCK):
+                                up_left[row - widest, i] = up_left[row, i] + up_right[row, i]
+                        elif top > 0:
+                            for i in range(BLOCK):
+                                up_right[row - widest, i] = up_left[row, i] + up_right[row, i]
+                        for i in range(BLOCK):
+                            own[q, i] = (old[o_row, i] * (up_left[row, i] * m1 + up_right[row, i] * r1)
+                                         + ahead[top, i] * (up_left[row, i] * m2 + up_right[row, i] * r2))
+                    for i in range(BLOCK):
+                        sums[block, f * n_outputs + output, i] += own[q, i]
                 if pairs and top > 0:
                     # Pair the feature with every other player of the path, each at its latest split.
                     dead[:top + 1] = 0
@@ -214,22 +215,19 @@ def walk_trees(jobs, low, high, tree_start, feature, left, right, order, edges, 
                         dead[edges[left[stack[k]], 4]] = 1
                     share[:] = 0.0
                     for q in range(n_q):
-                        s0 = -0.5 / (1.0 - rule[q, 0])
-                        mine = own[q]
-                        for i in range(_ROWS):
-                            share[i] += mine[i] * s0
+                        s0 = -0.5 / (1.0 - rules[first_rule + q, 0])
+                        for i in range(BLOCK):
+                            share[i] += own[q, i] * s0
                     for k in range(top):
                         g = feature[stack[k]]
                         if dead[k + 1] or g == f:
                             continue
-                        b = bit[k + 1]
-                        target = sums[(d + max(f, g) * d + min(f, g)) * n_outputs + output, begin:begin + n]
-                        for i in range(n):
-                            target[i] += share[i]
+                        pair = (d + max(f, g) * d + min(f, g)) * n_outputs + output
+                        for i in range(BLOCK):
+                            sums[block, pair, i] += share[i]
                         for q in range(0, n_q, 4):
-                            u0, u1, u2, u3 = own[q], own[q + 1], own[q + 2], own[q + 3]
-                            e0, e1 = 0.5 * extra[k + 1, q], 0.5 * extra[k + 1, q + 1]
-                            e2, e3 = 0.5 * extra[k + 1, q + 2], 0.5 * extra[k + 1, q + 3]
-                            for i in range(n):
-                                target[i] += b[i] * (u0[i] * e0 + u1[i] * e1 + u2[i] * e2 + u3[i] * e3)
+                            e0, e1, e2, e3 = extra[k + 1, q], extra[k + 1, q + 1], extra[k + 1, q + 2], extra[k + 1, q + 3]
+                            for i in range(BLOCK):
+                                sums[block, pair, i] += bit[k + 1, i] * (
+                                    own[q, i] * e0 + own[q + 1, i] * e1 + own[q + 2, i] * e2 + own[q + 3, i] * e3)
                 top -= 1

@@ -5,7 +5,7 @@ or long paths) and ``patterns`` (pairs of patterns: a background and long paths)
 nanoseconds picks one for each tree; they agree to rounding. Sums run in an order that depends neither on
 the number of threads nor on the blocks.
 
-Needs: shaplab._parallel, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+Needs: shaplab._parallel, shaplab._validation, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
 shaplab.trees.kernels.quadrature, shaplab.trees.kernels.patterns.
 """
 
@@ -19,46 +19,74 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from shaplab._parallel import chunks
+from shaplab._parallel import chunks, progress_bar
+from shaplab._validation import check_int, fail, is_frame
 from shaplab.trees.kernels.patterns import pair_patterns
-from shaplab.trees.kernels.quadrature import walk_trees
+from shaplab.trees.kernels.quadrature import BLOCK, walk_trees
 from shaplab.trees.kernels.structure import describe_paths, plan_clusters
 from shaplab.trees.kernels.tables import build_tables, evaluate_tables
 
-__all__ = ["Paths", "TablePlan", "interventional_sums", "path_dependent_sums", "quadrature_nodes"]
+__all__ = ["Paths", "TablePlan", "explain_rows", "interventional_plan", "interventional_sums", "path_dependent_plan",
+           "path_dependent_sums", "threads"]
 
 MAX_BITS = 14
 # Nanoseconds: bit of a code and cluster for each row, lookup, table entry merged, leaf entry, histogram row.
 PRICES = np.array([0.2, 0.1, 0.5, 0.6, 0.7, 1.0])
-WALK = 0.45  # one split, one node of the rule, one row
-WALK_PAIR = 0.12
+WALK = 1.2  # one split, one node of the rule, one row
+WALK_PAIR = 0.25
 WALK_SPLIT = 40.0  # coefficients of one split at one node
 PATTERN_ROW, PATTERN_PAIR = 2.5, 1.5
 CHUNK = 1 << 17  # table entries built before they are used (1 MiB): they stay in the cache
-TOLERANCE = 2e-12
-
-
-@lru_cache(maxsize=256)
-def quadrature_nodes(players: int) -> int:
-    """Nodes that integrate every leaf of this many players to 2e-12 of its weight.
-
-    Half as many as players is exact. Fewer are enough for long paths: the error of a product of factors
-    1, p, 1 - p or mixtures of them is largest at p^a (1 - p)^b, where it is known.
-    """
-    exact = max(1, (players + 1) // 2)
-    for q in range(min(8, exact), exact):
-        x, w = _rule(q)
-        worst = max(abs(float(w @ (x**a * (1 - x) ** b)) - 1.0 / ((a + b + 1) * math.comb(a + b, a)))
-                    for a in range(players) for b in range(min(a + 1, players - a)))
-        if worst <= TOLERANCE:
-            return q
-    return exact
+TOLERANCE = 1e-11
 
 
 @lru_cache(maxsize=64)
 def _rule(q: int) -> tuple[np.ndarray, np.ndarray]:
     x, w = np.polynomial.legendre.leggauss(q)
     return (x + 1.0) / 2.0, w / 2.0
+
+
+def quadrature_nodes(paths: Paths) -> np.ndarray:
+    """Nodes for each tree: half as many as players on its longest path is exact; past 16 players, as many as are
+    enough for an error below 1e-11 of the leaf's output.
+
+    The error is computed for each long leaf with its own z and for d + 1 patterns: the players of largest z absent,
+    the others present. It stays small because the z of a path multiply to the leaf's share of the cover.
+    """
+    t, edges = paths.trees, paths.edges
+    nodes = np.maximum(1, (paths.counts[:, 1] + 1) // 2).astype(np.int64)
+    nodes = np.where(nodes > 8, 8, nodes)
+    leaves = np.flatnonzero((t.feature < 0) & (edges[:, 2] > 16))
+    tree = np.searchsorted(t.tree_start, leaves, side="right") - 1
+    q = 8
+    while len(leaves):
+        worst = np.concatenate([_rule_error(paths, part, q) for part in np.array_split(leaves, -(-len(leaves) // 2048))])
+        leaves, tree = leaves[worst > TOLERANCE], tree[worst > TOLERANCE]
+        q += 1
+        nodes[tree] = q
+    return np.minimum(nodes, np.maximum(1, (paths.counts[:, 1] + 1) // 2))
+
+
+def _rule_error(paths: Paths, leaves: np.ndarray, q: int) -> np.ndarray:
+    """Largest error of the q-point rule at each leaf among the patterns of ``quadrature_nodes``."""
+    width = int(paths.edges[leaves, 2].max())
+    z, node = np.full((len(leaves), width), np.nan), leaves.copy()
+    while (inner := paths.edges[node, 0] >= 0).any():
+        at, place = np.flatnonzero(inner), paths.edges[node[inner], 3]
+        z[at, place] = np.where(np.isnan(z[at, place]), paths.shares[node[inner], 0], z[at, place])
+        node[at] = paths.edges[node[at], 0]
+    z = -np.sort(-np.nan_to_num(z, nan=-1.0), axis=1)
+    z[z < 0] = np.nan
+    total = []
+    for x, w in (_rule(q), _rule((width + 1) // 2)):
+        p = x[:, None, None]
+        with np.errstate(invalid="ignore"):
+            absent = np.cumprod(np.nan_to_num(z * (1 - p), nan=1.0), axis=2)
+            present = np.cumprod(np.nan_to_num(z + (1 - z) * p, nan=1.0)[:, :, ::-1], axis=2)[:, :, ::-1]
+        one = np.ones((len(x), len(leaves), 1))
+        product = np.concatenate([one, absent], axis=2) * np.concatenate([present, one], axis=2)
+        total.append(np.tensordot(w, product, axes=1))
+    return np.abs(total[0] - total[1]).max(axis=1)
 
 
 class Paths:
@@ -74,9 +102,8 @@ class Paths:
         self.out_start = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int64)
         self.out_index = np.ascontiguousarray(self.jobs[:, 1])
         self.outputs = np.diff(self.out_start)
-        needed = np.array([quadrature_nodes(int(width)) for width in self.counts[:, 1]], np.int64)
-        self.tree_rule = needed
-        largest = max(int(needed.max(initial=1)), (MAX_BITS + 1) // 2)
+        self.tree_rule = quadrature_nodes(self)
+        largest = max(int(self.tree_rule.max(initial=1)), (MAX_BITS + 1) // 2)
         self.rules = np.concatenate([np.stack(_rule(q), axis=1) for q in range(1, largest + 1)])
         self.rules_start = np.array([q * (q - 1) // 2 for q in range(largest + 2)], np.int64)
 
@@ -110,12 +137,18 @@ class Paths:
         d = self.trees.n_features
         return (d + d * d * pairs) * self.trees.n_outputs
 
-    def walk(self, chosen: np.ndarray, pairs: bool, codes: np.ndarray, low: int, high: int, sums: np.ndarray) -> None:
-        """Add the chosen trees' path-dependent values of rows low to high."""
-        t = self.trees
-        walk_trees(np.ascontiguousarray(self.jobs[chosen[self.jobs[:, 0]]]), low, high, t.tree_start, t.feature, t.left,
-                   t.right, self.order, self.edges, self.shares, self.counts, t.rank, t.missing_left, t.set_start,
-                   t.set_bits, t.value, self.rules_start, self.rules, self.tree_rule, codes, pairs, t.n_outputs, sums)
+    def walk(self, chosen: np.ndarray, pairs: bool, codes: np.ndarray) -> np.ndarray:
+        """Sums ``(n_targets, n)`` of the chosen trees' path-dependent values."""
+        t, (d, n) = self.trees, codes.shape
+        blocks = -(-n // BLOCK)
+        padded = np.zeros((d, blocks * BLOCK), np.int32)
+        padded[:, :n] = codes
+        cut = np.ascontiguousarray(padded.reshape(d, blocks, BLOCK).transpose(1, 0, 2))
+        sums = np.zeros((blocks, self.targets(pairs), BLOCK))
+        walk_trees(np.ascontiguousarray(self.jobs[chosen[self.jobs[:, 0]]]), t.tree_start, t.feature, t.left, t.right,
+                   self.order, self.edges, self.shares, self.counts, t.rank, t.missing_left, t.set_start, t.set_bits,
+                   t.value, self.rules_start, self.rules, self.tree_rule, cut, pairs, t.n_outputs, sums)
+        return sums.transpose(1, 0, 2).reshape(-1, blocks * BLOCK)[:, :n]
 
 
 def _by_level(level: np.ndarray) -> list[np.ndarray]:
@@ -248,12 +281,7 @@ def path_dependent_sums(paths: Paths, walked: np.ndarray, plan: TablePlan, codes
         add_tables(plan, np.zeros(0), None, codes, sums, jobs)
     if walked.any():
         def walk(part: slice) -> None:
-            # A small block keeps the sums of all pairs in the cache; its odd width avoids conflicts there.
-            block = np.zeros((len(sums), part.stop - part.start + 8))
-            mine = np.zeros((len(codes), block.shape[1]), np.int32)
-            mine[:, :-8] = codes[:, part]
-            paths.walk(walked, pairs, mine, 0, part.stop - part.start, block)
-            sums[:, part] += block[:, :-8]
+            sums[:, part] += paths.walk(walked, pairs, codes[:, part])
 
         jobs(walk, list(chunks(n, 256 if pairs else 1024)))
     return sums
@@ -300,3 +328,43 @@ def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogr
 
         jobs(pair, list(chunks(n, 2048)))
     return sums
+
+
+def explain_rows(trees: Any, X: Any, pairs: bool, compute: Callable[[np.ndarray], np.ndarray], out: Any = None,
+                 batch_size: int | None = None, progress: bool = False) -> np.ndarray:
+    """Encode rows in batches and write their values to ``out`` ``(N, d[, d][, K])``, made here unless given."""
+    d, k = trees.n_features, trees.n_outputs
+    if not hasattr(X, "shape"):
+        X = np.asarray(X)
+    if len(X.shape) != 2 or X.shape[0] == 0:
+        trees.encode(X)
+    shape = (X.shape[0], d, *((d,) if pairs else ()), *((k,) if trees.has_outputs else ()))
+    if out is None:
+        out = np.empty(shape)
+    elif not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float64 or not out.flags.writeable:
+        fail("out", f"a writeable float64 array of shape {shape}", out, "Make it with np.empty or np.memmap")
+    size = 2**23 // ((d + d * d * pairs) * k)
+    size = max(256, min(65536, size)) if batch_size is None else check_int(batch_size, "batch_size")
+    with progress_bar(X.shape[0], progress, "rows") as bar:
+        for part in chunks(X.shape[0], size):
+            rows = X.iloc[part] if is_frame(X) else X[part]
+            codes = np.ascontiguousarray(trees.encode(rows).T)
+            sums = compute(codes)
+            values = sums[:d * k].reshape(d, k, -1)
+            target = out[part] if trees.has_outputs else out[part][..., None]
+            if pairs:
+                both = sums[d * k:].reshape(d, d, k, -1)
+                both += both.transpose(1, 0, 2, 3)  # the lower triangle was filled, the diagonal is 0
+                both[np.arange(d), np.arange(d)] = values - both.sum(axis=1)
+                target[:] = both.transpose(3, 0, 1, 2)
+            else:
+                target[:] = values.transpose(2, 0, 1)
+            bar.update(codes.shape[1])
+    return out
+
+
+def shown(X: Any) -> np.ndarray | None:
+    """The explained rows as an Explanation keeps them; None for sparse tables."""
+    if hasattr(X, "toarray"):
+        return None
+    return X.detach().cpu().numpy() if hasattr(X, "detach") else X.to_numpy() if is_frame(X) else np.asarray(X)

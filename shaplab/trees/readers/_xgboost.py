@@ -49,6 +49,10 @@ def read_xgboost(model: Any, missing: float | None, iteration_range: tuple[int, 
         raw = read_json(json.loads(bytes(booster.save_raw("json"))), iteration_range)
     if missing is not None:
         raw.missing_value = missing
+    if hasattr(booster, "inplace_predict"):
+        nothing = np.full((1, raw.n_features), np.nan, np.float32)
+        raw.probe = nothing, booster.inplace_predict(
+            nothing, iteration_range=iteration_range or (0, 0), predict_type="margin", validate_features=False)
     if wrapper is not None and raw.has_outputs and hasattr(wrapper, "classes_"):
         classes = [str(name) for name in wrapper.classes_]
         raw.output_names = tuple(classes) if len(classes) == len(raw.base) else None
@@ -129,6 +133,9 @@ def _read_tree(
     columns["right"].append(np.where(leaf, -1, right + offset))
     columns["threshold"].append(condition)
     columns["missing_left"].append(np.array(tree["default_left"], bool))
+    if "sum_hessian" not in tree:
+        fail("model", "covers at every node", "vector leaves of XGBoost 2.0 to 3.0, which stored none",
+             "Fit with XGBoost 3.1 or newer", UnsupportedModelError)
     columns["cover"].append(np.array(tree["sum_hessian"], np.float64))
     columns["value"].append(value * weight)
     codes = np.array(tree.get("categories", []), np.int64)
