@@ -11,7 +11,8 @@ CHAPTERS = $(shell grep -lE '^jupytext:' -r book --include=*.md)
 export OMP_NUM_THREADS = 1
 export PROFILE
 
-.PHONY: book html test test-fast test-unit test-notebooks test-pages chapter lint clean bench serve executed
+.PHONY: book html test test-fast test-unit test-notebooks test-pages chapter lint clean bench executed
+.NOTPARALLEL:
 
 book: html
 	$(BIN)/python book/_ext/serve.py _build/html
@@ -36,11 +37,11 @@ test-unit: $(READY)
 
 # Every executed chapter runs a second time and must print the same again.
 test-notebooks: executed
-	$(BIN)/python -m pytest -p no:cacheprovider --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg \
+	PYTHONPATH=book/_ext $(BIN)/python -m pytest -p no:cacheprovider -p ipc_kernels --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg \
 	  -n $(JOBS) --dist loadfile _build/executed/$(PROFILE)
 
 test-pages: html
-	$(BIN)/python -m pytest -m "book or browser" tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "book or browser" tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

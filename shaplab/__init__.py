@@ -19,6 +19,12 @@ _PUBLIC = {
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
+    "shaplab.foundations.kernel": "kernel_shap",
+    "shaplab.importance.loss_shap": "loss_shap",
+    "shaplab.importance.sage": "sage",
+    "shaplab.importance.comparisons": "permutation_importance leave_one_out_importance mean_importance "
+    "univariate_importance",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
     "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game permutation_importance saabas split_count",
@@ -28,7 +34,7 @@ _PUBLIC = {
     "shaplab.trees.loss": "tree_loss_shap tree_output_shap",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
-_MODULES = ("plots", "datasets", "foundations", "trees", "deep", "shapnets", "importance", "insight")
+_MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")
 
 __all__ = ["__version__", *_HOME]
 

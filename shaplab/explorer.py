@@ -27,7 +27,7 @@ _STYLE = """
 .shaplab-explorer{border:1px solid currentColor;border-radius:.5rem;padding:.8rem 1rem;margin:1rem 0;max-width:100%;
  overflow-wrap:anywhere;color:inherit;background:transparent}
 .shaplab-explorer h4{margin:.2rem 0 .5rem;font-size:1rem}
-.shaplab-explorer .row{display:flex;flex-wrap:wrap;gap:.4rem;margin:.4rem 0}
+.shaplab-explorer .choices{display:flex;flex-wrap:wrap;gap:.4rem;margin:.4rem 0}
 .shaplab-explorer button{font:inherit;color:inherit;background:transparent;border:2px solid currentColor;
  border-radius:.4rem;padding:.35rem .7rem;min-height:2.4rem;max-width:100%;cursor:pointer}
 .shaplab-explorer button[aria-pressed=true]{background:#0b5cad;border-color:#0b5cad;color:#fff}
@@ -150,11 +150,11 @@ class CoalitionExplorer:
 <script type="application/json">{payload}</script>
 <p><strong>{title}</strong></p>
 <p>Switch players on and off. Who is in decides what the coalition is worth.</p>
-<div class="row" role="group" aria-label="Players">{buttons}</div>
+<div class="choices" role="group" aria-label="Players">{buttons}</div>
 <p aria-live="polite">In: <span data-role="members">nobody</span>. Worth
 <strong data-role="value">{html.escape(self._show(float(self.table[0])))}</strong>.</p>
 <p>Or let them arrive one by one, in a random order.</p>
-<div class="row" role="group" aria-label="Orderings">{actions}</div>
+<div class="choices" role="group" aria-label="Orderings">{actions}</div>
 <p aria-live="polite"><span data-role="order">no ordering yet</span>
 (<span data-role="runs">0 orderings finished</span>)</p>
 <table><thead><tr><th scope="col">player</th><th scope="col">adds to the others in</th><th scope="col">mean so far</th>

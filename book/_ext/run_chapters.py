@@ -24,6 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import ipc_kernels  # noqa: F401
 import nbformat
 import yaml
 
@@ -33,8 +34,12 @@ DEFAULT_SEED = 0
 
 def chapters(root: Path) -> list[str]:
     """Return the chapters (pages that are notebooks) in the order of the table of contents."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    return [page for page in _pages(toc) if is_chapter((root / "book" / f"{page}.md").read_text(encoding="utf-8"))]
+    return [page for page in pages(root) if is_chapter((root / "book" / f"{page}.md").read_text(encoding="utf-8"))]
+
+
+def pages(root: Path) -> list[str]:
+    """Return all pages in the order of the table of contents."""
+    return list(_pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))))
 
 
 def _pages(node: Any) -> Iterator[str]:
@@ -104,7 +109,7 @@ def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[f
     import jupytext
     import papermill
 
-    os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="module://matplotlib_inline.backend_inline")
+    os.environ["OMP_NUM_THREADS"] = "1"
     here = os.pathsep.join([str(root), str(root / "book" / "_ext")])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
     target = executed_path(root, page, profile, seed)
@@ -116,7 +121,7 @@ def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[f
         jupytext.write(jupytext.read(root / "book" / f"{page}.md"), source)
         parameters = {"profile": profile, "seed": seed}
         notebook = papermill.execute_notebook(
-            source, partial, parameters, cwd=str(root), progress_bar=False, log_output=False, kernel_name="python3"
+            source, partial, parameters, cwd=str(root), progress_bar=False, kernel_name="python3"
         )
         seconds = time.perf_counter() - started
         notebook.metadata["shaplab"] = {"key": key, "seconds": round(seconds, 1), "profile": profile, "seed": seed}
@@ -133,12 +138,12 @@ def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[f
         partial.unlink(missing_ok=True)
 
 
-def run(root: Path, pages: list[str], profile: str, seed: int, jobs: int, force: bool = False) -> list[str]:
+def run(root: Path, chosen: list[str], profile: str, seed: int, jobs: int, force: bool = False) -> list[str]:
     """Execute the chapters that changed, with a line of progress each; return those that failed."""
     library = fingerprint(root)
-    keys = {page: key_of((root / "book" / f"{page}.md").read_text("utf-8"), profile, seed, library) for page in pages}
-    todo = [p for p in pages if force or not is_current(executed_path(root, p, profile, seed), keys[p])]
-    print(f"{len(pages)} chapters, {len(pages) - len(todo)} unchanged, {len(todo)} to run ({profile}, seed {seed})")
+    keys = {page: key_of((root / "book" / f"{page}.md").read_text("utf-8"), profile, seed, library) for page in chosen}
+    todo = [p for p in chosen if force or not is_current(executed_path(root, p, profile, seed), keys[p])]
+    print(f"{len(chosen)} chapters, {len(chosen) - len(todo)} unchanged, {len(todo)} to run ({profile}, seed {seed})")
     failed: list[str] = []
     if not todo:
         return failed
@@ -146,7 +151,8 @@ def run(root: Path, pages: list[str], profile: str, seed: int, jobs: int, force:
         waiting = {pool.submit(run_one, root, page, profile, seed, keys[page]): page for page in todo}
         for count, done in enumerate(as_completed(waiting), 1):
             page, (seconds, problem) = waiting[done], done.result()
-            print(f"[{count}/{len(todo)}] {page}: {'FAILED after' if problem else 'ran in'} {seconds:.1f} s", flush=True)
+            what = "FAILED after" if problem else "ran in"
+            print(f"[{count}/{len(todo)}] {page}: {what} {seconds:.1f} s", flush=True)
             if problem:
                 failed.append(page)
                 print(problem, file=sys.stderr, flush=True)
@@ -165,10 +171,11 @@ def as_myst_nb_reads(root: Path, text: str) -> nbformat.NotebookNode:
 
 def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, page: str) -> nbformat.NotebookNode:
     """Put the outputs of papermill's notebook on the notebook that myst-nb reads."""
-    ran = [c for c in executed.cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
+    ran = [cell for cell in executed.cells if cell.cell_type == "code"]
+    ran = [cell for cell in ran if "injected-parameters" not in cell.metadata.get("tags", [])]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if [c.source.strip() for c in cells] != [c.source.strip() for c in ran]:
-        raise ValueError(f"book/{page}.md: jupytext and myst-nb read different cells. Keep code cells at the top level.")
+        raise ValueError(f"book/{page}.md: jupytext and myst-nb read other cells. Keep code cells at the top level.")
     for number, (cell, source) in enumerate(zip(cells, ran, strict=True), 1):
         cell.outputs, cell.execution_count = source.outputs, number
         for output in cell.outputs:
@@ -178,7 +185,7 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
     return notebook
 
 
-def fill_cache(root: Path, pages: list[str], profile: str) -> Path:
+def fill_cache(root: Path, chosen: list[str], profile: str) -> Path:
     """Write the outputs of all chapters into a fresh jupyter-cache; drop those of older libraries."""
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
@@ -186,12 +193,13 @@ def fill_cache(root: Path, pages: list[str], profile: str) -> Path:
     path = cache_path(root, profile)
     shutil.rmtree(path.parent, ignore_errors=True)
     cache = get_cache(str(path))
-    for page in pages:
+    for page in chosen:
         source = root / "book" / f"{page}.md"
         executed = nbformat.read(executed_path(root, page, profile), as_version=4)
         notebook = with_outputs(as_myst_nb_reads(root, source.read_text(encoding="utf-8")), executed, page)
         data = {"execution_seconds": executed.metadata["shaplab"]["seconds"]}
-        cache.cache_notebook_bundle(CacheBundleIn(notebook, str(source), data=data), check_validity=False, overwrite=True)
+        bundle = CacheBundleIn(notebook, str(source), data=data)
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     return path
 
 
@@ -209,16 +217,16 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.pages) - set(known))
     if unknown:
         parser.error(f"no such chapter: {', '.join(unknown)}. Chapters: {', '.join(known)}.")
-    pages = options.pages or known
-    failed = run(options.root, pages, options.profile, options.seed, options.jobs, options.force)
+    chosen = options.pages or known
+    failed = run(options.root, chosen, options.profile, options.seed, options.jobs, options.force)
     if failed:
         print(f"{len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
         return 1
     if options.pages:
-        for page in pages:
+        for page in chosen:
             print(executed_path(options.root, page, options.profile, options.seed))
     elif options.seed == DEFAULT_SEED:
-        fill_cache(options.root, pages, options.profile)
+        fill_cache(options.root, chosen, options.profile)
     return 0
 
 

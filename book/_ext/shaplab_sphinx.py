@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import distribution
@@ -12,7 +13,7 @@ from typing import Any
 import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
-from run_chapters import cache_path, chapters, executed_path
+from run_chapters import cache_path, chapters, executed_path, is_chapter
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -38,18 +39,46 @@ def use_executed_chapters(app: Sphinx, config: Any) -> None:
     import myst_nb.core.execute.cache as cache
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise ExtensionError("a chapter has no outputs for its present text and library. Run `make html`, which runs it.")
+        page = app.env.docname
+        raise ExtensionError(f"{page} has no outputs for its present text and library. Run `make html`, not Sphinx.")
 
     cache.single_nb_execution = refuse
+    if profile() != "quick":
+        config.html_theme_options["announcement"] = f"Built with the parameters profile = {profile()!r}, seed = 0."
     config.nb_execution_mode = "cache"
     config.nb_execution_cache_path = str(cache_path(project_root(app), profile()))
 
 
-def note_executed(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Read a page again when its outputs changed, though its text did not."""
-    path = executed_path(project_root(app), docname, profile())
-    if path.exists():
-        app.env.note_dependency(str(path))
+def extend_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Read a chapter again when its outputs changed, though its text did not; add what it offers to take home."""
+    if not is_chapter(source[0]):
+        return
+    app.env.note_dependency(str(executed_path(project_root(app), docname, profile())))
+    lines = ["", "## Take it home", ""]
+    if "{nb-download}" not in source[0]:
+        lines += [f"The whole chapter as a notebook: {{nb-download}}`{docname.split('/')[-1]}.ipynb`.", ""]
+    names = [] if "{take-home}" in source[0] else functions_of(project_root(app), docname)
+    if names:
+        lines += ["Each function in one file of plain Python that needs no shaplab:", ""]
+        lines += ["```{take-home} " + " ".join(names), "```", ""]
+    if len(lines) > 3:
+        source[0] += "\n".join(lines)
+
+
+def functions_of(root: Path, page: str) -> list[str]:
+    """Return the public functions of the modules that a chapter explains.
+
+    These are the module with the chapter's name, and those whose docstring says ``Chapter: <part>/<topic>``.
+    """
+    import shaplab
+
+    found = []
+    for name, module in shaplab._HOME.items():
+        path = root / (module.replace(".", "/") + ".py")
+        own = module == "shaplab." + page.replace("/", ".")
+        if path.exists() and (own or f"\nChapter: {page}\n" in path.read_text(encoding="utf-8")):
+            found += [name] if name.islower() else []
+    return found
 
 
 # -- MathJax ----------------------------------------------------------------------------------------------------------
@@ -94,10 +123,9 @@ class TakeHome(SphinxDirective):
             path.write_text(text, encoding="utf-8")
             self.env.metadata[self.env.docname].setdefault("take_home", {})[name] = text
             up = "../" * self.env.docname.count("/")
-            link = f'<a class="reference download" download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
-            lines = len(text.splitlines())
+            link = f'<a download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
             paragraph = nodes.paragraph()
-            paragraph += nodes.raw("", f"{link}: <code>{name}</code> and all it needs, {lines} lines", format="html")
+            paragraph += nodes.raw("", f"{link}: {len(text.splitlines())} lines, without shaplab", format="html")
             items += nodes.list_item("", paragraph)
         return [items]
 
@@ -123,6 +151,69 @@ def write_take_home(app: Sphinx, exception: Exception | None) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+# -- pages of the library ---------------------------------------------------------------------------------------------
+
+
+class LibraryPages(SphinxDirective):
+    """``{library} part``: the documentation of every public module of a part, or of shaplab itself, from docstrings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        part = self.arguments[0]
+        lines: list[str] = []
+        for module in public_modules(project_root(self.env.app), part):
+            self.env.note_dependency(str(project_root(self.env.app) / (module.replace(".", "/") + ".py")))
+            lines += [f"## {module.removeprefix('shaplab.')}", "", "```{eval-rst}", f".. automodule:: {module}"]
+            lines += ["   :members:", "   :member-order: bysource", "```", ""]
+        if not lines:
+            raise self.error(f"library: expected a part of shaplab with public modules, got {part!r}.")
+        box = nodes.section()
+        box.document = self.state.document
+        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, box, match_titles=True)
+        return box.children
+
+
+def find_at_home(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    """Resolve ``shaplab.name`` to the module where the name lives; leave private names without a link."""
+    import shaplab
+
+    target = str(node.get("reftarget"))
+    if node.get("refdomain") != "py" or not target.startswith("shaplab."):
+        return None
+    if any(part.startswith("_") for part in target.split(".")):
+        return content
+    name, _, rest = target.removeprefix("shaplab.").partition(".")
+    home = shaplab._HOME.get(name)
+    if home is None:
+        return None
+    path = ".".join(filter(None, [home, name, rest]))
+    return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], path, node, content)
+
+
+def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Turn the line that names a module's chapter into a link, and drop the one for the take-home tool."""
+    if what != "module":
+        return
+    text = "\n".join(lines)
+    text = re.sub(r"^Needs: [^\n]*(\n[^\n]+)*", "", text, flags=re.M)
+    named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [name.removeprefix("shaplab.").replace(".", "/")]
+    text = re.sub(r"^Chapter: .*$", "", text, flags=re.M)
+    known = [f":doc:`/{page}`" for page in named if (Path(app.srcdir) / f"{page}.md").exists()]
+    lines[:] = [*text.splitlines(), "", *([f"Derived in {', '.join(known)}."] if known else []), ""]
+
+
+def public_modules(root: Path, part: str) -> list[str]:
+    """Return the public modules of a part; those offered at the top level first, in reading order."""
+    import shaplab
+
+    folder = root / "shaplab" if part == "shaplab" else root / "shaplab" / part
+    prefix = "shaplab" if part == "shaplab" else f"shaplab.{part}"
+    names = {f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    order = list(shaplab._PUBLIC)
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
 # -- reproductions ----------------------------------------------------------------------------------------------------
 
 
@@ -138,9 +229,9 @@ def recorded(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 class ReproductionTable(SphinxDirective):
-    """``{reproduction-table}``: what executed chapters recorded, beside what the sources report."""
+    """``{reproduction-table}``: what executed chapters recorded, beside what the sources report; or the ``count``."""
 
-    has_content = False
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         root = project_root(self.env.app)
@@ -149,33 +240,44 @@ class ReproductionTable(SphinxDirective):
             rows.setdefault(row["id"], []).append((page, row))
         for page in chapters(root):
             self.env.note_dependency(str(executed_path(root, page, profile())))
-        self.env.note_reread()
-        counts = {verdict: 0 for verdict in (*VERDICTS, "open")}
-        parts: dict[str, list[str]] = {}
+        if self.arguments == ["count"]:
+            return [nodes.paragraph("", self._count(rows))]
+        lines: list[str] = []
+        part = None
         for id, claim in claims().items():
-            found = rows.get(id, [])
-            for verdict in {row["verdict"] for _, row in found} or {"open"}:
-                counts[verdict] += 1
-            parts.setdefault(claim["part"], []).extend(self._row(id, claim, found))
-        text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        lines = [f"{len(claims())} claims: {text}.", ""]
-        for part, table in parts.items():
-            head = ["| id | claim, and its set-up | the source reports | measured here |", "|---|---|---|---|"]
-            lines += [f"## {part}", "", ":::{div} reproduction", *head, *table, ":::", ""]
+            if claim["part"] != part:
+                part = claim["part"]
+                lines += [":::", ""] if lines else []
+                lines += [f"## {part}", "", ":::{div} reproduction"]
+                lines += ["| id | claim, and its set-up | the source reports | measured here |", "|---|---|---|---|"]
+            lines.append(self._row(id, claim, rows.get(id, [])))
         box = nodes.section()
         box.document = self.state.document
-        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, box, match_titles=True)
+        text = StringList([*lines, ":::"], self.env.docname)
+        self.state.nested_parse(text, self.content_offset, box, match_titles=True)
         return box.children
 
-    def _row(self, id: str, claim: dict[str, str], found: list[tuple[str, dict[str, str]]]) -> list[str]:
+    def _count(self, rows: dict[str, list[tuple[str, dict[str, str]]]]) -> str:
+        counts = {verdict: 0 for verdict in (*VERDICTS, "open")}
+        for id in claims():
+            for verdict in {row["verdict"] for _, row in rows.get(id, [])} or {"open"}:
+                counts[verdict] += 1
+        return f"{len(claims())} claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
+
+    def _row(self, id: str, claim: dict[str, str], found: list[tuple[str, dict[str, str]]]) -> str:
         cells = []
         for page, row in found:
-            value = f"{row['value']} {row['unit']}".strip()
-            note = f" {row['note']}" if row["note"] else ""
-            cells.append(f"**{row['verdict']}**: {_cell(value)}.{_cell(note)} [](/{page}.md)".replace("..", "."))
+            value = _sentence(f"{row['value']} {row['unit']}")
+            cells.append(f"**{row['verdict']}**: {value} {_sentence(row['note'])} [](/{page}.md)")
         reported = next((row["source"] for _, row in found if row["source"]), claim["reported"])
-        about = f"{_cell(claim['claim'])}. <br>{_cell(claim['setup'])}" if claim["setup"] else _cell(claim["claim"])
-        return [f"| {id} | {about} | {_cell(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"]
+        about = f"{_sentence(claim['claim'])} {_sentence(claim['setup'])}"
+        return f"| {id} | {about} | {_sentence(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"
+
+
+def _sentence(text: str) -> str:
+    """Return a text for a Markdown table cell, ended like a sentence."""
+    text = _cell(text)
+    return text if not text or text[-1] in ".!?" else text + "."
 
 
 def _cell(text: str) -> str:
@@ -185,7 +287,20 @@ def _cell(text: str) -> str:
     return " ".join(text.split())
 
 
-# -- buttons ----------------------------------------------------------------------------------------------------------
+# -- pages everybody can read, and buttons ----------------------------------------------------------------------------
+
+
+def leave_thebe_out(app: Sphinx) -> None:
+    """Disconnect sphinx-thebe, which names a host for its script on every page, asked for or not."""
+    for listeners in app.events.listeners.values():
+        listeners[:] = [entry for entry in listeners if entry.handler.__module__ != "sphinx_thebe"]
+
+
+def fix_roles(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Drop a list role from lists of citations, whose entries have another role."""
+    if "body" in context:
+        wrong, right = '<div role="list" class="citation-list">', '<div class="citation-list">'
+        context["body"] = context["body"].replace(wrong, right)
 
 
 def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -202,10 +317,15 @@ def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: d
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("take-home", TakeHome)
+    app.add_directive("library", LibraryPages)
     app.add_directive("reproduction-table", ReproductionTable)
     app.connect("config-inited", use_executed_chapters, priority=10)
-    app.connect("source-read", note_executed)
+    app.connect("builder-inited", leave_thebe_out, priority=10)
+    app.connect("source-read", extend_chapter)
+    app.connect("autodoc-process-docstring", tidy_docstring)
+    app.connect("missing-reference", find_at_home)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
+    app.connect("html-page-context", fix_roles, priority=900)
     app.connect("html-page-context", fix_launch_buttons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

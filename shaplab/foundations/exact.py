@@ -159,7 +159,7 @@ def axioms(
 
     Returns
     -------
-    dict of violations, 0 when the axiom holds: ``efficiency`` is |sum - (v(all) - v(none))|, ``symmetry``
+    dict of violations, 0 when the axiom holds: ``efficiency`` is ``abs(sum - (v(all) - v(none)))``, ``symmetry``
     the largest difference between interchangeable players, ``null_player`` the largest value of a player
     that never adds anything, ``linearity`` the largest deviation from additivity, ``monotonicity`` the largest
     drop of a player's value when its contributions rose. All in the game's unit.

@@ -233,8 +233,8 @@ def saabas(model: Any, X: Any) -> Explanation:
                 flat[:, k] += np.bincount(row * e.n_features + f, mean[child, k] - mean[node, k], len(flat))
             node = child
         values[part] = flat.reshape(len(here), e.n_features, -1)
-    base = e.base + (mean[e.roots].sum(axis=0) if e.n_trees else 0.0)
-    return Explanation(values if e.has_outputs else values[..., 0], base if e.has_outputs else float(base[0]),
+    base = np.broadcast_to(e.base + (mean[e.roots].sum(axis=0) if e.n_trees else 0.0), (len(codes), e.n_outputs))
+    return Explanation(values if e.has_outputs else values[..., 0], base if e.has_outputs else base[:, 0],
                        feature_names=e.feature_names, output_names=e.output_names, method="saabas")
 
 

@@ -148,7 +148,8 @@ class BackgroundTrees:
                 self.paths, self.slow, self.plan, self.histogram, self._tables, self.background, self.weights, codes,
                 self.interactions, jobs), out, batch_size, progress)
         name = "interventional_tree_shap" + "_interactions" * self.interactions
-        return Explanation(values, self.base if e.has_outputs else float(self.base[0]), shown(X), e.feature_names,
+        base = np.broadcast_to(self.base, (len(values), e.n_outputs))
+        return Explanation(values, base if e.has_outputs else base[:, 0], shown(X), e.feature_names,
                            e.output_names, method=f"{name} (interventional)", interaction=self.interactions,
                            info={"bytes": self.nbytes, "trees_by_patterns": int(self.slow.sum())})
 

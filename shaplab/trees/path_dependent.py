@@ -140,7 +140,7 @@ def explain_paths(model: Any, X: Any, pairs: bool, n_jobs: int | None, batch_siz
     walked, plan = path_dependent_plan(paths, pairs, min(n, 65536 if batch_size is None else batch_size), route)
     values = explain_rows(e, X, pairs, lambda codes: path_dependent_sums(paths, walked, plan, codes, pairs, jobs), out,
                           batch_size, progress)
-    base = paths.expected
-    return Explanation(values, base if e.has_outputs else float(base[0]), shown(X), e.feature_names, e.output_names,
+    base = np.broadcast_to(paths.expected, (len(values), e.n_outputs))
+    return Explanation(values, base if e.has_outputs else base[:, 0], shown(X), e.feature_names, e.output_names,
                        method=method, interaction=pairs,
                        info={"walked_trees": int(walked.sum()), "tabulated_trees": int((~walked).sum())})

@@ -62,6 +62,19 @@ def test_every_objective(objective):
         np.testing.assert_allclose(link(raw), booster.predict(X), rtol=1e-9)
 
 
+def test_own_objective_and_changed_leaves():
+    X, y = table()
+    booster = train({"objective": lambda found, data: (found - data.get_label(), np.ones_like(found))}, X, y)
+    ensemble = as_ensemble(booster)
+    agrees(ensemble.predict(X), booster.predict(X))
+    assert (ensemble.objective, ensemble.link) == ("", "identity")
+    booster = train({}, X, y)
+    booster.set_leaf_output(0, 0, 5.0)
+    agrees(as_ensemble(booster).predict(X), booster.predict(X))
+    again = booster.refit(X, y + 1)
+    agrees(as_ensemble(again).predict(X), again.predict(X))
+
+
 @pytest.mark.parametrize("parameters", [
     {"zero_as_missing": True}, {"use_missing": False}, {"boosting": "dart", "drop_rate": 0.5},
     {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, {"extra_trees": True}, {"max_depth": 1},

@@ -74,6 +74,14 @@ def test_aft():
     agrees(as_ensemble(booster).predict(X), booster.predict(data, output_margin=True))
 
 
+def test_own_objective():
+    X, y = table()
+    data = xgb.DMatrix(X, y)
+    booster = xgb.train({"max_depth": 3, "disable_default_eval_metric": True}, data, 5,
+                        obj=lambda found, data: (found - data.get_label(), np.ones_like(found)))
+    agrees(as_ensemble(booster).predict(X), booster.predict(data, output_margin=True))
+
+
 def test_quantiles():
     X, y = table()
     booster = xgb.train({"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.5, 0.9], "max_depth": 3},
@@ -114,17 +122,30 @@ def test_several_targets(strategy):
     assert ensemble.predict(X[:1]).shape == (1, 3)
 
 
-def test_scikit_learn_classes_use_their_best_round():
+def test_scikit_learn_classes_use_their_best_round(tmp_path):
     X, y = table()
     model = xgb.XGBRegressor(n_estimators=300, learning_rate=0.5, early_stopping_rounds=3, max_depth=5)
     model.fit(X[:200], y[:200], eval_set=[(X[200:], y[200:])], verbose=False)
     assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
     agrees(as_ensemble(model).predict(X), model.predict(X, output_margin=True))
+    model.save_model(tmp_path / "model.json")
+    again = xgb.XGBRegressor()
+    again.load_model(tmp_path / "model.json")
+    agrees(as_ensemble(again).predict(X), again.predict(X, output_margin=True))
     booster = model.get_booster()
     agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
     part = TreeEnsemble.from_model(booster, iteration_range=(1, 3))
     agrees(part.predict(X), booster.predict(xgb.DMatrix(X), output_margin=True, iteration_range=(1, 3)))
     assert part.n_trees == 2
+
+
+def test_forests_and_rankers_of_the_scikit_learn_interface():
+    X, y = table()
+    for model in (xgb.XGBRFRegressor(n_estimators=5), xgb.XGBRFClassifier(n_estimators=5)):
+        model.fit(X, y if isinstance(model, xgb.XGBRegressor) else np.digitize(y, [-1.5, 0]))
+        agrees(as_ensemble(model).predict(X), model.predict(X, output_margin=True))
+    ranker = xgb.XGBRanker(n_estimators=5).fit(X, np.clip(np.round(y + 2), 0, 4), group=[100, 200])
+    agrees(as_ensemble(ranker).predict(X), ranker.predict(X))
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -38,7 +38,8 @@ def record(id: str, value: Any, *, unit: str = "", source: str = "", verdict: st
     note : how the set-up differs from the source's, or why the result does.
     """
     if id not in claims():
-        raise ValueError(f"id: expected an id of the page of reproductions, got {id!r}. Known ids: {', '.join(claims())}.")
+        known = ", ".join(claims())
+        raise ValueError(f"id: expected an id of the page of reproductions, got {id!r}. Known ids: {known}.")
     if verdict not in VERDICTS:
         raise ValueError(f"verdict: expected one of {', '.join(map(repr, VERDICTS))}, got {verdict!r}. Choose one.")
     if not str(value).strip():

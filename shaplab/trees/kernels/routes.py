@@ -98,6 +98,7 @@ class Paths:
             trees.tree_start, trees.feature, trees.left, trees.right, trees.cover)
         starts = trees.tree_start[:-1]
         used = np.add.reduceat(trees.value != 0, starts, axis=0) > 0 if len(starts) else np.zeros((0, 1), bool)
+        used &= self.counts[:, :1] > 1  # a single leaf credits nobody
         self.jobs = np.argwhere(used).astype(np.int64)
         self.out_start = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int64)
         self.out_index = np.ascontiguousarray(self.jobs[:, 1])

@@ -67,7 +67,7 @@ def read_text(text: str) -> RawTrees:
     kind = joined.pop("kind").astype(np.int64)
     zero_missing, missing_left = _missing(kind, joined, d)
     names = header["feature_names"].split()
-    objective, *options = (header.get("objective") or "").split()
+    objective, *options = header.get("objective", "").split() or [""]  # a user's own one has no name
     link = _LINKS.get(objective, "identity")
     if any(option == "sqrt" or (option.startswith("sigmoid:") and option != "sigmoid:1") for option in options):
         link = ""

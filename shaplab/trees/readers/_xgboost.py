@@ -43,8 +43,9 @@ def read_xgboost(model: Any, missing: float | None, iteration_range: tuple[int, 
         if missing is not None:
             fail("missing", "None for a scikit-learn model, which has its own", repr(missing), "Leave it out")
         missing = None if model.missing is None else float(model.missing)
-        if iteration_range is None and getattr(model, "early_stopping_rounds", None) is not None:
-            iteration_range = (0, _best(booster) + 1) if _best(booster) >= 0 else None
+        if iteration_range is None:  # as its predict does; the round stays known when a model is saved and loaded
+            best = getattr(model, "best_iteration", None)
+            iteration_range = None if best is None else (0, int(best) + 1)
     with described_as("the JSON layout of XGBoost 1.6 to 3.4", _AGAIN):
         raw = read_json(json.loads(bytes(booster.save_raw("json"))), iteration_range)
     if missing is not None:
@@ -57,13 +58,6 @@ def read_xgboost(model: Any, missing: float | None, iteration_range: tuple[int, 
         classes = [str(name) for name in wrapper.classes_]
         raw.output_names = tuple(classes) if len(classes) == len(raw.base) else None
     return raw
-
-
-def _best(booster: Any) -> int:
-    try:
-        return int(booster.best_iteration)
-    except AttributeError:
-        return -1
 
 
 def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = None) -> RawTrees:

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_trees import random_ensemble
+
+from shaplab.trees.ensemble import TreeEnsemble
+from shaplab.trees.kernels import routes
+from shaplab.trees.path_dependent import tree_shap
+
+ROOT = Path(__file__).parents[2]
+
+
+def full_tree(rng, depth, d, trees=1):
+    """Complete trees of one depth with random splits: all children of node i at 2i + 1 and 2i + 2."""
+    n = 2 ** (depth + 1) - 1
+    inner = np.arange(n) < 2**depth - 1
+    node = np.arange(n)
+    left = np.where(inner, 2 * node + 1, -1)
+    start = np.arange(trees + 1) * n
+    shift = np.repeat(start[:-1], n)
+    cover = np.tile(2.0 ** (depth - np.floor(np.log2(node + 1))), trees)
+    left = np.tile(left, trees)
+    return TreeEnsemble.from_arrays(
+        np.where(np.tile(inner, trees), rng.integers(0, d, n * trees), -1), rng.normal(size=n * trees),
+        np.where(left < 0, -1, left + shift), np.where(left < 0, -1, left + shift + 1), rng.normal(size=n * trees),
+        cover=cover, tree_start=start, n_features=d)
+
+
+def test_paths_by_walking_up():
+    rng = np.random.default_rng(0)
+    e = random_ensemble(rng, trees=5, depth=6)
+    paths = routes.Paths(e)
+    for start, stop in itertools.pairwise(e.tree_start):
+        parent = {int(c): j for j in range(start, stop) for c in (e.left[j], e.right[j]) if c >= 0}
+        for node in range(start, stop):
+            features, z = [], {}
+            child = node
+            while child in parent:
+                j = parent[child]
+                features.append(e.feature[j])
+                ratio = e.cover[child] / e.cover[j] if e.cover[j] > 0 else 0.0
+                z[e.feature[j]] = z.get(e.feature[j], 1.0) * ratio
+                child = j
+            assert paths.edges[node, 1] == len(features)
+            assert paths.edges[node, 2] == len(set(features))
+            if features:
+                assert paths.shares[node, 0] == pytest.approx(z[features[0]], abs=1e-15)
+
+
+def test_clusters_cover_every_leaf_once():
+    rng = np.random.default_rng(1)
+    e = full_tree(rng, 6, 10, trees=3)
+    paths = routes.Paths(e)
+    for n_rows in (1, 100, 10**6):
+        plan = routes.TablePlan(paths, np.ones(3, bool), False, n_rows, 0)
+        leaves = []
+        for position, *_ in plan.clusters:
+            nodes = paths.order[position:position + paths.edges[paths.order[position], 5]]
+            leaves += [int(node) for node in nodes if e.feature[node] < 0]
+        assert sorted(leaves) == np.flatnonzero(e.feature < 0).tolist()
+    sizes = [routes.TablePlan(paths, np.ones(3, bool), False, n, 0).entries for n in (1, 10**6)]
+    assert sizes[0] < sizes[1]  # many rows pay for larger tables
+
+
+@pytest.mark.parametrize("players", [3, 8, 17, 24, 40])
+def test_the_rule_of_a_long_path_keeps_its_error(players):
+    """A chain of distinct features, every row on its long side: the longest product there is."""
+    for share in (0.5, 0.9, 0.99):
+        node = np.arange(players)
+        feature = np.concatenate([node, np.full(players + 1, -1)])
+        right = np.concatenate([node + 1, np.full(players + 1, -1)])
+        left = np.concatenate([players + 1 + node, np.full(players + 1, -1)])
+        value = np.zeros(2 * players + 1)
+        value[players] = 1.0
+        cover = np.concatenate([share ** np.arange(players + 1.0), (1 - share) * share ** np.arange(float(players))])
+        e = TreeEnsemble.from_arrays(feature, np.zeros(len(feature)), left, right, value, cover=cover)
+        found = tree_shap(e, np.ones((1, players)), route="walk").values[0]
+        # All features are alike, so each gets its share of 1 minus the expectation.
+        np.testing.assert_allclose(found, (1 - share**players) / players, atol=2e-11)
+
+
+def test_chunks_and_row_blocks_do_not_change_a_digit(monkeypatch):
+    rng = np.random.default_rng(2)
+    e = full_tree(rng, 6, 10, trees=4)
+    X = rng.normal(size=(5000, 10))
+    whole = tree_shap(e, X, route="tables").values
+    monkeypatch.setattr(routes, "CHUNK", 1)
+    np.testing.assert_array_equal(tree_shap(e, X, route="tables").values, whole)
+
+
+@pytest.mark.parametrize(("depth", "d", "trees", "n"), [(3, 6, 40, 4000), (6, 12, 8, 4000), (9, 20, 1, 20), (6, 12, 8, 3)])
+def test_the_chosen_route_is_not_slow(depth, d, trees, n):
+    e = full_tree(np.random.default_rng(3), depth, d, trees)
+    codes = np.ascontiguousarray(e.encode(np.random.default_rng(4).normal(size=(n, d))).T)
+    paths, cost = routes.Paths(e), {}
+    for route in ("tables", "walk", "auto"):
+        walked, plan = routes.path_dependent_plan(paths, False, n, route)
+        times = []
+        for _ in range(7):
+            begin = time.process_time()
+            routes.path_dependent_sums(paths, walked, plan, codes, False, routes.threads(1))
+            times.append(time.process_time() - begin)
+        cost[route] = min(times)
+    # Within a factor of 2.5 of the better one; a wrong choice costs 3 to 10 times as much on these four.
+    assert cost["auto"] < 2.5 * min(cost["tables"], cost["walk"]) + 2e-4, cost
+
+
+def test_the_interventional_route_follows_rows_and_background():
+    e = full_tree(np.random.default_rng(5), 6, 12, 4)
+    paths = routes.Paths(e)
+    assert routes.interventional_plan(paths, False, 1, 1, "auto")[0].all()
+    assert not routes.interventional_plan(paths, False, 10_000, 10_000, "auto")[0].any()
+
+
+def test_factors_are_exact():
+    factor = routes.shapley_factors(6)
+    assert factor[2, 3] == math.factorial(2) * math.factorial(3) / math.factorial(6)
+
+
+BOUNDS = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import numpy as np
+from random_trees import random_ensemble
+import numba
+assert numba.config.BOUNDSCHECK == 1
+from shaplab.trees.path_dependent import tree_shap
+from shaplab.trees.interventional import interventional_tree_shap
+from shaplab.trees.interactions import interventional_tree_shap_interactions, tree_shap_interactions
+for seed in range(40):
+    rng = np.random.default_rng(seed)
+    deep = seed % 4 == 0
+    e = random_ensemble(rng, trees=int(rng.integers(1, 4)), d=int(rng.integers(1, 20 if deep else 7)),
+                        depth=int(rng.integers(1, 20 if deep else 8)), outputs=None if seed % 3 else 2, chain=deep)
+    X, background = random_rows(rng, e, 5), random_rows(rng, e, 6)
+    for route in ("auto", "walk") if deep else ("tables", "walk"):
+        tree_shap(e, X, route=route)
+        tree_shap_interactions(e, X, route=route)
+    for route in ("auto", "patterns") if deep else ("tables", "patterns"):
+        interventional_tree_shap(e, X, background, route=route)
+        interventional_tree_shap_interactions(e, X, background, route=route)
+print("inside")
+"""
+
+
+@pytest.mark.slow
+def test_no_kernel_reads_outside_its_arrays(tmp_path):
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", BOUNDS, str(ROOT), str(ROOT / "tests/trees")], env=environment,
+                          capture_output=True, text=True, timeout=600)
+    assert done.stdout.strip() == "inside", done.stderr[-2000:]
+
+

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_trees import brute, random_ensemble, random_rows
+
+from shaplab._losses import get_loss
+from shaplab.trees.ensemble import TreeEnsemble
+from shaplab.trees.interventional import interventional_tree_shap
+from shaplab.trees.loss import cox_loss, tree_loss_shap, tree_output_shap
+
+TIGHT = 1e-11  # sums of at most a few hundred numbers of order 1 in float64
+
+
+def outputs(e, x, background, S):
+    return e.predict(np.where(np.isin(np.arange(e.n_features), list(S)), x, background))
+
+
+def expected_loss(e, x, y, background, loss, game):
+    """The exact games by brute force on the black box."""
+    value = get_loss(loss).value
+
+    def v(S):
+        out = outputs(e, x, background, S)
+        if game == "loss_of_mean":
+            return value(out.mean(axis=0)[None], np.array([y]))[0]
+        return value(out, np.full(len(out), y)).mean()
+
+    return brute(v, e.n_features)[0], v(())
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["squared_error", "logistic", "softmax_cross_entropy"]),
+       st.sampled_from(["loss_of_mean", "mean_of_loss"]))
+@settings(max_examples=25, deadline=None)
+def test_exact_games_by_brute_force(seed, loss, game):
+    rng = np.random.default_rng(seed)
+    e = random_ensemble(rng, d=4, outputs=3 if loss == "softmax_cross_entropy" else None)
+    X, background = random_rows(rng, e, 4), random_rows(rng, e, 5)
+    y = rng.integers(0, 3 if e.has_outputs else 2, size=4)
+    found = tree_loss_shap(e, X, y, background, loss=loss, game=game)
+    for n in range(4):
+        phi, base = expected_loss(e, X[n], y[n], background, loss, game)
+        np.testing.assert_allclose(found.values[n], phi, atol=TIGHT)
+        np.testing.assert_allclose(found.base_values[n], base, atol=TIGHT)
+    np.testing.assert_allclose(found.prediction, get_loss(loss).value(e.predict(X), y), atol=TIGHT)
+
+
+def test_the_three_games_differ_and_each_adds_up():
+    rng = np.random.default_rng(0)
+    e = random_ensemble(rng, trees=5)
+    X, background = random_rows(rng, e, 20), random_rows(rng, e, 30)
+    y = rng.integers(0, 2, size=20)
+    found = {game: tree_loss_shap(e, X, y, background, loss="logistic", game=game)
+             for game in ("loss_of_mean", "mean_of_loss", "rescaled_margin")}
+    for explanation in found.values():
+        np.testing.assert_allclose(explanation.prediction, get_loss("logistic").value(e.predict(X), y), atol=TIGHT)
+    # The last two start from the same mean loss; the first from the loss of the mean, which is smaller (Jensen).
+    np.testing.assert_allclose(found["mean_of_loss"].base_values, found["rescaled_margin"].base_values, atol=TIGHT)
+    assert (found["loss_of_mean"].base_values < found["mean_of_loss"].base_values).all()
+    assert np.abs(found["mean_of_loss"].values - found["rescaled_margin"].values).max() > 1e-3
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+def test_rescaled_margin_by_its_definition(seed):
+    rng = np.random.default_rng(seed)
+    e = random_ensemble(rng)
+    X, background = random_rows(rng, e, 3), random_rows(rng, e, 4)
+    y = rng.normal(size=3)
+    expected = np.zeros((3, 4))
+    for c in background:
+        f, g = e.predict(X), e.predict(c[None])[0]
+        factor = [(a - t) ** 2 - (g - t) ** 2 for a, t in zip(f, y, strict=True)] / np.where(f == g, 1, f - g)
+        factor = np.where(f == g, 2 * (f - y), factor)
+        expected += interventional_tree_shap(e, X, c[None]).values * factor[:, None] / 4
+    found = tree_loss_shap(e, X, y, background, loss="squared_error", game="rescaled_margin")
+    np.testing.assert_allclose(found.values, expected, atol=1e-9)  # the secant divides by small changes of f
+
+
+def test_equal_outputs_use_the_slope():
+    # Two features cancel: f is the same at x and at the reference although both features matter.
+    e = TreeEnsemble.from_arrays([0, -1, -1, 1, -1, -1], [0.5, 0, 0, 0.5, 0, 0], [1, -1, -1, 4, -1, -1],
+                                 [2, -1, -1, 5, -1, -1], [0, 0.0, 1.0, 0, 0.0, -1.0], tree_start=[0, 3, 6])
+    found = tree_loss_shap(e, [[1.0, 1.0]], [3.0], [[0.0, 0.0]], loss="squared_error", game="rescaled_margin")
+    np.testing.assert_allclose(found.values, [[-6.0, 6.0]])  # slope 2 (0 - 3)
+
+
+def test_cox_is_the_partial_likelihood():
+    rng = np.random.default_rng(1)
+    margin, y = rng.normal(size=12), rng.permutation(np.arange(1.0, 13)) * np.where(rng.random(12) < 0.5, 1, -1)
+    y[0] = y[1] = abs(y[1])
+    loss = cox_loss(margin, y)
+    for i in range(12):
+        risk = np.exp(margin[np.abs(y) >= abs(y[i])]).sum()
+        expected = np.log(risk) - margin[i] if y[i] > 0 else 0.0
+        assert abs(loss.value(margin, np.arange(12))[i] - expected) < 1e-12
+    step = 1e-6
+    slope = (loss.value(margin + step, np.arange(12)) - loss.value(margin - step, np.arange(12))) / (2 * step)
+    np.testing.assert_allclose(loss.slope(margin, np.arange(12)), slope, atol=1e-8)  # central difference
+    e = random_ensemble(rng)
+    X = random_rows(rng, e, 12)
+    for game in ("loss_of_mean", "mean_of_loss", "rescaled_margin"):
+        found = tree_loss_shap(e, X, y, X[:4], loss="cox", game=game)
+        expected = cox_loss(e.predict(X), y).value(e.predict(X), np.arange(12))
+        np.testing.assert_allclose(found.prediction, expected, atol=TIGHT)
+        np.testing.assert_array_equal(found.values[y < 0], 0)
+
+
+@pytest.mark.parametrize("many", [None, 3])
+def test_probability_adds_up_to_probability(many):
+    rng = np.random.default_rng(2)
+    e = random_ensemble(rng, outputs=many)
+    X, background = random_rows(rng, e, 6), random_rows(rng, e, 7)
+    f = e.predict(X)
+    p = 1 / (1 + np.exp(-f)) if many is None else np.exp(f) / np.exp(f).sum(axis=1, keepdims=True)
+    for game in ("loss_of_mean", "mean_of_loss") + (("rescaled_margin",) if many is None else ()):
+        np.testing.assert_allclose(tree_output_shap(e, X, background, game=game).prediction, p, atol=TIGHT)
+    np.testing.assert_allclose(tree_output_shap(e, X, background, transform=np.tanh).prediction, np.tanh(f), atol=TIGHT)
+
+
+def test_many_rows_are_cut_into_blocks(monkeypatch):
+    rng = np.random.default_rng(3)
+    e = random_ensemble(rng)
+    X, background, y = random_rows(rng, e, 40), random_rows(rng, e, 5), rng.uniform(1, 9, 40)
+    for loss in ("squared_error", "cox"):
+        whole = tree_loss_shap(e, X, y, background, loss=loss).values
+        monkeypatch.setattr("shaplab.trees.loss._CELLS", 200)
+        np.testing.assert_allclose(tree_loss_shap(e, X, y, background, loss=loss).values, whole, atol=1e-14)
+        monkeypatch.undo()
+
+
+def test_wrong_arguments_are_named():
+    rng = np.random.default_rng(4)
+    one, many = random_ensemble(rng), random_ensemble(rng, outputs=3)
+    X, y = random_rows(rng, one, 3), np.array([0.0, 1.0, 1.0])
+    cases = [("loss", one, y, {"loss": "nothing"}), ("loss", one, y, {"loss": "softmax_cross_entropy"}),
+             ("loss", many, y, {"loss": "squared_error"}), ("y", one, y[:2], {"loss": "squared_error"}),
+             ("y", one, y + 1, {"loss": "logistic"}), ("y", one, y, {"loss": "cox"}),
+             ("game", one, y, {"loss": "logistic", "game": "other"}),
+             ("game", many, y, {"loss": "softmax_cross_entropy", "game": "rescaled_margin"}),
+             ("model", one, y, {"loss": "logistic", "max_players": 1})]
+    for argument, model, target, arguments in cases:
+        with pytest.raises(ValueError, match=f"^{argument}: expected"):
+            tree_loss_shap(model, np.abs(X), target, np.abs(X), **arguments)
