@@ -106,14 +106,14 @@ class BackgroundTrees:
         if given.shape != (r,) or not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
             fail("weights", f"{r} finite numbers >= 0 with a positive sum", given, "Give one weight a background row")
         self.weights = given / given.sum()
-        self.base = np.zeros(self.trees.n_outputs)
-        for part in chunks(r, 65536):
-            self.base += self.weights[part] @ self.trees.predict_codes(codes[part])
         self.paths = Paths(self.trees)
         self.slow, self.plan = interventional_plan(self.paths, self.interactions, check_int(n_rows, "n_rows"), r, route)
         self.background = np.ascontiguousarray(codes.T)
         self.histogram = self.plan.histogram(self.background, self.weights, threads(n_jobs))
-        if not self.slow.any():
+        self._mean: np.ndarray | None = None
+        if self.slow.any():
+            self._mean = sum(self.weights[part] @ self.trees.predict_codes(codes[part]) for part in chunks(r, 65536))
+        else:
             self.background = self.background[:, :0].copy()  # the histogram says it all
         self._tables: np.ndarray | None = None
 
@@ -148,7 +148,11 @@ class BackgroundTrees:
                 self.paths, self.slow, self.plan, self.histogram, self._tables, self.background, self.weights, codes,
                 self.interactions, jobs), out, batch_size, progress)
         name = "interventional_tree_shap" + "_interactions" * self.interactions
-        base = np.broadcast_to(self.base, (len(values), e.n_outputs))
+        base = self._mean
+        if base is None:  # the leaves' masses, summed while the tables were built
+            alone = e.roots[self.paths.counts[:, 0] == 1]
+            base = e.base + e.value[alone].sum(axis=0) + self.plan.means.sum(axis=0)
+        base = np.broadcast_to(base, (len(values), e.n_outputs))
         return Explanation(values, base if e.has_outputs else base[:, 0], shown(X), e.feature_names,
                            e.output_names, method=f"{name} (interventional)", interaction=self.interactions,
                            info={"bytes": self.nbytes, "trees_by_patterns": int(self.slow.sum())})

@@ -130,7 +130,7 @@ BOUNDS = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import numpy as np
-from random_trees import random_ensemble
+from random_trees import random_ensemble, random_rows
 import numba
 assert numba.config.BOUNDSCHECK == 1
 from shaplab.trees.path_dependent import tree_shap

@@ -10,6 +10,7 @@ coefficients that do not depend on the row, so nothing is divided by a small num
 Needs: nothing.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +22,7 @@ BLOCK = 128
 
 
 @njit(cache=True, nogil=True)
-def _coefficients(j, x, left, right, edges, shares, vl, vr, C):  # type: ignore[no-untyped-def]
+def _coefficients(j, x, left, right, edges, shares, vl, vr, C):
     """Coefficients of split ``j`` at node ``x``.
 
     C[0:3], C[3:6]: down to the left and right child; C[6:8], C[8:10]: their share for the feature;
@@ -63,7 +64,7 @@ def _coefficients(j, x, left, right, edges, shares, vl, vr, C):  # type: ignore[
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _down(w, row, o, o_row, t, t_row, c0, c1, c2, target, to):  # type: ignore[no-untyped-def]
+def _down(w, row, o, o_row, t, t_row, c0, c1, c2, target, to):
     """target = w (c0 + o c1 + t c2), one row of each array."""
     if c1 == 0.0:
         for i in range(BLOCK):
@@ -75,7 +76,7 @@ def _down(w, row, o, o_row, t, t_row, c0, c1, c2, target, to):  # type: ignore[n
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, trees, rank, missing_left, set_start,
-               set_bits, value, rules_start, rules, tree_rule, codes, pairs, n_outputs, sums):  # type: ignore[no-untyped-def]
+               set_bits, value, rules_start, rules, tree_rule, codes, pairs, n_outputs, sums):
     """Add the values of each (tree, output) in ``jobs`` to ``sums`` ``(blocks, n_targets, BLOCK)``.
 
     ``codes`` is ``(blocks, d, BLOCK)``. Targets: ``feature * n_outputs + output``; with ``pairs`` also, after

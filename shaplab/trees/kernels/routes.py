@@ -170,22 +170,25 @@ class TablePlan:
         sizes = self.clusters[:, 3] << self.clusters[:, 1]
         self.entries = int(sizes.sum())
         self.patterns = int((np.int64(1) << self.clusters[:, 1]).sum())
+        self.means = np.zeros((len(self.clusters) if n_background else 0, t.n_outputs))
         self.target_start = np.concatenate([[0], np.cumsum(self.clusters[:, 3])]).astype(np.int64)
-        self.targets = self._targets()
 
-    def _targets(self) -> np.ndarray:
+    @cached_property
+    def targets(self) -> np.ndarray:
         """Row of the sums that each table column adds to."""
-        t, d, k = self.paths.trees, self.paths.trees.n_features, self.paths.trees.n_outputs
-        parts: list[np.ndarray] = [np.zeros(0, np.int64)]
-        for cluster, features in zip(self.clusters, self.columns, strict=True):
-            f = features[:cluster[2]].astype(np.int64)
+        d, k = self.paths.trees.n_features, self.paths.trees.n_outputs
+        found = np.empty(int(self.target_start[-1]), np.int64)
+        outputs = self.paths.outputs[self.clusters[:, 6]]
+        for count, n_out in np.unique(np.stack([self.clusters[:, 2], outputs], axis=1), axis=0):
+            these = np.flatnonzero((self.clusters[:, 2] == count) & (outputs == n_out))
+            f = self.columns[these, :count].astype(np.int64)
             if self.pairs:
-                i, j = np.tril_indices(len(f), -1)
-                f = np.concatenate([f, d + np.maximum(f[i], f[j]) * d + np.minimum(f[i], f[j])])
-            tree = int(cluster[6])
-            outputs = self.paths.out_index[self.paths.out_start[tree]:self.paths.out_start[tree + 1]]
-            parts.append((f[None, :] * t.base.shape[0] + outputs[:, None]).ravel())
-        return np.concatenate(parts)
+                i, j = np.tril_indices(count, -1)
+                f = np.concatenate([f, d + np.maximum(f[:, i], f[:, j]) * d + np.minimum(f[:, i], f[:, j])], axis=1)
+            out = self.paths.out_index[self.paths.out_start[self.clusters[these, 6]][:, None] + np.arange(n_out)]
+            rows = (f[:, None, :] * k + out[:, :, None]).reshape(len(these), -1)
+            found[self.target_start[these][:, None] + np.arange(rows.shape[1])] = rows
+        return found
 
     def bounds(self, i: int) -> tuple[int, int, int, int, int, int]:
         """First and last op and cluster of a chunk, its first table entry and their number."""
@@ -196,10 +199,10 @@ class TablePlan:
         return int(first_op), int(stop_op), int(first), int(stop), int(base), int(end - base)
 
     def build(self, low: int, high: int, histogram: np.ndarray, base: int, tables: np.ndarray) -> None:
-        """Fill the tables of clusters low to high."""
+        """Fill the tables of clusters low to high, and their part of the background's mean output."""
         p, t = self.paths, self.paths.trees
         build_tables(low, high, self.clusters, self.columns, p.order, t.feature, t.left, p.edges, p.shares, t.value,
-                     p.out_start, p.out_index, p.rules_start, p.rules, histogram, self.pairs, base, tables)
+                     p.out_start, p.out_index, p.rules_start, p.rules, histogram, self.pairs, base, tables, self.means)
 
     def evaluate(self, ops: tuple[int, int], codes: np.ndarray, low: int, high: int, base: int, tables: np.ndarray,
                  sums: np.ndarray, weights: np.ndarray) -> None:

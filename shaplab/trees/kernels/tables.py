@@ -10,6 +10,7 @@ is (B(a_f=1) - B(a_f=0) / (1 - x)) / x.
 Needs: nothing.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +22,7 @@ _ROWS = 512
 
 
 @njit(cache=True, nogil=True)
-def _take_out(source, bit, x, scale, target):  # type: ignore[no-untyped-def]
+def _take_out(source, bit, x, scale, target):
     """Add scale * (player ``bit`` present minus absent) of every pattern to ``target``."""
     run = 1 << bit
     inverse = 1.0 / (1.0 - x)
@@ -35,7 +36,7 @@ def _take_out(source, bit, x, scale, target):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _leaf_table(d, share, counts, nodes, weights, pairs, B, G, unit):  # type: ignore[no-untyped-def]
+def _leaf_table(d, share, counts, nodes, weights, pairs, B, G, unit):
     """Values of a leaf of weight 1 for all 2^d patterns: d rows, then one for each pair, into ``unit``."""
     size = 1 << d
     unit[:] = 0.0
@@ -73,7 +74,7 @@ def _leaf_table(d, share, counts, nodes, weights, pairs, B, G, unit):  # type: i
 
 
 @njit(cache=True, nogil=True)
-def _merge(child_bits, inside, p, position, fresh, is_left, n_left, n_right, source, target):  # type: ignore[no-untyped-def]
+def _merge(child_bits, inside, p, position, fresh, is_left, n_left, n_right, source, target):
     """Add a child's column to its parent's: path bits, the parent's split, then inner bits left and right."""
     run = 1 << p
     clear = ~(1 << position)
@@ -98,11 +99,12 @@ def _merge(child_bits, inside, p, position, fresh, is_left, n_left, n_right, sou
 
 @njit(cache=True, nogil=True)
 def build_tables(low, high, clusters, columns, order, feature, left, edges, shares, value, out_start, out_index,
-                 rules_start, rules, histogram, pairs, base, tables):  # type: ignore[no-untyped-def]
+                 rules_start, rules, histogram, pairs, base, tables, means):
     """Fill the tables of clusters ``low`` to ``high``; ``tables[0]`` is table offset ``base``.
 
     ``histogram`` holds the background's weight of every pattern of every cluster, or nothing for the
-    path-dependent game. Columns of a table: features, then pairs (i, j < i), for each output in turn.
+    path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves pay on average.
+    Columns of a table: features, then pairs (i, j < i), for each output in turn.
     """
     for c in range(low, high):
         position, bits, n_features, width, offset, h_offset, tree = clusters[c]
@@ -155,6 +157,7 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
         table = tables[offset - base:offset - base + size * width]
         table[:] = 0.0
         if weighted:
+            means[c] = 0.0
             for i in range(n):
                 node = order[position + i]
                 if feature[node] < 0:
@@ -207,6 +210,8 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                 _leaf_table(path, share, seen, rule[:, 0], rule[:, 1], pairs, B, G, unit[:here * wide])
                 for k in range(n_out):
                     v = value[node, out_index[out_start[tree] + k]]
+                    if weighted:
+                        means[c, out_index[out_start[tree] + k]] += v * seen[here - 1]
                     for m in range(here * wide):
                         mine[k * here * wide + m] = v * unit[m]
                 continue
@@ -247,7 +252,7 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
 
 @njit(cache=True, nogil=True)
 def evaluate_tables(first, last, ops, clusters, targets, target_start, feature, rank, missing_left, set_start,
-                    set_bits, codes, low, high, base, tables, sums, weights):  # type: ignore[no-untyped-def]
+                    set_bits, codes, low, high, base, tables, sums, weights):
     """Run ops ``first`` to ``last`` on rows ``low`` to ``high``.
 
     ``codes`` is ``(d, n)``. With ``weights`` given, add them to the histogram in ``tables``; otherwise add
