@@ -36,8 +36,8 @@ _STYLE = """
 .shaplab-explorer table{width:100%;border-collapse:collapse;margin:.4rem 0;table-layout:fixed;display:table}
 .shaplab-explorer th,.shaplab-explorer td{text-align:left;padding:.25rem .3rem;vertical-align:top;
  border-bottom:1px solid #8888;background:transparent;color:inherit;font-size:.9rem}
-.shaplab-explorer .bar{display:block;height:.45rem;margin-top:.15rem;border-radius:.2rem;background:#0b7fd1}
-.shaplab-explorer .bar.minus{background:#d55e00}
+.shaplab-explorer .bar{display:block;height:.45rem;margin-top:.15rem;border-radius:.2rem;background:#c2500c}
+.shaplab-explorer .bar.minus{background:#2166ac}
 """
 
 _SCRIPT = """

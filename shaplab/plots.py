@@ -98,7 +98,7 @@ def waterfall(explanation: Explanation, *, row: int = 0, output: int | str | Non
         ax.annotate(f"{text} {value:.4g}", (value, height), xycoords=("data", "axes fraction"), ha="center", color=INK,
                     xytext=(0, 3 if at == "bottom" else 2), textcoords="offset points", va="bottom", fontsize=9)
     reach = np.concatenate([starts, ends, [base]])
-    spare = 0.16 * (np.ptp(reach) or 1.0) + (0.0 if errors is None else errors.max())
+    spare = 0.24 * (np.ptp(reach) or 1.0) + (0.0 if errors is None else errors.max())
     ax.set(yticks=places, yticklabels=labels, ylim=(-1.15, len(values) - 0.4), xlabel=axis_label(output_unit, "output"),
            xlim=(reach.min() - spare, reach.max() + spare))
     return ax
