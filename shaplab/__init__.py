@@ -33,7 +33,7 @@ _PUBLIC = {
     "univariate_importance",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
-    "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game permutation_importance saabas split_count",
+    "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game saabas split_count",
     "shaplab.trees.path_dependent": "tree_shap",
     "shaplab.trees.interventional": "BackgroundTrees interventional_tree_shap",
     "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
