@@ -9,8 +9,8 @@ output; ``kept`` is a dict that lives as long as the reference rows.
 
 Cost: one elementwise pass of the rule for each pair of rows.
 
-Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.kernels.windows.
+Needs: shaplab._validation, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
+shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ row. Multipliers are symmetric in both rows, so either table may be looped over.
 
 Chapter: deep/graph.
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep._operations, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._operations, shaplab.deep._recurrent,
+shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class Run(Capture):
         if self.layer is not None and not self.sources:
             fail("layer", "the name of a module that the model calls", repr(self.layer),
                  "See dict(model.named_modules())")
-        return self._checked(out)
+        with torch.enable_grad():
+            return self._checked(out)
 
     def _checked(self, out: Any) -> torch.Tensor:
         if not isinstance(out, torch.Tensor) or out.dim() not in (1, 2) or out.shape[0] != self.rows:
@@ -166,6 +167,8 @@ class Run(Capture):
         return result
 
     def decide(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        if name in ("numpy", "array", "tolist"):
+            self.refuse(name, "values leave torch here, where they cannot be followed")
         result = func(*args, **kwargs)
         value: Any = result
         if isinstance(result, torch.Tensor):

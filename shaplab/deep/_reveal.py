@@ -9,7 +9,7 @@ does that on the CPU for dense layers and for windows of convolutions.
 Cost: threshold 0, two products forward and three back for each pair of rows; mean, two passes over all
 weights for each pair of rows and each window.
 
-Needs: shaplab.deep.rules, shaplab.deep.kernels.windows.
+Needs: shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations

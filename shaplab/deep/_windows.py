@@ -2,7 +2,7 @@
 
 A table names the positions each window reads, so one rule and one kernel serve all of them.
 
-Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.windows.
+Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations

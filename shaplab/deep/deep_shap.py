@@ -14,9 +14,9 @@ Approximate for the interventional game, except for linear networks, single unit
 exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows backward; memory of ``batch_size``
 rows of activations, twice. Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab.deep.graph, shaplab.deep.rules,
-shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep._operations, shaplab.deep._pairs,
-shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs,
+shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
+shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations
