@@ -23,7 +23,7 @@ _PUBLIC = {
     "shaplab.foundations.kernel": "kernel_shap",
     "shaplab.importance.loss_shap": "loss_shap",
     "shaplab.importance.sage": "sage",
-    "shaplab.importance.comparisons": "permutation_importance leave_one_out_importance mean_importance "
+    "shaplab.importance.comparisons": "permutation_test leave_one_out_importance mean_importance "
     "univariate_importance",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
