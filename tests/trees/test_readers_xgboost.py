@@ -89,7 +89,7 @@ def test_quantiles():
     agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
 
 
-@pytest.mark.filterwarnings("ignore:.*(are not used|is deprecated)")  # drop-out has two names in different versions
+@pytest.mark.filterwarnings("ignore:(?s).*(are not used|is deprecated)")  # drop-out has two names in different versions
 @pytest.mark.parametrize("parameters", [
     {}, {"num_parallel_tree": 3, "subsample": 0.5}, {"booster": "dart", "rate_drop": 0.5, "one_drop": 1},
     {"booster": "dart", "rate_drop": 0.5, "num_parallel_tree": 2}, {"rate_drop": 0.5, "one_drop": 1},
