@@ -3,16 +3,21 @@
 Results never depend on the number of workers: work is cut into chunks whose size does not
 depend on ``n_jobs``, each chunk has its own seed, and results come back in task order.
 
-Needs: nothing.
+Needs: shaplab._validation.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import cloudpickle
 import numpy as np
 from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
+
+from shaplab._validation import fail
 
 __all__: list[str] = []
 
@@ -32,12 +37,15 @@ def spawn(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
 
 def progress_bar(total: int, progress: bool, description: str = "") -> Any:
     """A tqdm bar, silent unless ``progress``."""
-    from tqdm.auto import tqdm
+    if progress:
+        from tqdm.auto import tqdm
+    else:  # tqdm.auto warns in a notebook without ipywidgets, even about a bar that nobody sees
+        from tqdm import tqdm  # type: ignore[assignment]
 
     return tqdm(total=total, disable=not progress, desc=description, smoothing=0.1)
 
 
-def _indexed(function: Callable[..., Any], index: int, task: tuple[Any, ...]) -> tuple[int, Any]:
+def _indexed(function: Callable[..., Any], index: int, *task: Any) -> tuple[int, Any]:
     return index, function(*task)
 
 
@@ -56,7 +64,68 @@ def run_tasks(
     results: list[Any] = [None] * len(tasks)
     with progress_bar(len(tasks), progress, description) as bar:
         worker = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-        for index, result in worker(delayed(_indexed)(function, i, task) for i, task in enumerate(tasks)):
+        for index, result in worker(delayed(_indexed)(function, i, *task) for i, task in enumerate(tasks)):
             results[index] = result
             bar.update()
     return results
+
+
+_RECEIVED: dict[str, Any] = {}
+_MISSING = "the worker has not received this object yet"
+
+
+def _on_worker(function: Callable[..., Any], digest: str, packed: np.ndarray | None, *task: Any) -> Any:
+    """Unpack the shared object unless this worker has it already, then do the task."""
+    if digest not in _RECEIVED:
+        if packed is None:
+            return _MISSING
+        # A dictionary of the process, not of the task: that is what makes the object travel once.
+        found = cloudpickle.loads(packed.tobytes())
+        while len(_RECEIVED) > 1:
+            _RECEIVED.pop(next(iter(_RECEIVED)), None)
+        _RECEIVED[digest] = found
+    return function(_RECEIVED[digest], *task)
+
+
+class Crew:
+    """Workers that share one large object, such as a model with its tables.
+
+    Threads use the object itself. Processes and clusters get it once each, in one array, which joblib maps
+    into memory (processes) or scatters (Dask); later calls name it by its digest only.
+
+    Parameters
+    ----------
+    shared : the object, first argument of every task.
+    n_jobs : as for ``run_tasks``.
+    """
+
+    def __init__(self, shared: Any, n_jobs: int | None = None) -> None:
+        self.shared, self.n_jobs = shared, n_jobs
+        backend, configured = get_active_backend()
+        cluster = not type(backend).__module__.startswith("joblib._par")
+        alone = (configured if n_jobs is None else n_jobs) in (None, 1) and not cluster
+        self._local = alone or getattr(backend, "supports_sharedmem", False)
+        self._sent = False
+        if not self._local:
+            try:
+                self._packed = np.frombuffer(cloudpickle.dumps(shared), dtype=np.uint8)
+            except Exception as problem:
+                fail("model", "a model that can be sent to other processes (pickled)",
+                     f"{type(problem).__name__}: {problem}",
+                     'Use joblib.parallel_config("threading"), n_jobs=1, or a model that pickles', TypeError)
+            self._digest = hashlib.sha256(self._packed.tobytes()).hexdigest()
+
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """``[function(shared, *task) for task in tasks]``, in order."""
+        if self._local:
+            return run_tasks(function, [(self.shared, *task) for task in tasks], n_jobs=self.n_jobs)
+        packed = None if self._sent else self._packed
+        found = run_tasks(_on_worker, [(function, self._digest, packed, *task) for task in tasks], n_jobs=self.n_jobs)
+        self._sent = True
+        late = [i for i, result in enumerate(found) if isinstance(result, str) and result == _MISSING]
+        if late:
+            again = run_tasks(_on_worker, [(function, self._digest, self._packed, *tasks[i]) for i in late],
+                              n_jobs=self.n_jobs)
+            for i, result in zip(late, again, strict=True):
+                found[i] = result
+        return found

@@ -22,13 +22,13 @@ class Rows:
 
     Parameters
     ----------
-    model : callable ``(n, d) -> (n,)`` or ``(n, K)``.
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``; a torch module gets tensors, in evaluation mode.
     X : array or DataFrame ``(N, d)``, rows to explain.
     background : array or DataFrame ``(B, d)``, reference rows.
     """
 
     def __init__(self, model: Any, X: Any, background: Any) -> None:
-        self.model = model
+        self.model = _TorchCall(model) if hasattr(model, "state_dict") and hasattr(model, "eval") else model
         self.names = column_names(X)
         self.evaluations = 0
         if is_frame(X) or is_frame(background):
@@ -66,6 +66,27 @@ class Rows:
     def outputs(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Model outputs of hybrid rows."""
         return self.predict(self.mix(present, rows, references))
+
+
+class _TorchCall:
+    """A torch module as a function of arrays, left as it was found: same mode, no gradients."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __call__(self, table: Any) -> np.ndarray:
+        import torch
+
+        weight = next((p for p in self.module.parameters() if p.is_floating_point()), torch.zeros(()))
+        modes = [(part, part.training) for part in self.module.modules()]
+        self.module.eval()
+        try:
+            with torch.inference_mode():
+                found = self.module(torch.as_tensor(np.asarray(table), dtype=weight.dtype, device=weight.device))
+                return np.asarray(found.double().cpu().numpy())
+        finally:
+            for part, training in modes:
+                part.training = training
 
 
 def _joined(ours: Any, theirs: Any) -> Any:

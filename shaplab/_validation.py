@@ -191,7 +191,8 @@ def check_outputs(outputs: Any, n_rows: int, argument: str = "model", *, finite:
     try:
         found = np.asarray(outputs, dtype=np.float64)
     except (TypeError, ValueError):
-        fail(argument, "numeric outputs (n,) or (n, K)", outputs, "Explain probabilities or scores, not labels", TypeError)
+        fail(argument, "numeric outputs (n,) or (n, K)", outputs,
+             "Explain probabilities or scores, not labels", TypeError)
     if found.ndim not in (1, 2) or found.shape[0] != n_rows:
         fail(argument, f"outputs of shape ({n_rows},) or ({n_rows}, K) for {n_rows} rows", f"shape {found.shape}",
              "Return one output row for each input row")

@@ -1,7 +1,7 @@
 """SHAP interaction values of trees: how much two features do together beyond what each does alone.
 
-Phi_ij = sum over S without i, j of |S|! (M - |S| - 2)! / (2 (M - 1)!) times
-[f_x(S + i + j) - f_x(S + j) - f_x(S + i) + f_x(S)], and Phi_ii = phi_i - sum over j of Phi_ij.
+``Phi_ij = sum over S without i, j of |S|! (M - |S| - 2)! / (2 (M - 1)!)``
+``[f_x(S + i + j) - f_x(S + j) - f_x(S + i) + f_x(S)]`` and ``Phi_ii = phi_i - sum over j of Phi_ij``.
 The literal version runs Algorithm 2 (or 3) twice for each j, with j known and with j unknown; the fast ones add a
 second-order term for every pair of players of a path.
 Source: Lundberg et al. 2020, Equations 15-19. Cost: O(T M L D^2) for each row, literally.

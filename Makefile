@@ -1,0 +1,61 @@
+# Everything starts from nothing: each target creates .venv when it is missing or out of date.
+PYTHON ?= python3
+PROFILE ?= quick
+SEED ?= 0
+JOBS ?= 2
+EXTRAS = book,test,peers,cluster
+
+BIN = .venv/bin
+READY = .venv/ready
+CHAPTERS = $(shell grep -lE '^jupytext:' -r book --include=*.md)
+export OMP_NUM_THREADS = 1
+export PROFILE
+
+.PHONY: book html test test-fast test-unit test-notebooks test-pages chapter lint clean bench executed
+.NOTPARALLEL:
+
+book: html
+	$(BIN)/python book/_ext/serve.py _build/html
+
+html: executed
+	$(BIN)/jupyter-book build book --path-output . --config _config.yml --toc $(CURDIR)/_toc.yml -W -n --keep-going
+
+executed: $(READY)
+	$(BIN)/python book/_ext/run_chapters.py --profile $(PROFILE) --jobs $(JOBS)
+
+chapter: $(READY)
+	@test -n "$(C)" || { echo "Say which chapter: make chapter C=foundations/exact [PROFILE=full] [SEED=3]"; exit 2; }
+	$(BIN)/python book/_ext/run_chapters.py $(C) --profile $(PROFILE) --seed $(SEED) --force
+
+test: lint test-unit test-notebooks html test-pages
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not peers and not book and not browser"
+
+test-unit: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not book and not browser"
+
+# Every executed chapter runs a second time and must print the same again.
+test-notebooks: executed
+	PYTHONPATH=book/_ext $(BIN)/python -m pytest -p no:cacheprovider -p ipc_kernels --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg \
+	  -n $(JOBS) --dist loadfile _build/executed/$(PROFILE)
+
+test-pages: html
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "book or browser" tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(if $(CHAPTERS),$(BIN)/nbqa "ruff check" $(CHAPTERS))
+	$(BIN)/mypy
+
+bench: $(READY)
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@

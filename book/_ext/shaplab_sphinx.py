@@ -1,0 +1,343 @@
+"""What the book adds to Sphinx: outputs from the one execution, local MathJax, take-home files, reproductions."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from docutils import nodes
+from docutils.statemachine import StringList
+from run_chapters import cache_path, chapters, executed_path, is_chapter
+from shaplab_book import VERDICTS, claims
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2/")
+
+
+def profile() -> str:
+    """Return the profile whose outputs the book shows."""
+    return os.environ.get("PROFILE", "quick")
+
+
+def project_root(app: Sphinx) -> Path:
+    return Path(app.srcdir).parent
+
+
+# -- one execution ----------------------------------------------------------------------------------------------------
+
+
+def use_executed_chapters(app: Sphinx, config: Any) -> None:
+    """Point myst-nb at the cache of this library, and make a miss an error instead of a second execution."""
+    import myst_nb.core.execute.cache as cache
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        page = app.env.docname
+        raise ExtensionError(f"{page} has no outputs for its present text and library. Run `make html`, not Sphinx.")
+
+    cache.single_nb_execution = refuse
+    if profile() != "quick":
+        config.html_theme_options["announcement"] = f"Built with the parameters profile = {profile()!r}, seed = 0."
+    config.nb_execution_mode = "cache"
+    config.nb_execution_cache_path = str(cache_path(project_root(app), profile()))
+
+
+def extend_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Read a chapter again when its outputs changed, though its text did not; add what it offers to take home."""
+    if not is_chapter(source[0]):
+        return
+    app.env.note_dependency(str(executed_path(project_root(app), docname, profile())))
+    lines = ["", "## Take it home", ""]
+    if "{nb-download}" not in source[0]:
+        lines += [f"The whole chapter as a notebook: {{nb-download}}`{docname.split('/')[-1]}.ipynb`.", ""]
+    names = [] if "{take-home}" in source[0] else functions_of(project_root(app), docname)
+    if names:
+        lines += ["Each function in one file of plain Python that needs no shaplab:", ""]
+        lines += ["```{take-home} " + " ".join(names), "```", ""]
+    if len(lines) > 3:
+        source[0] += "\n".join(lines)
+
+
+def functions_of(root: Path, page: str) -> list[str]:
+    """Return the public functions of the modules that a chapter explains.
+
+    These are the module with the chapter's name, and those whose docstring says ``Chapter: <part>/<topic>``.
+    """
+    import shaplab
+
+    found = []
+    for name, module in shaplab._HOME.items():
+        path = root / (module.replace(".", "/") + ".py")
+        own = module == "shaplab." + page.replace("/", ".")
+        if path.exists() and (own or f"\nChapter: {page}\n" in path.read_text(encoding="utf-8")):
+            found += [name] if name.islower() else []
+    return found
+
+
+# -- MathJax ----------------------------------------------------------------------------------------------------------
+
+
+def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
+    """Copy MathJax and its fonts from the installed package into the built pages; nothing is committed or fetched."""
+    if exception or app.builder.format != "html":
+        return
+    found = False
+    for entry in distribution("sphinx-mathjax-offline").files or []:
+        inside = entry.as_posix().partition("/static/mathjax/")[2]
+        if inside.startswith(MATHJAX):
+            target = Path(app.outdir) / "_static" / "mathjax" / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(entry.locate()), target)
+            found = True
+    if not found:
+        raise ExtensionError("sphinx-mathjax-offline holds no tex-mml-chtml.js; its layout must have changed.")
+
+
+# -- take it home -----------------------------------------------------------------------------------------------------
+
+
+class TakeHome(SphinxDirective):
+    """``{take-home}`` followed by names of public functions: one self-contained file for each, to download."""
+
+    has_content = True
+    required_arguments = 0
+    optional_arguments = 100
+
+    def run(self) -> list[nodes.Node]:
+        names = " ".join([*self.arguments, *self.content]).replace(",", " ").split()
+        if not names:
+            raise self.error("take-home: expected names of public functions of shaplab, got none. Name at least one.")
+        folder = Path(self.env.app.outdir) / "_downloads" / "take_home"
+        items = nodes.bullet_list(classes=["take-home"])
+        for name in names:
+            text = self._extract(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{name}.py"
+            path.write_text(text, encoding="utf-8")
+            self.env.metadata[self.env.docname].setdefault("take_home", {})[name] = text
+            up = "../" * self.env.docname.count("/")
+            link = f'<a download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
+            paragraph = nodes.paragraph()
+            paragraph += nodes.raw("", f"{link}: {len(text.splitlines())} lines, without shaplab", format="html")
+            items += nodes.list_item("", paragraph)
+        return [items]
+
+    def _extract(self, name: str) -> str:
+        try:
+            from shaplab.extract import extract
+        except ImportError as error:
+            raise self.error(f"take-home: shaplab.extract cannot be imported: {error}") from error
+        try:
+            return extract(name)
+        except Exception as error:
+            raise self.error(f"take-home: {name}: {error}") from error
+
+
+def write_take_home(app: Sphinx, exception: Exception | None) -> None:
+    """Write the take-home files also when their pages came from an earlier build."""
+    if exception or app.builder.format != "html":
+        return
+    for values in app.env.metadata.values():
+        for name, text in values.get("take_home", {}).items():
+            path = Path(app.outdir) / "_downloads" / "take_home" / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+
+# -- pages of the library ---------------------------------------------------------------------------------------------
+
+
+class LibraryPages(SphinxDirective):
+    """``{library} part``: the documentation of every public module of a part, or of shaplab itself, from docstrings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        part = self.arguments[0]
+        lines: list[str] = []
+        for module in public_modules(project_root(self.env.app), part):
+            self.env.note_dependency(str(project_root(self.env.app) / (module.replace(".", "/") + ".py")))
+            lines += [f"## {module.removeprefix('shaplab.')}", "", "```{eval-rst}", f".. automodule:: {module}"]
+            lines += ["   :members:", "   :member-order: bysource", "```", ""]
+        if not lines:
+            raise self.error(f"library: expected a part of shaplab with public modules, got {part!r}.")
+        box = nodes.section()
+        box.document = self.state.document
+        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, box, match_titles=True)
+        return box.children
+
+
+def find_at_home(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    """Resolve ``shaplab.name`` to the module where the name lives; leave private names without a link."""
+    import shaplab
+
+    target = str(node.get("reftarget"))
+    if node.get("refdomain") != "py" or not target.startswith("shaplab."):
+        return None
+    if any(part.startswith("_") for part in target.split(".")):
+        return content
+    name, _, rest = target.removeprefix("shaplab.").partition(".")
+    home = shaplab._HOME.get(name)
+    if home is None:
+        return None
+    path = ".".join(filter(None, [home, name, rest]))
+    return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], path, node, content)
+
+
+def read_returns_as_text() -> None:
+    """Let napoleon read "Returns" and the docstrings of properties as sentences, not as "type: description"."""
+    from sphinx.ext.napoleon.docstring import NumpyDocstring
+
+    def returns(self: Any, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+        return [("", "", self._dedent(self._consume_to_next_section()))]
+
+    NumpyDocstring._consume_returns_section = returns
+    NumpyDocstring._parse_attribute_docstring = lambda self: self._consume_to_end()
+
+
+def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Turn the line that names a module's chapter into a link, and drop the one for the take-home tool."""
+    if what != "module":
+        return
+    text = "\n".join(lines)
+    text = re.sub(r"^Needs: [^\n]*(\n[^\n]+)*", "", text, flags=re.M)
+    named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [name.removeprefix("shaplab.").replace(".", "/")]
+    text = re.sub(r"^Chapter: .*$", "", text, flags=re.M)
+    known = [f":doc:`/{page}`" for page in named if (Path(app.srcdir) / f"{page}.md").exists()]
+    lines[:] = [*text.splitlines(), "", *([f"Derived in {', '.join(known)}."] if known else []), ""]
+
+
+def public_modules(root: Path, part: str) -> list[str]:
+    """Return the public modules of a part; those offered at the top level first, in reading order."""
+    import shaplab
+
+    folder = root / "shaplab" if part == "shaplab" else root / "shaplab" / part
+    prefix = "shaplab" if part == "shaplab" else f"shaplab.{part}"
+    names = {f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    order = list(shaplab._PUBLIC)
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+# -- reproductions ----------------------------------------------------------------------------------------------------
+
+
+def recorded(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (page, row) for every ``record`` in the executed chapters, in reading order."""
+    for page in chapters(root):
+        path = executed_path(root, page, profile())
+        if path.exists():
+            for cell in nbformat.read(path, as_version=4).cells:
+                for output in cell.get("outputs", []):
+                    if "shaplab" in output.get("metadata", {}):
+                        yield page, output["metadata"]["shaplab"]
+
+
+class ReproductionTable(SphinxDirective):
+    """``{reproduction-table}``: what executed chapters recorded, beside what the sources report; or the ``count``."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        root = project_root(self.env.app)
+        rows: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        for page, row in recorded(root):
+            rows.setdefault(row["id"], []).append((page, row))
+        for page in chapters(root):
+            self.env.note_dependency(str(executed_path(root, page, profile())))
+        if self.arguments == ["count"]:
+            return [nodes.paragraph("", self._count(rows))]
+        lines: list[str] = []
+        part = None
+        for id, claim in claims().items():
+            if claim["part"] != part:
+                part = claim["part"]
+                lines += [":::", ""] if lines else []
+                lines += [f"## {part}", "", ":::{div} reproduction"]
+                lines += ["| id | claim, and its set-up | the source reports | measured here |", "|---|---|---|---|"]
+            lines.append(self._row(id, claim, rows.get(id, [])))
+        box = nodes.section()
+        box.document = self.state.document
+        text = StringList([*lines, ":::"], self.env.docname)
+        self.state.nested_parse(text, self.content_offset, box, match_titles=True)
+        return box.children
+
+    def _count(self, rows: dict[str, list[tuple[str, dict[str, str]]]]) -> str:
+        counts = {verdict: 0 for verdict in (*VERDICTS, "open")}
+        for id in claims():
+            for verdict in {row["verdict"] for _, row in rows.get(id, [])} or {"open"}:
+                counts[verdict] += 1
+        return f"{len(claims())} claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
+
+    def _row(self, id: str, claim: dict[str, str], found: list[tuple[str, dict[str, str]]]) -> str:
+        cells = []
+        for page, row in found:
+            value = _sentence(f"{row['value']} {row['unit']}")
+            cells.append(f"**{row['verdict']}**: {value} {_sentence(row['note'])} [](/{page}.md)")
+        reported = next((row["source"] for _, row in found if row["source"]), claim["reported"])
+        about = f"{_sentence(claim['claim'])} {_sentence(claim['setup'])}"
+        return f"| {id} | {about} | {_sentence(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"
+
+
+def _sentence(text: str) -> str:
+    """Return a text for a Markdown table cell, ended like a sentence."""
+    text = _cell(text)
+    return text if not text or text[-1] in ".!?" else text + "."
+
+
+def _cell(text: str) -> str:
+    """Escape a text for a Markdown table cell."""
+    for mark in "\\`*_{}[]<>|$#~^":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())
+
+
+# -- pages everybody can read, and buttons ----------------------------------------------------------------------------
+
+
+def leave_thebe_out(app: Sphinx) -> None:
+    """Disconnect sphinx-thebe, which names a host for its script on every page, asked for or not."""
+    for listeners in app.events.listeners.values():
+        listeners[:] = [entry for entry in listeners if entry.handler.__module__ != "sphinx_thebe"]
+
+
+def fix_roles(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Drop a list role from lists of citations, whose entries have another role."""
+    if "body" in context:
+        wrong, right = '<div role="list" class="citation-list">', '<div class="citation-list">'
+        context["body"] = context["body"].replace(wrong, right)
+
+
+def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Colab and Binder open notebooks: point at the ones published beside the pages, and made by Binder's postBuild."""
+    for button in context.get("header_buttons", []):
+        for entry in button.get("buttons", []) if isinstance(button, dict) else []:
+            url = str(entry.get("url", ""))
+            if "colab.research" in url:
+                head = url.split("/blob/")[0]
+                entry["url"] = f"{head}/blob/gh-pages/_sources/{pagename}.ipynb"
+            elif "mybinder" in url:
+                entry["url"] = url.removesuffix(".md") + (".ipynb" if url.endswith(".md") else "")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    read_returns_as_text()
+    app.add_directive("take-home", TakeHome)
+    app.add_directive("library", LibraryPages)
+    app.add_directive("reproduction-table", ReproductionTable)
+    app.connect("config-inited", use_executed_chapters, priority=10)
+    app.connect("builder-inited", leave_thebe_out, priority=10)
+    app.connect("source-read", extend_chapter)
+    app.connect("autodoc-process-docstring", tidy_docstring)
+    app.connect("missing-reference", find_at_home)
+    app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_take_home)
+    app.connect("html-page-context", fix_roles, priority=900)
+    app.connect("html-page-context", fix_launch_buttons, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

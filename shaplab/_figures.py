@@ -1,0 +1,161 @@
+"""What all figures share: colours, text that is safe to draw, axes, and numbers out of mixed columns.
+
+Needs: shaplab._validation, shaplab.explanation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from shaplab._validation import check_int, fail, shorten
+from shaplab.explanation import Explanation
+
+__all__: list[str] = []
+
+# Orange raises, blue lowers; both keep 4.5:1 against white, and differ for every common kind of colour blindness.
+UP, DOWN, INK, GREY, COLOURS = "#c2500c", "#2166ac", "#1a1a1a", "#767676", "cividis"
+Units = Mapping[str, str] | Sequence[str] | None
+
+
+def escape(text: object, limit: int = 34) -> str:
+    """Text for a figure: one line, cut, with dollar signs that are not read as formulas."""
+    return shorten(text, limit).replace("$", r"\$")
+
+
+def one_output(explanation: Explanation, output: int | str | None) -> Explanation:
+    """Attributions of a table with one output."""
+    if explanation.interaction or len(explanation.feature_shape) != 1:
+        fail("explanation", "attributions of shape (N, d)", f"values of shape {explanation.shape}",
+             "Select a table's attributions; images and interactions have their own plots")
+    if len(explanation) == 0 or explanation.feature_shape[0] == 0:
+        fail("explanation", "at least one row and one feature", f"shape {explanation.shape}", "Select some")
+    if explanation.has_outputs:
+        if output is None and explanation.shape[-1] > 1:
+            names = explanation.output_names or [str(k) for k in range(explanation.shape[-1])]
+            fail("output", f"one of {shorten(', '.join(names))}", "None", "Say which output to plot, for example "
+                                                                          "output=0")
+        return explanation[:, :, 0 if output is None else output]
+    if output is not None:
+        fail("output", "None, as the model has one output", repr(output), "Leave it out")
+    return explanation
+
+
+def feature_units(explanation: Explanation, units: Units) -> list[str]:
+    if units is None:
+        return [""] * len(explanation.names)
+    if isinstance(units, Mapping):
+        return [str(units.get(name, "")) for name in explanation.names]
+    if isinstance(units, str) or len(units) != len(explanation.names):
+        fail("units", f"{len(explanation.names)} units or a mapping from names", units, "Give one unit a feature, '' "
+                                                                                        "if none")
+    return [str(unit) for unit in units]
+
+
+def missing(column: np.ndarray) -> np.ndarray:
+    """Where a column is None or NaN."""
+    return np.array([value is None or value != value for value in column.tolist()], dtype=bool)
+
+
+def number(value: Any) -> str:
+    if value is None or value != value:
+        return "missing"
+    return f"{value:.4g}" if isinstance(value, int | float | np.integer | np.floating) else str(value)
+
+
+def cell(explanation: Explanation, row: int, j: int, units: Sequence[str], limit: int = 26) -> str:
+    """``name = value unit`` of one feature of one row."""
+    if explanation.data is None or explanation.data.ndim != 2:
+        return escape(explanation.names[j])
+    value = number(explanation.data[row, j])
+    # Explanations of codes ("1 = yes") belong to tables; beside a number only a short unit is readable.
+    unit = f" {escape(units[j])}" if 0 < len(units[j]) <= 12 and "=" not in units[j] and value != "missing" else ""
+    return f"{escape(explanation.names[j], limit)} = {escape(value, 2 * limit // 3)}{unit}"
+
+
+def codes_of(column: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
+    """A column as numbers with NaN for missing, and category names if it held text."""
+    gone = missing(column)
+    try:
+        return np.where(gone, np.nan, np.where(gone, 0, column).astype(float)), None
+    except (TypeError, ValueError):
+        labels, inverse = np.unique(column[~gone].astype(str), return_inverse=True)
+        codes = np.full(len(column), np.nan)
+        codes[~gone] = inverse
+        return codes, labels.tolist()
+
+
+def axes(ax: Any, width: float, height: float) -> Any:
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        figure, ax = plt.subplots(figsize=(width, height), layout="constrained", facecolor="white")
+        figure.patch.set_alpha(1.0)
+        ax.tick_params(colors=INK)
+        for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
+            text.set_color(INK)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_color(GREY)
+    ax.set_facecolor("white")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def axis_label(unit: str, what: str = "contribution to the output") -> str:
+    return f"{what} ({escape(unit)})" if unit else what
+
+
+def largest_first(sizes: np.ndarray, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to show, largest first, and those that are put together; never a group of one."""
+    order = np.argsort(-sizes, kind="stable")
+    limit = len(order) if limit is None else check_int(limit, "max_features")
+    return (order, order[:0]) if len(order) <= limit else (order[:limit - 1], order[limit - 1:])
+
+
+def check_row(explanation: Explanation, row: int) -> int:
+    return check_int(row, "row", minimum=-len(explanation), maximum=len(explanation) - 1) % len(explanation)
+
+
+def spread_out(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Heights in [-0.4, 0.4] that keep equal values apart: the denser a place, the wider."""
+    span = np.ptp(values) or 1.0
+    bins = np.minimum((60 * (values - values.min()) / span).astype(int), 59)
+    counts = np.bincount(bins, minlength=60)
+    heights = np.empty(len(values))
+    for b in np.flatnonzero(counts):
+        inside = np.flatnonzero(bins == b)
+        reach = 0.4 * counts[b] / counts.max()
+        heights[generator.permutation(inside)] = np.linspace(-reach, reach, len(inside)) if len(inside) > 1 else 0.0
+    return heights
+
+
+def to_unit(codes: np.ndarray) -> np.ndarray:
+    """Numbers to [0, 1] between the 5th and 95th percentile, NaN kept."""
+    known = codes[~np.isnan(codes)]
+    if known.size == 0:
+        return codes
+    low, high = np.percentile(known, [5, 95])
+    if low == high:
+        low, high = known.min(), known.max()
+    return np.clip((codes - low) / ((high - low) or 1.0), 0, 1) if low < high else np.where(np.isnan(codes), np.nan,
+                                                                                            0.5)
+
+
+def dots(ax: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray | None, name: str | None) -> None:
+    """Points coloured by a number in [0, 1]; grey rings where it is missing; a colour bar if ``name``."""
+    options = {"s": 16, "linewidths": 0, "zorder": 2, "rasterized": len(x) > 2000}
+    if colours is None:
+        ax.scatter(x, y, color=DOWN, **options)
+        return
+    gone = np.isnan(colours)
+    dots = ax.scatter(x[~gone], y[~gone], c=colours[~gone], cmap=COLOURS, vmin=0, vmax=1.12, **options)
+    if gone.any():
+        ax.scatter(x[gone], y[gone], **{**options, "s": 14, "linewidths": 0.8}, facecolors="none", edgecolors=GREY)
+    if name is not None:
+        legend = ax.figure.colorbar(dots, ax=ax, ticks=[0, 1], fraction=0.03, pad=0.02, boundaries=np.linspace(0, 1,
+                                                                                                               65))
+        legend.ax.set_yticklabels(["low", "high"], color=INK)
+        legend.set_label(name, color=INK)
+        legend.outline.set_visible(False)

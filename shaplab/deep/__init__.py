@@ -1,0 +1,1 @@
+"""Shapley values propagated through networks, stacks of models and losses."""

@@ -1,0 +1,1 @@
+"""numba kernels of the deep rules: numeric arrays in and out."""

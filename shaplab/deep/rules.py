@@ -1,0 +1,317 @@
+"""Propagation rules: how the attribution of one operation's output is shared among its inputs.
+
+For one explained row and one reference row an operation sees inputs ``f`` and ``b``. If its output
+carries multiplier ``q`` (attribution per unit of change), a rule gives every input a multiplier so that
+``sum(multiplier * (f - b)) = q * (g(f) - g(b))``. Each rule is an exact Shapley value of a small game:
+
+- Rescale: one player, the input of a scalar function ``g``: ``(g(f) - g(b)) / (f - b)``;
+- RevealCancel: two players, the parts of ``sum_i w_i x_i`` whose contributions ``c_i = w_i (f_i - b_i)``
+  lie above and not above a threshold (0, or for RevealCancelMean the mean of the ``c_i``);
+- product: two players, ``phi_x = (f_x - b_x) (f_y + b_y) / 2``;
+- maximum: all inputs of a window are players, exactly;
+- softmax and normalisation: chains of the above, with the difference quotients of exp, log, square and
+  inverse root written so that nothing cancels.
+
+Functions take tensors that broadcast: ``f`` one row, ``b`` many. Source: Chen, Lundberg and Lee (2019),
+"Propagating Shapley values"; the maximum's exact rule counts, between two consecutive values, who is
+above. Cost: elementwise; the maximum sorts 2k values for k inputs.
+
+Needs: nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import factorial
+
+import numpy as np
+import torch
+
+__all__ = ["maximum_literal", "product_literal", "rescale_literal", "reveal_cancel_literal"]
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+def rescale_literal(g: Callable[[float], float], f: float, b: float) -> float:
+    """The multiplier of Rescale, in floats.
+
+    Parameters
+    ----------
+    g : scalar function.
+    f, b : its explained and reference inputs; when they are within 1e-6 of each other the slope at
+        their midpoint stands in for the quotient.
+
+    Returns
+    -------
+    float, attribution per unit of change of the input.
+
+    References
+    ----------
+    Chen, Lundberg and Lee (2019), Figure 1b.
+
+    Examples
+    --------
+    >>> rescale_literal(lambda z: max(z, 0.0), 3.0, -1.0)
+    0.75
+    """
+    if abs(f - b) > 1e-6 * (1 + abs(b)):
+        return (g(f) - g(b)) / (f - b)
+    middle, h = (f + b) / 2, 1e-5
+    return (g(middle + h) - g(middle - h)) / (2 * h)
+
+
+def reveal_cancel_literal(
+    g: Callable[[float], float], w: np.ndarray, f: np.ndarray, b: np.ndarray, threshold: float | str = 0.0, bias: float = 0.0
+) -> np.ndarray:
+    """Attributions of ``g(w @ x + bias)`` by RevealCancel, in the paper's symbols.
+
+    Parameters
+    ----------
+    g : scalar function.
+    w : array ``(d,)``, weights.
+    f, b : arrays ``(d,)``, explained and reference inputs.
+    threshold : ``t`` of the paper; ``"mean"`` takes the mean contribution (RevealCancelMean).
+    bias : added before ``g``.
+
+    Returns
+    -------
+    array ``(d,)``; sums to ``g(w @ f + bias) - g(w @ b + bias)``.
+
+    Notes
+    -----
+    The source prints ``phi(g+)`` twice; the second is ``phi(g-)``. A part that sums to zero has nothing to
+    share in proportion to, and shares by the slope that its attribution tends to.
+
+    References
+    ----------
+    Chen, Lundberg and Lee (2019), section "Propagating SHAP values" and Figure 6.
+
+    Examples
+    --------
+    >>> reveal_cancel_literal(lambda z: max(z, 0.0), np.ones(2), np.array([3.0, -2.0]), np.zeros(2))
+    array([ 2., -1.])
+    """
+    c = w * (f - b)
+    t = c.mean() if threshold == "mean" else float(threshold)
+    up = c > t
+    base = float(w @ b) + bias
+    h_up, h_down = float(c[up].sum()), float(c[~up].sum())
+    phi_up = 0.5 * ((g(base + h_up + h_down) - g(base + h_down)) + (g(base + h_up) - g(base)))
+    phi_down = 0.5 * ((g(base + h_up + h_down) - g(base + h_up)) + (g(base + h_down) - g(base)))
+    phi = np.zeros(len(c))
+    for part, total, value, other in ((up, h_up, phi_up, h_down), (~up, h_down, phi_down, h_up)):
+        if part.any():
+            step = 0.5 * (rescale_literal(g, base, base) + rescale_literal(g, base + other, base + other))
+            phi[part] = c[part] * (value / total if abs(total) > 1e-12 else step)
+    return phi
+
+
+def product_literal(f: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """Shapley values of the two factors of a product.
+
+    Parameters
+    ----------
+    f, b : pairs, explained and reference values of both factors.
+
+    Returns
+    -------
+    pair of floats; sums to ``f[0] * f[1] - b[0] * b[1]``.
+
+    Examples
+    --------
+    >>> product_literal((2.0, 3.0), (0.0, 1.0))
+    (4.0, 2.0)
+    """
+    return (f[0] - b[0]) * (f[1] + b[1]) / 2, (f[1] - b[1]) * (f[0] + b[0]) / 2
+
+
+def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Exact Shapley values of ``max`` over inputs that are either explained or reference values.
+
+    Parameters
+    ----------
+    f, b : arrays ``(k,)``.
+
+    Returns
+    -------
+    array ``(k,)``; sums to ``max(f) - max(b)``.
+
+    Notes
+    -----
+    Between two consecutive values as threshold ``t``, the maximum exceeds ``t`` when some player of
+    ``A = {f > t >= b}`` is present or some player of ``C = {b > t >= f}`` is absent. A member of A decides
+    in a share ``(a-1)! c! / (a+c)!`` of the orders, a member of C in ``a! (c-1)! / (a+c)!``. A player
+    above with both values decides for all, and the interval is skipped. Cost: ``O(k^2)`` here.
+
+    Examples
+    --------
+    >>> maximum_literal(np.array([2.0, 1.0]), np.array([0.0, 0.0]))
+    array([1.5, 0.5])
+    """
+    phi = np.zeros(len(f))
+    levels = np.unique(np.concatenate([f, b]))
+    for low, high in pairwise(levels):
+        A, C = (f > low) & (b <= low), (b > low) & (f <= low)
+        if ((f > low) & (b > low)).any():
+            continue
+        a, c = int(A.sum()), int(C.sum())
+        if a:
+            phi[A] += (high - low) * factorial(a - 1) * factorial(c) / factorial(a + c)
+        if c:
+            phi[C] -= (high - low) * factorial(c - 1) * factorial(a) / factorial(a + c)
+    return phi
+
+
+SLOPES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # of (x, g(x)), where they are cheap
+    "relu": lambda x, y: (x > 0).to(x.dtype), "sigmoid": lambda x, y: y * (1 - y), "tanh": lambda x, y: 1 - y * y,
+    "exp": lambda x, y: y, "abs": lambda x, y: x.sign(), "square": lambda x, y: 2 * x,
+}
+
+
+def slope(g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str = "") -> torch.Tensor:
+    """Derivative of an elementwise function at ``x``, where its value is ``y``."""
+    if name in SLOPES and y is not None:
+        return SLOPES[name](x, y)
+    with torch.enable_grad():
+        point = x.detach().requires_grad_()
+        value = g(point)
+        if not value.requires_grad:  # a step function
+            return torch.zeros_like(x)
+        return torch.autograd.grad(value.sum(), point)[0].detach()
+
+
+def near(b: torch.Tensor, kind: str) -> torch.Tensor:
+    """Distance from ``b`` below which a difference quotient loses more digits than a slope.
+
+    The quotient errs by ``eps / step``, the mean of the two end slopes by ``step**2 / 12``: they meet
+    near the cube root of eps. Functions with a pole at 0 are smooth only relative to ``|b|``.
+    """
+    scale = torch.finfo(b.dtype).eps ** (1 / 3) / 4
+    return scale * b.abs() if kind == "pole" else scale * (1 + b.abs())
+
+
+def rescale(
+    g: Function, f: torch.Tensor, b: torch.Tensor, kind: str = "smooth",
+    known: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None, name: str = "",
+) -> torch.Tensor:
+    """Multiplier of Rescale for tensors; ``known`` is ``(g(b), slope at b, near(b))`` when computed before.
+
+    ``kind`` says when slopes may stand in for the quotient: ``"smooth"``; ``"pole"`` for functions that are
+    steep near 0; ``"kinked"``, piecewise linear, only when both ends lie on the same piece; ``"bent"``,
+    smooth pieces, only when the slopes differ no more than a smooth function's would; ``"step"``, only at 0.
+    """
+    at_b, slope_b, limit = known or (g(b), slope(g, b), near(b, kind))
+    step, at_f = f - b, g(f)
+    quotient = (at_f - at_b) / step
+    if kind == "step":
+        return torch.where(step == 0, slope_b, quotient)
+    slope_f, distance = slope(g, f, at_f, name), step.abs()
+    close = distance <= limit
+    if kind == "kinked":
+        close &= slope_f == slope_b
+    elif kind == "bent":
+        close &= (slope_f - slope_b).abs() <= 8 * distance
+    return torch.where(close, (slope_f + slope_b) / 2, quotient)
+
+
+def two_players(
+    g: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    f: tuple[torch.Tensor, torch.Tensor], b: tuple[torch.Tensor, torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multipliers of both inputs of an elementwise ``g(x, y)``, by its four corners."""
+    both, first, second, none = g(f[0], f[1]), g(f[0], b[1]), g(b[0], f[1]), g(b[0], b[1])
+    found = []
+    for step, gain in ((f[0] - b[0], both - second + first - none), (f[1] - b[1], both - first + second - none)):
+        found.append(torch.where(step == 0, torch.zeros_like(gain), gain / (2 * step)))
+    return found[0], found[1]
+
+
+def softmax(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int, log: bool = False) -> torch.Tensor:
+    """Multipliers of logits under softmax (or its log): exp, sum, inverse (or log), product.
+
+    One shift, the larger of both maxima, serves both rows, so that they share one scale.
+    """
+    shift = torch.maximum(f.amax(dim, keepdim=True), b.amax(dim, keepdim=True))
+    step = f - b
+    up, low = torch.exp(f - shift), torch.exp(b - shift)
+    total_f, total_b = up.sum(dim, keepdim=True), low.sum(dim, keepdim=True)
+    rise = torch.where(step == 0, low, torch.where(step.abs() < 1, low * torch.expm1(step), up - low) / step)
+    rise = torch.nan_to_num(rise, nan=0.0, posinf=0.0, neginf=0.0)  # masked positions: -inf in both rows
+    if log:
+        return q - q.sum(dim, keepdim=True) * log_quotient(total_f, total_b) * rise
+    inverse = (1 / total_f + 1 / total_b) / 2
+    pulled = (q * (up + low) / 2).sum(dim, keepdim=True)
+    return (q * inverse - pulled / (total_f * total_b)) * rise
+
+
+def log_quotient(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``(log f - log b) / (f - b)`` without cancellation."""
+    ratio = (f - b) / b
+    return torch.where(ratio == 0, 1 / b, torch.log1p(ratio) / (ratio * b))
+
+
+def logsumexp(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
+    """Multipliers of the inputs of ``log(sum(exp(x)))``; ``q`` keeps the summed axis with size 1."""
+    one = torch.zeros_like(f + b)
+    one.narrow(dim, 0, 1).fill_(1.0)  # logsumexp is x - log_softmax(x), in any one entry
+    return q * (one - softmax(f, b, one, dim, log=True))
+
+
+def normalise(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dims: tuple[int, ...], eps: float,
+              centre: bool = True) -> torch.Tensor:
+    """Multipliers of ``(x - mean) / sqrt(var + eps)`` (or, without ``centre``, of ``x / sqrt(mean(x^2) + eps)``).
+
+    Centring is linear; the square's quotient is ``f + b``; the inverse root's is
+    ``-1 / (s_f s_b (s_f + s_b))`` with ``s = sqrt(var + eps)``; the final product has two players.
+    """
+    if centre:
+        f, b = f - f.mean(dims, keepdim=True), b - b.mean(dims, keepdim=True)
+    s_f = torch.sqrt((f * f).mean(dims, keepdim=True) + eps)
+    s_b = torch.sqrt((b * b).mean(dims, keepdim=True) + eps)
+    size = b[0:1].numel() // s_b[0:1].numel()
+    pulled = (q * (f + b) / 2).sum(dims, keepdim=True)
+    out = q * (1 / s_f + 1 / s_b) / 2 - pulled / (s_f * s_b * (s_f + s_b)) * (f + b) / size
+    return out - out.mean(dims, keepdim=True) if centre else out
+
+
+def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Exact multipliers of the inputs of ``max`` over the last axis; ``-inf`` in both marks a missing input.
+
+    An input with ``f = b`` gets the share of orders in which it would decide at its level.
+    """
+    f, b = torch.broadcast_tensors(f, b)
+    k = f.shape[-1]
+    levels, _ = torch.cat([f, b], -1).sort(-1, descending=True)
+    count = torch.arange(2 * k + 2, device=f.device, dtype=torch.float64)
+    weight = torch.lgamma(count.clamp(min=1))  # weight[n + 1] = log n!
+    phi = torch.zeros_like(f, dtype=torch.float64)
+    for i in range(2 * k - 1):
+        low = levels[..., i + 1: i + 2]
+        width = torch.nan_to_num(levels[..., i: i + 1] - low, nan=0.0, posinf=0.0).double()
+        above, below = f > low, b > low
+        A, C = above & ~below, below & ~above
+        open_ = ~(above & below).any(-1, keepdim=True)
+        a, c = A.sum(-1, keepdim=True), C.sum(-1, keepdim=True)
+        for members, own, other, sign in ((A, a, c, 1.0), (C, c, a, -1.0)):
+            share = torch.exp(weight[own.clamp(min=1)] + weight[other + 1] - weight[own + other + 1])
+            phi += sign * torch.where(members & open_, width * share, 0.0)
+    step = (f - b).double()
+    with torch.no_grad():
+        x = torch.where(f == b, b, torch.full_like(b, torch.inf)).unsqueeze(-1)
+        above, below = f.unsqueeze(-2) > x, b.unsqueeze(-2) > x
+        a, c = (above & ~below).sum(-1), (below & ~above).sum(-1)
+        tie = torch.exp(weight[a + 1] + weight[c + 1] - weight[a + c + 2])
+        tie = torch.where((above & below).any(-1) | torch.isinf(f), 0.0, tie)
+    return torch.where(f == b, tie, phi / step).to(b.dtype)
+
+
+def cross_maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Cheap multipliers of ``max`` over the last axis: all credit to the input that made the larger maximum."""
+    f, b = torch.broadcast_tensors(f, b)
+    top_f, at_f = f.max(-1, keepdim=True)
+    top_b, at_b = b.max(-1, keepdim=True)
+    at = torch.where(top_f > top_b, at_f, at_b)
+    step = f.gather(-1, at) - b.gather(-1, at)
+    share = torch.where(step == 0, torch.ones_like(step), (top_f - top_b) / step)
+    return torch.zeros_like(b).scatter(-1, at, share)

@@ -1,0 +1,216 @@
+r"""Exact Shapley values of any game, Banzhaf values, and how far a sharing rule is from the axioms.
+
+The Shapley value of player :math:`i` in a game :math:`v` on :math:`n` players is
+
+.. math:: \varphi_i(v) = \sum_{S \not\ni i} \frac{|S|!\,(n-|S|-1)!}{n!}\,[v(S \cup i) - v(S)],
+
+the mean over all :math:`n!` orderings of what :math:`i` adds to the players before it. Source: Shapley
+(1953); Eq. 5 of Lundberg et al. (2020). Cost: :math:`2^n` values of the game, each used once.
+
+Needs: shaplab._validation, shaplab.foundations.games.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations, permutations
+from math import comb, factorial
+from typing import Any
+
+import numpy as np
+
+from shaplab._validation import check_int, fail
+from shaplab.foundations.games import all_coalitions, check_players, evaluate_game, iterate_game
+
+__all__ = [
+    "axioms",
+    "banzhaf_values",
+    "shapley_values",
+    "shapley_values_literal",
+    "shapley_values_orderings_literal",
+]
+
+Game = Callable[[np.ndarray], Any]
+
+
+def shapley_values_literal(game: Game, n_players: int) -> np.ndarray:
+    """Shapley values by the formula: every subset that leaves the player out, with its weight."""
+    N = range(n_players)
+    phi = []
+    for i in N:
+        phi_i = 0.0
+        for size in range(n_players):
+            weight = factorial(size) * factorial(n_players - size - 1) / factorial(n_players)
+            for S in combinations([j for j in N if j != i], size):
+                without = np.isin(N, S)
+                with_i = without | (np.arange(n_players) == i)
+                phi_i = phi_i + weight * (game(with_i[None])[0] - game(without[None])[0])
+        phi.append(phi_i)
+    return np.array(phi)
+
+
+def shapley_values_orderings_literal(game: Game, n_players: int) -> np.ndarray:
+    """Shapley values by their story: players arrive in every order, each is paid what it adds."""
+    total = [0.0] * n_players
+    for order in permutations(range(n_players)):
+        present = np.zeros((1, n_players), dtype=bool)
+        before = game(present)[0]
+        for i in order:
+            present[0, i] = True
+            after = game(present)[0]
+            total[i] = total[i] + (after - before)
+            before = after
+    return np.array(total) / factorial(n_players)
+
+
+def shapley_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.ndarray:
+    """Exact Shapley values of a game.
+
+    Parameters
+    ----------
+    game : callable, bool array ``(m, n_players)`` to ``(m, *payoff)``; one coalition a row.
+    n_players : int, 1 to 24. Twenty players take about a second beside the game's own time.
+    batch_size : int, coalitions valued in one call; bounds memory.
+
+    Returns
+    -------
+    float64 array ``(n_players, *payoff)``, in the payoff's unit. Values sum over players to
+    ``v(everybody) - v(nobody)``.
+
+    Raises
+    ------
+    ValueError
+        For more players than enumeration can hold, and for games that return the wrong number of values
+        or values that are not finite.
+
+    Notes
+    -----
+    Collecting the terms of the formula by coalition gives each value :math:`v(S)` the coefficient
+    :math:`(|S|-1)!\\,(n-|S|)!/n!` for members and :math:`-|S|!\\,(n-|S|-1)!/n!` for the rest, so one
+    matrix product a batch is enough, and the table of :math:`2^n` values is never stored.
+
+    References
+    ----------
+    Shapley, "A Value for n-Person Games" (1953).
+
+    Examples
+    --------
+    >>> from shaplab.foundations.games import TableGame
+    >>> shapley_values(TableGame([0.0, 0.0, 0.0, 1.0]), 2)
+    array([0.5, 0.5])
+    """
+    n = check_players(n_players)
+    batch = check_int(batch_size, "batch_size")
+    size = np.arange(n)
+    # 1 / (n * C(n-1, s)) is s!(n-s-1)!/n! without large factorials.
+    share = 1.0 / (n * np.array([comb(n - 1, int(s)) for s in size], dtype=np.float64))
+    return _weighted_sum(game, n, batch, np.append(0.0, share), np.append(share, 0.0))
+
+
+def banzhaf_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.ndarray:
+    """Exact Banzhaf values: the mean marginal contribution over all coalitions, each equally likely.
+
+    Parameters
+    ----------
+    game, n_players, batch_size : as in :func:`shapley_values`.
+
+    Returns
+    -------
+    float64 array ``(n_players, *payoff)``. The values do not sum to ``v(everybody) - v(nobody)`` in general.
+
+    References
+    ----------
+    Banzhaf, "Weighted Voting Doesn't Work" (1965).
+    """
+    n = check_players(n_players)
+    weight = np.full(n + 1, 0.5 ** (n - 1))
+    return _weighted_sum(game, n, check_int(batch_size, "batch_size"), weight, weight)
+
+
+def _weighted_sum(game: Game, n: int, batch: int, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Sum over coalitions of +inside[|S|] v(S) for members and -outside[|S|] v(S) for the others."""
+    total: Any = 0.0
+    for coalitions, values in iterate_game(game, n, batch):
+        size = coalitions.sum(axis=1)
+        coefficient = np.where(coalitions, inside[size][:, None], -outside[size][:, None])
+        total = total + np.tensordot(coefficient.T, values, axes=1)
+    return np.asarray(total)
+
+
+def axioms(
+    values: np.ndarray,
+    game: Game,
+    n_players: int,
+    *,
+    rule: Callable[[Game, int], np.ndarray] | None = None,
+    tolerance: float = 1e-9,
+) -> dict[str, float]:
+    """Measure how far an attribution is from each of Shapley's axioms and from monotonicity.
+
+    Parameters
+    ----------
+    values : array ``(n_players,)``, the attribution to judge, in the game's unit.
+    game : callable with scalar payoff, bool ``(m, n_players)`` to ``(m,)``.
+    n_players : int, at most 12: every pair of players is compared on every coalition.
+    rule : callable ``(game, n_players) -> values`` that made the attribution. Linearity and monotonicity
+        speak of several games, so they are measured only with it: linearity on the game and a fixed second
+        one, monotonicity by raising one player's marginal contributions.
+    tolerance : float, relative to the game's range: marginal contributions this close count as equal.
+
+    Returns
+    -------
+    dict of violations, 0 when the axiom holds: ``efficiency`` is ``abs(sum - (v(all) - v(none)))``, ``symmetry``
+    the largest difference between interchangeable players, ``null_player`` the largest value of a player
+    that never adds anything, ``linearity`` the largest deviation from additivity, ``monotonicity`` the largest
+    drop of a player's value when its contributions rose. All in the game's unit.
+
+    Examples
+    --------
+    >>> from shaplab.foundations.games import TableGame
+    >>> glove = TableGame([0.0, 0.0, 0.0, 1.0])
+    >>> axioms(np.array([1.0, 0.0]), glove, 2)["symmetry"]
+    1.0
+    """
+    n = check_players(n_players, maximum=12)
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape != (n,):
+        fail("values", f"shape ({n},), one value a player", f"shape {values.shape}", "Judge one scalar game at a time")
+    coalitions = all_coalitions(n)
+    table = evaluate_game(game, coalitions)
+    if table.ndim != 1:
+        fail("game", "a scalar payoff", f"payoff of shape {table.shape[1:]}", "Select one row and output of the game")
+    close = tolerance * max(1e-300, float(np.ptp(table)))
+    numbers = np.arange(2**n)
+    symmetric = null = 0.0
+    for i in range(n):
+        outside = numbers[~coalitions[:, i]]
+        if np.abs(table[outside | 1 << i] - table[outside]).max() <= close:
+            null = max(null, abs(float(values[i])))
+        for j in range(i):
+            neither = numbers[~coalitions[:, i] & ~coalitions[:, j]]
+            if np.abs(table[neither | 1 << i] - table[neither | 1 << j]).max() <= close:
+                symmetric = max(symmetric, abs(float(values[i] - values[j])))
+    found = {
+        "efficiency": abs(float(values.sum() - (table[-1] - table[0]))),
+        "symmetry": symmetric,
+        "null_player": null,
+    }
+    if rule is not None:
+        size = coalitions.sum(axis=1)
+        other = np.sin(1.0 + numbers) * (1.0 + np.abs(table).max())
+        both = np.asarray(rule(_lookup(2.0 * table - 3.0 * other), n))
+        apart = 2.0 * np.asarray(rule(_lookup(table), n)) - 3.0 * np.asarray(rule(_lookup(other), n))
+        found["linearity"] = float(np.abs(both - apart).max())
+        drop = 0.0
+        for i in range(n):
+            # Coalitions with i become worth more, so each marginal contribution of i rises.
+            raised = table + np.where(coalitions[:, i], (1.0 + np.abs(table).max()) * (1 + size % 2), 0.0)
+            drop = max(drop, float(np.asarray(rule(_lookup(table), n))[i] - np.asarray(rule(_lookup(raised), n))[i]))
+        found["monotonicity"] = max(0.0, drop)
+    return found
+
+
+def _lookup(table: np.ndarray) -> Game:
+    """Turn a full table back into a game."""
+    n = int(np.log2(len(table)))
+    return lambda coalitions: table[np.asarray(coalitions, dtype=bool) @ (1 << np.arange(n))]

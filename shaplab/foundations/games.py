@@ -1,0 +1,266 @@
+r"""Games: callables that value coalitions of players.
+
+A game on :math:`n` players gives every coalition :math:`S \subseteq \{0, \dots, n-1\}` a value
+:math:`v(S)`. Here a game is any callable that takes a boolean array ``(m, n)``, one coalition a
+row, and returns ``(m, *payoff)``. Payoff axes are free: Shapley values are linear, so one call
+can value a coalition for many rows and outputs at once.
+
+Source: Shapley, "A Value for n-Person Games" (1953). Cost: as the game's own.
+
+Chapter: foundations/exact
+Needs: shaplab._validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from shaplab._validation import check_int, fail, shorten
+
+__all__ = ["GroupedGame", "MeanGame", "TableGame", "all_coalitions", "company_game", "evaluate_game"]
+
+MAX_PLAYERS = 24
+
+
+def all_coalitions(n_players: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Coalitions number ``start`` to ``stop`` of ``n_players`` players.
+
+    Bit ``i`` of a coalition's number tells whether player ``i`` is in.
+
+    Parameters
+    ----------
+    n_players : int
+    start, stop : int, by default all ``2**n_players``.
+
+    Returns
+    -------
+    bool array ``(stop - start, n_players)``
+
+    Examples
+    --------
+    >>> all_coalitions(2).astype(int).tolist()
+    [[0, 0], [1, 0], [0, 1], [1, 1]]
+    """
+    numbers = np.arange(start, 2**n_players if stop is None else stop, dtype=np.int64)
+    return (numbers[:, None] >> np.arange(n_players)) & 1 > 0
+
+
+def evaluate_game(game: Callable[[np.ndarray], Any], coalitions: np.ndarray) -> np.ndarray:
+    """Call a game and check what it returns.
+
+    Parameters
+    ----------
+    game : callable, bool ``(m, n)`` to ``(m, *payoff)``.
+    coalitions : bool array ``(m, n)``.
+
+    Returns
+    -------
+    float64 array ``(m, *payoff)``
+
+    Raises
+    ------
+    TypeError, ValueError
+        When the game is not callable, returns another number of rows, or values that are not finite.
+    """
+    if not callable(game):
+        fail("game", "a callable of a boolean array (m, n)", game, "Wrap a table of values in TableGame", TypeError)
+    values = np.asarray(game(coalitions), dtype=np.float64)
+    if values.ndim == 0 or values.shape[0] != len(coalitions):
+        fail("game", f"{len(coalitions)} values for {len(coalitions)} coalitions", f"shape {values.shape}",
+             "Return one value (or one payoff array) for each row of the coalition array")
+    if not np.isfinite(values).all():
+        worst = int(np.argwhere(~np.isfinite(values))[0][0])
+        fail("game", "finite values", f"{shorten(values[worst])} for coalition "
+             f"{np.flatnonzero(coalitions[worst]).tolist()}", "Check the game for this coalition")
+    return values
+
+
+def iterate_game(game: Callable[[np.ndarray], Any], n_players: int, batch: int = 2**12
+                 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield all coalitions and their values in batches, so that memory stays bounded."""
+    total = 2**n_players
+    for start in range(0, total, batch):
+        coalitions = all_coalitions(n_players, start, min(start + batch, total))
+        yield coalitions, evaluate_game(game, coalitions)
+
+
+def check_players(n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYERS) -> int:
+    """Return ``n_players`` when enumeration can hold it."""
+    n = check_int(n_players, "n_players", minimum=minimum)
+    if n > maximum:
+        fail("n_players", f"at most {maximum} for exact enumeration", f"{n}, that is 2**{n} = {2.0**n:.1e} coalitions",
+             "Group players, or estimate with permutation_shap or kernel_shap")
+    return n
+
+
+class TableGame:
+    """A game given by its table of values.
+
+    Parameters
+    ----------
+    values : array ``(2**n, *payoff)`` where entry ``s`` is the value of the coalition whose members are
+        the set bits of ``s``, or a dict from tuples of players to values (coalitions left out are worth 0).
+    names : names of the players, needed for a dict keyed by names.
+
+    Examples
+    --------
+    >>> glove = TableGame({("left",): 0, ("left", "right"): 1}, names=["left", "right"])
+    >>> glove(np.array([[True, False], [True, True]]))
+    array([0., 1.])
+    """
+
+    def __init__(self, values: Any, names: Sequence[str] | None = None) -> None:
+        if isinstance(values, dict):
+            if names is None:
+                fail("names", "the players' names beside a dict of values", "None", "Pass names=[...]", TypeError)
+            position = {name: i for i, name in enumerate(names)}
+            table = np.zeros(2 ** check_players(len(names)))
+            for members, value in values.items():
+                unknown = [member for member in members if member not in position]
+                if unknown:
+                    fail("values", f"players among {shorten(', '.join(map(str, names)))}", repr(shorten(unknown[0])),
+                         "Check the names in the coalition")
+                table[sum(1 << position[member] for member in set(members))] = value
+        else:
+            table = np.array(values, dtype=np.float64)
+        n = int(np.log2(max(1, len(table)))) if table.ndim else 0
+        if table.ndim == 0 or n < 1 or len(table) != 2**n:
+            fail("values", "2**n values for n >= 1 players", f"shape {table.shape}",
+                 "Give one value for every coalition, the empty one first")
+        self.n_players = check_players(n)
+        self.names = tuple(names) if names is not None else tuple(str(i) for i in range(n))
+        if len(self.names) != n:
+            fail("names", f"{n} names", f"{len(self.names)}", "Pass one name for each player")
+        self.table = table
+        self.table.flags.writeable = False
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        coalitions = np.asarray(coalitions, dtype=bool)
+        if coalitions.ndim != 2 or coalitions.shape[1] != self.n_players:
+            fail("coalitions", f"a boolean array (m, {self.n_players})", coalitions, "Give one coalition a row")
+        return self.table[coalitions @ (1 << np.arange(self.n_players))]
+
+    @classmethod
+    def of(cls, game: Callable[[np.ndarray], Any], n_players: int, names: Sequence[str] | None = None) -> TableGame:
+        """Tabulate any game on a few players."""
+        n = check_players(n_players)
+        return cls(np.concatenate([values for _, values in iterate_game(game, n)]), names)
+
+
+class GroupedGame:
+    """The same game played by groups: a group's features enter and leave together.
+
+    Parameters
+    ----------
+    game : callable on ``n`` players.
+    groups : list of lists of player numbers; each player in exactly one group.
+
+    Notes
+    -----
+    The Shapley value of a group in this game is in general not the sum of its members' Shapley values
+    in the original game.
+    """
+
+    def __init__(self, game: Callable[[np.ndarray], Any], groups: Sequence[Sequence[int]]) -> None:
+        self.game = game
+        members = [player for group in groups for player in group]
+        self.membership, self.names = group_matrix(groups, max([int(i) for i in members], default=-1) + 1)
+        self.n_players = len(self.membership)
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        return np.asarray(self.game(np.asarray(coalitions, dtype=bool) @ self.membership))
+
+
+def group_matrix(
+    groups: Sequence[Sequence[Any]] | Mapping[str, Sequence[Any]],
+    n_players: int,
+    names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Resolve groups of players.
+
+    Parameters
+    ----------
+    groups : list of lists, or dict from a group's name to a list; players by number, or by name when
+        ``names`` are known. Each player in exactly one group.
+    n_players : int
+    names : the players' names, or None.
+
+    Returns
+    -------
+    bool array ``(n_groups, n_players)`` and the groups' names.
+    """
+    titles = list(groups) if isinstance(groups, Mapping) else None
+    lists = list(groups.values()) if isinstance(groups, Mapping) else list(groups)
+    known = {name: i for i, name in enumerate(names or ())}
+    matrix = np.zeros((len(lists), n_players), dtype=bool)
+    count = np.zeros(n_players, dtype=int)
+    rule = f"a partition of the {n_players} players into non-empty groups"
+    for row, group in enumerate(lists):
+        if isinstance(group, str) or len(group) == 0:
+            fail("groups", rule, f"group {shorten(repr(group))}", "Give each group as a list of players")
+        for player in group:
+            index = known.get(player, -1) if isinstance(player, str) else int(player)
+            if not 0 <= index < n_players:
+                fail("groups", rule, f"player {shorten(repr(player))}", "Use the players' numbers or names")
+            matrix[row, index] = True
+            count[index] += 1
+    if (count != 1).any():
+        worst = int(np.flatnonzero(count != 1)[0])
+        label = names[worst] if names else worst
+        fail("groups", rule, f"player {shorten(repr(label))} named {count[worst]} times",
+             "Name every player exactly once")
+    if titles is None:
+        labels = [str(name) for name in names] if names else [f"x{i}" for i in range(n_players)]
+        titles = [" + ".join(labels[i] for i in np.flatnonzero(row)) for row in matrix]
+    return matrix, tuple(str(title) for title in titles)
+
+
+class MeanGame:
+    """Minus the mean over rows of a game whose payoff has a first axis of rows.
+
+    With a loss game inside, this is SAGE's game: how much a coalition of features lowers the mean loss,
+    up to the constant of the empty coalition.
+
+    Parameters
+    ----------
+    game : callable, bool ``(m, n)`` to ``(m, N, ...)``.
+    sign : -1 for losses (lower is better), +1 for gains.
+    """
+
+    def __init__(self, game: Callable[[np.ndarray], Any], sign: int = -1) -> None:
+        self.game = game
+        self.sign = sign
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        return self.sign * np.asarray(self.game(coalitions)).mean(axis=1)
+
+
+def company_game(profit: float = 1_000_000.0) -> TableGame:
+    """The company that shares its profit as bonuses.
+
+    Five players: a CEO, two engineers and two new hires. Everybody together earns ``profit``; without the
+    CEO half of it; without the new hires 95% of it; nobody earns nothing. The source gives these four
+    values; the others are ours: an engineer carries the product, the second engineer adds less than the
+    first, the CEO doubles what the staff makes, and each new hire adds a little when an engineer is there.
+
+    Parameters
+    ----------
+    profit : float, in dollars a year.
+
+    Returns
+    -------
+    TableGame with players CEO, Ann, Bob, Cleo, Dan.
+
+    References
+    ----------
+    Covert, "Explaining machine learning models with SHAP and SAGE" (2020).
+    """
+    names = ("CEO", "Ann", "Bob", "Cleo", "Dan")
+    coalitions = all_coalitions(5)
+    engineers = coalitions[:, 1].astype(int) + coalitions[:, 2]
+    hires = coalitions[:, 3].astype(int) + coalitions[:, 4]
+    staff = np.array([0.0, 0.6, 0.95])[engineers] + 0.025 * hires * (engineers > 0)
+    return TableGame(profit * staff * np.where(coalitions[:, 0], 1.0, 0.5), names)

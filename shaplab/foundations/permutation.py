@@ -1,0 +1,289 @@
+r"""Sampling orderings: Shapley values of any model, with standard errors.
+
+The Shapley value is a mean over orderings, :math:`\varphi_i = E_\pi[v(P_i^\pi \cup i) - v(P_i^\pi)]`, where
+:math:`P_i^\pi` are the players before :math:`i`; a mean can be sampled. For the marginal game, itself a mean
+over background rows :math:`b` of the games :math:`v_b(S) = f(x_S, b_{\bar S})`, one *round* gives every
+:math:`b` its own random ordering and walks it twice, once adding features in order to the empty coalition and
+once to its complement (antithetic):
+
+.. math:: \delta_i = \tfrac12\{[v_b(P \cup i) - v_b(P)] + [v_b(\bar P) - v_b(\bar P \setminus i)]\}.
+
+It is unbiased, the sum over features is exact, and one round is exact for models with interactions of at most two
+features. Rounds are independent, so their spread gives the standard error. Source: Strumbelj and Kononenko
+(2014), Methods 7-8 of Lundberg et al. (2020). Cost: :math:`2(d-1)B` model rows a round and explained row.
+
+Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation, shaplab.foundations.games,
+shaplab.foundations._walks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from shaplab._parallel import Crew, chunks
+from shaplab._validation import check_int, check_real, fail, resolve_rng
+from shaplab.explanation import Explanation
+from shaplab.foundations._walks import Run, Sampler, Tables, check_stop, visit_generator
+
+__all__ = ["confidence_interval", "ime", "permutation_shap", "permutation_shap_literal"]
+
+# A round has at least this many walks, so that rounds that agree by chance (one background row, few features)
+# do not pass for precision.
+MIN_WALKS = 32
+
+
+def permutation_shap_literal(model: Callable[[np.ndarray], np.ndarray], x: np.ndarray, background: np.ndarray,
+                             samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Shapley values of one row as IME samples them: an ordering and a reference row, one feature's step.
+
+    Returns ``(d,)`` for a model with one output. Cost: ``2 * d * samples`` model rows.
+    """
+    M = len(x)
+    phi = np.zeros(M)
+    for i in range(M):
+        for _ in range(samples):
+            pi = rng.permutation(M)
+            w = background[rng.integers(len(background))]
+            before = pi[: np.flatnonzero(pi == i)[0]]
+            b1, b2 = w.copy(), w.copy()
+            b1[before] = x[before]
+            b1[i] = x[i]
+            b2[before] = x[before]
+            phi[i] += float(model(b1[None])[0]) - float(model(b2[None])[0])
+    return phi / samples
+
+
+class Walks(Sampler):
+    """Antithetic walks over single-reference games, an own ordering for every background row."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        p = tables.p
+        self.repeat = -(-MIN_WALKS // tables.size)
+        self.shape = (tables.n, p, tables.K)
+        self.cost = 2 * (p - 1) * tables.size * self.repeat
+        self.scale = tables.scale
+        self.mark = {"method": "permutation_shap", "membership": tables.membership.astype(int).tolist()}
+
+    def visit(self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]) -> tuple[np.ndarray, int]:
+        t, p = self.tables, self.tables.p
+        walks = t.size * self.repeat
+        draws = np.concatenate([visit_generator(entropy, row, visit).random((walks, p), dtype=np.float32)
+                                for row, visit in zip(rows, visits, strict=True)])
+        total = np.zeros((len(rows), p, t.K))
+        for part in chunks(len(draws), t.batch_size // max(1, 2 * (p - 1))):
+            walk = np.arange(part.start, part.stop)
+            job = walk // walks
+            rank = draws[part].argsort(axis=1, kind="stable").argsort(axis=1)
+            # Unlike a sum, add.at goes walk by walk, so that the batch size cannot change the rounding.
+            np.add.at(total, job, self._deltas(rank, rows[job], walk % t.size))
+        return total / walks, 2 * (p - 1) * len(draws)
+
+    def _deltas(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Contributions ``(w, p, K)`` of walks; ``rank`` ``(w, p)`` is each player's place in its ordering."""
+        t, (w, p) = self.tables, rank.shape
+        low, high = t.fb[b][:, None], t.fx[i][:, None]
+        if p == 1:
+            return high - low
+        forward = rank[:, None, :] < np.arange(1, p)[:, None]
+        present = np.stack([forward, ~forward], axis=1).reshape(-1, p)
+        found = t.outputs(present, np.repeat(i, 2 * (p - 1)), np.repeat(b, 2 * (p - 1))).reshape(w, 2, p - 1, t.K)
+        adding = np.diff(np.concatenate([low, found[:, 0], high], axis=1), axis=1)
+        removing = -np.diff(np.concatenate([high, found[:, 1], low], axis=1), axis=1)
+        return np.take_along_axis((adding + removing) / 2, rank[:, :, None], axis=1)
+
+
+def permutation_shap(
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    groups: Any = None,
+    rounds: int | None = None,
+    thresh: float = 0.02,
+    max_evaluations: int | None = None,
+    rng: Any = None,
+    n_jobs: int | None = None,
+    batch_size: int = 16384,
+    progress: bool = False,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    state: Any = None,
+) -> Explanation:
+    """Shapley values of any model by antithetic walks over orderings, with standard errors.
+
+    Parameters
+    ----------
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``, such as ``estimator.predict_proba``, or a torch module.
+        DataFrames reach it as DataFrames.
+    X : array or DataFrame ``(N, d)``, rows to explain.
+    background : array or DataFrame ``(B, d)``, used whole in every round.
+    groups : lists of features explained together, by number or name, or a dict from group name to features.
+    rounds : int >= 2, rounds for every row; None: as many as ``thresh`` or ``max_evaluations`` need.
+    thresh : float, stop a row when its largest standard error is below this share of the spread of its values
+        (largest minus smallest, zero included; of the output with the largest spread).
+    max_evaluations : int, budget in model rows for the whole call; at least two rounds.
+    rng : None, int or Generator; one seed gives the same numbers for any ``n_jobs``, backend and batch size.
+    n_jobs : int, through joblib: ``joblib.parallel_config("dask")`` and others apply.
+    batch_size : int, model rows in one call; bounds memory.
+    progress : bool, show a bar of model rows with the forecast as its total.
+    callback : called after every round with a dict (``round``, ``evaluations``, ``forecast``, ``ratio``,
+        ``finished``); a true answer stops the run.
+    state : path of a file that keeps the run after every round and from which the same call resumes.
+
+    Returns
+    -------
+    Explanation
+        ``values`` and ``std`` (standard errors) ``(N, d[, K])``, in the model's unit; ``info`` says what it cost
+        (``evaluations``), why it ``stopped`` and the ``rounds`` of each row.
+
+    Raises
+    ------
+    ValueError
+        For a model that returns NaN, another number of rows, or other values for the same row. An exception from
+        the model keeps its traceback; finished rounds are in its attribute ``partial``. After Ctrl-C, what has
+        been computed is returned, ``info["stopped"]`` being ``"interrupted"``.
+
+    Notes
+    -----
+    Estimates the marginal game: unbiased, additive without error, exact for interactions of at most two features.
+    Cost: ``2 (d - 1) B`` model rows a round and row (a background of fewer than 32 rows is walked more than
+    once). Standard errors come from ``R`` independent rounds, so intervals use Student's t with ``R - 1`` degrees
+    of freedom: see :func:`confidence_interval`. Less than one round is not offered: its error is poor.
+
+    References
+    ----------
+    Strumbelj and Kononenko (2014), Algorithm 1; Methods 7-8 of Lundberg et al. (2020).
+
+    Examples
+    --------
+    >>> found = permutation_shap(lambda X: X[:, 0] * X[:, 1], np.ones((1, 2)), np.zeros((1, 2)), rng=0)
+    >>> found.values
+    array([[0.5, 0.5]])
+    """
+    goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
+    tables = Tables(model, X, background, groups, batch_size)
+    run = Run(Walks(tables), rng=rng, rounds=goal, thresh=thresh, budget=budget, state=state, n_jobs=n_jobs,
+              progress=progress, callback=callback)
+
+    def result(tally: Any, info: dict[str, Any]) -> Explanation:
+        values, std = run.sampler.summary(tally)
+        base = np.broadcast_to(tables.fb.mean(axis=0), tables.fx.shape)
+        return tables.explanation(values, std, base, "permutation_shap (marginal game, antithetic walks)",
+                                  info | {"rounds": tally.count.copy()}, X)
+
+    return run(result)
+
+
+def confidence_interval(explanation: Explanation, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Student intervals around sampled values.
+
+    Parameters
+    ----------
+    explanation : Explanation with ``std`` and, in ``info["rounds"]``, the independent rounds behind it.
+    level : float in (0, 1), the wanted coverage of each interval on its own.
+
+    Returns
+    -------
+    low, high : arrays of the shape of ``values``.
+
+    Examples
+    --------
+    >>> found = permutation_shap(lambda X: X.sum(axis=1), np.ones((1, 2)), np.zeros((1, 2)), rng=0)
+    >>> confidence_interval(found)[0]
+    array([[1., 1.]])
+    """
+    level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
+    if explanation.std is None or "rounds" not in explanation.info:
+        fail("explanation", "sampled values with standard errors", explanation.method or "exact values",
+             "Exact values need no interval")
+    freedom = np.asarray(explanation.info["rounds"], dtype=float) - 1.0
+    freedom = freedom.reshape(freedom.shape + (1,) * (explanation.values.ndim - freedom.ndim))
+    reach = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0)) * explanation.std
+    return explanation.values - reach, explanation.values + reach
+
+
+def _ime_pairs(tables: Tables, row: int, feature: np.ndarray, entropy: list[int], visit: int) -> np.ndarray:
+    """One difference ``(len(feature), K)`` for each entry: this feature in, and out, after a random prefix."""
+    rng = visit_generator(entropy, row, visit)
+    rank = rng.random((len(feature), tables.p)).argsort(axis=1).argsort(axis=1)
+    b = rng.integers(tables.size, size=len(feature))
+    own = np.take_along_axis(rank, feature[:, None], axis=1)
+    present = np.concatenate([rank <= own, rank < own])
+    found = tables.outputs(present, np.full(len(present), row), np.tile(b, 2))
+    return found[: len(feature)] - found[len(feature):]
+
+
+def _ime_row(tables: Tables, row: int, least: int, samples: int, entropy: list[int]) -> tuple[np.ndarray, ...]:
+    p = tables.p
+    count = np.full(p, least)
+    found = _ime_pairs(tables, row, np.repeat(np.arange(p), least), entropy, 0).reshape(p, least, -1)
+    total, square = found.sum(axis=1), (found**2).sum(axis=1)
+    visit = 0
+    while count.sum() < samples:
+        variance = np.maximum(square / count[:, None] - (total / count[:, None]) ** 2, 0.0).sum(axis=1)
+        # Samples go where the variance of the sum of all estimates falls most; a tenth of them before a new look.
+        chosen, planned = [], count.astype(float)
+        for _ in range(min(max(1, (samples - p * least) // 10), samples - int(count.sum()))):
+            best = int(np.argmax(variance / planned - variance / (planned + 1)))
+            planned[best] += 1
+            chosen.append(best)
+        visit += 1
+        feature = np.array(chosen)
+        more = _ime_pairs(tables, row, feature, entropy, visit)
+        np.add.at(total, feature, more)
+        np.add.at(square, feature, more**2)
+        count = planned.astype(int)
+    mean = total / count[:, None]
+    spread = np.maximum(square / count[:, None] - mean**2, 0.0) / np.maximum(count - 1, 1)[:, None]
+    return mean, np.sqrt(spread), count
+
+
+def ime(
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    samples: int | None = None,
+    min_samples: int = 10,
+    groups: Any = None,
+    rng: Any = None,
+    n_jobs: int | None = None,
+    batch_size: int = 16384,
+) -> Explanation:
+    """Shapley values as IME samples them: single steps of random orderings, adaptively shared among features.
+
+    Parameters
+    ----------
+    model, X, background, groups, rng, n_jobs, batch_size : as in :func:`permutation_shap`.
+    samples : int, steps for each explained row, at least ``d * min_samples``; two model rows each. None:
+        ``100 * d``.
+    min_samples : int >= 2, steps for every feature before the rest go where the variance is largest.
+
+    Returns
+    -------
+    Explanation with ``std``; ``info["samples"]`` ``(N, d)`` says how steps were shared out.
+
+    Notes
+    -----
+    Estimates the marginal game. Values do not sum exactly to the prediction. With few ``min_samples`` a feature
+    that matters rarely looks constant, gets no more samples, and both its value and its standard error are too
+    small: this is the bias that the source reports. Prefer :func:`permutation_shap`; this is for comparison.
+
+    References
+    ----------
+    Strumbelj and Kononenko (2014); Methods 8 of Lundberg et al. (2020).
+    """
+    least = check_int(min_samples, "min_samples", minimum=2)
+    tables = Tables(model, X, background, groups, batch_size)
+    p = tables.p
+    total = 100 * p if samples is None else check_int(samples, "samples", minimum=p * least)
+    entropy = [int(word) for word in resolve_rng(rng).integers(0, 2**63, size=2)]
+    found = Crew(tables, n_jobs).run(_ime_row, [(row, least, total, entropy) for row in range(tables.n)])
+    values, std, count = (np.stack(part) for part in zip(*found, strict=True))
+    base = np.broadcast_to(tables.fb.mean(axis=0), tables.fx.shape)
+    info = {"evaluations": tables.evaluations + 2 * total * tables.n, "samples": count}
+    return tables.explanation(values, std, base, "ime (marginal game, adaptive samples)", info, X)

@@ -1,0 +1,389 @@
+r"""Games that explain predictions: what a feature's absence means.
+
+For a row :math:`x` and a coalition :math:`S` of known features, each game replaces the unknown ones by
+
+- baseline: one reference row, :math:`v(S) = f(x_S, b_{\bar S})`;
+- marginal (interventional): every row of a background, averaged;
+- conditional: values that go with :math:`x_S`, drawn from a fitted Gaussian, taken from the nearest
+  background rows, or read from an exact joint table.
+
+Three games explain a loss, and they differ: the loss of the mean prediction, the mean of the loss over
+references, and the rescaled margin. Source: Methods 9-10 of Lundberg et al. (2020); Covert et al. (2020).
+Cost: ``m N B`` model rows for ``m`` coalitions, ``N`` explained and ``B`` reference rows.
+
+Needs: shaplab._validation, shaplab._rows, shaplab._losses, shaplab.explanation, shaplab.foundations.games,
+shaplab.foundations.exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from shaplab._losses import check_target, get_loss
+from shaplab._rows import Rows
+from shaplab._validation import as_matrix, check_callable, check_int, check_same_columns, fail, is_frame, resolve_rng
+from shaplab.explanation import Explanation
+from shaplab.foundations.exact import shapley_values
+from shaplab.foundations.games import group_matrix
+
+__all__ = [
+    "BaselineGame",
+    "DiscreteGame",
+    "GaussianGame",
+    "LossOfMean",
+    "MarginalGame",
+    "MeanLoss",
+    "NearestGame",
+    "RescaledMargin",
+    "exact_shap",
+]
+
+Groups = Sequence[Sequence[Any]] | Mapping[str, Sequence[Any]]
+
+
+class MarginalGame:
+    """The mean prediction when absent features take the values of background rows.
+
+    Parameters
+    ----------
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``; DataFrames reach it as DataFrames.
+    X : array or DataFrame ``(N, d)``, the rows to explain.
+    background : array or DataFrame ``(B, d)``, used whole.
+    groups : lists of features that enter and leave together, by number or name; None: each on its own.
+    batch_size : int, model rows in one call; bounds memory.
+
+    Notes
+    -----
+    Called on coalitions ``(m, n_players)``, the game returns ``(m, N)`` or ``(m, N, K)`` in the model's
+    unit. ``evaluations`` counts model rows.
+    """
+
+    def __init__(self, model: Any, X: Any, background: Any, *, groups: Groups | None = None,
+                 batch_size: int = 65536) -> None:
+        check_callable(model, "model")
+        self.rows = Rows(model, X, background)
+        self.batch_size = check_int(batch_size, "batch_size")
+        self.names = self.rows.names
+        self._membership = None
+        if groups is not None:
+            self._membership, self.names = group_matrix(groups, self.rows.d, self.rows.names)  # type: ignore[assignment]
+        self.n_players = self.rows.d if self._membership is None else len(self._membership)
+
+    @property
+    def evaluations(self) -> int:
+        """Model rows evaluated so far."""
+        return self.rows.evaluations
+
+    def _present(self, coalitions: np.ndarray) -> np.ndarray:
+        coalitions = np.asarray(coalitions, dtype=bool)
+        if coalitions.ndim != 2 or coalitions.shape[1] != self.n_players:
+            fail("coalitions", f"a boolean array (m, {self.n_players})", coalitions, "Give one coalition a row")
+        return coalitions if self._membership is None else coalitions @ self._membership
+
+    def outputs(self, coalitions: np.ndarray) -> np.ndarray:
+        """Predictions for every reference row, ``(m, N, B)`` or ``(m, N, B, K)``, before any averaging."""
+        present = self._present(coalitions)
+        shape = (len(present), self.rows.n, self.rows.size)
+        parts = []
+        for start in range(0, int(np.prod(shape)), self.batch_size):
+            flat = np.arange(start, min(start + self.batch_size, int(np.prod(shape))))
+            m, n, b = np.unravel_index(flat, shape)
+            parts.append(self.rows.outputs(present[m], n, b))
+        found = np.concatenate(parts)
+        return found.reshape(*shape, *found.shape[1:])
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        coalitions = np.asarray(coalitions, dtype=bool)
+        step = max(1, self.batch_size // (self.rows.n * self.rows.size))
+        return np.concatenate([self.outputs(coalitions[i:i + step]).mean(axis=2)
+                               for i in range(0, max(1, len(coalitions)), step)])
+
+
+class BaselineGame(MarginalGame):
+    """The prediction when absent features take the values of one reference row.
+
+    Parameters
+    ----------
+    model, X, groups, batch_size : as in :class:`MarginalGame`.
+    baseline : array ``(d,)`` or ``(1, d)``, or a DataFrame of one row.
+    """
+
+    def __init__(self, model: Any, X: Any, baseline: Any, *, groups: Groups | None = None,
+                 batch_size: int = 65536) -> None:
+        if not is_frame(baseline):
+            baseline = np.atleast_2d(np.asarray(baseline))
+        if len(baseline) != 1:
+            fail("baseline", "one reference row", f"{len(baseline)} rows", "Use MarginalGame to average over several")
+        super().__init__(model, X, baseline, groups=groups, batch_size=batch_size)
+
+
+class _Conditional:
+    """What the conditional games on numeric tables share."""
+
+    def __init__(self, model: Any, X: Any, background: Any) -> None:
+        self.model = check_callable(model, "model")
+        if is_frame(X) or is_frame(background):
+            check_same_columns(X, background)
+        self.rows = Rows(model, as_matrix(X, "X", finite=True), as_matrix(background, "background", finite=True))
+        self.X = self.rows._X.astype(np.float64)
+        self.background = self.rows._background.astype(np.float64)
+        self.n_players = self.rows.d
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        coalitions = np.asarray(coalitions, dtype=bool)
+        if coalitions.ndim != 2 or coalitions.shape[1] != self.n_players:
+            fail("coalitions", f"a boolean array (m, {self.n_players})", coalitions, "Give one coalition a row")
+        return np.stack([self._value(S) for S in coalitions])
+
+    def _value(self, S: np.ndarray) -> np.ndarray:
+        present = np.broadcast_to(S, (len(self.X), *S.shape))
+        filled = self._fill(S)
+        table = np.where(present[:, None], self.X[:, None], filled)
+        found = self.rows.predict(table.reshape(-1, self.n_players))
+        return found.reshape(*table.shape[:2], *found.shape[1:]).mean(axis=1)
+
+    def _fill(self, S: np.ndarray) -> np.ndarray:
+        """Values ``(N, draws, d)`` for the absent features."""
+        raise TypeError("a conditional game says how absent features are filled")
+
+
+class GaussianGame(_Conditional):
+    """The mean prediction given the known features, under a Gaussian fitted to the background.
+
+    Parameters
+    ----------
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``.
+    X : array ``(N, d)``, finite numbers.
+    background : array ``(B, d)``, from which mean and covariance are estimated.
+    n_samples : int, draws for each coalition, antithetic. The same draws serve every coalition, so the game
+        is a fixed function; its own Monte-Carlo error falls as ``1 / sqrt(n_samples)``.
+    rng : None, int or Generator.
+
+    Notes
+    -----
+    Exact, up to rounding, for models that are linear in the absent features: antithetic draws average to
+    the conditional mean. A singular covariance is handled by the pseudo-inverse.
+    """
+
+    def __init__(self, model: Any, X: Any, background: Any, *, n_samples: int = 200, rng: Any = None) -> None:
+        super().__init__(model, X, background)
+        if len(self.background) < 2:
+            fail("background", "at least 2 rows to fit a covariance", "1", "Pass more rows, or use BaselineGame")
+        half = (check_int(n_samples, "n_samples", minimum=2) + 1) // 2
+        draws = resolve_rng(rng).standard_normal((half, self.n_players))
+        self.draws = np.concatenate([draws, -draws])
+        self.mean = self.background.mean(axis=0)
+        self.covariance = np.cov(self.background, rowvar=False).reshape(self.n_players, self.n_players)
+
+    def _fill(self, S: np.ndarray) -> np.ndarray:
+        out, C = ~S, self.covariance
+        regression = C[np.ix_(out, S)] @ np.linalg.pinv(C[np.ix_(S, S)], hermitian=True)
+        mean = self.mean[out] + (self.X[:, S] - self.mean[S]) @ regression.T
+        spread = C[np.ix_(out, out)] - regression @ C[np.ix_(S, out)]
+        size, axes = np.linalg.eigh((spread + spread.T) / 2)
+        root = axes * np.sqrt(np.clip(size, 0.0, None))
+        filled = np.zeros((len(self.X), len(self.draws), self.n_players))
+        filled[:, :, out] = mean[:, None] + self.draws[:, : out.sum()] @ root.T
+        return filled
+
+
+class NearestGame(_Conditional):
+    """The mean prediction over the background rows most like the known features.
+
+    Parameters
+    ----------
+    model, X, background : as in :class:`GaussianGame`.
+    n_neighbors : int, rows averaged; distance is Euclidean on the known features, each in units of its
+        background standard deviation. With nothing known, all rows are averaged.
+
+    Notes
+    -----
+    An estimate whose bias grows with the number of known features: near neighbours get rare.
+    """
+
+    def __init__(self, model: Any, X: Any, background: Any, *, n_neighbors: int = 10) -> None:
+        super().__init__(model, X, background)
+        self.n_neighbors = check_int(n_neighbors, "n_neighbors", maximum=len(self.background))
+        spread = self.background.std(axis=0)
+        self.scale = np.where(spread > 0, spread, 1.0)
+
+    def _fill(self, S: np.ndarray) -> np.ndarray:
+        if not S.any():
+            return np.broadcast_to(self.background, (len(self.X), *self.background.shape))
+        difference = (self.X[:, None, S] - self.background[None, :, S]) / self.scale[S]
+        order = np.argsort((difference**2).sum(axis=2), axis=1, kind="stable")
+        return self.background[order[:, : self.n_neighbors]]
+
+
+class DiscreteGame:
+    """The exact conditional mean prediction, for a joint distribution given as a table.
+
+    Parameters
+    ----------
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``.
+    X : array ``(N, d)``; every row must be possible under the table.
+    support : array ``(R, d)``, all possible rows.
+    probability : array ``(R,)``, non-negative, with sum 1; None: equal.
+    """
+
+    def __init__(self, model: Any, X: Any, support: Any, probability: Any = None) -> None:
+        check_callable(model, "model")
+        self.X, self.support = as_matrix(X, "X"), as_matrix(support, "support")
+        check_same_columns(self.X, self.support, "support")
+        count = len(self.support)
+        weights = np.full(count, 1.0 / count) if probability is None else np.asarray(probability, dtype=np.float64)
+        if weights.shape != (count,) or not (weights >= 0).all() or abs(weights.sum() - 1.0) > 1e-9:
+            fail("probability", f"{count} non-negative numbers with sum 1",
+                 f"shape {weights.shape} with sum {weights.sum():g}", "Normalise the table")
+        self.probability = weights
+        self.n_players = self.X.shape[1]
+        self.values = Rows(model, self.X, self.support).predict(self.support)
+        self._equal = self.X[:, None, :] == self.support[None, :, :]
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        coalitions = np.asarray(coalitions, dtype=bool)
+        found = []
+        for S in coalitions:
+            match = self._equal[:, :, S].all(axis=2) * self.probability
+            mass = match.sum(axis=1)
+            if (mass == 0).any():
+                fail("X", "rows with positive probability under the table",
+                     f"row {int(np.argmin(mass))} with probability 0", "Add the row to the support or drop it")
+            found.append(np.tensordot(match / mass[:, None], self.values, axes=1))
+        return np.stack(found)
+
+
+class LossOfMean:
+    """The loss of the mean prediction: predictions are averaged over references first.
+
+    Parameters
+    ----------
+    game : a prediction game with payoff ``(N,)`` or ``(N, K)``.
+    y : array ``(N,)``, each row's own target.
+    loss : name or callable, see :func:`shaplab._losses.get_loss`.
+
+    Notes
+    -----
+    Payoff ``(N,)``: positive Shapley values raise the loss. This is the game that SAGE averages.
+    """
+
+    def __init__(self, game: Any, y: Any, loss: Any) -> None:
+        self.game = game
+        self.loss = get_loss(loss)
+        self.n_players = game.n_players
+        self.y = np.asarray(y, dtype=np.float64)
+        self._checked = False
+
+    def _check(self, n: int, n_outputs: int | None) -> None:
+        if not self._checked:
+            self.loss = self.loss.for_outputs(n_outputs)
+            self.y = check_target(self.y, n, self.loss, n_outputs)
+            self._checked = True
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        mean = self.game(coalitions)
+        self._check(mean.shape[1], mean.shape[2] if mean.ndim == 3 else None)
+        return self.loss.value(mean, self.y)
+
+
+class MeanLoss(LossOfMean):
+    """The mean loss over references: each reference row's prediction meets the target on its own.
+
+    Parameters
+    ----------
+    game : a :class:`MarginalGame` or :class:`BaselineGame`.
+    y, loss : as in :class:`LossOfMean`.
+    """
+
+    def _outputs(self, coalitions: np.ndarray) -> np.ndarray:
+        """Outputs ``(m, B, N[, K])``: rows last, as losses broadcast."""
+        outputs = np.swapaxes(self.game.outputs(coalitions), 1, 2)
+        self._check(outputs.shape[2], outputs.shape[3] if outputs.ndim == 4 else None)
+        return outputs
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        outputs = self._outputs(coalitions)
+        return self.loss.value(outputs, self.y).mean(axis=1)
+
+
+class RescaledMargin(MeanLoss):
+    """The compositional approximation: margins are explained, then stretched to the loss difference.
+
+    Parameters
+    ----------
+    game : a :class:`MarginalGame` or :class:`BaselineGame` with one output.
+    y, loss : as in :class:`LossOfMean`.
+
+    Notes
+    -----
+    For reference b the payoff is loss(b) + (f_S - f_b) (loss(x) - loss(b)) / (f_x - f_b); where f_x equals f_b
+    the ratio is the loss's slope (its numerical slope for a callable). Agrees with :class:`MeanLoss` for the
+    empty and the full coalition only.
+    """
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        ends = np.zeros((2, self.n_players), dtype=bool)
+        ends[1] = True
+        b, x = self._outputs(ends)
+        if b.ndim != 2:
+            fail("game", "one output", f"{b.shape[-1]} outputs", "Explain one output, or use MeanLoss")
+        loss_b, loss_x = self.loss.value(b, self.y), self.loss.value(x, self.y)
+        step = 1e-6 * (1.0 + np.abs(b))
+        if self.loss.slope is not None:
+            slope = self.loss.slope((x + b) / 2, self.y)
+        else:
+            slope = (self.loss.value(b + step, self.y) - self.loss.value(b - step, self.y)) / (2 * step)
+        near = np.abs(x - b) <= step
+        ratio = np.where(near, slope, (loss_x - loss_b) / np.where(near, 1.0, x - b))
+        return (loss_b + (self._outputs(coalitions) - b) * ratio).mean(axis=1)
+
+
+def exact_shap(
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    groups: Groups | None = None,
+    batch_size: int = 65536,
+) -> Explanation:
+    """Exact interventional Shapley values of any model on few features, by enumeration.
+
+    Parameters
+    ----------
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``.
+    X : array or DataFrame ``(N, d)``, rows to explain.
+    background : array or DataFrame ``(B, d)``, used whole.
+    groups : lists of features explained together, by number or name, or a dict from group name to features.
+    batch_size : int, model rows in one call; bounds memory.
+
+    Returns
+    -------
+    Explanation with ``values`` ``(N, n_players[, K])`` in the model's unit; exact for the marginal game.
+
+    Notes
+    -----
+    Cost: ``2**n_players * N * B`` model rows; at most 24 players.
+
+    References
+    ----------
+    Eq. 5 of Lundberg et al. (2020) over the marginal game.
+
+    Examples
+    --------
+    >>> exact_shap(lambda X: X[:, 0] * X[:, 1], np.ones((1, 2)), np.zeros((1, 2))).values
+    array([[0.5, 0.5]])
+    """
+    game = MarginalGame(model, X, background, groups=groups, batch_size=batch_size)
+    step = max(1, game.batch_size // (game.rows.n * game.rows.size))
+    phi = shapley_values(game, game.n_players, batch_size=min(4096, step))
+    base = game(np.zeros((1, game.n_players), dtype=bool))[0]
+    data = None
+    if groups is None:
+        data = X.to_numpy() if is_frame(X) else np.asarray(X)
+    return Explanation(
+        values=np.moveaxis(phi, 0, 1), base_values=base, data=data,
+        feature_names=None if game.names is None else tuple(game.names),
+        method="exact_shap (marginal game, enumerated)", info={"evaluations": game.evaluations})

@@ -1,0 +1,1 @@
+"""Global importance: which features lower the loss, for one row and for all."""

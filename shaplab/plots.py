@@ -1,0 +1,313 @@
+"""Five ways to look at an explanation, and a table that says the same in words and numbers.
+
+``waterfall`` and ``force`` show one row, ``bar`` and ``beeswarm`` a whole table, ``scatter`` one feature. Each takes
+an ``Explanation`` and draws on ``ax``, or on a new figure of its own, and returns the Axes. A new figure has an
+opaque white background and dark text whatever the style in use, so it can be read on a dark page too. Colours are
+safe for colour-blind readers: orange raises the output, blue lowers it, dark to light is a feature's low to high
+value, and grey rings are missing values. Standard errors are drawn where the explanation has them. ``table`` gives
+readers who cannot see a plot what it shows. Names are cut when long and never read as formulas.
+
+Needs: shaplab._validation, shaplab.explanation, shaplab._figures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shaplab._figures import (
+    DOWN,
+    GREY,
+    INK,
+    UP,
+    Units,
+    axes,
+    axis_label,
+    cell,
+    check_row,
+    codes_of,
+    dots,
+    escape,
+    feature_units,
+    largest_first,
+    number,
+    one_output,
+    spread_out,
+    to_unit,
+)
+from shaplab._validation import check_int, fail, resolve_rng, shorten
+from shaplab.explanation import Explanation
+
+__all__ = ["bar", "beeswarm", "force", "scatter", "table", "waterfall"]
+
+def _steps(e: Explanation, row: int, limit: int | None, units: Units,
+           cut: int) -> tuple[list[str], np.ndarray, np.ndarray | None]:
+    """Labels, contributions and standard errors of one row, largest first, the small ones together at the end."""
+    shown, others = largest_first(np.abs(e.values[row]), limit)
+    unit = feature_units(e, units)
+    labels = [cell(e, row, j, unit, cut) for j in shown]
+    values = e.values[row, shown].tolist()
+    errors = None if e.std is None else e.std[row, shown].tolist()
+    if len(others) or e.rest is not None:
+        labels.append(f"{len(others)} other features" if len(others) else "features left out")
+        values.append(float(e.values[row, others].sum() + (0.0 if e.rest is None else e.rest[row])))
+        if errors is not None and e.std is not None:
+            errors.append(float(e.std[row, others].sum()))  # the sum bounds the error whatever the correlation
+    return labels, np.array(values), None if errors is None else np.array(errors)
+
+
+def waterfall(explanation: Explanation, *, row: int = 0, output: int | str | None = None, max_features: int | None = 10,
+              units: Units = None, output_unit: str = "", ax: Any = None) -> Any:
+    """From the base value to the output of one row, one feature a step, the largest on top.
+
+    Parameters
+    ----------
+    explanation : Explanation of a table.
+    row : position of the row.
+    output : name or position, needed when there are several outputs.
+    max_features : steps to draw; smaller contributions are put together.
+    units : one unit a feature, or a mapping from names.
+    output_unit : unit of the output.
+    ax : Axes to draw on.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    e = one_output(explanation, output)
+    row = check_row(e, row)
+    labels, values, errors = _steps(e, row, max_features, units, 26)
+    base, prediction = float(e.base_values[row]), float(e.prediction[row])
+    ax = axes(ax, 6.8, 1.3 + 0.34 * len(values))
+    ends = base + np.cumsum(values[::-1])[::-1]
+    starts, places = ends - values, np.arange(len(values))[::-1]
+    ax.barh(places, values, left=starts, height=0.66, color=np.where(values >= 0, UP, DOWN), zorder=2)
+    for place, start, end, value, error in zip(places, starts, ends, values,
+                                               [0.0] * len(values) if errors is None else errors,
+                                               strict=True):
+        side = 1 if value >= 0 else -1
+        ax.annotate(f"{value:+.3g}", (end + side * error, place), xytext=(side * 4, 0), textcoords="offset points",
+                    ha="left" if side > 0 else "right", va="center", color=INK, fontsize=9)
+        if place > 0:
+            ax.plot([start, start], [place - 1.33, place - 0.33 + 0.66], color=GREY, lw=0.8, zorder=1)
+    if errors is not None:
+        ax.errorbar(ends, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3)
+    for value, text, height, at in ((base, "base value", 0.0, "bottom"), (prediction, "output", 1.0, "top")):
+        ax.axvline(value, color=GREY, lw=0.8, ls=":", zorder=0)
+        ax.annotate(f"{text} {value:.4g}", (value, height), xycoords=("data", "axes fraction"), ha="center", color=INK,
+                    xytext=(0, 3 if at == "bottom" else 2), textcoords="offset points", va="bottom", fontsize=9)
+    reach = np.concatenate([starts, ends, [base]])
+    spare = 0.24 * (np.ptp(reach) or 1.0) + (0.0 if errors is None else errors.max())
+    ax.set(yticks=places, yticklabels=labels, ylim=(-1.15, len(values) - 0.4), xlabel=axis_label(output_unit, "output"),
+           xlim=(reach.min() - spare, reach.max() + spare))
+    return ax
+
+
+def bar(explanation: Explanation, *, output: int | str | None = None, max_features: int | None = 12,
+        output_unit: str = "", ax: Any = None) -> Any:
+    """Mean absolute contribution of each feature over all rows, the largest on top.
+
+    Lines show the mean of the standard errors where values are estimated: an upper bound of the error of the mean.
+    Parameters as in ``waterfall``.
+    """
+    e = one_output(explanation, output)
+    sizes = np.abs(e.values).mean(axis=0)
+    shown, others = largest_first(sizes, max_features)
+    labels = [escape(e.names[j]) for j in shown] + ([f"{len(others)} other features"] if len(others) else [])
+    lengths = np.append(sizes[shown], sizes[others].sum() if len(others) else [])
+    ax = axes(ax, 6.4, 0.9 + 0.3 * len(labels))
+    places = np.arange(len(labels))[::-1]
+    errors = None
+    if e.std is not None:
+        mean = e.std.mean(axis=0)
+        errors = np.append(mean[shown], mean[others].sum() if len(others) else [])
+    ax.barh(places, lengths, height=0.68, color=DOWN, zorder=2)
+    if errors is not None:
+        ax.errorbar(lengths, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3)
+    for place, length, error in zip(places, lengths, np.zeros(len(places)) if errors is None else errors, strict=True):
+        ax.annotate(f"{length:.3g}", (length + error, place), xytext=(4, 0), textcoords="offset points", va="center",
+                    color=INK, fontsize=9)
+    longest = float((lengths if errors is None else lengths + errors).max())
+    ax.set(yticks=places, yticklabels=labels, xlim=(0, 1.12 * (longest or 1.0)),
+           xlabel=axis_label(output_unit, "mean |contribution|"))
+    return ax
+
+
+def beeswarm(explanation: Explanation, *, output: int | str | None = None, max_features: int | None = 12,
+             output_unit: str = "", rng: Any = 0, ax: Any = None) -> Any:
+    """One point a row and feature: across its contribution, in colour the feature's value, the largest feature on top.
+
+    ``rng`` seeds the heights of points only. Text columns are coloured in alphabetical order. Other parameters as in
+    ``waterfall``.
+    """
+    e = one_output(explanation, output)
+    generator = resolve_rng(rng)
+    order = np.argsort(-np.abs(e.values).mean(axis=0), kind="stable")[:max_features]
+    ax = axes(ax, 7.0, 1.0 + 0.36 * len(order))
+    places = np.arange(len(order))[::-1]
+    table = e.data if e.data is not None and e.data.ndim == 2 else None
+    x = e.values[:, order].T
+    y = np.stack([place + spread_out(row, generator) for place, row in zip(places, x, strict=True)])
+    colours = None if table is None else np.stack([to_unit(codes_of(table[:, j])[0]) for j in order])
+    ax.axvline(0, color=GREY, lw=0.8, zorder=1)
+    if e.std is not None:
+        errors = e.std[:, order].T
+        ax.hlines(y.ravel(), (x - errors).ravel(), (x + errors).ravel(), color=GREY, lw=0.5, alpha=0.6, zorder=1)
+    dots(ax, x.ravel(), y.ravel(), None if colours is None else colours.ravel(), "feature value")
+    ax.set(yticks=places, yticklabels=[escape(e.names[j]) for j in order], ylim=(-0.6, len(order) - 0.4),
+           xlabel=axis_label(output_unit))
+    return ax
+
+
+def _feature(e: Explanation, feature: int | str, argument: str = "feature") -> int:
+    if isinstance(feature, str):
+        if feature not in e.names:
+            fail(argument, f"one of {shorten(', '.join(e.names))}", repr(shorten(feature)), "Check the spelling")
+        return e.names.index(feature)
+    return check_int(feature, argument, minimum=0, maximum=len(e.names) - 1)
+
+
+def scatter(explanation: Explanation, feature: int | str, *, color_by: int | str | None = None,
+            output: int | str | None = None, units: Units = None, output_unit: str = "", rng: Any = 0,
+            ax: Any = None) -> Any:
+    """Dependence: the contribution of one feature against its value, in colour a second feature.
+
+    Categories stand side by side, spread a little by ``rng``; rows whose value is missing stand left of a line.
+    Other parameters as in ``waterfall``.
+    """
+    e = one_output(explanation, output)
+    if e.data is None or e.data.ndim != 2:
+        fail("explanation", "an explanation with the explained rows in .data", "none", "Make it with data=X")
+    j, unit = _feature(e, feature), feature_units(e, units)
+    x, labels = codes_of(e.data[:, j])
+    y, gone = e.values[:, j], np.isnan(x)
+    ax = axes(ax, 6.4, 3.8)
+    generator = resolve_rng(rng)
+    if labels is not None:
+        x = x + generator.uniform(-0.18, 0.18, len(x))
+        ax.set_xticks(range(len(labels)), [escape(label, 18) for label in labels],
+                      **({"rotation": 25, "ha": "right"} if sum(map(len, labels)) > 40 else {}))
+    if gone.any():
+        low, high = (np.nanmin(x), np.nanmax(x)) if not gone.all() else (1.0, 1.0)
+        wide = 0.08 * ((high - low) or 1.0)
+        x = np.where(gone, low - 2 * wide + generator.uniform(-0.4, 0.4, len(x)) * wide, x)
+        ax.axvline(low - wide, color=GREY, lw=0.8)
+        ax.annotate("missing", (low - 2 * wide, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom",
+                    color=INK, fontsize=9)
+    ax.axhline(0, color=GREY, lw=0.8, zorder=1)
+    if e.std is not None:
+        ax.vlines(x, y - e.std[:, j], y + e.std[:, j], color=GREY, lw=0.6, alpha=0.6, zorder=1)
+    colours = None if color_by is None else to_unit(codes_of(e.data[:, k := _feature(e, color_by, "color_by")])[0])
+    dots(ax, x, y, colours, None if colours is None else escape(e.names[k]))
+    ax.set(xlabel=axis_label(unit[j], escape(e.names[j])), ylabel=axis_label(output_unit, "contribution"))
+    return ax
+
+
+def force(explanation: Explanation, *, row: int = 0, output: int | str | None = None, max_features: int | None = 8,
+          units: Units = None, output_unit: str = "", ax: Any = None) -> Any:
+    """One row on one line: what raises the output pushes from the left, what lowers it from the right.
+
+    Parameters as in ``waterfall``; the largest contributions touch the output.
+    """
+    e = one_output(explanation, output)
+    row = check_row(e, row)
+    labels, values, errors = _steps(e, row, max_features, units, 19)
+    base, prediction = float(e.base_values[row]), float(e.prediction[row])
+    width = float(np.abs(values).sum()) or 1.0
+    sides = [(side, colour, np.flatnonzero(values * side > 0)) for side, colour in ((1, UP), (-1, DOWN))]
+    named = [[i for i in pushing if abs(values[i]) > 0.04 * width] for _, _, pushing in sides]
+    levels = max(map(len, named))
+    ax = axes(ax, 7.4, 1.3 + 0.34 * levels)
+    for (side, colour, pushing), told in zip(sides, named, strict=True):
+        at = prediction
+        for i in pushing:
+            end, tip = at - values[i], side * min(abs(values[i]), 0.012 * width)
+            ax.fill([end, at - tip, at, at - tip, end, end + tip], [0, 0, 0.5, 1, 1, 0.5], color=colour, ec="white",
+                    lw=1.0, zorder=2)
+            if i in told:
+                # Far segments are named above near ones, away from the output: no line crosses a name.
+                error = "" if errors is None else f" ± {errors[i]:.1g}"
+                ax.annotate(f"{labels[i]}\n{values[i]:+.3g}{error}", ((end + at) / 2, 0), va="top", color=colour,
+                            fontsize=8.5,
+                            xytext=((end + at) / 2, -0.3 - 0.95 * (len(told) - 1 - told.index(i))),
+                            ha="right" if side > 0 else "left",
+                            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "relpos": (side > 0, 1.0)})
+            at = end
+    for value, text, height in ((base, "base value", 1.9), (prediction, "output", 1.15)):
+        ax.plot([value, value], [0, height], color=INK, lw=1.0, ls=":" if text == "base value" else "-", zorder=3)
+        ax.annotate(f"{text} {value:.4g}", (value, height), ha="center", va="bottom", color=INK, fontsize=9)
+    far = [abs(values[pushing].sum()) for _, _, pushing in sides]
+    spare = [width * (0.34 if told else 0.06) for told in named]
+    ax.set(yticks=[], ylim=(-0.4 - 0.95 * levels, 2.6), xlabel=axis_label(output_unit, "output"),
+           xlim=(min(prediction - far[0], base) - spare[0], max(prediction + far[1], base) + spare[1]))
+    ax.spines["left"].set_visible(False)
+    return ax
+
+
+def table(explanation: Explanation, *, row: int | None = None, feature: int | str | None = None,
+          output: int | str | None = None, units: Units = None) -> Any:
+    """What a plot shows, as a pandas DataFrame: numbers in the order of the plot, names in full.
+
+    Parameters
+    ----------
+    explanation, output, units : as in ``waterfall``.
+    row : give it for the steps of ``waterfall`` and ``force``.
+    feature : give it for the dependence of ``scatter``, in ten groups of rows from low to high or by category.
+    Neither: the ranking of ``bar`` and ``beeswarm``, with the direction (rank correlation of value and contribution).
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    import pandas as pd
+
+    e = one_output(explanation, output)
+    unit = feature_units(e, units)
+    if row is not None and feature is not None:
+        fail("feature", "None when row is given", repr(feature), "Ask for one table at a time")
+    known = e.data is not None and e.data.ndim == 2
+    if row is not None:
+        row = check_row(e, row)
+        order = np.argsort(-np.abs(e.values[row]), kind="stable")
+        frame = pd.DataFrame({"feature": [e.names[j] for j in order], "contribution": e.values[row, order]})
+        if known and e.data is not None:
+            told = [f" ({unit[j]})" if unit[j] else "" for j in order]
+            frame.insert(1, "value", [number(e.data[row, j]) + text for j, text in zip(order, told, strict=True)])
+        if e.std is not None:
+            frame["standard error"] = e.std[row, order]
+        ends = pd.DataFrame({"feature": ["base value", "output"], "contribution": [e.base_values[row],
+                                                                                   e.prediction[row]]})
+        left = [] if e.rest is None else [pd.DataFrame({"feature": ["features left out"],
+                                                        "contribution": [e.rest[row]]})]
+        return pd.concat([ends.iloc[:1], frame, *left, ends.iloc[1:]], ignore_index=True)[list(frame.columns)]
+    if feature is not None:
+        if not known or e.data is None:
+            fail("explanation", "an explanation with the explained rows in .data", "none", "Make it with data=X")
+        j = _feature(e, feature)
+        codes, labels = codes_of(e.data[:, j])
+        groups = []
+        if labels is not None:
+            groups = [(label, codes == code) for code, label in enumerate(labels)]
+        elif (~np.isnan(codes)).any():
+            edges = np.unique(np.nanquantile(codes, np.linspace(0, 1, 11)))
+            cut = np.clip(np.searchsorted(edges, codes, side="right") - 1, 0, max(len(edges) - 2, 0))
+            for b in np.unique(cut[~np.isnan(codes)]):
+                inside = (cut == b) & ~np.isnan(codes)
+                low, high = codes[inside].min(), codes[inside].max()
+                groups.append((f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}", inside))
+        groups += [("missing", np.isnan(codes))] if np.isnan(codes).any() else []
+        y = e.values[:, j]
+        title = f"{e.names[j]} ({unit[j]})" if unit[j] else e.names[j]
+        return pd.DataFrame([{title: name, "rows": int(inside.sum()), "mean contribution": y[inside].mean(),
+                              "smallest": y[inside].min(), "largest": y[inside].max()} for name, inside in groups])
+    size = np.abs(e.values).mean(axis=0)
+    order = np.argsort(-size, kind="stable")
+    frame = pd.DataFrame({"feature": [e.names[j] for j in order], "mean |contribution|": size[order]})
+    if e.std is not None:
+        frame["standard error"] = e.std.mean(axis=0)[order]
+    frame["smallest"], frame["largest"] = e.values[:, order].min(axis=0), e.values[:, order].max(axis=0)
+    if known and e.data is not None:
+        ranks = [pd.Series(codes_of(e.data[:, j])[0]).rank().corr(pd.Series(e.values[:, j]).rank()) for j in order]
+        frame["direction"] = ranks
+    return frame

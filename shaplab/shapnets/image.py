@@ -1,0 +1,251 @@
+r"""ShapNets for images: convolutions whose matrix product is replaced by Shapley modules.
+
+A window at pixel ``p`` reads ``k`` taps ``p + o_j``; its function is ``act(sum_j W_j x_j + b)``, shared by all
+windows. The window's Shapley values go back to the pixels they came from, and the values of all windows over a pixel
+are summed: ``(N, H, W, C)`` becomes ``(N, H, W, C')``. In the source: unfold, evaluate every coalition, fold. Here
+``W_j (x_j - r)`` is computed once for each pixel and tap, the ``2**k`` coalitions are sums of shifted pictures, and
+nothing is unfolded. A window's taps outside the picture count as missing. Dilation grows over the stages, the last
+stage has one channel an output, and the sum over pixels is the output.
+Source: Wang, Wang & Inouye (2021), sections 2.3 and I.3; kernel size ours. Cost: ``2**k`` activations a pixel.
+
+Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform, shaplab.shapnets.shallow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, factorial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shaplab._validation import check_choice, check_int, check_real, fail
+from shaplab.shapnets.shallow import ShapNet
+from shaplab.shapnets.transform import (
+    ACTIVATIONS,
+    MAX_ACTIVE,
+    as_reference,
+    coalition_weights,
+    missing_to_zero,
+    seeded,
+    shapley_transform_literal,
+    subset_sums,
+    uniform,
+)
+
+__all__ = ["ComparableCNN", "ConvShapleyTransform", "ImageShapNet", "conv_transform_literal"]
+
+
+def conv_transform_literal(x: np.ndarray, W: np.ndarray, b: np.ndarray, r: np.ndarray,
+                           taps: Sequence[tuple[int, int]], act: Any) -> np.ndarray:
+    """One picture ``x (H, W, C)``, weights ``W (k, C, C')``: each window's module, its values put back and summed."""
+    height, width = x.shape[:2]
+    Z = np.zeros((height, width, W.shape[2]))
+
+    def f(t: np.ndarray) -> np.ndarray:
+        return np.asarray(act(np.einsum("kc,kcd->d", t, W) + b))
+
+    for p in range(height):
+        for q in range(width):
+            places = [(p + i, q + j) for i, j in taps]
+            inside = [0 <= i < height and 0 <= j < width for i, j in places]
+            patch = np.array([x[place] if here else r for place, here in zip(places, inside, strict=True)])
+            phi = shapley_transform_literal(f, patch, np.array([r] * len(W)))
+            for place, here, value in zip(places, inside, phi, strict=True):
+                if here:
+                    Z[place] += value
+    return Z
+
+
+class ConvShapleyTransform(nn.Module):
+    """A convolutional Shapley transform, ``(N, H, W, C)`` to ``(N, H, W, C')``.
+
+    Parameters
+    ----------
+    channels_in, channels_out : int, ``C`` and ``C'``.
+    kernel : (rows, columns) of a window; at most 8 taps, because each window needs ``2**taps`` sums.
+    dilation : int, distance between taps.
+    reads : numbers of the channels that are read, or None for all.
+    activation : "leaky_relu" and others, as in :class:`~shaplab.shapnets.transform.ShapleyTransform`.
+    reference : array ``(C,)``, the same for every pixel, or None for zeros.
+    scale : constant factor on the result.
+    """
+
+    reference: Tensor
+    weights: Tensor
+
+    def __init__(self, channels_in: int, channels_out: int, *, kernel: tuple[int, int] = (2, 2), dilation: int = 1,
+                 reads: Sequence[int] | None = None, activation: str = "leaky_relu", reference: Any = None,
+                 scale: float = 1.0):
+        super().__init__()
+        self.scale = scale
+        rows, columns = check_int(kernel[0], "kernel"), check_int(kernel[1], "kernel")
+        self.kernel = rows, columns
+        self.k, self.dilation = rows * columns, check_int(dilation, "dilation")
+        if self.k > MAX_ACTIVE:
+            fail("kernel", f"at most {MAX_ACTIVE} taps", f"{rows} x {columns}", "Use (2, 2), and more stages for reach")
+        # Windows are centred, so that as many of a pixel's windows lie before it as after it.
+        self.taps = [(i * dilation - (rows - 1) * dilation // 2, j * dilation - (columns - 1) * dilation // 2)
+                     for i in range(rows) for j in range(columns)]
+        self.reads = None if reads is None else list(reads)
+        fan_in = (check_int(channels_in, "channels_in") if reads is None else len(self.reads or [])) * self.k
+        self.activation = check_choice(activation, "activation", tuple(ACTIVATIONS))
+        check_int(channels_out, "channels_out")
+        self.weight = uniform(fan_in // self.k, self.k, channels_out, fan_in=fan_in, gain=6**0.5)
+        self.bias = uniform(channels_out, fan_in=fan_in)
+        self.register_buffer("reference", as_reference(reference, (channels_in,)))
+        # Whole numbers over k!, exact in every dtype.
+        whole = (coalition_weights(self.k)[1] * factorial(self.k)).round().long()
+        self.register_buffer("weights", whole, persistent=False)
+
+    def window_values(self, base: Tensor, taps: Tensor) -> Tensor:
+        """Shapley values ``(k, P, C')`` of ``P`` windows from their taps' terms ``(k, P, C')``."""
+        weights, act = self.weights.to(taps.dtype) * (self.scale / factorial(self.k)), ACTIVATIONS[self.activation]
+        # Blocks that stay in the processor's cache: the 2**k sums never travel to memory and back.
+        block = taps.shape[1] if torch.compiler.is_compiling() else max(256, 2**18 // (2**self.k * taps.shape[2]))
+        parts = []
+        for part in taps.split(max(1, block), dim=1):
+            inner = act(subset_sums(base.to(part.dtype).expand(1, 1, *part.shape[1:]), part.unsqueeze(0))[0])
+            parts.append((weights @ inner.flatten(1)).unflatten(1, part.shape[1:]))
+        return torch.cat(parts, dim=1)
+
+    def forward(self, x: Tensor, skip: bool = False) -> Tensor:
+        """Shapley representation of ``x``; with ``skip``, windows and pixels at the reference are left out."""
+        delta, r = x - self.reference, self.reference
+        if self.reads is not None:
+            delta, r = delta[..., self.reads], r[self.reads]
+        base = torch.einsum("c,ckd->d", r, self.weight) + self.bias
+        present = (delta != 0).any(-1)
+        if skip and not bool(present.all()):
+            return self._sparse(delta, base, present)
+        terms = delta @ self.weight.flatten(1)
+        n, height, width = x.shape[:3]
+        shifted = [shift(part, i, j) for part, (i, j) in zip(terms.chunk(self.k, -1), self.taps, strict=True)]
+        phi = self.window_values(base, torch.stack(shifted).flatten(1, 3)).unflatten(1, (n, height, width))
+        total = sum(shift(part, -i, -j) for part, (i, j) in zip(phi, self.taps, strict=True))
+        return missing_to_zero(total, ~present)  # type: ignore[arg-type]
+
+    def _sparse(self, delta: Tensor, base: Tensor, present: Tensor) -> Tensor:
+        """The same, computing only pixels with input and windows that hold one of them."""
+        n, height, width, _ = delta.shape
+        flat = present.flatten().nonzero().flatten()
+        terms = (delta.flatten(0, 2)[flat] @ self.weight.flatten(1)).unflatten(1, (self.k, -1))
+        place = torch.full((n * height * width + 1,), len(flat), device=delta.device)  # one row of zeros at the end
+        place[flat] = torch.arange(len(flat), device=delta.device)
+        terms = torch.cat([terms, terms.new_zeros(1, *terms.shape[1:])])
+        grid = place[:-1].view(n, height, width, 1)
+        sources = torch.stack([shift(grid, i, j, len(flat)).flatten() for i, j in self.taps])
+        live = (sources < len(flat)).any(0).nonzero().flatten()
+        sources = sources[:, live]
+        phi = self.window_values(base, torch.stack([terms[s, j] for j, s in enumerate(sources)]))
+        total = terms.new_zeros(len(flat) + 1, phi.shape[-1], dtype=phi.dtype)
+        for s, part in zip(sources, phi, strict=True):
+            total = total.index_add(0, s, part)
+        result = total.new_zeros(n * height * width, phi.shape[-1])
+        return result.index_copy(0, flat, total[:-1]).view(n, height, width, -1)
+
+    def live_modules(self, x: Tensor) -> Tensor:
+        """How many windows hold a pixel away from the reference, for each picture: ``(N,)``."""
+        delta = x - self.reference
+        present = (delta if self.reads is None else delta[..., self.reads]).ne(0).any(-1, keepdim=True)
+        return torch.stack([shift(present, i, j) for i, j in self.taps]).any(0).sum((1, 2, 3))
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications for one pixel in the matrix product."""
+        return self.weight.numel()
+
+
+def shift(x: Tensor, rows: int, columns: int, fill: int = 0) -> Tensor:
+    """``y[:, p, q] = x[:, p + rows, q + columns]``, with ``fill`` from outside the picture; shape kept."""
+    height, width = x.shape[1:3]
+    if abs(rows) >= height or abs(columns) >= width:
+        return torch.full_like(x, fill)
+    cut = x[:, max(rows, 0):height + min(rows, 0), max(columns, 0):width + min(columns, 0)]
+    pad = (0, 0, max(-columns, 0), max(columns, 0), max(-rows, 0), max(rows, 0))
+    return nn.functional.pad(cut, pad, value=fill)
+
+
+class ImageShapNet(ShapNet):
+    """A Deep ShapNet for images with layer-wise explanations of every pixel.
+
+    Parameters
+    ----------
+    in_channels, n_outputs : int; the input is ``(N, in_channels, H, W)`` of any height and width.
+    channels : channels after each stage but the last, which has ``n_outputs``.
+    dilations : distance between taps in each stage; None for 1, 3, 5, ...
+    kernel : (rows, columns) of a window, at most 8 taps.
+    channel_share : share of the channels that a stage after the first reads; the block moves on from stage to stage.
+    reference : a number or an array ``(in_channels,)``, the value of an absent pixel; zeros if None.
+    activation : of the windows' function.
+    intercept : add a learned constant to the output.
+    scale : constant factor on the last stage. A sum over hundreds of pixels starts far too large without it.
+    seed : int, or None to draw the weights from torch's own generator.
+
+    Notes
+    -----
+    Explanations are ``(N, H, W, K)``, one value a pixel for all its input channels. Local accuracy and missingness hold
+    for any weights. The source's net has seven stages of 128 channels with dilations 1 to 13; its kernel is not stated.
+
+    References
+    ----------
+    Wang, Wang & Inouye (2021), section 2.3 and appendix I.3.
+
+    Examples
+    --------
+    >>> net = ImageShapNet(1, 10, channels=(8,), seed=0)
+    >>> [tuple(z.shape) for z in net.layers(torch.ones(2, 1, 12, 12))]
+    [(2, 12, 12, 8), (2, 12, 12, 10)]
+    """
+
+    def __init__(self, in_channels: int, n_outputs: int, *, channels: Sequence[int] = (16, 16, 16),
+                 dilations: Sequence[int] | None = None, kernel: tuple[int, int] = (2, 2),
+                 channel_share: float = 1.0, reference: Any = None, activation: str = "leaky_relu",
+                 intercept: bool = True, scale: float = 0.02, seed: int | None = None):
+        sizes = [check_int(in_channels, "in_channels"), *channels, n_outputs]
+        steps = [2 * s + 1 for s in range(len(sizes) - 1)] if dilations is None else list(dilations)
+        share = check_real(channel_share, "channel_share", low=0.0, high=1.0, open_low=True)
+        if len(steps) != len(sizes) - 1:
+            fail("dilations", f"{len(sizes) - 1} numbers, one a stage", f"{len(steps)}", "Give one more than channels")
+        with seeded(seed):
+            transforms = []
+            for s, step in enumerate(steps):
+                count = sizes[s] if s == 0 else ceil(share * sizes[s])
+                reads = None if count == sizes[s] else [((s - 1) * count + c) % sizes[s] for c in range(count)]
+                transforms.append(ConvShapleyTransform(
+                    sizes[s], sizes[s + 1], kernel=kernel, dilation=step, reads=reads, activation=activation,
+                    reference=reference if s == 0 else None, scale=scale if s == len(steps) - 1 else 1.0))
+        super().__init__(transforms, (None, in_channels), n_outputs, intercept)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Check the pictures and put their channels last."""
+        if x.ndim != 4 or x.shape[1] != self.input_shape[1]:
+            fail("x", f"shape (N, {self.input_shape[1]}, H, W)", f"{tuple(x.shape)}", "Put channels first")
+        return x.permute(0, 2, 3, 1)
+
+
+class ComparableCNN(nn.Module):
+    """Dilated convolutions with as many channels, stages and parameters as an :class:`ImageShapNet`, then a sum.
+
+    Parameters
+    ----------
+    net : the ImageShapNet to match; its weights are not used.
+    seed : int, or None to draw the weights from torch's own generator.
+    """
+
+    def __init__(self, net: ImageShapNet, *, seed: int | None = None):
+        super().__init__()
+        self.intercept = nn.Parameter(torch.zeros(len(net.intercept)))
+        stages = [t for t in net.transforms if isinstance(t, ConvShapleyTransform)]
+        self.scale = stages[-1].scale
+        self.pads = [(-t.taps[0][1], t.taps[-1][1], -t.taps[0][0], t.taps[-1][0]) for t in stages]
+        with seeded(seed):
+            self.stages = nn.ModuleList([nn.Conv2d(len(t.weight), t.weight.shape[2], t.kernel, dilation=t.dilation)
+                                         for t in stages])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, pad in zip(self.stages, self.pads, strict=True):
+            x = nn.functional.leaky_relu(layer(nn.functional.pad(x, pad)))
+        return self.scale * x.sum((2, 3)) + self.intercept

@@ -1,0 +1,138 @@
+"""The built pages in a browser: nothing fails, nothing leaves the machine, and everybody can read them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_chapters import pages as listed
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*listed(ROOT), "genindex", "search"]
+pytestmark = pytest.mark.browser
+
+# Without preload: axe would fetch style sheets again, from wrong addresses.
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+RULES = {"resultTypes": ["violations"], "runOnly": TAGS, "preload": False}
+READY = """async () => {
+  if (window.MathJax && MathJax.startup && MathJax.startup.promise) await MathJax.startup.promise;
+  await document.fonts.ready;
+}"""
+WIDE = """() => {
+  const room = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= room) return [];
+  const wide = [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > room + 1);
+  return [document.documentElement.scrollWidth, ...wide.slice(0, 5).map(e => e.outerHTML.slice(0, 160))];
+}"""
+
+
+class Visit:
+    """One page, opened, with everything it said and asked for."""
+
+    def __init__(self, browser: Any, address: str, name: str) -> None:
+        self.problems: list[str] = []
+        self.page = browser.new_page()
+        self.page.on("console", lambda m: m.type == "error" and self.problems.append(f"console: {m.text}"))
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("requestfailed", lambda request: self.problems.append(f"failed: {request.url}"))
+        self.page.on("response", lambda r: r.status >= 400 and self.problems.append(f"{r.status}: {r.url}"))
+        self.page.on("request", lambda request: self._check(request.url, address))
+        self.page.goto(f"{address}/{name}.html", wait_until="load")
+        self.page.evaluate(READY)
+
+    def _check(self, url: str, address: str) -> None:
+        if not url.startswith((address, "data:", "blob:")):
+            self.problems.append(f"left the page: {url}")
+
+    def theme(self, name: str) -> None:
+        self.page.evaluate(
+            "name => { document.documentElement.dataset.mode = name; document.documentElement.dataset.theme = name; }",
+            name,
+        )
+
+    def axe(self) -> list[str]:
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page, options=RULES).response["violations"]
+        return [
+            f"{rule['id']}: {node['target']} {node['html'][:150]}"
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+            for node in rule["nodes"][:3]
+        ]
+
+
+@pytest.fixture
+def visit(browser: Any, address: str):
+    opened = []
+
+    def open_page(name: str) -> Visit:
+        opened.append(Visit(browser, address, name))
+        return opened[-1]
+
+    yield open_page
+    for each in opened:
+        each.page.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(visit, name):
+    seen = visit(name)
+    seen.page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
+    formulas = seen.page.locator(".math").count()
+    assert formulas == 0 or seen.page.locator("mjx-container").count() > 0
+    assert seen.page.locator("mjx-merror, .MathJax_Error").count() == 0
+    assert seen.page.locator("img:not([alt]), img[alt='']:not(.logo__image)").count() == 0
+    for theme in ("light", "dark"):
+        seen.theme(theme)
+        assert seen.axe() == [], f"{theme} theme"
+    seen.page.set_viewport_size({"width": 390, "height": 844})
+    assert seen.page.evaluate(WIDE) == [], "wider than a phone"
+    _solutions_unfold(seen)
+    _explorers_react(seen)
+    assert seen.problems == []
+
+
+def _solutions_unfold(seen: Visit) -> None:
+    boxes = seen.page.locator(".solution.dropdown, .solution.toggle")
+    for number in range(boxes.count()):
+        box = boxes.nth(number)
+        body = box.locator(".section, section").first
+        assert not body.is_visible()
+        box.locator("button.toggle-button").first.click()
+        body.wait_for(state="visible", timeout=3000)
+
+
+def _explorers_react(seen: Visit) -> None:
+    for explorer in seen.page.locator(".shaplab-explorer").all():
+        shown = explorer.locator("[data-role='value']").first
+        before = shown.inner_text()
+        players = explorer.locator("button[data-player]")
+        for number in range(players.count()):
+            players.nth(number).click()
+        assert shown.inner_text() != before, "the explorer does not react to the mouse"
+        after = shown.inner_text()
+        for number in range(players.count()):
+            players.nth(number).focus()
+            seen.page.keyboard.press("Enter")
+        assert shown.inner_text() != after, "the explorer does not react to the keyboard"
+
+
+def test_search_finds_a_term(browser, address):
+    page = browser.new_page()
+    page.goto(f"{address}/search.html?q=coalition")
+    page.locator("#search-results li a").first.wait_for(timeout=10000)
+    assert page.locator("#search-results li a").count() > 0
+    page.goto(f"{address}/search.html?q=zzxqy")
+    page.wait_for_function("document.querySelector('#search-results .search-summary, #search-results p') !== null")
+    assert page.locator("#search-results li a").count() == 0
+    page.close()
+
+
+def test_no_built_page_names_a_host_for_its_scripts_or_styles(html):
+    pattern = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//[^\"]+\"")
+    for path in html.rglob("*.html"):
+        found = [tag for tag in pattern.findall(path.read_text(encoding="utf-8")) if 'rel="canonical"' not in tag]
+        assert found == [], path.name

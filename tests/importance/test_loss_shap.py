@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+
+from shaplab.foundations.exact import shapley_values
+from shaplab.foundations.permutation import confidence_interval
+from shaplab.foundations.predictions import GaussianGame, LossOfMean, MarginalGame
+from shaplab.importance.loss_shap import loss_shap, loss_shap_literal
+
+# Sums of some thousand float64 numbers of order one.
+ROUNDING = 1e-12
+
+
+def model(X):
+    return X[:, 0] * X[:, 1] + np.sin(X[:, 2]) + X[:, 0]
+
+
+def probabilities(X):
+    p = 1 / (1 + np.exp(-2 * model(X)))
+    return np.stack([1 - p, p], axis=1)
+
+
+def absolute(output, y):
+    return np.abs(output - y)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4, 4))
+    return X, model(X) + rng.normal(size=4), rng.normal(size=(30, 4))
+
+
+def cases(y):
+    return [(model, y, "mse"), (probabilities, (y > 0).astype(int), "cross_entropy"), (model, y > 0, "logistic"),
+            (model, y, absolute)]
+
+
+def truth(explain, X, y, B, loss):
+    return -shapley_values(LossOfMean(MarginalGame(explain, X, B), y, loss), X.shape[1]).T
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_rows_are_unbiased_additive_and_inside_their_intervals(data, case):
+    X, y, B = data
+    explain, target, loss = cases(y)[case]
+    exact = truth(explain, X, target, B, loss)
+    runs = [loss_shap(explain, X, target, B, loss=loss, rounds=10, rng=seed) for seed in range(60)]
+    values = np.array([run.values for run in runs])
+    # 12 moving numbers at 4 standard errors of the mean of 60 runs.
+    distance = np.abs(values.mean(axis=0) - exact) / (values.std(axis=0, ddof=1) / np.sqrt(60) + ROUNDING)
+    assert distance.max() < 4
+    hits = [(low - ROUNDING <= exact) & (exact <= high + ROUNDING) for low, high in map(confidence_interval, runs)]
+    # 720 moving answers, correlated within a row: standard error about 1.5%. Column 3 never moves and always hits.
+    assert 0.90 < np.mean(np.array(hits)[..., :3]) < 0.99
+    assert np.abs(values.sum(axis=2) - exact.sum(axis=1)).max() < ROUNDING
+    assert (values[..., 3] == 0).all()
+
+
+def test_the_literal_version_agrees(data):
+    X, y, B = data
+    rng = np.random.default_rng(0)
+    exact = truth(model, X[:1], y[:1], B, "mse")[0]
+    runs = np.array([loss_shap_literal(model, X[0], y[0], B, 10, "mse", rng) for _ in range(60)])
+    assert (np.abs(runs.mean(axis=0) - exact) / (runs.std(axis=0, ddof=1) / np.sqrt(60) + ROUNDING)).max() < 4
+
+
+def test_levels_need_few_rows_of_a_large_background():
+    rng = np.random.default_rng(0)
+    X, B = rng.normal(size=(5, 6)), rng.normal(size=(4000, 6))
+    y = rng.normal(size=5)
+    for loss, rows in (("mse", 4), (absolute, 20)):
+        found = loss_shap(model, X, y, B, loss=loss, rounds=4, rng=0)
+        walks = 4 * 5 * 16
+        # 2 (d - 1) coalitions a walk, each with this many references on average.
+        assert found.info["evaluations"] < walks * 10 * 2 * rows + 4100
+
+
+def test_conditional_removal_follows_the_regression():
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(4, 4))
+    X, B = rng.normal(size=(3, 4)) @ mix, rng.normal(size=(50, 4)) @ mix
+    y = rng.normal(size=3)
+
+    def linear(X):
+        return X @ np.array([1.0, -2.0, 0.5, 0.0])
+
+    # Linear models see the conditional mean only, so the antithetic Gaussian game is exact.
+    game = LossOfMean(GaussianGame(linear, X, B, n_samples=2, rng=0), y, "mse")
+    exact = -shapley_values(game, 4).T
+    found = loss_shap(linear, X, y, B, removal="conditional", rng=0)
+    low, high = confidence_interval(found, 0.9999)
+    assert ((low - 1e-9 <= exact) & (exact <= high + 1e-9)).all()
+    # A feature that the model ignores gets credit for what it says about the others.
+    assert np.abs(found.values[:, 3]).max() > 0.1
+
+
+def test_conditional_removal_survives_duplicated_and_constant_columns(data):
+    X, y, B = (table.copy() for table in data)
+    X[:, 1], B[:, 1] = X[:, 0], B[:, 0]
+    X[:, 3] = B[:, 3] = 1.0
+    found = loss_shap(model, X, y, B, removal="conditional", rounds=30, rng=0)
+    assert np.isfinite(found.values).all()
+    assert np.abs(found.values.sum(axis=1) + found.base_values + (model(X) - y) ** 2).max() < 1e-9
+
+
+def test_batches_change_no_bit(data):
+    X, y, B = data
+    for explain, target, loss in cases(y)[:2]:
+        one = loss_shap(explain, X, target, B, loss=loss, rounds=4, rng=0)
+        two = loss_shap(explain, X, target, B, loss=loss, rounds=4, rng=0, batch_size=11)
+        assert np.array_equal(one.values, two.values)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 9])
+def test_small_backgrounds_and_one_feature(size):
+    rng = np.random.default_rng(size)
+    X, B, y = rng.normal(size=(3, 2)), rng.normal(size=(size, 2)), rng.normal(size=3)
+    found = loss_shap(lambda X: X[:, 0] * X[:, 1], X, y, B, rng=0, thresh=0.05)
+    exact = truth(lambda X: X[:, 0] * X[:, 1], X, y, B, "mse")
+    assert (np.abs(found.values - exact) <= 5 * found.std + ROUNDING).all()
+    one = loss_shap(lambda X: X[:, 0] ** 2, X[:, :1], y, B[:, :1], rng=0)
+    assert np.abs(one.values - truth(lambda X: X[:, 0] ** 2, X[:, :1], y, B[:, :1], "mse")).max() < 1e-9
+
+
+def test_bad_input(data):
+    X, y, B = data
+    with pytest.raises(ValueError, match="y: expected class labels 0 to 1"):
+        loss_shap(probabilities, X, np.array([0, 1, 2, 1]), B, loss="cross_entropy")
+    with pytest.raises(ValueError, match="loss: expected a loss of several outputs"):
+        loss_shap(probabilities, X, y, B)
+    with pytest.raises(ValueError, match="model: expected probabilities from 0 to 1"):
+        loss_shap(model, X, y > 0, B, loss="cross_entropy")
+    with pytest.raises(ValueError, match="loss: expected a finite loss for each of 4 rows, got shape"):
+        loss_shap(model, X, y, B, loss=lambda output, y: np.mean(output - y))
+    with pytest.raises(ValueError, match="loss: expected a finite loss"):
+        loss_shap(model, X, y, B, loss=lambda output, y: np.full(len(y), np.nan))
+    with pytest.raises(ValueError, match="y: expected shape"):
+        loss_shap(model, X, y[:2], B)
+    with pytest.raises(ValueError, match="removal: expected one of"):
+        loss_shap(model, X, y, B, removal="absent")
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        loss_shap(model, X, y, B[:1], removal="conditional")

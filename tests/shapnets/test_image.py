@@ -1,0 +1,130 @@
+"""Convolutional Shapley transforms against windows written out, and Theorem 3 for pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shaplab.shapnets import ComparableCNN, ImageShapNet
+from shaplab.shapnets.image import ConvShapleyTransform, conv_transform_literal, shift
+
+
+def leaky(a):
+    return np.where(a > 0, a, 0.01 * a)
+
+
+@settings(max_examples=15, deadline=None)
+@given(height=st.integers(1, 5), width=st.integers(1, 5), dilation=st.integers(1, 3), seed=st.integers(0, 10**6),
+       kernel=st.sampled_from([(2, 2), (1, 2), (3, 1), (1, 1)]), channels=st.integers(1, 3))
+def test_one_transform_is_its_windows(height, width, dilation, seed, kernel, channels):
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    t = ConvShapleyTransform(channels, 2, kernel=kernel, dilation=dilation,
+                             reference=rng.standard_normal(channels)).double()
+    r = t.reference.numpy()
+    x = rng.standard_normal((2, height, width, channels))
+    x[0, rng.random((height, width)) < 0.4] = r
+    W, b = t.weight.detach().numpy().transpose(1, 0, 2), t.bias.detach().numpy()
+    for skip in (False, True):
+        Z = t(torch.tensor(x), skip).detach().numpy()
+        for n in range(2):
+            # float64 sums of fewer than 100 terms of order 1.
+            np.testing.assert_allclose(Z[n], conv_transform_literal(x[n], W, b, r, t.taps, leaky), atol=1e-12)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.sampled_from([1.0, 0.5, 0.3]), size=st.integers(3, 7))
+def test_local_accuracy_and_missingness(seed, share, size):
+    rng = np.random.default_rng(seed)
+    r = rng.standard_normal(3)
+    net = ImageShapNet(3, 2, channels=(5, 4), reference=r, channel_share=share, seed=seed).double()
+    r = net.transforms[0].reference
+    torch.nn.init.normal_(net.intercept)
+    x = torch.tensor(rng.standard_normal((2, 3, size, size)))
+    missing = torch.tensor(rng.random((2, size, size)) < 0.5)
+    x = torch.where(missing[:, None], r[None, :, None, None], x)
+    layers = net.layers(x)
+    assert [tuple(z.shape) for z in layers] == [(2, size, size, c) for c in (5, 4, 2)]
+    assert all(bool((z[missing] == 0).all()) for z in layers)
+    empty = r[None, :, None, None].expand(1, 3, size, size)
+    torch.testing.assert_close(layers[-1].sum((1, 2)), net(x) - net(empty), atol=1e-12, rtol=1e-12)
+    assert torch.equal(net(empty), net.intercept[None])
+
+
+def test_two_taps_are_the_pair_formula():
+    t = ConvShapleyTransform(1, 1, kernel=(1, 2)).double()
+    (w1, w2), b = t.weight.detach().flatten().tolist(), float(t.bias.detach())
+    x = torch.tensor([[[[1.5], [-0.7]]]], dtype=torch.float64)
+    f = lambda a, c: float(leaky(w1 * a + w2 * c + b))  # noqa: E731
+    a, c = 1.5, -0.7
+    # The window at pixel 0 sees both pixels; the one at pixel 1 sees pixel 1 and, as its second tap, nothing.
+    first = (f(a, c) - f(0, c) + f(a, 0) - f(0, 0)) / 2
+    second = (f(a, c) - f(a, 0) + f(0, c) - f(0, 0)) / 2 + f(c, 0) - f(0, 0)
+    np.testing.assert_allclose(t(x).detach().flatten(), [first, second], atol=1e-14)
+
+
+def test_shift_moves_and_fills():
+    x = torch.arange(6.0).view(1, 2, 3, 1)
+    assert shift(x, 1, -1, 9).flatten().tolist() == [9, 3, 4, 9, 9, 9]
+    assert shift(x, 5, 0).abs().sum() == 0
+    assert torch.equal(shift(x, 0, 0), x)
+
+
+def test_blocks_of_windows_do_not_matter():
+    torch.manual_seed(0)
+    t = ConvShapleyTransform(2, 64).double()
+    x = torch.randn(2, 20, 20, 2, dtype=torch.float64)
+    # More windows than one block holds; each picture alone is cut elsewhere.
+    torch.testing.assert_close(t(x), torch.cat([t(x[:1]), t(x[1:])]), atol=1e-12, rtol=0)
+
+
+def test_cnn_has_the_same_parameters_and_shape():
+    net = ImageShapNet(1, 10, channels=(6, 7), dilations=(1, 2, 3), seed=0)
+    cnn = ComparableCNN(net, seed=0)
+    assert sum(p.numel() for p in cnn.parameters()) == sum(p.numel() for p in net.parameters())
+    assert cnn(torch.zeros(2, 1, 9, 8)).shape == (2, 10)
+    x = torch.randn(2, 1, 9, 8)
+    # With the same weights the first layer of both sees the same windows: full coalitions are the convolution.
+    t, conv = net.transforms[0], cnn.stages[0]
+    conv.weight.data = t.weight.detach().permute(2, 0, 1).reshape(conv.weight.shape)
+    conv.bias.data = t.bias.detach()
+    whole = torch.nn.functional.leaky_relu(conv(torch.nn.functional.pad(x, cnn.pads[0])))
+    none = torch.nn.functional.leaky_relu(t.bias)
+    total = t(x.permute(0, 2, 3, 1)).sum((1, 2))
+    torch.testing.assert_close(total, (whole - none[:, None, None]).sum((2, 3)), atol=1e-4, rtol=1e-4)  # float32
+
+
+def test_an_ordinary_module():
+    net, twin = ImageShapNet(1, 3, channels=(4,), reference=0.1, seed=0), ImageShapNet(1, 3, channels=(4,), seed=1)
+    twin.load_state_dict(net.state_dict())
+    x = torch.randn(2, 1, 6, 5)
+    assert torch.equal(net(x), twin(x))
+    e = net.explanation(x.numpy(), batch_size=1)
+    assert e.values.shape == (2, 6, 5, 3)
+    assert abs(e.gap(net(x))).max() < 1e-5  # float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(net(x).float(), twin(x).float(), atol=0.2, rtol=0.2)
+    net(x).square().sum().backward()
+    assert all(bool((p.grad != 0).any()) for p in net.parameters())
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: ImageShapNet(1, 2)(torch.zeros(2, 3, 5, 5)), r"x: expected shape \(N, 1, H, W\)"),
+    (lambda: ImageShapNet(1, 2, dilations=(1,)), "dilations: expected 4 numbers"),
+    (lambda: ImageShapNet(1, 2, kernel=(3, 3)), "kernel: expected at most 8 taps"),
+    (lambda: ImageShapNet(1, 2, channel_share=0.0), "channel_share"),
+    (lambda: ImageShapNet(1, 2, reference=[1.0, 2.0]), "reference"),
+])
+def test_bad_input_is_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.slow
+def test_compiles():
+    net = ImageShapNet(1, 2, channels=(3,), seed=0)
+    x = torch.randn(2, 1, 6, 6)
+    torch.testing.assert_close(torch.compile(net)(x), net(x), atol=1e-4, rtol=1e-4)

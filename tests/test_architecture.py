@@ -1,0 +1,171 @@
+"""The shape of the house: reading order, small files, three rooms, and modules that can be taken out alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shaplab
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("foundations", "trees", "deep", "shapnets", "importance", "insight", "plots", "datasets", "explorer",
+         "extract")
+FILES = sorted((ROOT / "shaplab").rglob("*.py"))
+PUBLIC = list(shaplab._PUBLIC)
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules of shaplab that a file imports at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "shaplab":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
+    return found
+
+
+MODULES = {name_of(path): path for path in FILES}
+IMPORTS = {name: imported(path) for name, path in MODULES.items()}
+BODIES = [name for name, path in MODULES.items() if path.name != "__init__.py"]
+
+
+def rank(name: str) -> int:
+    """Return the place of a module's part in the reading order; what all parts use comes first."""
+    part = name.split(".")[1] if "." in name else ""
+    return PARTS.index(part) if part in PARTS else -1
+
+
+def everything_needed(name: str) -> set[str]:
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        for other in IMPORTS.get(todo.pop(), set()) - found:
+            found.add(other)
+            todo.append(other)
+    return found
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_imports_only_from_above(name):
+    for other in IMPORTS[name]:
+        assert rank(other) <= rank(name), f"{name} imports {other}, which stands below it"
+        if name in PUBLIC and other in PUBLIC and rank(name) == rank(other):
+            assert PUBLIC.index(other) < PUBLIC.index(name), f"{name} imports {other}, which _PUBLIC lists below it"
+    assert name not in everything_needed(name), f"{name} imports itself through others"
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_imports_have_the_one_form_that_can_be_flattened(name):
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert all(alias.name.split(".")[0] != "shaplab" for alias in node.names), f"{name}: import shaplab"
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            if (node.module or "").split(".")[0] == "shaplab" and node.col_offset:
+                pytest.fail(f"{name}, line {node.lineno}: shaplab is imported inside a function")
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_header_names_what_the_module_needs(name):
+    text = ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8"))) or ""
+    line = re.search(r"^Needs: (.+?)\.?$(?=\s*(?:^\S+:|\Z|^$))", text.replace(",\n", ", "), re.M)
+    assert line, f"{name}: no line 'Needs: ...' in the docstring"
+    said = set() if line.group(1) == "nothing" else {word.strip() for word in line.group(1).split(",")}
+    assert said == everything_needed(name)
+
+
+def test_modules_import_alone_with_what_they_need(tmp_path):
+    places = {}
+    for number, name in enumerate(BODIES):
+        for needed in {name, *everything_needed(name)}:
+            target = tmp_path / str(number) / MODULES[needed].relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(MODULES[needed], target)
+        places[name] = str(tmp_path / str(number))
+    script = """
+import importlib, json, sys
+sys.path = [p for p in sys.path if p not in ("", sys.argv[1])]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in str(f).lower()]
+failed = {}
+for name, place in json.loads(sys.stdin.read()).items():
+    for old in [m for m in sys.modules if m.split(".")[0] == "shaplab"]:
+        del sys.modules[old]
+    sys.path.insert(0, place)
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(name)
+        if not module.__file__.startswith(place):
+            failed[name] = module.__file__
+    except Exception as error:
+        failed[name] = f"{type(error).__name__}: {error}"
+    sys.path.remove(place)
+print(json.dumps(failed))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(ROOT)], input=json.dumps(places), cwd=tmp_path,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
+
+
+@pytest.mark.parametrize("folder", ["shaplab", "tests", "book/_ext", "benchmarks"])
+def test_files_are_short(folder):
+    long = {p.name: n for p in (ROOT / folder).rglob("*.py") if (n := len(p.read_text("utf-8").splitlines())) > 400}
+    assert long == {}
+
+
+def test_the_package_is_small():
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) < 7500
+
+
+@pytest.mark.parametrize("name", [n for n in BODIES if not re.search(r"\._|\.kernels\.", n)])
+def test_three_rooms(name):
+    inside = name.removeprefix("shaplab.").replace(".", "/")
+    part, _, topic = inside.rpartition("/")
+    assert list((ROOT / "tests" / part).glob(f"test_{topic}*.py")), f"no tests/{part}/test_{topic}.py"
+    if part and (ROOT / "book" / part).exists():
+        named = re.findall(r"^Chapter: (\S+?)\.?$", MODULES[name].read_text(encoding="utf-8"), re.M)
+        pages = [inside, *named]
+        assert any((ROOT / "book" / f"{page}.md").exists() for page in pages), (
+            f"{name}: no chapter book/{inside}.md, and no docstring line 'Chapter: part/topic' names another"
+        )
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_unfinished_or_talking_code(name):
+    text = MODULES[name].read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)):
+        assert not isinstance(node, ast.Assert), f"{name}, line {node.lineno}: assert"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print" or name == "shaplab.extract", f"{name}, line {node.lineno}: print"
+    assert not re.search(r"\bTODO\b|\bFIXME\b|\bXXX\b|NotImplementedError", text)
+
+
+def test_importing_shaplab_loads_neither_torch_nor_numba():
+    heavy = ["matplotlib", "numba", "pandas", "torch", "xgboost"]
+    code = f"import sys, shaplab; shaplab.Explanation; print(sorted(set({heavy}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_resolve():
+    for name in shaplab.__all__:
+        assert getattr(shaplab, name) is not None
+
+
+@pytest.mark.parametrize("part", [path.parent.name for path in sorted((ROOT / "shaplab").glob("*/__init__.py"))])
+def test_every_part_has_a_page_in_the_library(part):
+    page = ROOT / "book" / "reference" / "api" / f"{part}.md"
+    assert page.exists()
+    assert f"reference/api/{part}\n" in (ROOT / "_toc.yml").read_text(encoding="utf-8")

@@ -1,0 +1,184 @@
+"""Take it home: each public function works in one file with shaplab absent, and nasty modules are flattened rightly."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shaplab
+from shaplab.extract import extract, main, write
+
+NAMES = [name for name in shaplab.__all__ if name != "__version__"]
+
+# A small call for each function that has a short one; the others are imported and looked up.
+CALLS = {
+    "shapley_values": "m.shapley_values(lambda S: S[:, 0] * 1.0 + S.all(axis=1), 2).tolist() == [1.5, 0.5]",
+    "banzhaf_values": "m.banzhaf_values(lambda S: S.sum(axis=1) * 1.0, 3).tolist() == [1.0, 1.0, 1.0]",
+    "exact_shap": "abs(m.exact_shap(lambda t: t[:, 0] * t[:, 1], [[1.0, 1.0]], [[0.0, 0.0]]).values - 0.5).max() "
+                  "< 1e-12",
+    "kernel_shap": "abs(m.kernel_shap(lambda t: t.sum(axis=1), [[1.0, 2, 3]], [[0.0, 0, 0]], rng=0).values "
+                   "- [[1, 2, 3]]).max() < 1e-9",
+    "permutation_shap": "abs(m.permutation_shap(lambda t: t.sum(axis=1), [[1.0, 2, 3]], [[0.0, 0, 0]], rng=0).values "
+                        "- [[1, 2, 3]]).max() < 1e-9",
+    "interaction_values": "m.interaction_values(lambda S: S.all(axis=1) * 1.0, 2).shape[-2:] == (2, 2)",
+    "Explanation": "float(m.Explanation([[1.0, 2.0]], 0.5).prediction[0]) == 3.5",
+    "UnsupportedModelError": "issubclass(m.UnsupportedModelError, ValueError)",
+    "CoalitionExplorer": "hasattr(m.CoalitionExplorer, '_repr_html_')",
+}
+
+RUN = """
+import importlib, json, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "shaplab":
+            raise ModuleNotFoundError("shaplab is blocked: " + name)
+sys.meta_path.insert(0, Absent())
+sys.path.insert(0, sys.argv[1])
+calls = json.loads(sys.argv[2])
+failed = {}
+for name, call in calls.items():
+    try:
+        m = importlib.import_module("only_" + name)
+        assert getattr(m, name) is not None and m.__all__ == [name], "not exported"
+        assert not call or eval(call), "wrong result of " + call
+    except BaseException as problem:
+        failed[name] = repr(problem)
+assert not any(name.split(".")[0] == "shaplab" for name in sys.modules)
+print("RESULT" + json.dumps(failed))
+"""
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What happens to each public name in one process where shaplab cannot be imported."""
+    import json
+
+    folder = tmp_path_factory.mktemp("home")
+    failed: dict[str, str] = {}
+    for name in NAMES:
+        try:
+            write(extract(name), folder / f"only_{name}.py")
+        except Exception as problem:
+            failed[name] = repr(problem)
+    calls = {name: CALLS.get(name, "") for name in NAMES if name not in failed}
+    done = subprocess.run([sys.executable, "-I", "-c", RUN, str(folder), json.dumps(calls)], check=False,
+                          capture_output=True, text=True, timeout=300, cwd=folder,
+                          env={**os.environ, "NUMBA_CACHE_DIR": str(folder / "numba")})
+    assert done.returncode == 0, done.stderr
+    return failed | json.loads(done.stdout.split("RESULT")[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_public_name_runs_with_shaplab_absent(name: str, verdicts: dict[str, str]) -> None:
+    assert name not in verdicts, verdicts[name]
+
+
+@pytest.mark.slow
+def test_tree_shap_explains_a_forest_at_home(tmp_path: Path) -> None:
+    write(extract("tree_shap"), tmp_path / "home_tree_shap.py")
+    code = """
+import sys
+sys.modules["shaplab"] = None
+import numpy as np
+from sklearn.ensemble import RandomForestRegressor
+sys.path.insert(0, sys.argv[1])
+from home_tree_shap import tree_shap
+X = np.random.default_rng(0).normal(size=(80, 4))
+forest = RandomForestRegressor(5, max_depth=4, random_state=0).fit(X, X[:, 0] * X[:, 1])
+gap = tree_shap(forest, X).gap(forest.predict(X))
+assert abs(gap).max() < 1e-12, gap
+"""
+    subprocess.run([sys.executable, "-I", "-c", code, str(tmp_path)], check=True, cwd=tmp_path, timeout=300,
+                   env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_of_shaplab_is_imported_and_all_names_are_bound(name: str) -> None:
+    text = extract(name)
+    imports = [ast.unparse(node) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not [line for line in imports if "shaplab" in line]
+    assert unbound(text) == set()
+    assert "Redistribution and use in source and binary forms" in text
+    assert f"{name}: taken from shaplab {shaplab.__version__}" in text
+
+
+def unbound(text: str) -> set[str]:
+    """Names that a file reads but neither binds nor finds among the builtins: ruff's F821."""
+    command = ["ruff", "check", "--isolated", "--select=F821,F811,F401", "--no-cache", "--output-format=concise", "-"]
+    done = subprocess.run([sys.executable, "-m", *command], check=False, input=text, capture_output=True, text=True)
+    return {line for line in done.stdout.splitlines() if line.startswith("-:")}
+
+
+def test_requirements_carry_versions_and_only_what_is_needed() -> None:
+    text = ast.get_docstring(ast.parse(extract("shapley_values")))
+    assert "Needs: numpy>=2." in text
+    assert "pandas" in ast.get_docstring(ast.parse(extract("datasets.load_bike"))).split("Needs:")[1].split("\n")[0]
+
+
+def test_only_what_is_needed_comes_along() -> None:
+    text = extract("shapley_values")
+    assert "def interaction_values" not in text
+    assert "class Explanation" not in text
+    tree = ast.parse(text)
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    words = " ".join(ast.unparse(node) for node in tree.body)
+    for name in defined - {"shapley_values"}:
+        assert words.count(name) > 1, f"{name} is defined and never used"
+
+
+def test_several_functions_in_one_file() -> None:
+    text = extract("shapley_values", "Explanation", "datasets.simulate_dna")
+    namespace: dict[str, object] = {"__name__": "several"}
+    sys.modules["several"] = type(sys)("several")  # dataclasses look their module up
+    try:
+        exec(compile(text, "several.py", "exec"), namespace)
+    finally:
+        del sys.modules["several"]
+    assert namespace["__all__"] == ["shapley_values", "Explanation", "simulate_dna"]
+    assert text.count("def fail(") == 1
+
+
+# The command, and the file it writes.
+
+def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my file.py"
+    assert main(["shapley_values", "-o", str(out)]) == 0
+    assert out.read_text(encoding="utf-8") == extract("shapley_values")
+    assert main(["shapley_values"]) == 0
+    assert capsys.readouterr().out == extract("shapley_values")
+    assert [path.name for path in tmp_path.iterdir()] == ["my file.py"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["shapely_values"], "Names that are close: shapley_values"),
+    (["shapley_values", "-o", "no/such/folder/x.py"], "path: expected a file in a folder that exists"),
+])
+def test_the_command_explains_what_is_wrong(arguments, message, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_extract_needs_a_name() -> None:
+    with pytest.raises(ValueError, match="names: expected at least one"):
+        extract()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "kept.py"
+    target.write_text("old")
+    target.chmod(0o600)
+    with pytest.raises(UnicodeEncodeError):
+        write("half \ud800", target)
+    assert target.read_text() == "old"
+    write("new", target)
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.py"]
