@@ -37,7 +37,10 @@ def spawn(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
 
 def progress_bar(total: int, progress: bool, description: str = "") -> Any:
     """A tqdm bar, silent unless ``progress``."""
-    from tqdm.auto import tqdm
+    if progress:
+        from tqdm.auto import tqdm
+    else:  # tqdm.auto warns in a notebook without ipywidgets, even about a bar that nobody sees
+        from tqdm import tqdm  # type: ignore[assignment]
 
     return tqdm(total=total, disable=not progress, desc=description, smoothing=0.1)
 

@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._losses import check_target, get_loss
 from shaplab._parallel import chunks
-from shaplab._validation import check_int, fail, resolve_rng
+from shaplab._validation import fail
 from shaplab.explanation import Explanation
 from shaplab.trees.ensemble import as_ensemble
 
 __all__ = ["PaperTree", "exp_value_literal", "gain_importance", "paper_trees", "path_dependent_game",
-           "permutation_importance", "saabas", "saabas_literal", "shap_values_literal", "split_count"]
+           "saabas", "saabas_literal", "shap_values_literal", "split_count"]
 
 
 @dataclass(frozen=True)
@@ -256,31 +255,3 @@ def gain_importance(model: Any) -> np.ndarray:
     total = e.cover[a] + e.cover[b]
     weight = np.divide(e.cover[a] * e.cover[b], total, out=np.zeros(len(inner)), where=total > 0)
     return np.bincount(e.feature[inner], weight * ((mean[a] - mean[b]) ** 2).sum(axis=1), e.n_features)
-
-
-def permutation_importance(model: Any, X: Any, y: Any, *, loss: Any = "squared_error", n_repeats: int = 5,
-                           rng: Any = None) -> np.ndarray:
-    """Rise of the mean loss when a column is shuffled, ``(d,)``, averaged over ``n_repeats`` (Methods 5).
-
-    Parameters
-    ----------
-    model : fitted tree model or ``TreeEnsemble``; its raw output is used.
-    X, y : rows ``(N, d)`` and targets ``(N,)``.
-    loss : name or callable of the library's losses.
-    rng : None, seed or Generator.
-    """
-    e, loss, rng = as_ensemble(model), get_loss(loss), resolve_rng(rng)
-    codes = e.encode(X)
-    target = check_target(np.asarray(y), len(codes), loss, e.n_outputs if e.has_outputs else None)
-
-    def mean_loss(rows: np.ndarray) -> float:
-        out = e.predict_codes(rows)
-        return float(np.mean(loss.value(out if e.has_outputs else out[:, 0], target)))
-
-    before, rise = mean_loss(codes), np.zeros(e.n_features)
-    for j in np.unique(e.feature[e.feature >= 0]):
-        for _ in range(check_int(n_repeats, "n_repeats")):
-            shuffled = codes.copy()
-            shuffled[:, j] = rng.permutation(codes[:, j])
-            rise[j] += (mean_loss(shuffled) - before) / n_repeats
-    return rise
