@@ -229,7 +229,7 @@ def test_categories_as_codes_with_unseen_ones(one_hot):
     X = np.stack([codes, rng.normal(size=300)], axis=1)
     data = xgb.DMatrix(X, codes % 3 + X[:, 1], feature_types=["c", "q"])
     booster = xgb.train({"max_cat_to_onehot": one_hot, "max_depth": 4}, data, 8)
-    test = np.array([[c, 0.1] for c in (0, 3, 8, 9, 31, 32, 64, 1000, 2.7, np.nan)])
+    test = np.array([[c, 0.1] for c in (0, 3, 8, 9, 31, 32, 64, 1000, 2.7, -0.5, -0.0, -1, -7, np.nan)])
     agrees(as_ensemble(booster).predict(test), booster.predict(xgb.DMatrix(test, feature_types=["c", "q"])))
 
 

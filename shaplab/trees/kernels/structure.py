@@ -129,7 +129,7 @@ def plan_clusters(tree_start, feature, left, right, order, edges, trees, chosen,
     build = np.zeros(n_nodes)
     merged = np.zeros(n_nodes, np.uint8)
     cost = np.zeros(n_trees)
-    found = np.empty(4 * max_bits + 4 + int(trees[:, 1].max()), np.int32)
+    found = np.empty(4 * max_bits + 4 + (int(trees[:, 1].max()) if n_trees > 0 else 0), np.int32)
     place = np.zeros(n_nodes, np.int32)
     n_clusters = 0
     n_ops = 0
@@ -181,7 +181,7 @@ def plan_clusters(tree_start, feature, left, right, order, edges, trees, chosen,
     clusters = np.zeros((n_clusters, 7), np.int64)
     columns = np.zeros((n_clusters, max_bits), np.int32)
     cuts = np.zeros((n_clusters + 1, 2), np.int64)
-    path = np.zeros(int(edges[:, 1].max()) + 2, np.int32)
+    path = np.zeros((int(edges[:, 1].max()) if n_nodes > 0 else 0) + 2, np.int32)
     o = 0
     c = 0
     n_cuts = 0
