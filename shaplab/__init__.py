@@ -21,6 +21,12 @@ _PUBLIC = {
     "shaplab.foundations.interactions": "interaction_values",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",
+    "shaplab.shapnets.transform": "ShapleyTransform shapley_transform",
+    "shaplab.shapnets.shallow": "ShallowShapNet gam_network",
+    "shaplab.shapnets.deep": "DeepShapNet ResidualDNN butterfly",
+    "shaplab.shapnets.image": "ComparableCNN ImageShapNet",
+    "shaplab.shapnets.regularization": "explanation_penalty",
+    "shaplab.shapnets.pruning": "prune strip_modules",
     "shaplab.importance.loss_shap": "loss_shap",
     "shaplab.importance.sage": "sage",
     "shaplab.importance.comparisons": "permutation_importance leave_one_out_importance mean_importance "
@@ -32,6 +38,10 @@ _PUBLIC = {
     "shaplab.trees.interventional": "BackgroundTrees interventional_tree_shap",
     "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
     "shaplab.trees.loss": "tree_loss_shap tree_output_shap",
+    "shaplab.deep.dasp": "dasp compare_attributions",
+    "shaplab.deep.deep_shap": "deep_shap",
+    "shaplab.deep.stacks": "stack_shap FunctionStage SplitStage",
+    "shaplab.deep.baselines": "deeplift gradients input_x_gradient integrated_gradients occlusion",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")

@@ -39,8 +39,8 @@ def progress_bar(total: int, progress: bool, description: str = "") -> Any:
     """A tqdm bar, silent unless ``progress``."""
     if progress:
         from tqdm.auto import tqdm
-    else:  # tqdm.auto warns in notebooks without widgets, even about a bar that is not shown
-        from tqdm.std import tqdm
+    else:  # tqdm.auto warns in a notebook without ipywidgets, even about a bar that nobody sees
+        from tqdm import tqdm
 
     return tqdm(total=total, disable=not progress, desc=description, smoothing=0.1)
 

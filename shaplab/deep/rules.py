@@ -163,8 +163,16 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
     return phi
 
 
-def slope(g: Function, x: torch.Tensor) -> torch.Tensor:
-    """Derivative of an elementwise function."""
+SLOPES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # of (x, g(x)), where they are cheap
+    "relu": lambda x, y: (x > 0).to(x.dtype), "sigmoid": lambda x, y: y * (1 - y), "tanh": lambda x, y: 1 - y * y,
+    "exp": lambda x, y: y, "abs": lambda x, y: x.sign(), "square": lambda x, y: 2 * x,
+}
+
+
+def slope(g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str = "") -> torch.Tensor:
+    """Derivative of an elementwise function at ``x``, where its value is ``y``."""
+    if name in SLOPES and y is not None:
+        return SLOPES[name](x, y)
     with torch.enable_grad():
         point = x.detach().requires_grad_()
         value = g(point)
@@ -185,7 +193,7 @@ def near(b: torch.Tensor, kind: str) -> torch.Tensor:
 
 def rescale(
     g: Function, f: torch.Tensor, b: torch.Tensor, kind: str = "smooth",
-    known: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+    known: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None, name: str = "",
 ) -> torch.Tensor:
     """Multiplier of Rescale for tensors; ``known`` is ``(g(b), slope at b, near(b))`` when computed before.
 
@@ -194,11 +202,11 @@ def rescale(
     smooth pieces, only when the slopes differ no more than a smooth function's would; ``"step"``, only at 0.
     """
     at_b, slope_b, limit = known or (g(b), slope(g, b), near(b, kind))
-    step = f - b
-    quotient = (g(f) - at_b) / step
+    step, at_f = f - b, g(f)
+    quotient = (at_f - at_b) / step
     if kind == "step":
         return torch.where(step == 0, slope_b, quotient)
-    slope_f, distance = slope(g, f), step.abs()
+    slope_f, distance = slope(g, f, at_f, name), step.abs()
     close = distance <= limit
     if kind == "kinked":
         close &= slope_f == slope_b

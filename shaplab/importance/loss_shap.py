@@ -10,7 +10,7 @@ references drawn independently and :math:`e_i = y - f(x_S, b_i)`,
 :math:`[(\sum e)^2 - \sum e^2] / (m (m - 1))`. Any other loss: telescoping, the loss with :math:`m_0` references
 plus, with probability :math:`q_l` and divided by it, what the loss changes when references are doubled, up to the
 whole background. Source: Covert, Lundberg and Lee (2020); Covert (2020). Cost of a walk: :math:`8 (d - 1)` model
-rows for squared error, about :math:`35 (d - 1)` for others, whatever the size of the background.
+rows for squared error, about :math:`28 (d - 1)` for others, whatever the size of the background.
 
 Needs: shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation, shaplab.explanation,
 shaplab.foundations.games, shaplab.foundations._walks.
@@ -33,7 +33,7 @@ __all__ = ["loss_shap", "loss_shap_literal"]
 
 # References of a squared-error walk; smallest telescoping level; decay of the levels' probabilities, between the
 # variance's 4^-l and the cost's 2^l.
-DRAWS, SMALLEST, DECAY = 4, 8, 1.5
+DRAWS, SMALLEST, DECAY = 4, 8, 1.75
 # Walks of a LossSHAP visit: one walk says little about a row.
 WALKS = 16
 
@@ -69,7 +69,8 @@ class LossWalks(Sampler):
         self.y = check_target(y, t.n, self.loss, t.K if t.K > 1 else None)
         if self.loss.name == "cross_entropy" and (t.fx.min() < 0.0 or t.fx.max() > 1.0 + 1e-6):
             fail("model", "probabilities from 0 to 1 for cross entropy",
-                 f"outputs from {t.fx.min():g} to {t.fx.max():g}", 'Pass predict_proba, or use loss="logistic" or "softmax_cross_entropy" for margins')
+                 f"outputs from {t.fx.min():g} to {t.fx.max():g}",
+                 'Pass predict_proba, or use loss="logistic" or "softmax_cross_entropy" for margins')
         self.covariance = None
         if check_choice(removal, "removal", ("marginal", "conditional")) == "conditional":
             self.covariance = _covariance(t)

@@ -110,7 +110,7 @@ def tree_loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any, ga
             fail("y", "times that are not 0 and one output", "a time of 0 or several outputs", "Drop rows at time 0")
         loss, target = cox_loss(e.predict_codes(codes)[:, 0], target), np.arange(len(codes))
     else:
-        loss = get_loss(loss)
+        loss = get_loss(loss).for_outputs(e.n_outputs if e.has_outputs else None)
         target = check_target(y, len(codes), loss, e.n_outputs if e.has_outputs else None)
     if e.has_outputs and not loss.classes and loss.slope is not None:
         fail("loss", "a loss of several outputs for this model", repr(loss.name), "Use softmax_cross_entropy or cross_entropy")

@@ -53,7 +53,7 @@ def layer(name: str) -> Callable[..., Any]:
     """Handler body for ``torch.lstm``, ``gru``, ``rnn_tanh`` and ``rnn_relu``."""
     def body(run: Any, x: torch.Tensor, hx: Any, params: Any, has_biases: Any, num_layers: Any, dropout: Any = 0.0,
              train: bool = False, bidirectional: bool = False, batch_first: Any = False) -> Any:
-        if isinstance(hx, torch.Tensor) and not isinstance(params, list | tuple) or not isinstance(num_layers, int) \
+        if (isinstance(hx, torch.Tensor) and not isinstance(params, list | tuple)) or not isinstance(num_layers, int) \
                 or isinstance(has_biases, list | tuple):
             run.refuse(name, "packed sequences have no rule; pad the sequences instead")
         if train and dropout > 0:

@@ -9,7 +9,7 @@ does that on the CPU for dense layers and for windows of convolutions.
 Cost: threshold 0, two products forward and three back for each pair of rows; mean, two passes over all
 weights for each pair of rows and each window.
 
-Needs: shaplab.deep.rules, shaplab.deep.kernels.windows.
+Needs: shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from shaplab.deep import rules
 from shaplab.deep.kernels.windows import above_threshold, split_backward
+from shaplab.deep.rules import slope
 
 __all__: list[str] = []
 
@@ -54,7 +54,7 @@ def parts(g: Callable[[torch.Tensor], torch.Tensor], z_f: torch.Tensor, z_b: tor
     at_b, slope_b = known
     down = z_f - z_b - up
     at_f, at_up, at_down = g(z_f), g(z_b + up), g(z_b + down)
-    flat = (slope_b + rules.slope(g, z_f)) / 2
+    flat = (slope_b + slope(g, z_f)) / 2
     tiny = 16 * torch.finfo(z_b.dtype).eps * (1 + z_b.abs())
     gain_up, gain_down = (at_f - at_down + at_up - at_b) / 2, (at_f - at_up + at_down - at_b) / 2
     return (torch.where(up.abs() <= tiny, flat, gain_up / up), torch.where(down.abs() <= tiny, flat, gain_down / down))
@@ -65,7 +65,7 @@ def fused(g: Callable[[torch.Tensor], torch.Tensor], affine: Affine, which: str)
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         (x_f, z_f), (x_b, z_b) = f, b
         if "known" not in kept:
-            kept["known"] = (g(z_b), rules.slope(g, z_b))
+            kept["known"] = (g(z_b), slope(g, z_b))
         step = x_f - x_b
         if which == "reveal_cancel":
             return [_at_zero(g, affine, step, z_f, z_b, q, kept)]
