@@ -29,7 +29,7 @@ _PUBLIC = {
     "shaplab.shapnets.pruning": "prune strip_modules",
     "shaplab.importance.loss_shap": "loss_shap",
     "shaplab.importance.sage": "sage",
-    "shaplab.importance.comparisons": "permutation_importance leave_one_out_importance mean_importance "
+    "shaplab.importance.comparisons": "permutation_test leave_one_out_importance mean_importance "
     "univariate_importance",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",

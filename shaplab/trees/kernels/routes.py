@@ -32,11 +32,11 @@ __all__ = ["Paths", "TablePlan", "explain_rows", "interventional_plan", "interve
 MAX_BITS = 14
 # Nanoseconds: bit of a code and cluster for each row, lookup, table entry merged, leaf entry, histogram row.
 PRICES = np.array([0.2, 0.1, 0.5, 0.6, 0.7, 1.0])
-WALK = 1.2  # one split, one node of the rule, one row
-WALK_PAIR = 0.25
+WALK = 0.7  # one split, one node of the rule, one row
+WALK_PAIR = 0.2
 WALK_SPLIT = 40.0  # coefficients of one split at one node
 PATTERN_ROW, PATTERN_PAIR = 2.5, 1.5
-CHUNK = 1 << 17  # table entries built before they are used (1 MiB): they stay in the cache
+CHUNK = 1 << 16  # table entries built before they are used (512 KiB): they stay in the cache
 TOLERANCE = 1e-11
 
 
