@@ -5,11 +5,12 @@ path agrees on the side it is taken from; the values need only the pattern of ag
 histogram of the background's patterns, so the cost adds rows and background instead of multiplying them.
 Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
 
-Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
-shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
-shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+shaplab.trees._encoding, shaplab.trees.conditional_expectation, shaplab.trees.ensemble,
+shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
+shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost.
 """
 
 from __future__ import annotations
