@@ -7,7 +7,7 @@ The literal version is the paper's Algorithm 2, which tracks subset sizes with E
 integrates by Gauss-Legendre nodes, exactly, with tables of bit patterns or blocks of rows.
 Source: Lundberg et al. 2020, Algorithm 2. Cost: O(T L D^2) for each row, literally.
 
-Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
 shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
 shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
 shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,

@@ -39,7 +39,6 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
         n = edges[root, 5]
         size = np.int64(1) << bits
         n_out = out_start[tree + 1] - out_start[tree]
-        per_out = width // n_out
         weighted = histogram.shape[0] > 0
         # Lay out the subtree: features of each node's columns, scratch for its table and histogram.
         local = np.empty((n, n_features), np.int32)
@@ -97,7 +96,6 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                 for side in range(2):
                     j = i + 1 if side == 0 else second
                     child = order[position + j]
-                    inside = edges[child, 6]
                     clear = ~(1 << edges[child, 3])
                     wide = edges[child, 2]
                     for pattern in range(np.int64(1) << (p + edges[node, 6])):
