@@ -6,7 +6,8 @@ Needs: shaplab._validation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ class Loss:
     ``value(output, y)`` and ``slope(output, y)`` broadcast: ``output`` has shape ``(..., N)`` or, when
     ``classes`` is True and the model has several outputs, ``(..., N, K)``; ``y`` has shape ``(N,)``; the
     value has shape ``(..., N)`` and the slope that of ``output``. ``slope`` is None for user callables.
+    Cross entropy of outputs with leading axes needs :meth:`for_outputs` first.
     """
 
     name: str
@@ -30,6 +32,18 @@ class Loss:
     slope: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
     labels: bool = False
     classes: bool = False
+
+    def for_outputs(self, n_outputs: int | None) -> Loss:
+        """The same loss for outputs without (None) or with an output axis.
+
+        Needed where outputs have leading axes: of a binary model, an array ``(B, N)`` with B = N would
+        look like the class probabilities of N rows.
+        """
+        if self.name != "cross_entropy" or self.slope is None:
+            return self
+        several = n_outputs is not None
+        return replace(self, value=partial(_cross_entropy, several=several),
+                       slope=partial(_cross_entropy_slope, several=several))
 
 
 def _sigmoid(margin: np.ndarray) -> np.ndarray:
@@ -68,17 +82,21 @@ def _softmax_slope(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
 _TINY = float(np.finfo(np.float64).eps)
 
 
-def _cross_entropy(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
-    if probability.ndim > np.ndim(y) and probability.shape[-1] > 1 and probability.shape[-2:-1] == np.shape(y):
+def _has_classes(probability: np.ndarray, y: np.ndarray) -> bool:
+    return probability.ndim > np.ndim(y) and probability.shape[-1] > 1 and probability.shape[-2:-1] == np.shape(y)
+
+
+def _cross_entropy(probability: np.ndarray, y: np.ndarray, several: bool | None = None) -> np.ndarray:
+    if _has_classes(probability, y) if several is None else several:
         return -np.log(np.clip(_pick(probability, y), _TINY, 1.0))
     p = np.clip(probability, _TINY, 1.0 - _TINY)
     return -(y * np.log(p) + (1.0 - y) * np.log1p(-p))
 
 
-def _cross_entropy_slope(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
-    if probability.ndim > np.ndim(y) and probability.shape[-1] > 1 and probability.shape[-2:-1] == np.shape(y):
+def _cross_entropy_slope(probability: np.ndarray, y: np.ndarray, several: bool | None = None) -> np.ndarray:
+    if _has_classes(probability, y) if several is None else several:
         hot = np.arange(probability.shape[-1]) == np.asarray(y, dtype=np.int64)[..., None]
-        return -hot / np.clip(probability, _TINY, 1.0)
+        return -(hot / np.clip(probability, _TINY, 1.0))
     p = np.clip(probability, _TINY, 1.0 - _TINY)
     return (p - y) / (p * (1.0 - p))
 

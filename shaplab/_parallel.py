@@ -39,9 +39,8 @@ def progress_bar(total: int, progress: bool, description: str = "") -> Any:
     """A tqdm bar, silent unless ``progress``."""
     if progress:
         from tqdm.auto import tqdm
-    else:
-        # The notebook's bar would ask for widgets that a silent one does not need.
-        from tqdm import tqdm
+    else:  # tqdm.auto warns in a notebook without ipywidgets, even about a bar that nobody sees
+        from tqdm import tqdm  # type: ignore[assignment]
 
     return tqdm(total=total, disable=not progress, desc=description, smoothing=0.1)
 

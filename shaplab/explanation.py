@@ -9,7 +9,7 @@ Needs: shaplab._validation.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -248,7 +248,7 @@ class Explanation:
     # Reading
 
     def _ranking(self, top: int = 8) -> list[tuple[str, float]]:
-        magnitude = np.abs(self.values).mean(axis=0)
+        magnitude = np.abs(self.values).sum(axis=0) / max(1, len(self))
         if self.has_outputs:
             magnitude = magnitude.mean(axis=-1)
         if self.interaction:
@@ -263,7 +263,8 @@ class Explanation:
                  "features " + " x ".join(str(size) for size in self.feature_shape)]
         if self.has_outputs:
             parts.append(f"{self.values.shape[-1]} outputs")
-        parts.append("exact for its game" if self.std is None else f"largest standard error {self.std.max():.2g}")
+        parts.append("exact for its game" if self.std is None
+                     else f"largest standard error {self.std.max(initial=0):.2g}")
         return ", ".join(parts)
 
     def __repr__(self) -> str:
@@ -296,7 +297,7 @@ def _positions(key: Any, size: int, names: Sequence[str] | None, argument: str) 
     """Resolve an integer, slice, mask, name or list of these to positions."""
     if isinstance(key, slice):
         return np.arange(size)[key]
-    items = [key] if isinstance(key, str | int | np.integer) else list(key)
+    items = list(key) if isinstance(key, Iterable) and not isinstance(key, str) else [key]
     if items and all(isinstance(item, bool | np.bool_) for item in items):
         if len(items) != size:
             fail(argument, f"a mask of length {size}", f"length {len(items)}", "Give one True or False an entry")

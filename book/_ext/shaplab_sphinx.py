@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
-from run_chapters import cache_path, chapters, executed_path, is_chapter
+from run_chapters import cache_path, chapters, executed_path, is_chapter, pages
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -191,6 +191,17 @@ def find_at_home(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], path, node, content)
 
 
+def read_returns_as_text() -> None:
+    """Let napoleon read "Returns" and the docstrings of properties as sentences, not as "type: description"."""
+    from sphinx.ext.napoleon.docstring import NumpyDocstring
+
+    def returns(self: Any, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+        return [("", "", self._dedent(self._consume_to_next_section()))]
+
+    NumpyDocstring._consume_returns_section = returns
+    NumpyDocstring._parse_attribute_docstring = lambda self: self._consume_to_end()
+
+
 def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
     """Turn the line that names a module's chapter into a link, and drop the one for the take-home tool."""
     if what != "module":
@@ -199,7 +210,8 @@ def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, l
     text = re.sub(r"^Needs: [^\n]*(\n[^\n]+)*", "", text, flags=re.M)
     named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [name.removeprefix("shaplab.").replace(".", "/")]
     text = re.sub(r"^Chapter: .*$", "", text, flags=re.M)
-    known = [f":doc:`/{page}`" for page in named if (Path(app.srcdir) / f"{page}.md").exists()]
+    listed = pages(project_root(app))
+    known = [f":doc:`/{page}`" for page in named if page in listed]
     lines[:] = [*text.splitlines(), "", *([f"Derived in {', '.join(known)}."] if known else []), ""]
 
 
@@ -316,6 +328,7 @@ def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: d
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    read_returns_as_text()
     app.add_directive("take-home", TakeHome)
     app.add_directive("library", LibraryPages)
     app.add_directive("reproduction-table", ReproductionTable)

@@ -129,7 +129,7 @@ def dasp(
     Returns
     -------
     Explanation with ``values`` of the input's shape (``(N, *spatial)`` for pixels), a last axis for several outputs.
-    ``info`` holds ``gap``, f(x) minus base minus the values as propagated, and ``evaluations``, the propagations a row.
+    ``info`` holds ``gap``, f(x) minus base minus the values as propagated, and ``evaluations``, the propagations in all.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def dasp(
     return Explanation(
         result.numpy(), (center if several else center[0]).expand(gap.shape if several else (len(rows),)).numpy(),
         data=rows.cpu().numpy(), feature_names=names, method=label,
-        info={"gap": (gap if several else gap[:, 0]).numpy(), "evaluations": 2 * len(shares) * n * len(references)})
+        info={"gap": (gap if several else gap[:, 0]).numpy(), "evaluations": 2 * len(shares) * n * len(references) * len(rows)})
 
 
 def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], Any]]) -> Any:
@@ -238,5 +238,5 @@ def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], A
         cost = getattr(found, "info", {}).get("evaluations", np.nan)
         error = float(np.sqrt(((values - truth) ** 2).mean()))
         lines[name] = {"RMSE": error, "Spearman": float(np.mean(ranks)),
-                       "evaluations per feature": cost / truth.shape[1], "CPU seconds": seconds}
+                       "evaluations per feature": cost / truth.size, "CPU seconds": seconds}
     return pd.DataFrame(lines).T

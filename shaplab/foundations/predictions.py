@@ -279,6 +279,7 @@ class LossOfMean:
 
     def _check(self, n: int, n_outputs: int | None) -> None:
         if not self._checked:
+            self.loss = self.loss.for_outputs(n_outputs)
             self.y = check_target(self.y, n, self.loss, n_outputs)
             self._checked = True
 
@@ -304,7 +305,8 @@ class MeanLoss(LossOfMean):
         return outputs
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return self.loss.value(self._outputs(coalitions), self.y).mean(axis=1)
+        outputs = self._outputs(coalitions)
+        return self.loss.value(outputs, self.y).mean(axis=1)
 
 
 class RescaledMargin(MeanLoss):

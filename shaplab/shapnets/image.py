@@ -70,14 +70,17 @@ class ConvShapleyTransform(nn.Module):
     reads : numbers of the channels that are read, or None for all.
     activation : "leaky_relu" and others, as in :class:`~shaplab.shapnets.transform.ShapleyTransform`.
     reference : array ``(C,)``, the same for every pixel, or None for zeros.
+    scale : constant factor on the result.
     """
 
     reference: Tensor
     weights: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, *, kernel: tuple[int, int] = (2, 2), dilation: int = 1,
-                 reads: Sequence[int] | None = None, activation: str = "leaky_relu", reference: Any = None):
+                 reads: Sequence[int] | None = None, activation: str = "leaky_relu", reference: Any = None,
+                 scale: float = 1.0):
         super().__init__()
+        self.scale = scale
         rows, columns = check_int(kernel[0], "kernel"), check_int(kernel[1], "kernel")
         self.kernel = rows, columns
         self.k, self.dilation = rows * columns, check_int(dilation, "dilation")
@@ -99,7 +102,7 @@ class ConvShapleyTransform(nn.Module):
 
     def window_values(self, base: Tensor, taps: Tensor) -> Tensor:
         """Shapley values ``(k, P, C')`` of ``P`` windows from their taps' terms ``(k, P, C')``."""
-        weights, act = self.weights.to(taps.dtype) / factorial(self.k), ACTIVATIONS[self.activation]
+        weights, act = self.weights.to(taps.dtype) * (self.scale / factorial(self.k)), ACTIVATIONS[self.activation]
         # Blocks that stay in the processor's cache: the 2**k sums never travel to memory and back.
         block = taps.shape[1] if torch.compiler.is_compiling() else max(256, 2**18 // (2**self.k * taps.shape[2]))
         parts = []
@@ -178,6 +181,7 @@ class ImageShapNet(ShapNet):
     reference : a number or an array ``(in_channels,)``, the value of an absent pixel; zeros if None.
     activation : of the windows' function.
     intercept : add a learned constant to the output.
+    scale : constant factor on the last stage. A sum over hundreds of pixels starts far too large without it.
     seed : int, or None to draw the weights from torch's own generator.
 
     Notes
@@ -199,7 +203,7 @@ class ImageShapNet(ShapNet):
     def __init__(self, in_channels: int, n_outputs: int, *, channels: Sequence[int] = (16, 16, 16),
                  dilations: Sequence[int] | None = None, kernel: tuple[int, int] = (2, 2),
                  channel_share: float = 1.0, reference: Any = None, activation: str = "leaky_relu",
-                 intercept: bool = True, seed: int | None = None):
+                 intercept: bool = True, scale: float = 0.02, seed: int | None = None):
         sizes = [check_int(in_channels, "in_channels"), *channels, n_outputs]
         steps = [2 * s + 1 for s in range(len(sizes) - 1)] if dilations is None else list(dilations)
         share = check_real(channel_share, "channel_share", low=0.0, high=1.0, open_low=True)
@@ -212,7 +216,7 @@ class ImageShapNet(ShapNet):
                 reads = None if count == sizes[s] else [((s - 1) * count + c) % sizes[s] for c in range(count)]
                 transforms.append(ConvShapleyTransform(
                     sizes[s], sizes[s + 1], kernel=kernel, dilation=step, reads=reads, activation=activation,
-                    reference=reference if s == 0 else None))
+                    reference=reference if s == 0 else None, scale=scale if s == len(steps) - 1 else 1.0))
         super().__init__(transforms, (None, in_channels), n_outputs, intercept)
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -235,6 +239,7 @@ class ComparableCNN(nn.Module):
         super().__init__()
         self.intercept = nn.Parameter(torch.zeros(len(net.intercept)))
         stages = [t for t in net.transforms if isinstance(t, ConvShapleyTransform)]
+        self.scale = stages[-1].scale
         self.pads = [(-t.taps[0][1], t.taps[-1][1], -t.taps[0][0], t.taps[-1][0]) for t in stages]
         with seeded(seed):
             self.stages = nn.ModuleList([nn.Conv2d(len(t.weight), t.weight.shape[2], t.kernel, dilation=t.dilation)
@@ -243,4 +248,4 @@ class ComparableCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer, pad in zip(self.stages, self.pads, strict=True):
             x = nn.functional.leaky_relu(layer(nn.functional.pad(x, pad)))
-        return x.sum((2, 3)) + self.intercept
+        return self.scale * x.sum((2, 3)) + self.intercept

@@ -43,7 +43,7 @@ class RawTrees:
     dtype: Any = np.float64
     sets: dict[int, np.ndarray] = field(default_factory=dict)
     sets_left: bool = True
-    zero_missing: np.ndarray | None = None
+    zero_rule: np.ndarray | None = None
     labels: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     always_labels: bool = False
     frame_labels: tuple[tuple[Any, ...], ...] | None = None
@@ -115,7 +115,7 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         set_start[node], used = used, used + len(row)
     threshold[~numeric] = np.nan
     encoder = Encoder(
-        cuts, cut_start, n_categories, np.zeros(d, bool) if raw.zero_missing is None else raw.zero_missing,
+        cuts, cut_start, n_categories, np.zeros(d, np.int8) if raw.zero_rule is None else raw.zero_rule,
         raw.labels, raw.always_labels, raw.frame_labels, raw.unseen, raw.missing_value, raw.sparse_missing,
         raw.nan_allowed, raw.inf_allowed, raw.feature_names)
     return {

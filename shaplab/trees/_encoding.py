@@ -29,7 +29,7 @@ class Encoder:
     cuts: np.ndarray
     cut_start: np.ndarray
     n_categories: np.ndarray
-    zero_missing: np.ndarray
+    zero_rule: np.ndarray
     labels: dict[int, tuple[Any, ...]]
     always_labels: bool
     frame_labels: tuple[tuple[Any, ...], ...] | None
@@ -59,10 +59,10 @@ class Encoder:
             fail(argument, f"numbers within {self.cuts.dtype}, as the model's library requires", "infinite values",
                  "Replace or clip them first")
         codes = np.empty(table.shape, np.int32)
-        # LightGBM's kZeroThreshold is the float32 1e-35: smaller magnitudes count as zero.
+        # LightGBM's kZeroThreshold is the float32 1e-35: smaller magnitudes are missing (rule 1) or zero (rule 2).
         zero, missing = float(np.float32(1e-35)), self.cuts.dtype.type(self.missing_value)
         # LightGBM cuts -0.5 to category 0, XGBoost knows no negative category.
-        encode_rows(table, self.cuts, self.cut_start, self.n_categories, self.zero_missing, zero, missing,
+        encode_rows(table, self.cuts, self.cut_start, self.n_categories, self.zero_rule, zero, missing,
                     self.unseen == "missing", -1.0 if table.dtype == np.float64 else -1e-45, codes)
         return codes
 

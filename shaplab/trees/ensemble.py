@@ -9,6 +9,8 @@ path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
 Needs: shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict, shaplab.trees._encoding,
 shaplab.trees._arrange, shaplab.trees.readers, shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm,
 shaplab.trees.readers._sklearn.
+
+Chapter: trees/conditional_expectation.
 """
 
 from __future__ import annotations
@@ -108,9 +110,30 @@ class TreeEnsemble:
         iteration_range : boosting rounds ``(first, last)``, last not included. By default what the model's own
             ``predict`` uses: rounds up to ``best_iteration`` for scikit-learn classes and LightGBM.
 
+        Returns
+        -------
+        TreeEnsemble
+            Its ``predict`` equals the library's raw output to the library's precision: margins for boosting,
+            class probabilities for scikit-learn's trees and forests that classify, predictions for regression.
+
+        Raises
+        ------
+        UnsupportedModelError
+            For models that are no sums of trees with constant leaves: gblinear, linear_tree, boosting that starts
+            from another model; also for XGBoost objectives that are not known.
+        ValueError
+            For models that were not fitted, and descriptions that are damaged or of an unknown layout.
+
         Notes
         -----
-        ``predict`` equals the library's raw output (margin, probability for forests) to its own precision.
+        Exact. The cost is that of writing and reading the model once, about 0.2 s for 500 trees of depth 8.
+
+        Examples
+        --------
+        >>> from sklearn.tree import DecisionTreeRegressor
+        >>> model = DecisionTreeRegressor(max_depth=1).fit([[0.0], [1.0], [2.0]], [5.0, 5.0, 8.0])
+        >>> TreeEnsemble.from_model(model).predict([[1.5], [1.6]]).tolist()
+        [5.0, 8.0]
         """
         raw = read_model(model, missing, iteration_range)
         built = cls.from_raw(raw)
@@ -155,6 +178,20 @@ class TreeEnsemble:
         missing_left : ``(n_nodes,)`` bool; by default missing values go right.
         sets : categories (integers >= 0) that go left, by node; such nodes ignore ``threshold``.
         compare, dtype : a row goes left iff ``x <compare> threshold`` in this number type.
+
+        Returns
+        -------
+        TreeEnsemble
+
+        Examples
+        --------
+        A tree that asks for feature 0 first, then, on the left, for feature 1:
+
+        >>> tree = TreeEnsemble.from_arrays(
+        ...     feature=[0, 1, -1, -1, -1], threshold=[0.5, 0.5, 0, 0, 0], left=[1, 3, -1, -1, -1],
+        ...     right=[2, 4, -1, -1, -1], value=[0, 0, 7.0, 1.0, 3.0])
+        >>> tree.predict([[0, 0], [0, 1], [1, 0]]).tolist()
+        [1.0, 3.0, 7.0]
         """
         found = np.asarray(value, np.float64)
         n = found.shape[0] if found.ndim else 0

@@ -5,8 +5,19 @@ path agrees on the side it is taken from; the values need only the pattern of ag
 histogram of the background's patterns, so the cost adds rows and background instead of multiplying them.
 Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
 
-Needs: shaplab._validation, shaplab._losses, shaplab._parallel, shaplab.explanation, shaplab.trees.ensemble,
-shaplab.trees._encoding, shaplab.trees.readers, shaplab.trees.kernels, shaplab.trees.conditional_expectation.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+<<<<<<< HEAD
+shaplab.trees._encoding, shaplab.trees.conditional_expectation, shaplab.trees.ensemble,
+shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
+shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost.
+=======
+shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
+shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
+>>>>>>> trees
 """
 
 from __future__ import annotations
@@ -94,8 +105,8 @@ class BackgroundTrees:
     >>> prepared(X_test[:1]).values  # doctest: +SKIP
     """
 
-    def __init__(self, model: Any, background: Any, *, weights: Any = None, interactions: bool = False, n_rows: int = 1000,
-                 memory_limit: int = 2**30, n_jobs: int | None = 1, route: str = "auto") -> None:
+    def __init__(self, model: Any, background: Any, *, weights: Any = None, interactions: bool = False,
+                 n_rows: int = 1000, memory_limit: int = 2**30, n_jobs: int | None = 1, route: str = "auto") -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
         self.trees, self.interactions = as_ensemble(model), bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
@@ -106,14 +117,14 @@ class BackgroundTrees:
         if given.shape != (r,) or not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
             fail("weights", f"{r} finite numbers >= 0 with a positive sum", given, "Give one weight a background row")
         self.weights = given / given.sum()
-        self.base = np.zeros(self.trees.n_outputs)
-        for part in chunks(r, 65536):
-            self.base += self.weights[part] @ self.trees.predict_codes(codes[part])
         self.paths = Paths(self.trees)
         self.slow, self.plan = interventional_plan(self.paths, self.interactions, check_int(n_rows, "n_rows"), r, route)
         self.background = np.ascontiguousarray(codes.T)
         self.histogram = self.plan.histogram(self.background, self.weights, threads(n_jobs))
-        if not self.slow.any():
+        self._mean: np.ndarray | None = None
+        if self.slow.any():
+            self._mean = sum(self.weights[part] @ self.trees.predict_codes(codes[part]) for part in chunks(r, 65536))
+        else:
             self.background = self.background[:, :0].copy()  # the histogram says it all
         self._tables: np.ndarray | None = None
 
@@ -123,7 +134,8 @@ class BackgroundTrees:
     @property
     def nbytes(self) -> int:
         """Bytes held: trees, paths, histograms and, after the first call, tables."""
-        arrays = (self.histogram, self.background, self.plan.ops, self.plan.clusters, self.plan.columns, self.plan.targets)
+        plan = self.plan
+        arrays = (self.histogram, self.background, plan.ops, plan.clusters, plan.columns, plan.targets)
         return (self.trees.nbytes + self.paths.nbytes + sum(a.nbytes for a in arrays)
                 + (0 if self._tables is None else self._tables.nbytes))
 
@@ -148,7 +160,11 @@ class BackgroundTrees:
                 self.paths, self.slow, self.plan, self.histogram, self._tables, self.background, self.weights, codes,
                 self.interactions, jobs), out, batch_size, progress)
         name = "interventional_tree_shap" + "_interactions" * self.interactions
-        base = np.broadcast_to(self.base, (len(values), e.n_outputs))
+        base = self._mean
+        if base is None:  # the leaves' masses, summed while the tables were built
+            alone = e.roots[self.paths.counts[:, 0] == 1]
+            base = e.base + e.value[alone].sum(axis=0) + self.plan.means.sum(axis=0)
+        base = np.broadcast_to(base, (len(values), e.n_outputs))
         return Explanation(values, base if e.has_outputs else base[:, 0], shown(X), e.feature_names,
                            e.output_names, method=f"{name} (interventional)", interaction=self.interactions,
                            info={"bytes": self.nbytes, "trees_by_patterns": int(self.slow.sum())})
@@ -202,7 +218,7 @@ def explain_background(model: Any, X: Any, background: Any, pairs: bool, weights
                  "Prepare it for this function, or pass the model and the background")
         return model(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)
     if background is None:
-        fail("background", "rows (R, d)", "None", "Pass a background, for example a sample of the training rows", TypeError)
+        fail("background", "rows (R, d)", "None", "Pass a background, such as training rows", TypeError)
     if is_frame(X) and is_frame(background):
         check_same_columns(X, background)
     n = X.shape[0] if hasattr(X, "shape") else len(X)

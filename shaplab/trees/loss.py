@@ -9,9 +9,11 @@ The loss of a sum of trees is not a sum over trees, so no tree algorithm compute
 by all 2^M coalitions of the M features that the model splits on. ``mean_of_loss`` averages one game for each
 reference, in which features that reach the same codes in both rows are idle.
 
-Needs: shaplab._validation, shaplab._losses, shaplab._parallel, shaplab.explanation, shaplab.trees.ensemble,
-shaplab.trees._encoding, shaplab.trees.readers, shaplab.trees.kernels, shaplab.trees.conditional_expectation,
-shaplab.trees.interventional.
+Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
+shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -110,10 +112,11 @@ def tree_loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any, ga
             fail("y", "times that are not 0 and one output", "a time of 0 or several outputs", "Drop rows at time 0")
         loss, target = cox_loss(e.predict_codes(codes)[:, 0], target), np.arange(len(codes))
     else:
-        loss = get_loss(loss)
+        loss = get_loss(loss).for_outputs(e.n_outputs if e.has_outputs else None)
         target = check_target(y, len(codes), loss, e.n_outputs if e.has_outputs else None)
     if e.has_outputs and not loss.classes and loss.slope is not None:
-        fail("loss", "a loss of several outputs for this model", repr(loss.name), "Use softmax_cross_entropy or cross_entropy")
+        fail("loss", "a loss of several outputs for this model", repr(loss.name),
+             "Use softmax_cross_entropy or cross_entropy")
     if loss.name == "softmax_cross_entropy" and not e.has_outputs:
         fail("loss", "a loss of one output for this model", repr(loss.name), "Use logistic")
     return _explain(e, X, codes, target, background, loss, game, n_jobs, max_players, progress,
@@ -157,7 +160,8 @@ def tree_output_shap(model: Any, X: Any, background: Any, *, transform: Any = "p
     named: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
         "probability": (softmax, None) if e.has_outputs else (logistic, lambda f: logistic(f) * logistic(-f)),
         "exp": (np.exp, np.exp)}
-    change, slope = (transform, None) if callable(transform) else named[check_choice(transform, "transform", tuple(named))]
+    change, slope = ((transform, None) if callable(transform)
+                     else named[check_choice(transform, "transform", tuple(named))])
     loss = Loss(str(getattr(transform, "__name__", transform)), lambda f, y: change(f),
                 None if slope is None else lambda f, y: slope(f))
     codes = e.encode(X)
@@ -174,7 +178,7 @@ def _explain(e: TreeEnsemble, X: Any, codes: np.ndarray, y: np.ndarray, backgrou
     else:
         players = np.unique(e.feature[e.feature >= 0])
         if len(players) > check_int(max_players, "max_players", minimum=0):
-            fail("model", f"splits on at most max_players = {max_players} features to enumerate", f"{len(players)} features",
+            fail("model", f"splits on at most max_players = {max_players} features", f"{len(players)} features",
                  "Raise max_players (the cost doubles with each), or use game='rescaled_margin'")
         values, base = _enumerated(e, codes, y, references, loss, game, players, progress)
     names = e.output_names if base.ndim == 2 else None
@@ -242,7 +246,8 @@ def _rescaled(e: TreeEnsemble, codes: np.ndarray, y: np.ndarray, references: np.
     with progress_bar(len(references), progress, "references") as bar:
         for reference, output in zip(references, f_r, strict=True):
             there = np.ascontiguousarray(reference[:, None])
-            phi = interventional_sums(paths, slow, plan, plan.histogram(there, one, jobs), None, there, one, columns, False, jobs)
+            counts = plan.histogram(there, one, jobs)
+            phi = interventional_sums(paths, slow, plan, counts, None, there, one, columns, False, jobs)
             loss_r = loss.value(np.full(len(codes), output), y)
             change = f_x - output
             same = np.abs(change) <= 1e-12 * np.maximum(1.0, np.abs(f_x))

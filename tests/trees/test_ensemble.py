@@ -90,7 +90,7 @@ def test_compiled_loops_equal_their_python_source():
     X[::4, 1] = np.nan
     codes = np.empty((20, 3), np.int32)
     c = e.encoder
-    encode_rows.py_func(X, c.cuts, c.cut_start, c.n_categories, c.zero_missing, 0.0, np.nan, False, -1.0, codes)
+    encode_rows.py_func(X, c.cuts, c.cut_start, c.n_categories, c.zero_rule, 0.0, np.nan, False, -1.0, codes)
     np.testing.assert_array_equal(codes, e.encode(X))
     out, reached = np.empty((20, 1)), np.empty((20, 3), np.int32)
     walked = (e.feature, e.left, e.right, e.rank, e.missing_left, e.set_start, e.set_bits)
@@ -228,6 +228,16 @@ def test_hand_made_nonsense_is_refused(change, message):
                  "right": [2, 4, -1, -1, -1], "value": [0, 0, 1.0, 2.0, 3.0]} | change
     with pytest.raises(ValueError, match=message):
         TreeEnsemble.from_arrays(**arguments)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"right": [2, 3, -1, -1, -1]}, "node 3 with 2 parents"), ({"rank": [9, 1, 0, 0, 0]}, "ranks"),
+    ({"set_start": [0, -1, -1, -1, -1]}, "sets"), ({"base": [0.0, 0.0]}, "value: expected shape"),
+    ({"left": [0, 3, -1, -1, -1]}, "outside its tree"), ({"tree_start": [0, 2, 5]}, "outside its tree"),
+])
+def test_changed_arrays_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(small(), **{name: np.array(array) for name, array in change.items()})
 
 
 def test_no_damage_makes_the_loops_read_outside():

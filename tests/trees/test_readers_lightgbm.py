@@ -91,8 +91,8 @@ def test_every_booster(parameters, classes, missing):
     if classes == 3:
         y, parameters = np.digitize(y, [-1.5, 0]), parameters | {"objective": "multiclass", "num_class": 3}
     booster = train(parameters, X, y)
-    test = np.concatenate([X, np.full((1, 5), np.nan), [[0.0, -0.0, 1e-36, 1e-35, 1e-34]],
-                           [[np.inf, -np.inf, 1e300, 0.0, -1e-40]], X.astype(np.float32)])
+    test = np.concatenate([X, np.full((1, 5), np.nan), [[0.0, -0.0, 1e-36, 1e-35, 1e-34]], X.astype(np.float32),
+                           np.full((1, 5), np.float32(1e-35)), [[np.inf, -np.inf, 1e300, 0.0, -1e-40]]])
     expected = booster.predict(test, raw_score=True)
     # LightGBM's raw score of a forest is the sum of its trees; what it predicts with is their mean, as ours.
     agrees(as_ensemble(booster).predict(test), expected / (6 if parameters.get("boosting") == "rf" else 1))
@@ -187,6 +187,23 @@ def test_training_continued_on_rows_with_gaps():
     other = lgb.train(BASE | {"zero_as_missing": True}, lgb.Dataset(X, y), 4, init_model=first)
     with pytest.raises(UnsupportedModelError, match="one meaning of zero"):
         as_ensemble(other)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_thresholds_at_zero(missing):
+    X, y = table(missing=missing)
+    near_zero = ["0", "-0.5", "0.5", "-1.0000000180025095e-35"] * 9
+    lines = []
+    for line in train({}, X, y).model_to_string().splitlines():
+        if line.startswith("threshold="):
+            line = "threshold=" + " ".join(near_zero[:len(line.split())])
+        if not line.startswith("tree_sizes"):
+            lines.append(line)
+    booster = lgb.Booster(model_str="\n".join(lines))
+    tiny = float(np.float32(1e-35))
+    test = np.repeat(np.array([np.nan, 0.0, -0.0, 1e-36, -1e-36, tiny, -tiny, 1e-34, -1e-34])[:, None], 5, axis=1)
+    agrees(as_ensemble(booster).predict(test), booster.predict(test))
+    assert (as_ensemble(booster).threshold == 0).any()
 
 
 def test_layouts_of_the_table():

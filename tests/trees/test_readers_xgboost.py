@@ -89,9 +89,12 @@ def test_quantiles():
     agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
 
 
+@pytest.mark.filterwarnings("ignore:(?s).*(are not used|is deprecated)")  # drop-out has two names in different versions
 @pytest.mark.parametrize("parameters", [
     {}, {"num_parallel_tree": 3, "subsample": 0.5}, {"booster": "dart", "rate_drop": 0.5, "one_drop": 1},
-    {"booster": "dart", "rate_drop": 0.5, "num_parallel_tree": 2}, {"grow_policy": "lossguide", "max_leaves": 9},
+    {"booster": "dart", "rate_drop": 0.5, "num_parallel_tree": 2}, {"rate_drop": 0.5, "one_drop": 1},
+    {"booster": "dart", "rate_drop": 0.9, "skip_drop": 0.3, "normalize_type": "forest"},
+    {"grow_policy": "lossguide", "max_leaves": 9},
     {"tree_method": "exact", "gamma": 0.5}, {"tree_method": "approx"}, {"max_depth": 30, "min_child_weight": 0},
     {"max_depth": 1}, {"gamma": 1e9}, {"monotone_constraints": "(1,-1,0,0,0)"},
 ])
@@ -229,7 +232,7 @@ def test_categories_as_codes_with_unseen_ones(one_hot):
     X = np.stack([codes, rng.normal(size=300)], axis=1)
     data = xgb.DMatrix(X, codes % 3 + X[:, 1], feature_types=["c", "q"])
     booster = xgb.train({"max_cat_to_onehot": one_hot, "max_depth": 4}, data, 8)
-    test = np.array([[c, 0.1] for c in (0, 3, 8, 9, 31, 32, 64, 1000, 2.7, np.nan)])
+    test = np.array([[c, 0.1] for c in (0, 3, 8, 9, 31, 32, 64, 1000, 2.7, -0.5, -0.0, -1, -7, np.nan)])
     agrees(as_ensemble(booster).predict(test), booster.predict(xgb.DMatrix(test, feature_types=["c", "q"])))
 
 

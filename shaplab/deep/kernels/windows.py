@@ -71,12 +71,8 @@ def pooled_maximum(f: np.ndarray, b: np.ndarray, q: np.ndarray, table: np.ndarra
                     if c > 0:
                         fall -= width * _share(c, a)
                 level = values[best]
-                player = best if best < k else best - k
                 twin = best + k if best < k else best - k
-                if used[twin]:
-                    break
-                if values[twin] == level:
-                    out[r, table[w, player]] += weight * _share(a + 1, c)
+                if used[twin] or values[twin] == level:
                     break
                 used[best] = True
                 which[joined] = best
@@ -87,6 +83,14 @@ def pooled_maximum(f: np.ndarray, b: np.ndarray, q: np.ndarray, table: np.ndarra
                     when[joined] = fall
                     c += 1
                 joined += 1
+            a = c = 0
+            for j in range(joined):
+                if values[which[j]] > level:
+                    a += which[j] < k
+                    c += which[j] >= k
+            for i in range(k):  # equal values decide at their level as a vanishing step would
+                if table[w, i] >= 0 and values[i] == level and values[k + i] == level:
+                    out[r, table[w, i]] += weight * _share(a + 1, c)
             for j in range(joined):
                 best = which[j]
                 player = best if best < k else best - k

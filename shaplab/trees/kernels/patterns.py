@@ -8,6 +8,7 @@ only a satisfies, the leaf's Shapley values are (n10 - 1)! n01! / (n10 + n01)! f
 Needs: nothing.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 import numpy as np
@@ -17,7 +18,7 @@ __all__ = ["pair_patterns"]
 
 
 @njit(cache=True, nogil=True)
-def _refine(node, child_is_right, bit, fresh, goes, groups, patterns, n_groups, renamed, new_groups, new_patterns):  # type: ignore[no-untyped-def]
+def _refine(node, child_is_right, bit, fresh, goes, groups, patterns, n_groups, renamed, new_groups, new_patterns):
     """Split the groups by whether their rows take this edge; returns the number of new groups."""
     word = bit >> 6
     one = np.uint64(1) << np.uint64(bit & 63)
@@ -40,7 +41,7 @@ def _refine(node, child_is_right, bit, fresh, goes, groups, patterns, n_groups, 
 
 
 @njit(cache=True, nogil=True)
-def _goes_left(column, rank, missing_left, first_bit, set_bits, goes):  # type: ignore[no-untyped-def]
+def _goes_left(column, rank, missing_left, first_bit, set_bits, goes):
     for i in range(column.shape[0]):
         if column[i] < 0:
             goes[i] = missing_left
@@ -51,7 +52,7 @@ def _goes_left(column, rank, missing_left, first_bit, set_bits, goes):  # type: 
 
 
 @njit(cache=True, nogil=True)
-def _size(pattern):  # type: ignore[no-untyped-def]
+def _size(pattern):
     count = 0
     for w in range(pattern.shape[0]):
         rest = pattern[w]
@@ -62,12 +63,12 @@ def _size(pattern):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _has(pattern, k):  # type: ignore[no-untyped-def]
+def _has(pattern, k):
     return (pattern[k >> 6] >> np.uint64(k & 63)) & np.uint64(1) != np.uint64(0)
 
 
 @njit(cache=True, nogil=True)
-def _leaf_values(d, a, c, mass, c_size, factor, pairs, absent, phi):  # type: ignore[no-untyped-def]
+def _leaf_values(d, a, c, mass, c_size, factor, pairs, absent, phi):
     """Values of a leaf of weight 1 for one row pattern: d players, then pairs (i, j < i)."""
     phi[:] = 0.0
     n01 = d - _size(a)
@@ -119,7 +120,7 @@ def _leaf_values(d, a, c, mass, c_size, factor, pairs, absent, phi):  # type: ig
 
 @njit(cache=True, nogil=True)
 def pair_patterns(chosen, low, high, tree_start, feature, left, right, order, edges, trees, rank, missing_left,
-                  set_start, set_bits, value, codes, background, weights, factor, pairs, sums):  # type: ignore[no-untyped-def]
+                  set_start, set_bits, value, codes, background, weights, factor, pairs, sums):
     """Add the values of the ``chosen`` trees to ``sums`` ``(n_targets, n)`` for rows low to high.
 
     ``codes`` ``(d, n)`` and ``background`` ``(d, R)``; targets as in ``walk_trees``.

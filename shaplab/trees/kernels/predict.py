@@ -17,7 +17,7 @@ _BLOCK = 256
 
 
 @njit(cache=True, nogil=True)
-def encode_rows(X, cuts, cut_start, n_categories, zero_missing, zero, missing, unseen_missing, above, codes):  # type: ignore
+def encode_rows(X, cuts, cut_start, n_categories, zero_rule, zero, missing, unseen_missing, above, codes):  # type: ignore
     """Write the code of every cell: the number of cuts below it, its category, or -1 if missing."""
     n, d = X.shape
     for first in range(0, n, _BLOCK):
@@ -27,7 +27,9 @@ def encode_rows(X, cuts, cut_start, n_categories, zero_missing, zero, missing, u
             low, high = cut_start[j], cut_start[j + 1]
             for i in range(first, last):
                 x = X[i, j]
-                if np.isnan(x) or x == missing or (zero_missing[j] and abs(x) <= zero):
+                if zero_rule[j] == 2 and abs(x) <= zero:
+                    x = X[i, j] - X[i, j]  # zero of the table's type
+                if np.isnan(x) or x == missing or (zero_rule[j] == 1 and abs(x) <= zero):
                     codes[i, j] = -1
                 elif known > 0:
                     if x > above and x < known:

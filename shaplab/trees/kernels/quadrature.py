@@ -10,6 +10,7 @@ coefficients that do not depend on the row, so nothing is divided by a small num
 Needs: nothing.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +22,7 @@ BLOCK = 128
 
 
 @njit(cache=True, nogil=True)
-def _coefficients(j, x, left, right, edges, shares, vl, vr, C):  # type: ignore[no-untyped-def]
+def _coefficients(j, x, left, right, edges, shares, vl, vr, C):
     """Coefficients of split ``j`` at node ``x``.
 
     C[0:3], C[3:6]: down to the left and right child; C[6:8], C[8:10]: their share for the feature;
@@ -63,25 +64,15 @@ def _coefficients(j, x, left, right, edges, shares, vl, vr, C):  # type: ignore[
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _down(w, row, o, o_row, t, t_row, c0, c1, c2, target, to):  # type: ignore[no-untyped-def]
-    """target = w (c0 + o c1 + t c2), one row of each array."""
-    if c1 == 0.0:
-        for i in range(BLOCK):
-            target[to, i] = w[row, i] * (c0 + t[t_row, i] * c2)
-    else:
-        for i in range(BLOCK):
-            target[to, i] = w[row, i] * (c0 + o[o_row, i] * c1 + t[t_row, i] * c2)
-
-
-@njit(cache=True, nogil=True, fastmath={"contract"})
 def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, trees, rank, missing_left, set_start,
-               set_bits, value, rules_start, rules, tree_rule, codes, pairs, n_outputs, sums):  # type: ignore[no-untyped-def]
+               set_bits, value, rules_start, rules, tree_rule, codes, pairs, n_outputs, sums):
     """Add the values of each (tree, output) in ``jobs`` to ``sums`` ``(blocks, n_targets, BLOCK)``.
 
     ``codes`` is ``(blocks, d, BLOCK)``. Targets: ``feature * n_outputs + output``; with ``pairs`` also, after
     ``d * n_outputs`` of those, the interactions, ``(larger * d + smaller) * n_outputs + output``.
     """
-    # Arrays are indexed in place and never sliced below: a slice costs as much as a row of arithmetic.
+    # Arrays are indexed in place, never sliced or passed on, below: counting references to them would cost more
+    # than the arithmetic. ``state`` holds three sections of rows: products going down, sums from the left, the right.
     d = codes.shape[1]
     depth = 1
     widest = 1
@@ -92,9 +83,8 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
     for i in range(edges.shape[0]):
         depth = max(depth, edges[i, 1] + 1)
     padded = (widest + 3) // 4 * 4
-    w = np.zeros(((depth + 1) * widest, BLOCK))
-    up_left = np.zeros(((depth + 1) * widest, BLOCK))
-    up_right = np.zeros(((depth + 1) * widest, BLOCK))
+    section = (depth + 1) * widest
+    state = np.zeros((3 * section, BLOCK))
     bit = np.ones((depth + 1, BLOCK))
     old = np.ones((depth + 2, BLOCK))  # the last row stays 1: a feature's first split
     ahead = np.zeros((depth + 1, BLOCK))
@@ -121,7 +111,7 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
         for block in range(codes.shape[0]):
             for q in range(n_q):
                 for i in range(BLOCK):
-                    w[q, i] = rules[first_rule + q, 1]
+                    state[q, i] = rules[first_rule + q, 1]
             top = 0
             stack[0] = start
             stage[0] = 0
@@ -139,73 +129,72 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
                         lowest = np.int32(-1) if missing_left[j] else np.int32(0)
                         r = rank[j]
                         for i in range(BLOCK):
-                            c = codes[block, f, i]
-                            ahead[top, i] = 1.0 if (c >= lowest) & (c < r) else 0.0
+                            code = codes[block, f, i]
+                            ahead[top, i] = 1.0 if (code >= lowest) & (code < r) else 0.0
                     else:
                         for i in range(BLOCK):
-                            c = codes[block, f, i]
-                            goes = missing_left[j] if c < 0 else set_bits[set_start[j] + c] != 0
+                            code = codes[block, f, i]
+                            goes = missing_left[j] if code < 0 else set_bits[set_start[j] + code] != 0
                             ahead[top, i] = 1.0 if goes else 0.0
                     if again > 0:
                         for i in range(BLOCK):
                             old[top, i] = bit[again, i]
                             ahead[top, i] *= bit[again, i]
-                    stage[top] = 1
-                    if not both:
-                        if feature[lj] >= 0:
+                if stage[top] < 2 and not both:
+                    # Down one edge: to the child's products, or a leaf's pay straight into this split's sums.
+                    side = stage[top]
+                    stage[top] = side + 1
+                    child = lj if side == 0 else rj
+                    inner = feature[child] >= 0
+                    v = 1.0 if inner else value[child, output]
+                    to = at + widest if inner else (1 + side) * section + at
+                    for q in range(n_q):
+                        c0, c1, c2 = v * C[cj + q, 3 * side], v * C[cj + q, 3 * side + 1], v * C[cj + q, 3 * side + 2]
+                        if again == 0:
                             for i in range(BLOCK):
-                                bit[top + 1, i] = ahead[top, i]
-                            for q in range(n_q):
-                                extra[top + 1, q] = 0.5 * C[cj + q, 15]
-                                _down(w, at + q, old, o_row, ahead, top, C[cj + q, 0], C[cj + q, 1], C[cj + q, 2],
-                                      w, at + widest + q)
-                            top += 1
-                            stack[top] = lj
-                            stage[top] = 0
-                            continue
-                        v = value[lj, output]
-                        for q in range(n_q):
-                            _down(w, at + q, old, o_row, ahead, top, v * C[cj + q, 0], v * C[cj + q, 1],
-                                  v * C[cj + q, 2], up_left, at + q)
-                if stage[top] == 1 and not both:
-                    stage[top] = 2
-                    if feature[rj] >= 0:
+                                state[to + q, i] = state[at + q, i] * (c0 + ahead[top, i] * c2)
+                        else:
+                            for i in range(BLOCK):
+                                state[to + q, i] = state[at + q, i] * (c0 + old[top, i] * c1 + ahead[top, i] * c2)
+                    if inner:
                         for i in range(BLOCK):
-                            bit[top + 1, i] = old[o_row, i] - ahead[top, i]
+                            bit[top + 1, i] = ahead[top, i] if side == 0 else old[o_row, i] - ahead[top, i]
                         for q in range(n_q):
-                            extra[top + 1, q] = 0.5 * C[cj + q, 16]
-                            _down(w, at + q, old, o_row, ahead, top, C[cj + q, 3], C[cj + q, 4], C[cj + q, 5],
-                                  w, at + widest + q)
+                            extra[top + 1, q] = 0.5 * C[cj + q, 15 + side]
                         top += 1
-                        stack[top] = rj
+                        stack[top] = child
                         stage[top] = 0
                         continue
-                    v = value[rj, output]
-                    for q in range(n_q):
-                        _down(w, at + q, old, o_row, ahead, top, v * C[cj + q, 3], v * C[cj + q, 4], v * C[cj + q, 5],
-                              up_right, at + q)
+                    if side == 0:
+                        stage[top] = 1
+                        # The bits are known: go on with the right edge.
+                        continue
                 # Both children are known: pass their sum up and credit the feature.
-                is_left = top > 0 and stage[top - 1] == 1
+                up = (stage[top - 1] if top > 0 else 1) * section + max(at - widest, 0)
                 for q in range(n_q):
-                    row = at + q
                     c = cj + q
                     if both:
-                        if is_left:
-                            _down(w, row, old, o_row, ahead, top, C[c, 10], C[c, 11], C[c, 12], up_left, row - widest)
-                        elif top > 0:
-                            _down(w, row, old, o_row, ahead, top, C[c, 10], C[c, 11], C[c, 12], up_right, row - widest)
-                        _down(w, row, old, o_row, ahead, top, 0.0, C[c, 13], C[c, 14], own, q)
+                        e0, e1, e2, g1, g2 = C[c, 10], C[c, 11], C[c, 12], C[c, 13], C[c, 14]
+                        if again == 0:
+                            for i in range(BLOCK):
+                                own[q, i] = state[at + q, i] * (g1 + ahead[top, i] * g2)
+                        else:
+                            for i in range(BLOCK):
+                                own[q, i] = state[at + q, i] * (old[top, i] * g1 + ahead[top, i] * g2)
+                        if again == 0:
+                            for i in range(BLOCK):
+                                state[up + q, i] = state[at + q, i] * (e0 + ahead[top, i] * e2)
+                        else:
+                            for i in range(BLOCK):
+                                state[up + q, i] = state[at + q, i] * (e0 + old[top, i] * e1 + ahead[top, i] * e2)
                     else:
                         m1, m2, r1, r2 = C[c, 6], C[c, 7], C[c, 8], C[c, 9]
-                        if is_left:
-                            for i in range(BLOCK):
-                                up_left[row - widest, i] = up_left[row, i] + up_right[row, i]
-                        elif top > 0:
-                            for i in range(BLOCK):
-                                up_right[row - widest, i] = up_left[row, i] + up_right[row, i]
+                        l_row, r_row = section + at + q, 2 * section + at + q
                         for i in range(BLOCK):
-                            own[q, i] = (old[o_row, i] * (up_left[row, i] * m1 + up_right[row, i] * r1)
-                                         + ahead[top, i] * (up_left[row, i] * m2 + up_right[row, i] * r2))
+                            own[q, i] = (old[o_row, i] * (state[l_row, i] * m1 + state[r_row, i] * r1)
+                                         + ahead[top, i] * (state[l_row, i] * m2 + state[r_row, i] * r2))
+                        for i in range(BLOCK):
+                            state[up + q, i] = state[l_row, i] + state[r_row, i]
                     for i in range(BLOCK):
                         sums[block, f * n_outputs + output, i] += own[q, i]
                 if pairs and top > 0:
@@ -226,7 +215,8 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
                         for i in range(BLOCK):
                             sums[block, pair, i] += share[i]
                         for q in range(0, n_q, 4):
-                            e0, e1, e2, e3 = extra[k + 1, q], extra[k + 1, q + 1], extra[k + 1, q + 2], extra[k + 1, q + 3]
+                            e0, e1 = extra[k + 1, q], extra[k + 1, q + 1]
+                            e2, e3 = extra[k + 1, q + 2], extra[k + 1, q + 3]
                             for i in range(BLOCK):
                                 sums[block, pair, i] += bit[k + 1, i] * (
                                     own[q, i] * e0 + own[q + 1, i] * e1 + own[q + 2, i] * e2 + own[q + 3, i] * e3)

@@ -12,8 +12,9 @@ shaplab.trees.kernels.quadrature, shaplab.trees.kernels.patterns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,11 @@ __all__ = ["Paths", "TablePlan", "explain_rows", "interventional_plan", "interve
 MAX_BITS = 14
 # Nanoseconds: bit of a code and cluster for each row, lookup, table entry merged, leaf entry, histogram row.
 PRICES = np.array([0.2, 0.1, 0.5, 0.6, 0.7, 1.0])
-WALK = 1.2  # one split, one node of the rule, one row
-WALK_PAIR = 0.25
+WALK = 0.7  # one split, one node of the rule, one row
+WALK_PAIR = 0.2
 WALK_SPLIT = 40.0  # coefficients of one split at one node
 PATTERN_ROW, PATTERN_PAIR = 2.5, 1.5
-CHUNK = 1 << 17  # table entries built before they are used (1 MiB): they stay in the cache
+CHUNK = 1 << 16  # table entries built before they are used (512 KiB): they stay in the cache
 TOLERANCE = 1e-11
 
 
@@ -60,7 +61,8 @@ def quadrature_nodes(paths: Paths) -> np.ndarray:
     tree = np.searchsorted(t.tree_start, leaves, side="right") - 1
     q = 8
     while len(leaves):
-        worst = np.concatenate([_rule_error(paths, part, q) for part in np.array_split(leaves, -(-len(leaves) // 2048))])
+        parts = np.array_split(leaves, -(-len(leaves) // 2048))
+        worst = np.concatenate([_rule_error(paths, part, q) for part in parts])
         leaves, tree = leaves[worst > TOLERANCE], tree[worst > TOLERANCE]
         q += 1
         nodes[tree] = q
@@ -155,7 +157,7 @@ class Paths:
 def _by_level(level: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(level, kind="stable")
     ends = np.cumsum(np.bincount(level))
-    return [order[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [order[a:b] for a, b in pairwise(ends)]
 
 
 class TablePlan:
@@ -170,22 +172,25 @@ class TablePlan:
         sizes = self.clusters[:, 3] << self.clusters[:, 1]
         self.entries = int(sizes.sum())
         self.patterns = int((np.int64(1) << self.clusters[:, 1]).sum())
+        self.means = np.zeros((len(self.clusters) if n_background else 0, t.n_outputs))
         self.target_start = np.concatenate([[0], np.cumsum(self.clusters[:, 3])]).astype(np.int64)
-        self.targets = self._targets()
 
-    def _targets(self) -> np.ndarray:
+    @cached_property
+    def targets(self) -> np.ndarray:
         """Row of the sums that each table column adds to."""
-        t, d, k = self.paths.trees, self.paths.trees.n_features, self.paths.trees.n_outputs
-        parts: list[np.ndarray] = [np.zeros(0, np.int64)]
-        for cluster, features in zip(self.clusters, self.columns, strict=True):
-            f = features[:cluster[2]].astype(np.int64)
+        d, k = self.paths.trees.n_features, self.paths.trees.n_outputs
+        found = np.empty(int(self.target_start[-1]), np.int64)
+        outputs = self.paths.outputs[self.clusters[:, 6]]
+        for count, n_out in np.unique(np.stack([self.clusters[:, 2], outputs], axis=1), axis=0):
+            these = np.flatnonzero((self.clusters[:, 2] == count) & (outputs == n_out))
+            f = self.columns[these, :count].astype(np.int64)
             if self.pairs:
-                i, j = np.tril_indices(len(f), -1)
-                f = np.concatenate([f, d + np.maximum(f[i], f[j]) * d + np.minimum(f[i], f[j])])
-            tree = int(cluster[6])
-            outputs = self.paths.out_index[self.paths.out_start[tree]:self.paths.out_start[tree + 1]]
-            parts.append((f[None, :] * t.base.shape[0] + outputs[:, None]).ravel())
-        return np.concatenate(parts)
+                i, j = np.tril_indices(count, -1)
+                f = np.concatenate([f, d + np.maximum(f[:, i], f[:, j]) * d + np.minimum(f[:, i], f[:, j])], axis=1)
+            out = self.paths.out_index[self.paths.out_start[self.clusters[these, 6]][:, None] + np.arange(n_out)]
+            rows = (f[:, None, :] * k + out[:, :, None]).reshape(len(these), -1)
+            found[self.target_start[these][:, None] + np.arange(rows.shape[1])] = rows
+        return found
 
     def bounds(self, i: int) -> tuple[int, int, int, int, int, int]:
         """First and last op and cluster of a chunk, its first table entry and their number."""
@@ -196,12 +201,12 @@ class TablePlan:
         return int(first_op), int(stop_op), int(first), int(stop), int(base), int(end - base)
 
     def build(self, low: int, high: int, histogram: np.ndarray, base: int, tables: np.ndarray) -> None:
-        """Fill the tables of clusters low to high."""
+        """Fill the tables of clusters low to high, and their part of the background's mean output."""
         p, t = self.paths, self.paths.trees
         build_tables(low, high, self.clusters, self.columns, p.order, t.feature, t.left, p.edges, p.shares, t.value,
-                     p.out_start, p.out_index, p.rules_start, p.rules, histogram, self.pairs, base, tables)
+                     p.out_start, p.out_index, p.rules_start, p.rules, histogram, self.pairs, base, tables, self.means)
 
-    def evaluate(self, ops: tuple[int, int], codes: np.ndarray, low: int, high: int, base: int, tables: np.ndarray,
+    def evaluate(self, ops: Sequence[int], codes: np.ndarray, low: int, high: int, base: int, tables: np.ndarray,
                  sums: np.ndarray, weights: np.ndarray) -> None:
         """Look rows low to high up, or count them when ``weights`` is given."""
         t = self.paths.trees
@@ -241,15 +246,14 @@ def add_tables(plan: TablePlan, histogram: np.ndarray, tables: np.ndarray | None
     blocks = list(chunks(n, 4096))
     none = np.zeros(0)
     for i in range(len(plan.cuts)):
-        first_op, stop_op, first, stop, base, entries = plan.bounds(i)
+        *ops, first, stop, base, entries = plan.bounds(i)
         if tables is None:
             here = np.empty(entries)
             jobs(lambda part: plan.build(first + part.start, first + part.stop, histogram, base, here),  # noqa: B023
                  list(chunks(stop - first, max(1, -(-(stop - first) // 8)))))
         else:
             here = tables[base:base + entries]
-        jobs(lambda part: plan.evaluate((first_op, stop_op), codes, part.start, part.stop, base, here, sums, none),  # noqa: B023
-             blocks)
+        jobs(lambda part: plan.evaluate(ops, codes, part.start, part.stop, base, here, sums, none), blocks)  # noqa: B023
 
 
 def path_dependent_plan(paths: Paths, pairs: bool, n_rows: int, route: str) -> tuple[np.ndarray, TablePlan]:
@@ -290,10 +294,12 @@ def path_dependent_sums(paths: Paths, walked: np.ndarray, plan: TablePlan, codes
 
 def shapley_factors(players: int) -> np.ndarray:
     """``factor[a, b] = a! b! / (a + b + 1)!``."""
-    return np.array([[1.0 / ((a + b + 1) * math.comb(a + b, a)) for b in range(players + 1)] for a in range(players + 1)])
+    sizes = range(players + 1)
+    return np.array([[1.0 / ((a + b + 1) * math.comb(a + b, a)) for b in sizes] for a in sizes])
 
 
-def interventional_plan(paths: Paths, pairs: bool, n_rows: int, n_background: int, route: str) -> tuple[np.ndarray, TablePlan]:
+def interventional_plan(paths: Paths, pairs: bool, n_rows: int, n_background: int,
+                        route: str) -> tuple[np.ndarray, TablePlan]:
     """Which trees go by pairs of patterns, and the table plan of the others."""
     every = np.ones(len(paths.splits), bool)
     width = np.minimum(paths.counts[:, 1], 40).astype(float)
@@ -309,9 +315,9 @@ def interventional_plan(paths: Paths, pairs: bool, n_rows: int, n_background: in
     return (slow, plan) if not slow.any() else (slow, TablePlan(paths, ~slow, pairs, n_rows, n_background))
 
 
-def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogram: np.ndarray, tables: np.ndarray | None,
-                        background: np.ndarray, weights: np.ndarray, codes: np.ndarray, pairs: bool,
-                        jobs: Any) -> np.ndarray:
+def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogram: np.ndarray,
+                        tables: np.ndarray | None, background: np.ndarray, weights: np.ndarray, codes: np.ndarray,
+                        pairs: bool, jobs: Any) -> np.ndarray:
     """Sums ``(n_targets, n)`` of the interventional game for encoded rows ``(d, n)``."""
     n = codes.shape[1]
     t = paths.trees
@@ -323,9 +329,9 @@ def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogr
         chosen = np.flatnonzero(slow & (paths.outputs > 0))
 
         def pair(part: slice) -> None:
-            pair_patterns(chosen, part.start, part.stop, t.tree_start, t.feature, t.left, t.right, paths.order, paths.edges,
-                          paths.counts, t.rank, t.missing_left, t.set_start, t.set_bits, t.value, codes, background, weights,
-                          factor, pairs, sums)
+            pair_patterns(chosen, part.start, part.stop, t.tree_start, t.feature, t.left, t.right, paths.order,
+                          paths.edges, paths.counts, t.rank, t.missing_left, t.set_start, t.set_bits, t.value, codes,
+                          background, weights, factor, pairs, sums)
 
         jobs(pair, list(chunks(n, 2048)))
     return sums

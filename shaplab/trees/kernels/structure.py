@@ -7,6 +7,7 @@ without cover gives both children 0, so 0/0 counts as 0.
 Needs: nothing.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 import numpy as np
@@ -16,7 +17,7 @@ __all__ = ["describe_paths", "plan_clusters"]
 
 
 @njit(cache=True, nogil=True)
-def describe_paths(tree_start, feature, left, right, cover):  # type: ignore[no-untyped-def]
+def describe_paths(tree_start, feature, left, right, cover):
     """Describe every edge by the node it leads to.
 
     Returns
@@ -83,7 +84,7 @@ def describe_paths(tree_start, feature, left, right, cover):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def _columns(position, stop, order, feature, edges, found):  # type: ignore[no-untyped-def]
+def _columns(position, stop, order, feature, edges, found):
     """Collect the distinct features of a cluster: path first, by bit position, then new ones in preorder."""
     root = order[position]
     count = edges[root, 2]
@@ -107,7 +108,7 @@ def _columns(position, stop, order, feature, edges, found):  # type: ignore[no-u
 
 @njit(cache=True, nogil=True)
 def plan_clusters(tree_start, feature, left, right, order, edges, trees, chosen, outputs, max_bits, pairs,
-                  n_rows, n_background, chunk, prices):  # type: ignore[no-untyped-def]
+                  n_rows, n_background, chunk, prices):
     """Cut the chosen trees into clusters (subtrees tabulated together) of least total cost.
 
     A cluster's pattern has one bit for each distinct feature above it and one for each split inside.
@@ -128,7 +129,7 @@ def plan_clusters(tree_start, feature, left, right, order, edges, trees, chosen,
     build = np.zeros(n_nodes)
     merged = np.zeros(n_nodes, np.uint8)
     cost = np.zeros(n_trees)
-    found = np.empty(4 * max_bits + 4 + int(trees[:, 1].max()), np.int32)
+    found = np.empty(4 * max_bits + 4 + (int(trees[:, 1].max()) if n_trees > 0 else 0), np.int32)
     place = np.zeros(n_nodes, np.int32)
     n_clusters = 0
     n_ops = 0
@@ -180,7 +181,7 @@ def plan_clusters(tree_start, feature, left, right, order, edges, trees, chosen,
     clusters = np.zeros((n_clusters, 7), np.int64)
     columns = np.zeros((n_clusters, max_bits), np.int32)
     cuts = np.zeros((n_clusters + 1, 2), np.int64)
-    path = np.zeros(int(edges[:, 1].max()) + 2, np.int32)
+    path = np.zeros((int(edges[:, 1].max()) if n_nodes > 0 else 0) + 2, np.int32)
     o = 0
     c = 0
     n_cuts = 0

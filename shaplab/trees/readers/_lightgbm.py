@@ -65,7 +65,7 @@ def read_text(text: str) -> RawTrees:
         _read_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
     joined = join(columns, n_outputs)
     kind = joined.pop("kind").astype(np.int64)
-    zero_missing, missing_left = _missing(kind, joined, d)
+    zero_rule, missing_left = _missing(kind, joined, d)
     names = header["feature_names"].split()
     objective, *options = header.get("objective", "").split() or [""]  # a user's own one has no name
     link = _LINKS.get(objective, "identity")
@@ -73,7 +73,7 @@ def read_text(text: str) -> RawTrees:
         link = ""
     return RawTrees(
         tree_start=np.array(start), base=np.zeros(n_outputs), n_features=d, has_outputs=n_outputs > 1,
-        sets=sets, zero_missing=zero_missing, missing_left=missing_left, objective=objective, link=link,
+        sets=sets, zero_rule=zero_rule, missing_left=missing_left, objective=objective, link=link,
         feature_names=None if names == [f"Column_{j}" for j in range(d)] else tuple(names), **joined)
 
 
@@ -121,7 +121,7 @@ def _read_tree(
 
 
 def _missing(kind: np.ndarray, nodes: dict[str, np.ndarray], d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features for which zero is missing, and the way of missing values at each node."""
+    """What zero means for each feature, and the way of missing values at each node."""
     numeric = (nodes["left"] >= 0) & (kind & 1 == 0)
     rule = kind >> 2 & 3
     zero_missing = np.zeros(d, bool)
@@ -133,5 +133,7 @@ def _missing(kind: np.ndarray, nodes: dict[str, np.ndarray], d: int) -> tuple[np
              f"feature {nodes['feature'][mixed][0]} with zero missing in some trees only",
              "Continue training with the same zero_as_missing", UnsupportedModelError)
     default_left = (kind & 2) > 0
-    # Without a missing type NaN counts as zero; at sets NaN goes right.
-    return zero_missing, numeric & np.where(rule == 0, nodes["threshold"] >= 0.0, default_left)
+    # Where zero is not missing, prediction drops tiny values. Without a missing type NaN counts as zero; at sets NaN
+    # goes right.
+    missing_left = numeric & np.where(rule == 0, nodes["threshold"] >= 0.0, default_left)
+    return np.where(zero_missing, 1, 2).astype(np.int8), missing_left

@@ -1,4 +1,4 @@
-"""What each non-linear torch operation does to attributions: names, compositions and their rules.
+"""What each non-linear torch operation does to attributions: names, compositions and their
 
 An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a linear or
 convolution layer feeds it), a product, a maximum over windows, a softmax or normalisation, or a
@@ -9,44 +9,50 @@ output; ``kept`` is a dict that lives as long as the reference rows.
 
 Cost: one elementwise pass of the rule for each pair of rows.
 
-Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.recurrent,
-shaplab.deep.reveal, shaplab.deep.kernels.windows.
+Needs: shaplab._validation, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
+shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from shaplab.deep import rules
-from shaplab.deep.graph import tensors_of, walk
-from shaplab.deep.kernels.windows import pooled_maximum
-from shaplab.deep.recurrent import cell, layer
-from shaplab.deep.reveal import Affine, fused
+from shaplab.deep._recurrent import cell, layer
+from shaplab.deep._reveal import Affine, fused
+from shaplab.deep._windows import extremum, max_pool, window_table
+from shaplab.deep.graph import operation, tensors_of, walk
+from shaplab.deep.rules import logsumexp as logsumexp_rule
+from shaplab.deep.rules import near, normalise, rescale, slope, two_players
+from shaplab.deep.rules import softmax as softmax_rule
 
 __all__: list[str] = []
 
-SMOOTH = """gelu silu mish sigmoid tanh softplus log_sigmoid logsigmoid exp exp2 expm1 sin cos tan atan arctan asinh sinh cosh
-erf erfc tanhshrink square log1p softsign float_power"""
+SMOOTH = """gelu silu mish sigmoid tanh softplus log_sigmoid logsigmoid exp exp2 expm1 sin cos tan atan arctan asinh
+sinh cosh erf erfc tanhshrink square log1p softsign float_power"""
 POLE = "log log2 log10 sqrt rsqrt reciprocal pow"
 BENT = "elu celu selu hardswish"
 KINKED = "relu6 leaky_relu hardtanh hardsigmoid softshrink abs clamp clamp_min clamp_max maximum minimum fmax fmin"
 STEP = "relu floor ceil round trunc fix sign sgn frac hardshrink threshold heaviside remainder fmod"
-KIND = {name: kind for kind, names in (("smooth", SMOOTH), ("pole", POLE), ("bent", BENT), ("kinked", KINKED), ("step", STEP))
-        for name in names.split()}
+KIND = {
+    name: kind
+    for kind, names in (("smooth", SMOOTH), ("pole", POLE), ("bent", BENT), ("kinked", KINKED), ("step", STEP))
+    for name in names.split()
+}
 Rule = Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor, dict[str, Any]], list[torch.Tensor]]
 
 
 def substitute(run: Any, args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
     """The arguments with the tensors that depend on the input replaced, in order."""
     left = iter(values)
+
     def swap(tensor: torch.Tensor) -> torch.Tensor:
         return next(left) if run.depends(tensor) else tensor
+
     return walk(swap, args), walk(swap, kwargs)
 
 
@@ -57,15 +63,18 @@ def inputs_of(run: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
 
 def elementwise(kind: str) -> Callable[..., Any]:
     """Handler of a scalar function: Rescale, or RevealCancel where a fused linear layer is known."""
+
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         found = inputs_of(run, args, kwargs)
         if len(found) == 2:
             return corners(run, func, args, kwargs, found)
         if len(found) > 2:
             run.refuse(func.__name__, "its bounds depend on the input")
+
         def g(x: torch.Tensor) -> torch.Tensor:
             new, named = substitute(run, args, kwargs, [x])
             return func(*new, **named)
+
         z = found[0]
         with torch.no_grad():
             out = g(z.detach())
@@ -76,31 +85,38 @@ def elementwise(kind: str) -> Callable[..., Any]:
         if affine is not None:
             run.fused += 1
             return run.unit([affine.x], out, fused(g, affine, run.rule), (z.detach(),))
-        return run.unit([z], out, scalar_rule(run, g, kind))
+        return run.unit([z], out, scalar_rule(run, g, kind, operation(func)[0]))
+
     return handler
 
 
-def scalar_rule(run: Any, g: Callable[[torch.Tensor], torch.Tensor], kind: str) -> Rule:
+def scalar_rule(run: Any, g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str) -> Rule:
     """Rescale for one scalar function; what depends on the reference only is computed once."""
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         if "known" not in kept:
-            kept["known"] = (g(b[0]), rules.slope(g, b[0]), rules.near(b[0], kind))
+            value = g(b[0])
+            kept["known"] = (value, slope(g, b[0], value, name), near(b[0], kind))
         if run.outputs == 1:
-            return [q * rules.rescale(g, f[0], b[0], kind, kept["known"])]
+            return [q * rescale(g, f[0], b[0], kind, kept["known"], name)]
         if kept.get("row") != run.row:  # several outputs share one explained row
-            kept["row"], kept["m"] = run.row, rules.rescale(g, f[0], b[0], kind, kept["known"])
+            kept["row"], kept["m"] = run.row, rescale(g, f[0], b[0], kind, kept["known"], name)
         return [q * kept["m"]]
+
     return rule
 
 
 def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]) -> torch.Tensor:
     """Elementwise function of two inputs, as a game of two players."""
     x, y = torch.broadcast_tensors(*found)
+
     def g(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         new, named = substitute(run, args, kwargs, [first, second])
         return func(*new, **named)
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-        return [q * m for m in rules.two_players(g, (f[0], f[1]), (b[0], b[1]))]
+        return [q * m for m in two_players(g, (f[0], f[1]), (b[0], b[1]))]
+
     with torch.no_grad():
         out = g(x.detach(), y.detach())
     return run.unit([x, y], out, rule)
@@ -109,15 +125,16 @@ def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tenso
 def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """Product of two tensors: the vector-Jacobian product at the mean of both rows."""
     found = inputs_of(run, args, kwargs)
-    if len(found) == 3 and func.__name__.strip("_") in ("addmm", "addmv", "addbmm", "baddbmm", "addr", "addcmul"):
-        pass
-    elif len(found) > 2:
+    affine = ("addmm", "addmv", "addbmm", "baddbmm", "addr", "addcmul")  # linear in the first of three
+    if len(found) > 2 + (func.__name__.strip("_") in affine):
         run.refuse(func.__name__, "more than two of its factors depend on the input")
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         with torch.enable_grad():
             middle = [((u + v) / 2).expand_as(v).detach().requires_grad_() for u, v in zip(f, b, strict=True)]
             new, named = substitute_at(spots, args, kwargs, middle)
             return list(torch.autograd.grad(func(*new, **named), middle, q))
+
     spots = {i for i, tensor in enumerate(tensors_of((args, kwargs))) if run.depends(tensor)}
     args, kwargs = walk(torch.Tensor.detach, args), walk(torch.Tensor.detach, kwargs)
     with torch.no_grad():
@@ -128,16 +145,20 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
 def substitute_at(spots: set[int], args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
     """Like ``substitute`` for arguments that were detached: replace by position."""
     left, count = iter(values), iter(range(10**6))
+
     def swap(tensor: torch.Tensor) -> torch.Tensor:
         return next(left) if next(count) in spots else tensor
+
     return walk(swap, args), walk(swap, kwargs)
 
 
 def composed(body: Callable[..., Any]) -> Callable[..., Any]:
     """Handler that runs ``body`` with the capture on, so that its operations are seen one by one."""
+
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
         with run:
             return body(run, *args, **kwargs)
+
     return handler
 
 
@@ -156,8 +177,15 @@ def norm(run: Any, x: torch.Tensor, ord: Any = 2, dim: Any = None, keepdim: bool
 
 
 def variance(root: bool) -> Callable[..., Any]:
-    def body(run: Any, x: torch.Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
-             correction: float | None = 1) -> Any:
+    def body(
+        run: Any,
+        x: torch.Tensor,
+        dim: Any = None,
+        unbiased: Any = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = 1,
+    ) -> Any:
         if isinstance(dim, bool):
             dim, unbiased = None, dim
         correction = float(unbiased) if unbiased is not None else (1.0 if correction is None else correction)
@@ -166,6 +194,7 @@ def variance(root: bool) -> Callable[..., Any]:
         size = np.prod([x.shape[axis] for axis in axes])
         found = (centred * centred).sum(axes, keepdim=keepdim) / float(size - correction)
         return found.sqrt() if root else found
+
     return composed(body)
 
 
@@ -181,8 +210,17 @@ def glu(run: Any, x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     return first * second.sigmoid()
 
 
-def attention(run: Any, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
-              is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Any:
+def attention(
+    run: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
     if dropout_p > 0:
         run.refuse("scaled_dot_product_attention", "dropout is active; call model.eval()")
     if enable_gqa:
@@ -210,23 +248,31 @@ def _unary(x: torch.Tensor, run: Any, func: Any, args: Any, kwargs: Any, rule: R
 def softmax(log: bool) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
-        def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-            return [rules.softmax(f[0], b[0], q.to(b[0].dtype), dim, log)]
+
+        def rule(
+            f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+        ) -> list[torch.Tensor]:
+            return [softmax_rule(f[0], b[0], q.to(b[0].dtype), dim, log)]
+
         return _unary(inputs_of(run, args, kwargs)[0], run, func, args, kwargs, rule)
+
     return handler
 
 
 def logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     dim, keep = kwargs.get("dim", args[1] if len(args) > 1 else None), kwargs.get("keepdim", len(args) > 2 and args[2])
     dim = dim if isinstance(dim, int) else (dim[0] if len(dim) == 1 else run.refuse("logsumexp", "several axes"))
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-        return [rules.logsumexp(f[0], b[0], q if keep else q.unsqueeze(dim), dim)]
+        return [logsumexp_rule(f[0], b[0], q if keep else q.unsqueeze(dim), dim)]
+
     return _unary(args[0], run, func, args, kwargs, rule)
 
 
 def _normalised(run: Any, x: torch.Tensor, dims: tuple[int, ...], eps: float, centre: bool = True) -> torch.Tensor:
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-        return [rules.normalise(f[0], b[0], q, dims, eps, centre)]
+        return [normalise(f[0], b[0], q, dims, eps, centre)]
+
     with torch.no_grad():
         z = x.detach()
         z = z - z.mean(dims, keepdim=True) if centre else z
@@ -277,132 +323,6 @@ def _per_channel(run: Any, y: torch.Tensor, weight: Any, bias: Any) -> torch.Ten
     return _scaled(run, y, None if weight is None else weight.view(shape), None if bias is None else bias.view(shape))
 
 
-# Maximum over windows
-
-
-@lru_cache(maxsize=64)
-def window_table(sizes: tuple[int, ...], outs: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
-                 padding: tuple[int, ...], dilation: tuple[int, ...]) -> np.ndarray:
-    """Positions each window reads, ``(windows, taps)``; -1 where it reads padding. Kernel () is adaptive."""
-    axes = []
-    for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
-        if kernel:
-            at = np.arange(out)[:, None] * stride[i] - padding[i] + np.arange(kernel[i]) * dilation[i]
-        else:
-            starts, ends = np.arange(out) * size // out, -(-(np.arange(1, out + 1) * size) // out)
-            at = starts[:, None] + np.arange(int((ends - starts).max()))
-            at = np.where(at < ends[:, None], at, -1)
-        axes.append(np.where((at >= 0) & (at < size), at, -1))
-    table = axes[0]
-    for size, at in zip(sizes[1:], axes[1:], strict=True):
-        joined = table[:, None, :, None] * size + at[None, :, None, :]
-        joined = np.where((table[:, None, :, None] < 0) | (at[None, :, None, :] < 0), -1, joined)
-        table = joined.reshape(len(table) * len(at), -1)
-    return np.ascontiguousarray(table.astype(np.int64))
-
-
-def exact_windows(table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """``q`` times the exact multipliers of windows; ``f`` and ``b`` end in one axis of positions."""
-    if f.shape[:-1] != b.shape[:-1] and f.shape[1:] != b.shape[1:]:
-        f = f.expand_as(b)
-    dtype = torch.float32 if b.dtype in (torch.bfloat16, torch.float16) else b.dtype
-    rows = [t.to(dtype).reshape(-1, t.shape[-1]) for t in (f, b, q)]
-    if b.device.type == "cpu":
-        out = np.zeros(tuple(rows[1].shape), dtype=rows[1].numpy().dtype)
-        pooled_maximum(*(np.ascontiguousarray(t.numpy()) for t in rows), table, out)
-        return torch.from_numpy(out).to(b.dtype).reshape(b.shape)
-    index = torch.as_tensor(table, device=b.device)
-    missing = index < 0
-    f, b_, q_ = rows[0].repeat(len(rows[1]) // len(rows[0]), 1), rows[1], rows[2]
-    seen = [t[:, index.clamp(min=0)].masked_fill(missing, -torch.inf) for t in (f, b_)]
-    share = torch.where(missing, 0.0, rules.maximum(*seen)) * q_.unsqueeze(-1)
-    flat = torch.zeros_like(b_).index_add_(1, index.clamp(min=0).reshape(-1), share.reshape(len(b_), -1))
-    return flat.to(b.dtype).reshape(b.shape)
-
-
-def cross_windows(top: tuple[torch.Tensor, torch.Tensor], at: tuple[torch.Tensor, torch.Tensor],
-                  f: torch.Tensor, b: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """``q`` times the cheap multipliers: each window's credit goes to the input that made the larger maximum.
-
-    Windows may overlap, so credits are added, not written.
-    """
-    gain = top[0] - top[1]
-    place = torch.where(gain > 0, at[0], at[1])
-    step = f.expand_as(b).gather(-1, place) - b.gather(-1, place)
-    share = torch.where(step == 0, torch.ones_like(step), gain / step)
-    return torch.zeros_like(b).scatter_add_(-1, place, share * q)
-
-
-def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
-    pooled: Callable[..., Any] = getattr(F, f"{'adaptive_' if adaptive else ''}max_pool{n}d_with_indices")
-    def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        names = ("input", "output_size", "return_indices") if adaptive else (
-            "input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-        named = dict(zip(names, args, strict=False)) | kwargs
-        named.pop("return_indices", None)
-        x = named.pop("input")
-        def pool(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            top, at = pooled(t, **named)
-            return top.flatten(-n), at.flatten(-n)
-        def each(key: str, default: Any) -> tuple[int, ...]:
-            value = named.get(key, default)
-            value = default if value is None or value == [] else value
-            return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
-        with torch.no_grad():
-            out, indices = pooled(x.detach(), **named)
-        sizes, outs = tuple(x.shape[-n:]), tuple(out.shape[-n:])
-        if adaptive:
-            table = window_table(sizes, outs, (), (), (), ())
-        else:
-            kernel = each("kernel_size", None)
-            table = window_table(sizes, outs, kernel, each("stride", kernel), each("padding", 0), each("dilation", 1))
-        def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-            flat_f, flat_b, flat_q = f[0].flatten(-n), b[0].flatten(-n), q.flatten(-n)
-            if run.max_rule == "exact":
-                return [exact_windows(table, flat_f, flat_b, flat_q).reshape(b[0].shape)]
-            if "pool" not in kept:
-                kept["pool"] = pool(b[0])
-            (top_f, at_f), (top_b, at_b) = pool(f[0]), kept["pool"]
-            return [cross_windows((top_f, top_b), (at_f, at_b), flat_f, flat_b, flat_q).reshape(b[0].shape)]
-        result = run.unit([x], out, rule)
-        return (result, indices) if func.__name__.endswith("_with_indices") or kwargs.get("return_indices") else result
-    return handler
-
-
-def extremum(sign: int) -> Callable[..., Any]:
-    """``max``, ``amax``, ``min``, ``amin`` over axes, or of two tensors."""
-    def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        found = inputs_of(run, args, kwargs)
-        if len(args) > 1 and isinstance(args[1], torch.Tensor) or isinstance(kwargs.get("other"), torch.Tensor):
-            return corners(run, func, args, kwargs, found) if len(found) == 2 else elementwise("kinked")(run, func, args, kwargs)
-        x = args[0]
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else ())
-        keep = kwargs.get("keepdim", args[2] if len(args) > 2 else False)
-        axes = [dim] if isinstance(dim, int) else (list(dim) or list(range(x.dim())))
-        axes = sorted(axis % x.dim() for axis in axes)
-        with torch.no_grad():
-            native = func(*walk(torch.Tensor.detach, args), **kwargs)
-        out = native if isinstance(native, torch.Tensor) else native[0]
-        ends = list(range(-len(axes), 0))
-        def flat(t: torch.Tensor) -> torch.Tensor:
-            return sign * t.movedim(axes, ends).flatten(-len(axes))
-        size = int(np.prod([x.shape[axis] for axis in axes]))
-        table = np.arange(size)[None, :]
-        def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
-            moved = b[0].movedim(axes, ends)
-            f_, b_ = flat(f[0]), flat(b[0])
-            weight = q.reshape(*b_.shape[:-1], 1)
-            if run.max_rule == "exact":
-                shared = exact_windows(table, f_, b_, weight)
-            else:
-                shared = rules.cross_maximum(f_, b_) * weight
-            return [shared.reshape(moved.shape).movedim(ends, axes)]
-        result = run.unit([x], out, rule)
-        del keep
-        return result if isinstance(native, torch.Tensor) else type(native)((result, native[1]))
-    return handler
-
-
 # Linear layers that RevealCancel sees together with the function they feed
 
 
@@ -414,7 +334,8 @@ def affine_of(run: Any, name: str, func: Any, args: Any, kwargs: Any) -> Affine 
             return None
         order = ("mean", "var", "weight", "bias") if func is F.batch_norm else ("weight", "bias", "mean", "var")
         named = dict(zip(order, args[1:5], strict=False)) | {
-            key.removeprefix("running_"): value for key, value in kwargs.items()}
+            key.removeprefix("running_"): value for key, value in kwargs.items()
+        }
         scale = torch.rsqrt(named["var"] + kwargs.get("eps", args[7] if len(args) > 7 else 1e-5))
         return before.scaled(scale if named.get("weight") is None else scale * named["weight"])
     if name not in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"):
@@ -426,34 +347,56 @@ def affine_of(run: Any, name: str, func: Any, args: Any, kwargs: Any) -> Affine 
     if name == "linear":
         return Affine(x, weight, F.linear)
     rest, options = args[3:], {k: v for k, v in kwargs.items() if k not in ("input", "weight", "bias")}
+
     def apply(t: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return func(t, w, None, *rest, **options)
+
     if name.startswith("conv_transpose"):
         return Affine(x, weight, apply, out_axis=1) if run.rule == "reveal_cancel" else None
     n = weight.dim() - 2
     settings = dict(zip(("stride", "padding", "dilation", "groups"), rest, strict=False)) | options
+
     def each(key: str, default: int) -> tuple[int, ...]:
         value = settings.get(key, default)
         return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+
     if isinstance(settings.get("padding"), str) or x.dim() != n + 2:
         return None
+
     def table(shape: torch.Size, out: torch.Size) -> np.ndarray:
-        return window_table(tuple(shape[2:]), tuple(out[2:]), tuple(weight.shape[2:]), each("stride", 1),
-                            each("padding", 0), each("dilation", 1))
+        return window_table(
+            tuple(shape[2:]),
+            tuple(out[2:]),
+            tuple(weight.shape[2:]),
+            each("stride", 1),
+            each("padding", 0),
+            each("dilation", 1),
+        )
+
     return Affine(x, weight, apply, table, settings.get("groups", 1))
 
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     **{name: elementwise(kind) for name, kind in KIND.items()},
-    **{f"{kind}_pool{n}d": max_pool(n, kind == "adaptive_max")
-       for n in (1, 2, 3) for kind in ("max", "adaptive_max")},
+    **{f"{kind}_pool{n}d": max_pool(n, kind == "adaptive_max") for n in (1, 2, 3) for kind in ("max", "adaptive_max")},
     **{name: composed(layer(name)) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
     **{f"{name}_cell": composed(cell(name)) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
-    **dict.fromkeys(("max", "amax"), extremum(1)), **dict.fromkeys(("min", "amin"), extremum(-1)),
+    **dict.fromkeys(("max", "amax"), extremum(1)),
+    **dict.fromkeys(("min", "amin"), extremum(-1)),
     **dict.fromkeys(("atan2", "hypot", "logaddexp", "arctan2"), elementwise("smooth")),
     **dict.fromkeys(("norm", "vector_norm"), composed(norm)),
-    "product": product, "div": composed(divide), "prelu": composed(prelu), "glu": composed(glu),
-    "var": variance(False), "std": variance(True), "scaled_dot_product_attention": composed(attention),
-    "softmax": softmax(False), "log_softmax": softmax(True), "logsumexp": logsumexp,
-    "layer_norm": layer_norm, "rms_norm": rms_norm, "group_norm": group_norm, "instance_norm": instance_norm,
+    "product": product,
+    "div": composed(divide),
+    "prelu": composed(prelu),
+    "glu": composed(glu),
+    "var": variance(False),
+    "std": variance(True),
+    "scaled_dot_product_attention": composed(attention),
+    "softmax": softmax(False),
+    "log_softmax": softmax(True),
+    "logsumexp": logsumexp,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
 }

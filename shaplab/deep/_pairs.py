@@ -1,0 +1,367 @@
+"""All pairs of explained and reference rows of a network, one backward pass for each looped row.
+
+One run of the model on the looped rows stores what its non-linear units see. One run on the other rows
+builds a graph in which each unit is a ``torch.autograd.Function`` whose backward pass looks up one looped
+row. Multipliers are symmetric in both rows, so either table may be looped over.
+
+Chapter: deep/graph.
+
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._operations, shaplab.deep._recurrent,
+shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.kernels.windows, shaplab.deep.rules.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from shaplab._parallel import chunks
+from shaplab._validation import UnsupportedModelError, fail
+from shaplab.deep._operations import HANDLERS, affine_of
+from shaplab.deep.graph import Capture
+
+__all__: list[str] = []
+
+_INPUT = 2**40  # entries of integer input i are numbered from i * _INPUT
+_FOLDED = -2  # rows are mixed with another axis: look-up by row number is not possible
+
+
+@dataclass
+class Unit:
+    """One call of a non-linear operation: what it saw, and the rule that reads it."""
+
+    run: Run
+    values: list[torch.Tensor]
+    rule: Any
+    axes: list[int] = field(default_factory=list)
+    twin: Unit | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def back(self, q: torch.Tensor) -> list[torch.Tensor]:
+        f = [self.run.look_up(value, axis) for value, axis in zip(self.twin.values, self.axes, strict=True)]  # type: ignore[union-attr]
+        b = self.values
+        if q.dtype in (torch.bfloat16, torch.float16):  # too few digits for differences
+            f, b = [t.float() for t in f], [t.float() for t in b]
+            return [m.to(q.dtype) for m in self.rule(f, b, q.float(), self.kept)]
+        return self.rule(f, b, q, self.kept)
+
+
+class _Through(torch.autograd.Function):
+    """Identity on a unit's output whose backward pass asks the unit."""
+
+    @staticmethod
+    def forward(ctx: Any, unit: Unit, made: list[torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        ctx.unit, ctx.shapes = unit, [value.shape for value in inputs]
+        return made.pop()  # not an argument, so that it may be changed in place
+
+    @staticmethod
+    def backward(ctx: Any, *q: torch.Tensor) -> Any:
+        found = ctx.unit.back(q[0])
+        return None, None, *(m.sum_to_size(shape) for m, shape in zip(found, ctx.shapes, strict=True))
+
+
+@dataclass
+class Source:
+    """A tensor that attributions are read at; ``entry`` says which input entry each value belongs to."""
+
+    value: torch.Tensor
+    input: int
+    entry: torch.Tensor | None = None
+    axis: int = 0
+
+
+class Run(Capture):
+    """One run of the model on a batch of rows; ``twin`` is the run whose rows are looked up."""
+
+    def __init__(
+        self, model: Any, rule: str, max_rule: str, layer: str | None, rows: int, twin: Run | None = None
+    ) -> None:
+        super().__init__(model, HANDLERS)
+        self.rule, self.max_rule, self.layer, self.rows, self.twin = rule, max_rule, layer, rows, twin
+        self.units: list[Unit] = []
+        self.sources: list[Source] = []
+        self.decisions: list[tuple[str, Any]] = []
+        self.affine: dict[int, Any] = {}
+        self.stored: dict[int, list[tuple[Unit, int]]] = {}
+        self.kept_alive: list[torch.Tensor] = []
+        self.outputs = 1
+        self.fused = 0
+        self.row = 0
+        self.folded = False
+
+    # Running
+
+    def __call__(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        given = []
+        for i, value in enumerate(inputs):
+            if value.is_floating_point():
+                start = self.leaf(value)
+                if self.layer is None:
+                    self.add(Source(start, i))
+                with torch.enable_grad():
+                    given.append(start.clone())
+            else:
+                copy = value.clone()
+                entry = torch.arange(copy.numel(), device=copy.device).reshape(copy.shape)
+                self.positions[id(copy)] = (copy, entry + i * _INPUT)
+                given.append(copy)
+        hook = _listen(self) if self.layer is not None else None
+        try:
+            with torch.compiler.set_stance("force_eager"), torch.inference_mode(False), torch.enable_grad(), self:
+                out = self.model(*given)
+        finally:
+            if hook is not None:
+                hook.remove()
+        if self.twin is not None and len(self.units) != len(self.twin.units):
+            fail(
+                "model",
+                "the same operations for every row",
+                f"{len(self.twin.units)} and {len(self.units)} non-linear calls",
+                "Its control flow depends on the input; explain rows that take the same path",
+                UnsupportedModelError,
+            )
+        if self.layer is not None and not self.sources:
+            fail(
+                "layer",
+                "the name of a module that the model calls",
+                repr(self.layer),
+                "See dict(model.named_modules())",
+            )
+        with torch.enable_grad():
+            return self._checked(out)
+
+    def _checked(self, out: Any) -> torch.Tensor:
+        if not isinstance(out, torch.Tensor) or out.dim() not in (1, 2) or out.shape[0] != self.rows:
+            shown = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+            fail(
+                "model",
+                f"one tensor of shape ({self.rows},) or ({self.rows}, K) for {self.rows} rows",
+                str(shown),
+                "Wrap the model so that it returns one row of outputs for each row of input",
+            )
+        if not torch.isfinite(out).all():
+            fail("model", "finite outputs", "NaN or infinity", "Check the inputs and weights")
+        out = out[:, 0] if out.dim() == 2 and out.shape[1] == 1 else out
+        self.outputs = 1 if out.dim() == 1 else out.shape[1]
+        return out
+
+    # What the capture asks for
+
+    def unit(
+        self, inputs: list[torch.Tensor], out: torch.Tensor, rule: Any, others: tuple[torch.Tensor, ...] = ()
+    ) -> torch.Tensor:
+        """Record a non-linear unit; ``others`` are stored with its inputs for the rule to look up."""
+        values = [value.detach() for value in (*inputs, *others)]
+        unit = Unit(self, values, rule)
+        if self.twin is not None:
+            twin = self.twin.units[len(self.units)] if len(self.units) < len(self.twin.units) else None
+            if twin is None or len(twin.values) != len(values):
+                self.refuse("forward", "other rows take another path through the model")
+            unit.twin = twin
+            unit.axes = [self.axis(theirs.shape, ours.shape) for theirs, ours in zip(twin.values, values, strict=True)]
+        self.units.append(unit)
+        for place, value in enumerate(values):
+            self.stored.setdefault(value.untyped_storage().data_ptr(), []).append((unit, place))
+        return _Through.apply(unit, [out], *inputs)
+
+    def writing(self, target: torch.Tensor) -> None:
+        self.affine.pop(id(target), None)
+        if target.device.type != "meta":
+            for unit, place in self.stored.pop(target.untyped_storage().data_ptr(), ()):
+                unit.values[place] = unit.values[place].clone()
+
+    def linear(self, name: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]) -> Any:
+        result = func(*args, **kwargs)
+        if self.rule != "rescale":
+            affine = affine_of(self, name, func, args, kwargs)
+            if affine is not None:
+                self.affine[id(result)] = affine
+                self.kept_alive.append(result)  # an id is only a name while its tensor lives
+        return result
+
+    def decide(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        if name in ("numpy", "array", "tolist"):
+            self.refuse(name, "values leave torch here, where they cannot be followed")
+        result = func(*args, **kwargs)
+        value: Any = result
+        if isinstance(result, torch.Tensor):
+            if result.numel() and not bool((result == result.reshape(-1)[0]).all()):
+                self.refuse(name, "it depends on the input and differs between rows or entries")
+            value = result.reshape(-1)[0].item() if result.numel() else None
+        if self.twin is not None:
+            seen = self.twin.decisions[len(self.decisions)] if len(self.decisions) < len(self.twin.decisions) else None
+            if seen != (name, value):
+                self.refuse(name, "it depends on the input and differs between explained and background rows")
+        self.decisions.append((name, value))
+        return result
+
+    def embedded(self, func: Any, args: Any, kwargs: Any, positions: torch.Tensor) -> Any:
+        table = func(*args, **kwargs)
+        start = self.leaf(table)
+        if self.layer is None:
+            self.add(Source(start, int(positions.reshape(-1)[0]) // _INPUT, positions % _INPUT))
+        with torch.enable_grad():
+            return start.clone()
+
+    def add(self, source: Source) -> None:
+        if self.twin is not None:
+            source.axis = self.axis(self.twin.sources[len(self.sources)].value.shape, source.value.shape)
+        self.sources.append(source)
+
+    # Finding the explained row
+
+    def axis(self, theirs: torch.Size, ours: torch.Size) -> int:
+        """The axis of rows: the one whose size is the number of rows in both runs; -1 when there is none."""
+        if theirs == ours:
+            return -1
+        n, m = self.twin.rows, self.rows  # type: ignore[union-attr]
+        differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
+        if len(theirs) != len(ours) or len(differ) != 1:
+            self.refuse(
+                "reshape", f"shapes {tuple(theirs)} and {tuple(ours)} for {n} and {m} rows do not keep rows apart"
+            )
+        if theirs[differ[0]] == n and ours[differ[0]] == m:
+            return differ[0]
+        self.folded = True
+        return _FOLDED
+
+    def look_up(self, value: torch.Tensor, axis: int) -> torch.Tensor:
+        return value if axis < 0 else value.narrow(axis, self.row, 1)
+
+
+def _listen(run: Run) -> Any:
+    """Keep the output of the named module: torch's hook for all modules, in this thread, until it is removed."""
+    name, _, count = str(run.layer).partition(":")
+    modules = dict(run.model.named_modules())
+    if name not in modules:
+        fail(
+            "layer",
+            "the name of a module of the model",
+            repr(run.layer),
+            f"Pass one of {', '.join(list(modules)[1:9])}",
+        )
+    target, thread, calls = modules[name], threading.get_ident(), [0]
+
+    def hook(module: Any, inputs: Any, output: Any) -> Any:
+        if module is not target or threading.get_ident() != thread or not isinstance(output, torch.Tensor):
+            return None
+        calls[0] += 1
+        if calls[0] - 1 != int(count or 0):
+            return None
+        kept = output.clone()
+        run.add(Source(kept, 0))
+        return kept.clone()
+
+    return torch.nn.modules.module.register_module_forward_hook(hook)
+
+
+# Pairs of rows
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to propagate: see ``deep_shap``."""
+
+    rule: str = "rescale"
+    max_rule: str = "exact"
+    layer: str | None = None
+    batch_size: int = 256
+
+
+@dataclass
+class Block:
+    """Row ``one`` of the looped table against rows ``many`` of the other; outputs ``(K,)`` and ``(m, K)``."""
+
+    one: int
+    many: slice
+    out_one: torch.Tensor
+    out_many: torch.Tensor
+    read: Callable[[torch.Tensor], list[Any]]
+
+
+def _padded(table: tuple[torch.Tensor, ...], rows: slice, size: int) -> tuple[torch.Tensor, ...]:
+    """Rows of every input, the first repeated until there are ``size``."""
+    found = []
+    for value in table:
+        part = value[rows]
+        extra = size - part.shape[0]
+        found.append(torch.cat([part, part[:1].expand(extra, *part.shape[1:])]) if extra > 0 else part)
+    return tuple(found)
+
+
+def pairs(
+    model: Any, loop: tuple[torch.Tensor, ...], batch: tuple[torch.Tensor, ...], settings: Settings
+) -> Iterator[Block]:
+    """Every pair of rows of two tables, as blocks of one row against many.
+
+    ``Block.read(seed)`` takes weights of the outputs, ``(m, K)`` or ``(m,)``, and returns, for each input,
+    attributions of ``seed * (model(one) - model(many))`` with shape ``(m, *input)``. Runs are padded to at
+    least two rows and to different numbers of rows, so that the axis of rows can be told by its size.
+    """
+
+    def start(table: tuple[torch.Tensor, ...], twin: Run | None = None) -> tuple[Run, torch.Tensor]:
+        run = Run(model, settings.rule, settings.max_rule, settings.layer, table[0].shape[0], twin)
+        return run, run(table)
+
+    for outer in chunks(loop[0].shape[0], settings.batch_size):
+        count = outer.stop - outer.start
+        sizes = {max(2, part.stop - part.start) for part in chunks(batch[0].shape[0], settings.batch_size)}
+        size = max(2, count)
+        while size in sizes:
+            size += 1
+        first, out_first = start(_padded(loop, outer, size))
+        for inner in chunks(batch[0].shape[0], settings.batch_size):
+            m = inner.stop - inner.start
+            width = max(2, m)
+            many = _padded(batch, inner, width)
+            run, out = start(many, first)
+            for i in range(count):
+                if run.folded:
+                    alone = tuple(
+                        value[i + outer.start : i + outer.start + 1].expand(width, *value.shape[1:]) for value in loop
+                    )
+                    tiled, _ = start(alone)
+                    for unit, twin in zip(run.units, tiled.units, strict=True):
+                        unit.twin, unit.axes = twin, [-1] * len(unit.values)
+                    for source, _theirs in zip(run.sources, tiled.sources, strict=True):
+                        source.axis = -1
+                    sources = tiled.sources
+                else:
+                    sources = first.sources
+                run.row = i
+                yield Block(
+                    outer.start + i,
+                    inner,
+                    out_first[i].detach(),
+                    out[:m].detach(),
+                    _reader(run, sources, out, m, tuple(value.shape for value in many)),
+                )
+
+
+def _reader(run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: tuple[torch.Size, ...]) -> Any:
+    def read(seed: torch.Tensor) -> list[Any]:
+        full = torch.zeros_like(out)
+        full[:m] = seed.to(out.dtype)
+        grads: Any = [None] * len(run.sources)
+        if out.requires_grad:
+            grads = torch.autograd.grad(
+                out, [source.value for source in run.sources], full, retain_graph=True, allow_unused=True
+            )
+        found: list[Any] = [None] * len(shapes)
+        for source, theirs, grad in zip(run.sources, sources, grads, strict=True):
+            if grad is None:
+                continue
+            f = run.look_up(theirs.value, source.axis).detach().double()
+            credit = grad.double() * (f - source.value.detach().double())
+            if source.entry is not None:
+                total = torch.zeros(shapes[source.input].numel(), dtype=credit.dtype, device=credit.device)
+                total.index_add_(0, source.entry.reshape(-1), credit.sum(-1).reshape(-1))
+                credit = total.reshape(shapes[source.input])
+            found[source.input] = credit if found[source.input] is None else found[source.input] + credit
+        return [None if part is None else part[:m] for part in found]
+
+    return read

@@ -1,0 +1,276 @@
+"""Explanation: what it accepts, selects, sums to, and how it leaves the house."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shaplab import Explanation
+
+NASTY = ["<script>alert('x')</script>", 'quo"te\'s', "n" * 500, "a\nb"]
+
+
+def make(outputs: int | None = None, std: bool = False, d: int = 4, n: int = 5, **options: object) -> Explanation:
+    generator = np.random.default_rng(1)
+    shape = (n, d) if outputs is None else (n, d, outputs)
+    values = generator.normal(size=shape)
+    base = generator.normal(size=n if outputs is None else (n, outputs))
+    names = [f"f{j}" for j in range(d)]
+    options = {"data": generator.normal(size=(n, d)), "feature_names": names, "method": "test"} | options
+    return Explanation(values, base, std=np.abs(values) / 10 if std else None, **options)
+
+
+# Shapes.
+
+def test_prediction_is_base_plus_values() -> None:
+    for e, axes in ((make(), 1), (make(3), 1)):
+        np.testing.assert_allclose(e.prediction, e.base_values + e.values.sum(axis=axes), rtol=1e-15)
+    image = Explanation(np.ones((2, 3, 4)), [1.0, 2.0])
+    np.testing.assert_array_equal(image.prediction, [13, 14])
+    assert image.feature_shape == (3, 4)
+    pairs = Explanation(np.ones((2, 3, 3, 2)), np.zeros((2, 2)), interaction=True)
+    np.testing.assert_array_equal(pairs.prediction, np.full((2, 2), 9.0))
+    assert pairs.feature_shape == (3, 3)
+
+
+@pytest.mark.parametrize(("base", "expected"), [(2.0, (5,)), (np.zeros(5), (5,)), (np.zeros((5, 3)), (5, 3))])
+def test_base_values_of_every_shape(base: object, expected: tuple[int, ...]) -> None:
+    values = np.zeros((5, 4, 3)) if len(expected) == 2 else np.zeros((5, 4))
+    assert Explanation(values, base).base_values.shape == expected
+
+
+def test_one_base_value_an_output_is_repeated() -> None:
+    e = Explanation(np.zeros((5, 4, 3)), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(e.base_values, np.tile([1.0, 2, 3], (5, 1)))
+    assert e.has_outputs
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"values": np.zeros(3)}, "values: expected an array of at least 2 axes"),
+    ({"base_values": np.zeros(4)}, r"base_values: expected shape \(5,\)"),
+    ({"base_values": np.zeros((5, 2))}, r"base_values: expected shape"),
+    ({"base_values": np.zeros((1, 1, 1))}, r"base_values: expected shape"),
+    ({"std": np.zeros((5, 2))}, "std: expected the shape of values"),
+    ({"interaction": True}, "values: expected shape .N, d, d."),
+    ({"data": np.zeros((4, 3))}, "data: expected 5 rows"),
+    ({"feature_names": ["a", "b"]}, "feature_names: expected 3 names, got 2"),
+])
+def test_wrong_shapes_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Explanation(**{"values": np.zeros((5, 3)), "base_values": 0.0} | options)
+
+
+def test_names_must_be_a_list() -> None:
+    with pytest.raises(TypeError, match="feature_names: expected 3 names"):
+        Explanation(np.zeros((1, 3)), 0.0, feature_names="abc")
+    with pytest.raises(ValueError, match="output_names: expected 2 names"):
+        Explanation(np.zeros((1, 3, 2)), np.zeros((1, 2)), output_names=["only"])
+
+
+def test_it_is_frozen_and_leaves_the_users_arrays_alone() -> None:
+    values, data = np.ones((2, 2)), np.ones((2, 2))
+    e = Explanation(values, 0.0, data=data, info={"evaluations": 3})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        e.method = "other"  # type: ignore[misc]
+    for array in (e.values, e.base_values, e.data):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 5
+    values[0, 0] = data[0, 0] = 7.0
+    assert values.flags.writeable
+    assert data.flags.writeable
+    assert e.info == {"evaluations": 3}
+
+
+# The gap.
+
+def test_gap_measures_and_never_raises_on_its_size() -> None:
+    e = make()
+    assert np.abs(e.gap(e.prediction)).max() == 0
+    np.testing.assert_allclose(e.gap(e.prediction + 100.0), 100.0)
+    np.testing.assert_allclose(e.gap((e.prediction + 1)[:, None]), 1.0)
+    assert e.gap(list(e.prediction)).shape == (5,)
+    with pytest.raises(ValueError, match=r"outputs: expected shape \(5,\), got shape \(4,\)"):
+        e.gap(np.zeros(4))
+
+
+def test_gap_takes_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    e = make(2)
+    assert np.abs(e.gap(torch.tensor(e.prediction, requires_grad=True))).max() == 0
+
+
+# Selecting.
+
+@pytest.mark.parametrize(("key", "rows"), [
+    (0, [0]), (-1, [4]), (np.int64(2), [2]), (slice(1, 4, 2), [1, 3]), ([3, 0], [3, 0]), (np.array([1, 1]), [1, 1]),
+    ([True, False, False, True, False], [0, 3]), (np.array([False] * 5), []), (slice(None), range(5))])
+def test_rows_are_selected_and_the_axis_stays(key: object, rows: object) -> None:
+    e = make(std=True)
+    part = e[key]
+    for name in ("values", "base_values", "data", "std", "prediction"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(e, name)[list(rows)])
+    assert len(part) == len(list(rows))
+    assert part.names == e.names
+
+
+@pytest.mark.parametrize("key", ["f2", ["f2"], 2, [-2], slice(2, 3), [False, False, True, False]])
+@pytest.mark.parametrize("outputs", [None, 3])
+def test_features_by_name_or_place_keep_the_prediction_true(key: object, outputs: int | None) -> None:
+    e = make(outputs, std=True)
+    part = e[:, key]
+    np.testing.assert_array_equal(part.values, e.values[:, [2]])
+    np.testing.assert_array_equal(part.data, e.data[:, [2]])
+    np.testing.assert_array_equal(part.std, e.std[:, [2]])
+    assert part.names == ("f2",)
+    np.testing.assert_allclose(part.prediction, e.prediction, rtol=1e-14)
+    np.testing.assert_allclose(part[1:3][:, []].prediction, e.prediction[1:3], rtol=1e-14)
+
+
+def test_features_in_another_order() -> None:
+    e = make()
+    part = e[:, ["f3", "f0"]]
+    assert part.names == ("f3", "f0")
+    np.testing.assert_array_equal(part.values, e.values[:, [3, 0]])
+
+
+def test_outputs_by_name_or_place() -> None:
+    e = make(3, std=True, output_names=["a", "b", "c"])
+    for key in ("b", 1, -2):
+        one = e[:, :, key]
+        assert not one.has_outputs
+        assert one.output_names is None
+        np.testing.assert_array_equal(one.values, e.values[:, :, 1])
+        np.testing.assert_allclose(one.prediction, e.prediction[:, 1])
+    two = e[1:, ["f0", "f1"], ["c", "a"]]
+    assert two.output_names == ("c", "a")
+    np.testing.assert_array_equal(two.values, e.values[1:, :2][:, :, [2, 0]])
+    np.testing.assert_allclose(two.prediction, e.prediction[1:, [2, 0]])
+
+
+@pytest.mark.parametrize(("key", "message"), [
+    ((0, 0, 0), "index: expected at most 2 parts, got 3"),
+    ((slice(None), "nobody"), "features: expected names among f0"),
+    ((0, 9), "features: expected integers from -4 to 3 or names"), (7, "rows: expected integers from -5 to 4"),
+    ("f0", "rows: expected integers"), ([True, False], "rows: expected a mask of length 5, got length 2"),
+    ((0, 1.5), "features: expected integers"),
+])
+def test_bad_selections_are_explained(key: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()[key]
+
+
+def test_features_of_images_and_interactions_are_not_sliced() -> None:
+    for e in (Explanation(np.zeros((2, 3, 3)), 0.0), Explanation(np.zeros((2, 3, 3)), 0.0, interaction=True)):
+        with pytest.raises(ValueError, match="index: expected features of a table"):
+            e[:, 0]
+
+
+# Leaving the house.
+
+@pytest.mark.parametrize("outputs", [None, 2])
+def test_frame_holds_each_value_on_its_line(outputs: int | None) -> None:
+    e = make(outputs, std=True, output_names=None if outputs is None else ["no", "yes"])
+    frame = e.to_frame()
+    assert len(frame) == e.values.size
+    for row, feature, output in ((0, 0, 0), (3, 2, -1), (4, 1, 0)):
+        line = frame[(frame["row"] == row) & (frame["feature"] == f"f{feature}")]
+        where = (row, feature) if outputs is None else (row, feature, output)
+        if outputs is not None:
+            line = line[line["output"] == e.output_names[output]]
+        assert line["value"].item() == e.values[where]
+        assert line["std"].item() == e.std[where]
+        assert line["data"].item() == e.data[row, feature]
+
+
+def test_frame_of_interactions_images_and_mixed_data() -> None:
+    values = np.arange(8.0).reshape(2, 2, 2)
+    pairs = Explanation(values, 0.0, feature_names=["a", "b"], interaction=True)
+    frame = pairs.to_frame()
+    assert list(frame.columns) == ["row", "feature", "with", "value"]
+    assert frame.query("row == 1 and feature == 'b' and `with` == 'a'")["value"].item() == 6
+    assert len(Explanation(np.zeros((2, 3, 3)), 0.0).to_frame()) == 18
+    mixed = pd.DataFrame({"a": [1.0, None], "b": pd.Categorical(["x", None])})
+    told = Explanation(np.zeros((2, 2)), 0.0, data=mixed, feature_names=mixed.columns).to_frame()
+    assert told["data"].tolist()[:2] == [1.0, "x"]
+    assert told["data"].isna().tolist() == [False, False, True, True]
+
+
+@pytest.mark.peers
+def test_shap_draws_our_numbers() -> None:
+    shap = pytest.importorskip("shap")
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    e = make(n=30, std=True)
+    theirs = e.to_shap()
+    np.testing.assert_array_equal(theirs.values, e.values)
+    np.testing.assert_array_equal(theirs.base_values, e.base_values)
+    np.testing.assert_array_equal(theirs.data, e.data)
+    assert list(theirs.feature_names) == list(e.names)
+    before = e.values.copy()
+    chart = shap.plots.waterfall(theirs[3], show=False)
+    said = " ".join(text.get_text() for text in chart.figure.findobj(mpl.text.Text))
+    assert f"{abs(e.prediction[3]):.3f}" in said
+    for value, name in zip(e.values[3], e.names, strict=True):
+        assert f"{abs(value):.2f}".rstrip("0") in said
+        assert name in said
+    plt.close("all")
+    sizes = np.sort(np.abs(e.values).mean(axis=0))
+    chart = shap.plots.bar(theirs, show=False)
+    np.testing.assert_allclose(np.sort([patch.get_width() for patch in chart.patches])[-4:], sizes, rtol=1e-12)
+    plt.close("all")
+    swarm = shap.plots.beeswarm(theirs, show=False)
+    points = np.concatenate([c.get_offsets()[:, 0] for c in swarm.collections if len(c.get_offsets()) == 30])
+    np.testing.assert_allclose(np.sort(points), np.sort(e.values.ravel()), rtol=1e-12)
+    plt.close("all")
+    np.testing.assert_array_equal(e.values, before)
+
+
+@pytest.mark.peers
+def test_shap_takes_outputs_interactions_and_images() -> None:
+    shap = pytest.importorskip("shap")
+    several = make(3, output_names=["a", "b", "c"]).to_shap()
+    np.testing.assert_array_equal(several[:, :, 1].values, make(3).values[:, :, 1])
+    assert isinstance(several, shap.Explanation)
+    pairs = Explanation(np.zeros((2, 3, 3)), 0.0, interaction=True, feature_names=["a", "b", "c"])
+    assert pairs.to_shap().shape == (2, 3, 3)
+    assert Explanation(np.zeros((2, 3, 3)), 0.0).to_shap().shape == (2, 3, 3)
+    part = make()[:, ["f1"]].to_shap()
+    assert part.values.shape == (5, 1)
+
+
+# Reading.
+
+def test_repr_names_the_method_and_ranks_the_features() -> None:
+    text = repr(make(std=True))
+    assert text.startswith("<test: attributions of 5 rows, features 4, largest standard error")
+    sizes = np.abs(make().values).mean(axis=0)
+    assert [line.split()[0] for line in text.splitlines()[1:]] == [f"f{j}" for j in np.argsort(-sizes)]
+    assert "exact for its game" in repr(make())
+    assert "1 row," in repr(make(n=1))
+    assert "3 outputs" in repr(make(3))
+    for other in (Explanation(np.zeros((2, 3, 3)), 0.0, interaction=True), Explanation(np.zeros((2, 8, 8)), 0.0),
+                  Explanation(np.zeros((0, 3)), np.zeros(0)), make(std=True)[:0]):
+        assert repr(other)
+        assert other._repr_html_()
+
+
+def test_hostile_names_are_escaped_and_cut() -> None:
+    e = Explanation(np.ones((1, 4)), 0.0, feature_names=NASTY, method="<b>" + "m" * 500)
+    page = e._repr_html_()
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "&lt;script&gt;" in page
+    assert "n" * 100 not in page
+    assert "m" * 300 not in page
+    assert max(map(len, repr(e).splitlines())) < 250
+    assert len(repr(e).splitlines()) == 5, "a name with a line break stays on one line"
+
+
+def test_html_is_the_same_each_time() -> None:
+    assert make()._repr_html_() == make()._repr_html_()
