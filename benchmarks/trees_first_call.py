@@ -34,7 +34,8 @@ NAMES = ("tree_shap", "interventional_tree_shap", "tree_shap_interactions", "int
 
 def call(names, folder):
     environment = os.environ | {"NUMBA_CACHE_DIR": folder}
-    done = subprocess.run([sys.executable, "-c", CALL, names], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", CALL, names], env=environment, capture_output=True, text=True,
+                          check=True)
     return float(done.stdout)
 
 

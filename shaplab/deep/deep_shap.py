@@ -14,6 +14,7 @@ Approximate for the interventional game, except for linear networks, single unit
 exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows backward; memory of ``batch_size``
 rows of activations, twice. Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
+Chapter: deep/rules
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs,
 shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
 shaplab.deep.kernels.windows, shaplab.deep.rules.

@@ -7,8 +7,9 @@ Source: Lundberg et al. 2020, Methods 5, 6, 9 and 10.1.1. Cost: O(T L M 2^M) for
 
 A node without cover gives both children weight 0: 0/0 counts as 0 here and in every fast algorithm.
 
-Needs: shaplab._validation, shaplab._losses, shaplab._parallel, shaplab.explanation, shaplab.trees.ensemble,
-shaplab.trees._encoding, shaplab.trees.readers, shaplab.trees.kernels.predict.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+shaplab.trees._encoding, shaplab.trees.kernels.predict, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -226,7 +227,8 @@ def saabas(model: Any, X: Any) -> Explanation:
             code = here[row, f]
             bits = e.set_bits if len(e.set_bits) else np.zeros(1, np.uint8)
             member = bits[np.where(e.set_start[node] >= 0, e.set_start[node] + np.maximum(code, 0), 0)] == 1
-            goes = np.where(code < 0, e.missing_left[node], np.where(e.set_start[node] >= 0, member, code < e.rank[node]))
+            known = np.where(e.set_start[node] >= 0, member, code < e.rank[node])
+            goes = np.where(code < 0, e.missing_left[node], known)
             child = np.where(goes, e.left[node], e.right[node])
             for k in range(e.n_outputs):
                 flat[:, k] += np.bincount(row * e.n_features + f, mean[child, k] - mean[node, k], len(flat))
