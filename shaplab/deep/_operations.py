@@ -98,7 +98,7 @@ def scalar_rule(run: Any, g: Callable[[torch.Tensor], torch.Tensor], kind: str, 
             value = g(b[0])
             kept["known"] = (value, slope(g, b[0], value, name), near(b[0], kind))
         if run.outputs == 1:
-            return [q * rescale(g, f[0], b[0], kind, kept["known"], name)]
+            return [rescale(g, f[0], b[0], kind, kept["known"], name).mul_(q)]
         if kept.get("row") != run.row:  # several outputs share one explained row
             kept["row"], kept["m"] = run.row, rescale(g, f[0], b[0], kind, kept["known"], name)
         return [q * kept["m"]]
