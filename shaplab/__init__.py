@@ -32,6 +32,7 @@ _PUBLIC = {
     "shaplab.importance.comparisons": "permutation_importance leave_one_out_importance mean_importance "
     "univariate_importance",
     "shaplab.insight.scenarios": "score_scenarios user_study",
+    "shaplab.insight.monitoring": "Monitor monitor plot_monitor",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
     "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game permutation_importance saabas split_count",
