@@ -33,6 +33,7 @@ _PUBLIC = {
     "univariate_importance",
     "shaplab.insight.scenarios": "score_scenarios user_study",
     "shaplab.insight.monitoring": "Monitor monitor plot_monitor",
+    "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
     "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game permutation_importance saabas split_count",
