@@ -44,17 +44,6 @@ _PUBLIC = {
     "shaplab.insight.scenarios": "score_scenarios user_study",
     "shaplab.insight.monitoring": "Monitor monitor plot_monitor",
     "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
-    "shaplab.explorer": "CoalitionExplorer",
-    "shaplab.trees.ensemble": "TreeEnsemble",
-    "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game permutation_importance saabas split_count",
-    "shaplab.trees.path_dependent": "tree_shap",
-    "shaplab.trees.interventional": "BackgroundTrees interventional_tree_shap",
-    "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
-    "shaplab.trees.loss": "tree_loss_shap tree_output_shap",
-    "shaplab.deep.dasp": "dasp compare_attributions",
-    "shaplab.deep.deep_shap": "deep_shap",
-    "shaplab.deep.stacks": "stack_shap FunctionStage SplitStage",
-    "shaplab.deep.baselines": "deeplift gradients input_x_gradient integrated_gradients occlusion",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")
