@@ -37,8 +37,8 @@ test-unit: $(READY)
 
 # Every executed chapter runs a second time and must print the same again.
 test-notebooks: executed
-	PYTHONPATH=book/_ext $(BIN)/python -m pytest -p no:cacheprovider -p ipc_kernels --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg \
-	  -n $(JOBS) --dist loadfile _build/executed/$(PROFILE)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/book/_ext $(BIN)/python -m pytest -p no:cacheprovider -p ipc_kernels \
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/book/sanitize.cfg -n $(JOBS) --dist loadfile _build/executed/$(PROFILE)
 
 test-pages: html
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "book or browser" tests

@@ -32,7 +32,8 @@ class Counted:
         return np.asarray(self.booster.inplace_predict(np.asarray(X, dtype=np.float32)), dtype=np.float64)
 
 
-def problem(d: int, seed: int = 0, size: int = 50, explained: int = 5) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+def problem(d: int, seed: int = 0, size: int = 50, explained: int = 5
+            ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """Boosted trees on ``d`` features with interactions of several orders, rows, background and exact values."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(3000, d)).astype(np.float32)
@@ -42,7 +43,8 @@ def problem(d: int, seed: int = 0, size: int = 50, explained: int = 5) -> tuple[
     fitted = XGBRegressor(n_estimators=100, max_depth=6, n_jobs=1).fit(X, y)
     booster = fitted.get_booster()
     B, Z = X[:size], X[-explained:]
-    truth = shap.TreeExplainer(fitted, B.astype(float), feature_perturbation="interventional").shap_values(Z.astype(float))
+    exact = shap.TreeExplainer(fitted, B.astype(float), feature_perturbation="interventional")
+    truth = exact.shap_values(Z.astype(float))
     return booster, Z, B, np.asarray(truth)
 
 

@@ -66,11 +66,12 @@ def clock(task: Any) -> tuple[Any, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="*", default=["credit"], choices=["credit", "bike"])
+    parser.add_argument("--background", type=int, default=512, help="background rows")
     parser.add_argument("--long", type=int, default=0, help="permutations of the peer's long run, 0 to leave it out")
     chosen = parser.parse_args()
     for name in chosen.data:
         model, X, y, B, loss = {"credit": credit, "bike": bike}[name]()
-        d = X.shape[1]
+        d, B = X.shape[1], B[: chosen.background]
         counted = Counted(model)
 
         def theirs(groups: Any, counted: Counted = counted, B: np.ndarray = B, X: np.ndarray = X, y: np.ndarray = y,

@@ -48,5 +48,5 @@ with tempfile.TemporaryDirectory() as folder:
         peak = anonymous_peak()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         gap = np.abs(found[:1000].gap(trees.predict(X[:1000]))).max()
-        print(f"{name:<26} {options.rows:,} rows: {wall:.1f} s wall, {cpu:.1f} s CPU, {options.rows / wall:,.0f} rows/s, "
-              f"memory {before:.0f} -> {peak:.0f} MB, additivity gap {gap:.1e}")
+        print(f"{name:<26} {options.rows:,} rows: {wall:.1f} s wall, {cpu:.1f} s CPU, {options.rows / wall:,.0f} "
+              f"rows/s, memory {before:.0f} -> {peak:.0f} MB, additivity gap {gap:.1e}")

@@ -40,7 +40,7 @@ def progress_bar(total: int, progress: bool, description: str = "") -> Any:
     if progress:
         from tqdm.auto import tqdm
     else:  # tqdm.auto warns in a notebook without ipywidgets, even about a bar that nobody sees
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[assignment]
 
     return tqdm(total=total, disable=not progress, desc=description, smoothing=0.1)
 

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
-from run_chapters import cache_path, chapters, executed_path, is_chapter
+from run_chapters import cache_path, chapters, executed_path, is_chapter, pages
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -210,7 +210,8 @@ def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, l
     text = re.sub(r"^Needs: [^\n]*(\n[^\n]+)*", "", text, flags=re.M)
     named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [name.removeprefix("shaplab.").replace(".", "/")]
     text = re.sub(r"^Chapter: .*$", "", text, flags=re.M)
-    known = [f":doc:`/{page}`" for page in named if (Path(app.srcdir) / f"{page}.md").exists()]
+    listed = pages(project_root(app))
+    known = [f":doc:`/{page}`" for page in named if page in listed]
     lines[:] = [*text.splitlines(), "", *([f"Derived in {', '.join(known)}."] if known else []), ""]
 
 

@@ -1,4 +1,4 @@
-"""What each non-linear torch operation does to attributions: names, compositions and their 
+"""What each non-linear torch operation does to attributions: names, compositions and their
 
 An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a linear or
 convolution layer feeds it), a product, a maximum over windows, a softmax or normalisation, or a
@@ -32,22 +32,27 @@ from shaplab.deep.rules import softmax as softmax_rule
 
 __all__: list[str] = []
 
-SMOOTH = """gelu silu mish sigmoid tanh softplus log_sigmoid logsigmoid exp exp2 expm1 sin cos tan atan arctan asinh sinh cosh
-erf erfc tanhshrink square log1p softsign float_power"""
+SMOOTH = """gelu silu mish sigmoid tanh softplus log_sigmoid logsigmoid exp exp2 expm1 sin cos tan atan arctan asinh
+sinh cosh erf erfc tanhshrink square log1p softsign float_power"""
 POLE = "log log2 log10 sqrt rsqrt reciprocal pow"
 BENT = "elu celu selu hardswish"
 KINKED = "relu6 leaky_relu hardtanh hardsigmoid softshrink abs clamp clamp_min clamp_max maximum minimum fmax fmin"
 STEP = "relu floor ceil round trunc fix sign sgn frac hardshrink threshold heaviside remainder fmod"
-KIND = {name: kind for kind, names in (("smooth", SMOOTH), ("pole", POLE), ("bent", BENT), ("kinked", KINKED), ("step", STEP))
-        for name in names.split()}
+KIND = {
+    name: kind
+    for kind, names in (("smooth", SMOOTH), ("pole", POLE), ("bent", BENT), ("kinked", KINKED), ("step", STEP))
+    for name in names.split()
+}
 Rule = Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor, dict[str, Any]], list[torch.Tensor]]
 
 
 def substitute(run: Any, args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
     """The arguments with the tensors that depend on the input replaced, in order."""
     left = iter(values)
+
     def swap(tensor: torch.Tensor) -> torch.Tensor:
         return next(left) if run.depends(tensor) else tensor
+
     return walk(swap, args), walk(swap, kwargs)
 
 
@@ -58,15 +63,18 @@ def inputs_of(run: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
 
 def elementwise(kind: str) -> Callable[..., Any]:
     """Handler of a scalar function: Rescale, or RevealCancel where a fused linear layer is known."""
+
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         found = inputs_of(run, args, kwargs)
         if len(found) == 2:
             return corners(run, func, args, kwargs, found)
         if len(found) > 2:
             run.refuse(func.__name__, "its bounds depend on the input")
+
         def g(x: torch.Tensor) -> torch.Tensor:
             new, named = substitute(run, args, kwargs, [x])
             return func(*new, **named)
+
         z = found[0]
         with torch.no_grad():
             out = g(z.detach())
@@ -78,31 +86,38 @@ def elementwise(kind: str) -> Callable[..., Any]:
             run.fused += 1
             return run.unit([affine.x], out, fused(g, affine, run.rule), (z.detach(),))
         return run.unit([z], out, scalar_rule(run, g, kind, operation(func)[0]))
+
     return handler
 
 
 def scalar_rule(run: Any, g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str) -> Rule:
     """Rescale for one scalar function; what depends on the reference only is computed once."""
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         if "known" not in kept:
             value = g(b[0])
-            kept["known"] = (value, slope(g, b[0], value, name), near(b[0], kind))
+            limit = value if kind == "step" else near(b[0], kind)  # steps need none
+            kept["known"] = (value, slope(g, b[0], value, name), limit)
         if run.outputs == 1:
-            return [q * rescale(g, f[0], b[0], kind, kept["known"], name)]
+            return [rescale(g, f[0], b[0], kind, kept["known"], name).mul_(q)]
         if kept.get("row") != run.row:  # several outputs share one explained row
             kept["row"], kept["m"] = run.row, rescale(g, f[0], b[0], kind, kept["known"], name)
         return [q * kept["m"]]
+
     return rule
 
 
 def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]) -> torch.Tensor:
     """Elementwise function of two inputs, as a game of two players."""
     x, y = torch.broadcast_tensors(*found)
+
     def g(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         new, named = substitute(run, args, kwargs, [first, second])
         return func(*new, **named)
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         return [q * m for m in two_players(g, (f[0], f[1]), (b[0], b[1]))]
+
     with torch.no_grad():
         out = g(x.detach(), y.detach())
     return run.unit([x, y], out, rule)
@@ -111,15 +126,16 @@ def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tenso
 def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """Product of two tensors: the vector-Jacobian product at the mean of both rows."""
     found = inputs_of(run, args, kwargs)
-    if len(found) == 3 and func.__name__.strip("_") in ("addmm", "addmv", "addbmm", "baddbmm", "addr", "addcmul"):
-        pass
-    elif len(found) > 2:
+    affine = ("addmm", "addmv", "addbmm", "baddbmm", "addr", "addcmul")  # linear in the first of three
+    if len(found) > 2 + (func.__name__.strip("_") in affine):
         run.refuse(func.__name__, "more than two of its factors depend on the input")
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         with torch.enable_grad():
             middle = [((u + v) / 2).expand_as(v).detach().requires_grad_() for u, v in zip(f, b, strict=True)]
             new, named = substitute_at(spots, args, kwargs, middle)
             return list(torch.autograd.grad(func(*new, **named), middle, q))
+
     spots = {i for i, tensor in enumerate(tensors_of((args, kwargs))) if run.depends(tensor)}
     args, kwargs = walk(torch.Tensor.detach, args), walk(torch.Tensor.detach, kwargs)
     with torch.no_grad():
@@ -130,16 +146,20 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
 def substitute_at(spots: set[int], args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
     """Like ``substitute`` for arguments that were detached: replace by position."""
     left, count = iter(values), iter(range(10**6))
+
     def swap(tensor: torch.Tensor) -> torch.Tensor:
         return next(left) if next(count) in spots else tensor
+
     return walk(swap, args), walk(swap, kwargs)
 
 
 def composed(body: Callable[..., Any]) -> Callable[..., Any]:
     """Handler that runs ``body`` with the capture on, so that its operations are seen one by one."""
+
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
         with run:
             return body(run, *args, **kwargs)
+
     return handler
 
 
@@ -158,8 +178,15 @@ def norm(run: Any, x: torch.Tensor, ord: Any = 2, dim: Any = None, keepdim: bool
 
 
 def variance(root: bool) -> Callable[..., Any]:
-    def body(run: Any, x: torch.Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
-             correction: float | None = 1) -> Any:
+    def body(
+        run: Any,
+        x: torch.Tensor,
+        dim: Any = None,
+        unbiased: Any = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = 1,
+    ) -> Any:
         if isinstance(dim, bool):
             dim, unbiased = None, dim
         correction = float(unbiased) if unbiased is not None else (1.0 if correction is None else correction)
@@ -168,6 +195,7 @@ def variance(root: bool) -> Callable[..., Any]:
         size = np.prod([x.shape[axis] for axis in axes])
         found = (centred * centred).sum(axes, keepdim=keepdim) / float(size - correction)
         return found.sqrt() if root else found
+
     return composed(body)
 
 
@@ -178,13 +206,17 @@ def prelu(run: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return torch.relu(x) - torch.relu(-x) * weight.view(shape)
 
 
-def glu(run: Any, x: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    first, second = x.chunk(2, dim)
-    return first * second.sigmoid()
-
-
-def attention(run: Any, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
-              is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Any:
+def attention(
+    run: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
     if dropout_p > 0:
         run.refuse("scaled_dot_product_attention", "dropout is active; call model.eval()")
     if enable_gqa:
@@ -212,23 +244,31 @@ def _unary(x: torch.Tensor, run: Any, func: Any, args: Any, kwargs: Any, rule: R
 def softmax(log: bool) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
-        def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+
+        def rule(
+            f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+        ) -> list[torch.Tensor]:
             return [softmax_rule(f[0], b[0], q.to(b[0].dtype), dim, log)]
+
         return _unary(inputs_of(run, args, kwargs)[0], run, func, args, kwargs, rule)
+
     return handler
 
 
 def logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     dim, keep = kwargs.get("dim", args[1] if len(args) > 1 else None), kwargs.get("keepdim", len(args) > 2 and args[2])
     dim = dim if isinstance(dim, int) else (dim[0] if len(dim) == 1 else run.refuse("logsumexp", "several axes"))
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         return [logsumexp_rule(f[0], b[0], q if keep else q.unsqueeze(dim), dim)]
+
     return _unary(args[0], run, func, args, kwargs, rule)
 
 
 def _normalised(run: Any, x: torch.Tensor, dims: tuple[int, ...], eps: float, centre: bool = True) -> torch.Tensor:
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         return [normalise(f[0], b[0], q, dims, eps, centre)]
+
     with torch.no_grad():
         z = x.detach()
         z = z - z.mean(dims, keepdim=True) if centre else z
@@ -290,7 +330,8 @@ def affine_of(run: Any, name: str, func: Any, args: Any, kwargs: Any) -> Affine 
             return None
         order = ("mean", "var", "weight", "bias") if func is F.batch_norm else ("weight", "bias", "mean", "var")
         named = dict(zip(order, args[1:5], strict=False)) | {
-            key.removeprefix("running_"): value for key, value in kwargs.items()}
+            key.removeprefix("running_"): value for key, value in kwargs.items()
+        }
         scale = torch.rsqrt(named["var"] + kwargs.get("eps", args[7] if len(args) > 7 else 1e-5))
         return before.scaled(scale if named.get("weight") is None else scale * named["weight"])
     if name not in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"):
@@ -302,34 +343,56 @@ def affine_of(run: Any, name: str, func: Any, args: Any, kwargs: Any) -> Affine 
     if name == "linear":
         return Affine(x, weight, F.linear)
     rest, options = args[3:], {k: v for k, v in kwargs.items() if k not in ("input", "weight", "bias")}
+
     def apply(t: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return func(t, w, None, *rest, **options)
+
     if name.startswith("conv_transpose"):
         return Affine(x, weight, apply, out_axis=1) if run.rule == "reveal_cancel" else None
     n = weight.dim() - 2
     settings = dict(zip(("stride", "padding", "dilation", "groups"), rest, strict=False)) | options
+
     def each(key: str, default: int) -> tuple[int, ...]:
         value = settings.get(key, default)
         return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+
     if isinstance(settings.get("padding"), str) or x.dim() != n + 2:
         return None
+
     def table(shape: torch.Size, out: torch.Size) -> np.ndarray:
-        return window_table(tuple(shape[2:]), tuple(out[2:]), tuple(weight.shape[2:]), each("stride", 1),
-                            each("padding", 0), each("dilation", 1))
+        return window_table(
+            tuple(shape[2:]),
+            tuple(out[2:]),
+            tuple(weight.shape[2:]),
+            each("stride", 1),
+            each("padding", 0),
+            each("dilation", 1),
+        )
+
     return Affine(x, weight, apply, table, settings.get("groups", 1))
 
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     **{name: elementwise(kind) for name, kind in KIND.items()},
-    **{f"{kind}_pool{n}d": max_pool(n, kind == "adaptive_max")
-       for n in (1, 2, 3) for kind in ("max", "adaptive_max")},
+    **{f"{kind}_pool{n}d": max_pool(n, kind == "adaptive_max") for n in (1, 2, 3) for kind in ("max", "adaptive_max")},
     **{name: composed(layer(name)) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
     **{f"{name}_cell": composed(cell(name)) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
-    **dict.fromkeys(("max", "amax"), extremum(1)), **dict.fromkeys(("min", "amin"), extremum(-1)),
+    **dict.fromkeys(("max", "amax"), extremum(1)),
+    **dict.fromkeys(("min", "amin"), extremum(-1)),
     **dict.fromkeys(("atan2", "hypot", "logaddexp", "arctan2"), elementwise("smooth")),
     **dict.fromkeys(("norm", "vector_norm"), composed(norm)),
-    "product": product, "div": composed(divide), "prelu": composed(prelu), "glu": composed(glu),
-    "var": variance(False), "std": variance(True), "scaled_dot_product_attention": composed(attention),
-    "softmax": softmax(False), "log_softmax": softmax(True), "logsumexp": logsumexp,
-    "layer_norm": layer_norm, "rms_norm": rms_norm, "group_norm": group_norm, "instance_norm": instance_norm,
+    "product": product,
+    "div": composed(divide),
+    "prelu": composed(prelu),
+    "glu": composed(lambda run, x, dim=-1: x.chunk(2, dim)[0] * x.chunk(2, dim)[1].sigmoid()),
+    "var": variance(False),
+    "std": variance(True),
+    "scaled_dot_product_attention": composed(attention),
+    "softmax": softmax(False),
+    "log_softmax": softmax(True),
+    "logsumexp": logsumexp,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
 }

@@ -77,7 +77,9 @@ class Source:
 class Run(Capture):
     """One run of the model on a batch of rows; ``twin`` is the run whose rows are looked up."""
 
-    def __init__(self, model: Any, rule: str, max_rule: str, layer: str | None, rows: int, twin: Run | None = None) -> None:
+    def __init__(
+        self, model: Any, rule: str, max_rule: str, layer: str | None, rows: int, twin: Run | None = None
+    ) -> None:
         super().__init__(model, HANDLERS)
         self.rule, self.max_rule, self.layer, self.rows, self.twin = rule, max_rule, layer, rows, twin
         self.units: list[Unit] = []
@@ -115,19 +117,32 @@ class Run(Capture):
             if hook is not None:
                 hook.remove()
         if self.twin is not None and len(self.units) != len(self.twin.units):
-            fail("model", "the same operations for every row", f"{len(self.twin.units)} and {len(self.units)} non-linear calls",
-                 "Its control flow depends on the input; explain rows that take the same path", UnsupportedModelError)
+            fail(
+                "model",
+                "the same operations for every row",
+                f"{len(self.twin.units)} and {len(self.units)} non-linear calls",
+                "Its control flow depends on the input; explain rows that take the same path",
+                UnsupportedModelError,
+            )
         if self.layer is not None and not self.sources:
-            fail("layer", "the name of a module that the model calls", repr(self.layer),
-                 "See dict(model.named_modules())")
+            fail(
+                "layer",
+                "the name of a module that the model calls",
+                repr(self.layer),
+                "See dict(model.named_modules())",
+            )
         with torch.enable_grad():
             return self._checked(out)
 
     def _checked(self, out: Any) -> torch.Tensor:
         if not isinstance(out, torch.Tensor) or out.dim() not in (1, 2) or out.shape[0] != self.rows:
             shown = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-            fail("model", f"one tensor of shape ({self.rows},) or ({self.rows}, K) for {self.rows} rows", str(shown),
-                 "Wrap the model so that it returns one row of outputs for each row of input")
+            fail(
+                "model",
+                f"one tensor of shape ({self.rows},) or ({self.rows}, K) for {self.rows} rows",
+                str(shown),
+                "Wrap the model so that it returns one row of outputs for each row of input",
+            )
         if not torch.isfinite(out).all():
             fail("model", "finite outputs", "NaN or infinity", "Check the inputs and weights")
         out = out[:, 0] if out.dim() == 2 and out.shape[1] == 1 else out
@@ -136,7 +151,9 @@ class Run(Capture):
 
     # What the capture asks for
 
-    def unit(self, inputs: list[torch.Tensor], out: torch.Tensor, rule: Any, others: tuple[torch.Tensor, ...] = ()) -> torch.Tensor:
+    def unit(
+        self, inputs: list[torch.Tensor], out: torch.Tensor, rule: Any, others: tuple[torch.Tensor, ...] = ()
+    ) -> torch.Tensor:
         """Record a non-linear unit; ``others`` are stored with its inputs for the rule to look up."""
         values = [value.detach() for value in (*inputs, *others)]
         unit = Unit(self, values, rule)
@@ -204,7 +221,9 @@ class Run(Capture):
         n, m = self.twin.rows, self.rows  # type: ignore[union-attr]
         differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
         if len(theirs) != len(ours) or len(differ) != 1:
-            self.refuse("reshape", f"shapes {tuple(theirs)} and {tuple(ours)} for {n} and {m} rows do not keep rows apart")
+            self.refuse(
+                "reshape", f"shapes {tuple(theirs)} and {tuple(ours)} for {n} and {m} rows do not keep rows apart"
+            )
         if theirs[differ[0]] == n and ours[differ[0]] == m:
             return differ[0]
         self.folded = True
@@ -219,8 +238,14 @@ def _listen(run: Run) -> Any:
     name, _, count = str(run.layer).partition(":")
     modules = dict(run.model.named_modules())
     if name not in modules:
-        fail("layer", "the name of a module of the model", repr(run.layer), f"Pass one of {', '.join(list(modules)[1:9])}")
+        fail(
+            "layer",
+            "the name of a module of the model",
+            repr(run.layer),
+            f"Pass one of {', '.join(list(modules)[1:9])}",
+        )
     target, thread, calls = modules[name], threading.get_ident(), [0]
+
     def hook(module: Any, inputs: Any, output: Any) -> Any:
         if module is not target or threading.get_ident() != thread or not isinstance(output, torch.Tensor):
             return None
@@ -230,6 +255,7 @@ def _listen(run: Run) -> Any:
         kept = output.clone()
         run.add(Source(kept, 0))
         return kept.clone()
+
     return torch.nn.modules.module.register_module_forward_hook(hook)
 
 
@@ -254,7 +280,7 @@ class Block:
     many: slice
     out_one: torch.Tensor
     out_many: torch.Tensor
-    read: Callable[[torch.Tensor], list[torch.Tensor]]
+    read: Callable[[torch.Tensor], list[Any]]
 
 
 def _padded(table: tuple[torch.Tensor, ...], rows: slice, size: int) -> tuple[torch.Tensor, ...]:
@@ -267,16 +293,20 @@ def _padded(table: tuple[torch.Tensor, ...], rows: slice, size: int) -> tuple[to
     return tuple(found)
 
 
-def pairs(model: Any, loop: tuple[torch.Tensor, ...], batch: tuple[torch.Tensor, ...], settings: Settings) -> Iterator[Block]:
+def pairs(
+    model: Any, loop: tuple[torch.Tensor, ...], batch: tuple[torch.Tensor, ...], settings: Settings
+) -> Iterator[Block]:
     """Every pair of rows of two tables, as blocks of one row against many.
 
     ``Block.read(seed)`` takes weights of the outputs, ``(m, K)`` or ``(m,)``, and returns, for each input,
     attributions of ``seed * (model(one) - model(many))`` with shape ``(m, *input)``. Runs are padded to at
     least two rows and to different numbers of rows, so that the axis of rows can be told by its size.
     """
+
     def start(table: tuple[torch.Tensor, ...], twin: Run | None = None) -> tuple[Run, torch.Tensor]:
         run = Run(model, settings.rule, settings.max_rule, settings.layer, table[0].shape[0], twin)
         return run, run(table)
+
     for outer in chunks(loop[0].shape[0], settings.batch_size):
         count = outer.stop - outer.start
         sizes = {max(2, part.stop - part.start) for part in chunks(batch[0].shape[0], settings.batch_size)}
@@ -291,27 +321,36 @@ def pairs(model: Any, loop: tuple[torch.Tensor, ...], batch: tuple[torch.Tensor,
             run, out = start(many, first)
             for i in range(count):
                 if run.folded:
-                    alone = tuple(value[i + outer.start: i + outer.start + 1].expand(width, *value.shape[1:]) for value in loop)
+                    alone = tuple(
+                        value[i + outer.start : i + outer.start + 1].expand(width, *value.shape[1:]) for value in loop
+                    )
                     tiled, _ = start(alone)
                     for unit, twin in zip(run.units, tiled.units, strict=True):
                         unit.twin, unit.axes = twin, [-1] * len(unit.values)
-                    for source, twin_source in zip(run.sources, tiled.sources, strict=True):
+                    for source, _theirs in zip(run.sources, tiled.sources, strict=True):
                         source.axis = -1
                     sources = tiled.sources
                 else:
                     sources = first.sources
                 run.row = i
-                yield Block(outer.start + i, inner, out_first[i].detach(), out[:m].detach(),
-                            _reader(run, sources, out, m, tuple(value.shape for value in many)))
+                yield Block(
+                    outer.start + i,
+                    inner,
+                    out_first[i].detach(),
+                    out[:m].detach(),
+                    _reader(run, sources, out, m, tuple(value.shape for value in many)),
+                )
 
 
 def _reader(run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: tuple[torch.Size, ...]) -> Any:
-    def read(seed: torch.Tensor) -> list[torch.Tensor]:
+    def read(seed: torch.Tensor) -> list[Any]:
         full = torch.zeros_like(out)
         full[:m] = seed.to(out.dtype)
         grads: Any = [None] * len(run.sources)
         if out.requires_grad:
-            grads = torch.autograd.grad(out, [source.value for source in run.sources], full, retain_graph=True, allow_unused=True)
+            grads = torch.autograd.grad(
+                out, [source.value for source in run.sources], full, retain_graph=True, allow_unused=True
+            )
         found: list[Any] = [None] * len(shapes)
         for source, theirs, grad in zip(run.sources, sources, grads, strict=True):
             if grad is None:
@@ -324,4 +363,5 @@ def _reader(run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: 
                 credit = total.reshape(shapes[source.input])
             found[source.input] = credit if found[source.input] is None else found[source.input] + credit
         return [None if part is None else part[:m] for part in found]
+
     return read

@@ -43,6 +43,7 @@ def _plain(squash: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Stat
     def cell(x: torch.Tensor, state: State, w: list[torch.Tensor], biases: bool, proj: torch.Tensor | None) -> State:
         total = F.linear(x, w[0], w[2] if biases else None) + F.linear(state[0], w[1], w[3] if biases else None)
         return (squash(total),)
+
     return cell
 
 
@@ -51,10 +52,24 @@ CELLS = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _plain(torch.tanh), "rnn_relu":
 
 def layer(name: str) -> Callable[..., Any]:
     """Handler body for ``torch.lstm``, ``gru``, ``rnn_tanh`` and ``rnn_relu``."""
-    def body(run: Any, x: torch.Tensor, hx: Any, params: Any, has_biases: Any, num_layers: Any, dropout: Any = 0.0,
-             train: bool = False, bidirectional: bool = False, batch_first: Any = False) -> Any:
-        if (isinstance(hx, torch.Tensor) and not isinstance(params, list | tuple)) or not isinstance(num_layers, int) \
-                or isinstance(has_biases, list | tuple):
+
+    def body(
+        run: Any,
+        x: torch.Tensor,
+        hx: Any,
+        params: Any,
+        has_biases: Any,
+        num_layers: Any,
+        dropout: Any = 0.0,
+        train: bool = False,
+        bidirectional: bool = False,
+        batch_first: Any = False,
+    ) -> Any:
+        if (
+            (isinstance(hx, torch.Tensor) and not isinstance(params, list | tuple))
+            or not isinstance(num_layers, int)
+            or isinstance(has_biases, list | tuple)
+        ):
             run.refuse(name, "packed sequences have no rule; pad the sequences instead")
         if train and dropout > 0:
             run.refuse(name, "dropout between layers is active; call model.eval()")
@@ -68,7 +83,7 @@ def layer(name: str) -> Callable[..., Any]:
             found = []
             for side in range(directions):
                 at = depth * directions + side
-                weights = list(params[at * count: (at + 1) * count])
+                weights = list(params[at * count : (at + 1) * count])
                 proj = weights.pop() if projected else None
                 now = tuple(part[at] for part in state)
                 outs = []
@@ -81,13 +96,16 @@ def layer(name: str) -> Callable[..., Any]:
         result = torch.stack(steps)
         last = [torch.stack(part) for part in zip(*ends, strict=True)]
         return (result.transpose(0, 1) if batch_first else result, *last)
+
     return body
 
 
 def cell(name: str) -> Callable[..., Any]:
     """Handler body for ``torch.lstm_cell``, ``gru_cell``, ``rnn_tanh_cell`` and ``rnn_relu_cell``."""
+
     def body(run: Any, x: torch.Tensor, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
         state = tuple(hx) if isinstance(hx, list | tuple) else (hx,)
         found = CELLS[name](x, state, [w_ih, w_hh, b_ih, b_hh], b_ih is not None, None)
         return found if name == "lstm" else found[0]
+
     return body

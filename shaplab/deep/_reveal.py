@@ -44,12 +44,23 @@ class Affine:
         """The same followed by a factor for each output channel (BatchNorm in eval mode)."""
         shape = [1] * self.weight.dim()
         shape[self.out_axis] = -1
-        return Affine(self.x, self.weight * scale.detach().to(self.weight.dtype).view(shape), self.apply, self.table,
-                      self.groups, self.out_axis)
+        return Affine(
+            self.x,
+            self.weight * scale.detach().to(self.weight.dtype).view(shape),
+            self.apply,
+            self.table,
+            self.groups,
+            self.out_axis,
+        )
 
 
-def parts(g: Callable[[torch.Tensor], torch.Tensor], z_f: torch.Tensor, z_b: torch.Tensor, up: torch.Tensor,
-          known: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def parts(
+    g: Callable[[torch.Tensor], torch.Tensor],
+    z_f: torch.Tensor,
+    z_b: torch.Tensor,
+    up: torch.Tensor,
+    known: tuple[torch.Tensor, torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Multipliers of the part above the threshold, with sum ``up``, and of the rest."""
     at_b, slope_b = known
     down = z_f - z_b - up
@@ -62,6 +73,7 @@ def parts(g: Callable[[torch.Tensor], torch.Tensor], z_f: torch.Tensor, z_b: tor
 
 def fused(g: Callable[[torch.Tensor], torch.Tensor], affine: Affine, which: str) -> Any:
     """The rule of one unit; its inputs are ``x`` and, for look-up only, ``z``."""
+
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         (x_f, z_f), (x_b, z_b) = f, b
         if "known" not in kept:
@@ -70,11 +82,19 @@ def fused(g: Callable[[torch.Tensor], torch.Tensor], affine: Affine, which: str)
         if which == "reveal_cancel":
             return [_at_zero(g, affine, step, z_f, z_b, q, kept)]
         return [_at_mean(g, affine, step, z_f, z_b, q, kept["known"])]
+
     return rule
 
 
-def _at_zero(g: Any, affine: Affine, step: torch.Tensor, z_f: torch.Tensor, z_b: torch.Tensor, q: torch.Tensor,
-             kept: dict[str, Any]) -> torch.Tensor:
+def _at_zero(
+    g: Any,
+    affine: Affine,
+    step: torch.Tensor,
+    z_f: torch.Tensor,
+    z_b: torch.Tensor,
+    q: torch.Tensor,
+    kept: dict[str, Any],
+) -> torch.Tensor:
     positive = affine.weight.clamp(min=0)
     negative = affine.weight - positive
     up = affine.apply(step.clamp(min=0), positive) + affine.apply(step.clamp(max=0), negative)
@@ -84,8 +104,10 @@ def _at_zero(g: Any, affine: Affine, step: torch.Tensor, z_f: torch.Tensor, z_b:
             point = torch.zeros_like(step).requires_grad_()
             kept["back"] = (point, affine.apply(point, affine.weight), affine.apply(point, positive))
     point, whole, plus = kept["back"]
+
     def back(of: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
         return torch.autograd.grad(of, point, by, retain_graph=True)[0]
+
     spread = q * (m_up - m_down)
     base, extra, both = back(whole, q * m_down), back(plus, spread), back(whole, spread)
     # A positive step meets positive weights above the threshold; a negative step meets negative ones.
@@ -93,16 +115,31 @@ def _at_zero(g: Any, affine: Affine, step: torch.Tensor, z_f: torch.Tensor, z_b:
     return base + share
 
 
-def _at_mean(g: Any, affine: Affine, step: torch.Tensor, z_f: torch.Tensor, z_b: torch.Tensor, q: torch.Tensor,
-             known: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def _at_mean(
+    g: Any,
+    affine: Affine,
+    step: torch.Tensor,
+    z_f: torch.Tensor,
+    z_b: torch.Tensor,
+    q: torch.Tensor,
+    known: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
     rise = z_f - z_b
     if affine.table is None:
         shape = z_b.shape[-1]
         flat = [t.reshape(-1, shape) for t in (rise, *torch.broadcast_tensors(z_f, z_b))]
         slopes = tuple(t.reshape(-1, shape) for t in known)
         rows = step.reshape(-1, step.shape[-1])
-        return _dense(g, affine.weight, rows, flat[0] / step.shape[-1], flat[1], flat[2], q.reshape(-1, shape),
-                      (slopes[0], slopes[1])).reshape(step.shape)
+        return _dense(
+            g,
+            affine.weight,
+            rows,
+            flat[0] / step.shape[-1],
+            flat[1],
+            flat[2],
+            q.reshape(-1, shape),
+            (slopes[0], slopes[1]),
+        ).reshape(step.shape)
     table = affine.table(step.shape, z_b.shape)
     index = torch.as_tensor(table, device=step.device)
     spatial, outer = step.shape[2:], step.shape[0]
@@ -112,10 +149,12 @@ def _at_mean(g: Any, affine: Affine, step: torch.Tensor, z_f: torch.Tensor, z_b:
     windows, taps = table.shape
     groups, channels = affine.groups, step.shape[1] // affine.groups
     players = ((index >= 0).sum(1) * channels).to(step.dtype).repeat(outer)[:, None]
+
     def columns(t: torch.Tensor, group: int) -> torch.Tensor:
         t = t.expand_as(z_b).flatten(2).movedim(1, 2)
         width = t.shape[-1] // groups
-        return t[..., group * width: (group + 1) * width].reshape(outer * windows, width)
+        return t[..., group * width : (group + 1) * width].reshape(outer * windows, width)
+
     result = torch.zeros_like(padded)
     for group in range(groups):
         mine = slice(group * channels, (group + 1) * channels)
@@ -128,24 +167,34 @@ def _at_mean(g: Any, affine: Affine, step: torch.Tensor, z_f: torch.Tensor, z_b:
     return result[..., :-1].reshape(*step.shape[:2], *spatial)
 
 
-def _dense(g: Any, weight: torch.Tensor, step: torch.Tensor, threshold: torch.Tensor, z_f: torch.Tensor, z_b: torch.Tensor,
-           q: torch.Tensor, known: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def _dense(
+    g: Any,
+    weight: torch.Tensor,
+    step: torch.Tensor,
+    threshold: torch.Tensor,
+    z_f: torch.Tensor,
+    z_b: torch.Tensor,
+    q: torch.Tensor,
+    known: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
     """RevealCancel with any threshold for rows ``(R, n_in)`` and units ``(R, n_out)``."""
     if step.device.type == "cpu" and step.dtype in (torch.float32, torch.float64):
         arrays = [np.ascontiguousarray(t.detach().numpy()) for t in (step, weight, threshold)]
         up = np.empty(tuple(z_b.shape), dtype=arrays[0].dtype)
-        above_threshold(*arrays, up)
+        above_threshold(arrays[0], arrays[1], arrays[2], up)
         m_up, m_down = parts(g, z_f, z_b, torch.from_numpy(up), known)
-        out = np.zeros(tuple(step.shape), dtype=arrays[0].dtype)
-        split_backward(*arrays, (q * m_up).contiguous().numpy(), (q * m_down).contiguous().numpy(), out)
-        return torch.from_numpy(out)
+        shares = [(q * m).contiguous().numpy() for m in (m_up, m_down)]
+        split_backward(arrays[0], arrays[1], arrays[2], shares[0], shares[1], result := np.zeros_like(arrays[0]))
+        return torch.from_numpy(result)
     out = torch.empty_like(step)
     size = max(1, _CELLS // weight.numel())
     for start in range(0, len(step), size):
         rows = slice(start, start + size)
         c = step[rows, None, :] * weight
         above = c > threshold[rows, :, None]
-        m_up, m_down = parts(g, z_f[rows], z_b[rows], torch.where(above, c, 0.0).sum(-1), (known[0][rows], known[1][rows]))
+        m_up, m_down = parts(
+            g, z_f[rows], z_b[rows], torch.where(above, c, 0.0).sum(-1), (known[0][rows], known[1][rows])
+        )
         m = torch.where(above, (q[rows] * m_up)[..., None], (q[rows] * m_down)[..., None])
         out[rows] = (m * weight).sum(1)
     return out

@@ -23,8 +23,14 @@ __all__: list[str] = []
 
 
 @lru_cache(maxsize=64)
-def window_table(sizes: tuple[int, ...], outs: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
-                 padding: tuple[int, ...], dilation: tuple[int, ...]) -> np.ndarray:
+def window_table(
+    sizes: tuple[int, ...],
+    outs: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> np.ndarray:
     """Positions each window reads, ``(windows, taps)``; -1 where it reads padding. Kernel () is adaptive."""
     axes = []
     for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
@@ -51,7 +57,8 @@ def exact_windows(table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.
     rows = [t.to(dtype).reshape(-1, t.shape[-1]) for t in (f, b, q)]
     if b.device.type == "cpu":
         out = np.zeros(tuple(rows[1].shape), dtype=rows[1].numpy().dtype)
-        pooled_maximum(*(np.ascontiguousarray(t.numpy()) for t in rows), table, out)
+        arrays = [np.ascontiguousarray(t.numpy()) for t in rows]
+        pooled_maximum(arrays[0], arrays[1], arrays[2], table, out)
         return torch.from_numpy(out).to(b.dtype).reshape(b.shape)
     index = torch.as_tensor(table, device=b.device)
     missing = index < 0
@@ -62,8 +69,13 @@ def exact_windows(table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.
     return flat.to(b.dtype).reshape(b.shape)
 
 
-def cross_windows(top: tuple[torch.Tensor, torch.Tensor], at: tuple[torch.Tensor, torch.Tensor],
-                  f: torch.Tensor, b: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+def cross_windows(
+    top: tuple[torch.Tensor, torch.Tensor],
+    at: tuple[torch.Tensor, torch.Tensor],
+    f: torch.Tensor,
+    b: torch.Tensor,
+    q: torch.Tensor,
+) -> torch.Tensor:
     """``q`` times the cheap multipliers: each window's credit goes to the input that made the larger maximum.
 
     Windows may overlap, so credits are added, not written.
@@ -77,19 +89,26 @@ def cross_windows(top: tuple[torch.Tensor, torch.Tensor], at: tuple[torch.Tensor
 
 def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
     pooled: Callable[..., Any] = getattr(F, f"{'adaptive_' if adaptive else ''}max_pool{n}d_with_indices")
+
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        names = ("input", "output_size", "return_indices") if adaptive else (
-            "input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+        names = (
+            ("input", "output_size", "return_indices")
+            if adaptive
+            else ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+        )
         named = dict(zip(names, args, strict=False)) | kwargs
         named.pop("return_indices", None)
         x = named.pop("input")
+
         def pool(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             top, at = pooled(t, **named)
             return top.flatten(-n), at.flatten(-n)
+
         def each(key: str, default: Any) -> tuple[int, ...]:
             value = named.get(key, default)
             value = default if value is None or value == [] else value
             return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+
         with torch.no_grad():
             out, indices = pooled(x.detach(), **named)
         sizes, outs = tuple(x.shape[-n:]), tuple(out.shape[-n:])
@@ -98,7 +117,10 @@ def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
         else:
             kernel = each("kernel_size", None)
             table = window_table(sizes, outs, kernel, each("stride", kernel), each("padding", 0), each("dilation", 1))
-        def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+
+        def rule(
+            f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+        ) -> list[torch.Tensor]:
             flat_f, flat_b, flat_q = f[0].flatten(-n), b[0].flatten(-n), q.flatten(-n)
             if run.max_rule == "exact":
                 return [exact_windows(table, flat_f, flat_b, flat_q).reshape(b[0].shape)]
@@ -106,13 +128,16 @@ def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
                 kept["pool"] = pool(b[0])
             (top_f, at_f), (top_b, at_b) = pool(f[0]), kept["pool"]
             return [cross_windows((top_f, top_b), (at_f, at_b), flat_f, flat_b, flat_q).reshape(b[0].shape)]
+
         result = run.unit([x], out, rule)
         return (result, indices) if func.__name__.endswith("_with_indices") or kwargs.get("return_indices") else result
+
     return handler
 
 
 def extremum(sign: int) -> Callable[..., Any]:
     """``max``, ``amax``, ``min``, ``amin`` over axes, or of two tensors."""
+
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
         if (len(args) > 1 and isinstance(args[1], torch.Tensor)) or isinstance(kwargs.get("other"), torch.Tensor):
             return run.handlers["maximum"](run, func, args, kwargs)
@@ -124,11 +149,16 @@ def extremum(sign: int) -> Callable[..., Any]:
             native = func(*walk(torch.Tensor.detach, args), **kwargs)
         out = native if isinstance(native, torch.Tensor) else native[0]
         ends = list(range(-len(axes), 0))
+
         def flat(t: torch.Tensor) -> torch.Tensor:
             return sign * t.movedim(axes, ends).flatten(-len(axes))
+
         size = int(np.prod([x.shape[axis] for axis in axes]))
         table = np.arange(size)[None, :]
-        def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+
+        def rule(
+            f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+        ) -> list[torch.Tensor]:
             moved = b[0].movedim(axes, ends)
             f_, b_ = flat(f[0]), flat(b[0])
             weight = q.reshape(*b_.shape[:-1], 1)
@@ -137,6 +167,8 @@ def extremum(sign: int) -> Callable[..., Any]:
             else:
                 shared = cross_maximum(f_, b_) * weight
             return [shared.reshape(moved.shape).movedim(ends, axes)]
+
         result = run.unit([x], out, rule)
         return result if isinstance(native, torch.Tensor) else type(native)((result, native[1]))
+
     return handler

@@ -3,7 +3,7 @@
 None but DeepLIFT and, with enough steps, integrated gradients sums to the change of output; the residual is
 kept in ``info["gap"]``.
 
-Chapter: deep/background.
+Chapter: deep/deep_shap.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs,
 shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph,
@@ -39,19 +39,34 @@ def _slopes(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
             point = x[rows].detach().clone().requires_grad_()
             out = model(point)
             out = out if out.dim() == 2 else out[:, None]
-            found.append(torch.stack([torch.autograd.grad(out[:, k].sum(), point, retain_graph=True)[0].double()
-                                      for k in range(out.shape[1])], -1))
+            found.append(
+                torch.stack(
+                    [
+                        torch.autograd.grad(out[:, k].sum(), point, retain_graph=True)[0].double()
+                        for k in range(out.shape[1])
+                    ],
+                    -1,
+                )
+            )
     return torch.cat(found)
 
 
-def _explained(model: Any, X: Any, values: torch.Tensor, x: torch.Tensor, base: torch.Tensor, name: str, evaluations: int) -> Explanation:
+def _explained(
+    model: Any, X: Any, values: torch.Tensor, x: torch.Tensor, base: torch.Tensor, name: str, evaluations: int
+) -> Explanation:
     out = _evaluate(model, x, 256)
     table, start = values.cpu().numpy(), np.broadcast_to(base.cpu().numpy(), tuple(out.shape))
     gap = out.cpu().numpy() - start - table.reshape(len(table), -1, table.shape[-1]).sum(1)
     if table.shape[-1] == 1:
         table, start, gap = table[..., 0], start[:, 0], gap[:, 0]
-    return Explanation(table, start, x.float().cpu().numpy(), column_names(X), method=name,
-                       info={"gap": gap, "evaluations": evaluations})
+    return Explanation(
+        table,
+        start,
+        x.float().cpu().numpy(),
+        tuple(column_names(X) or ()) or None,
+        method=name,
+        info={"gap": gap, "evaluations": evaluations},
+    )
 
 
 def gradients(model: Any, X: Any, *, batch_size: int = 256) -> Explanation:
@@ -73,7 +88,9 @@ def gradients(model: Any, X: Any, *, batch_size: int = 256) -> Explanation:
     """
     check_model(model)
     (x,) = as_inputs(model, X, "X")
-    return _explained(model, X, _slopes(model, x, batch_size), x, torch.zeros(1, 1, dtype=torch.float64), "gradients", len(x))
+    return _explained(
+        model, X, _slopes(model, x, batch_size), x, torch.zeros(1, 1, dtype=torch.float64), "gradients", len(x)
+    )
 
 
 def input_x_gradient(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> Explanation:
@@ -124,7 +141,9 @@ def integrated_gradients(model: Any, X: Any, background: Any, *, steps: int = 32
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
             total = total + weight * _slopes(model, one + float(node) * (x - one), batch_size) * step[..., None]
     base = _evaluate(model, r, batch_size).mean(0, keepdim=True)
-    return _explained(model, X, total / len(r), x, base, f"integrated_gradients, {steps} steps", steps * len(r) * len(x))
+    return _explained(
+        model, X, total / len(r), x, base, f"integrated_gradients, {steps} steps", steps * len(r) * len(x)
+    )
 
 
 def occlusion(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> Explanation:
@@ -176,5 +195,11 @@ def deeplift(model: Any, X: Any, baseline: Any = None, *, rule: str = "rescale",
     Shrikumar, Greenside and Kundaje (2017).
     """
     (x,) = as_inputs(model, X, "X")
-    row = torch.zeros_like(x[:1]) if baseline is None else torch.as_tensor(np.asarray(baseline), dtype=x.dtype, device=x.device)
-    return deep_shap(model, X if not isinstance(X, torch.Tensor) else x, row.reshape(1, *x.shape[1:]), rule=rule, **options)
+    row = (
+        torch.zeros_like(x[:1])
+        if baseline is None
+        else torch.as_tensor(np.asarray(baseline), dtype=x.dtype, device=x.device)
+    )
+    return deep_shap(
+        model, X if not isinstance(X, torch.Tensor) else x, row.reshape(1, *x.shape[1:]), rule=rule, **options
+    )

@@ -14,6 +14,7 @@ Approximate for the interventional game, except for linear networks, single unit
 exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows backward; memory of ``batch_size``
 rows of activations, twice. Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
+Chapter: deep/rules
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs,
 shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
 shaplab.deep.kernels.windows, shaplab.deep.rules.
@@ -36,9 +37,15 @@ __all__ = ["deep_shap"]
 RULES = ("rescale", "reveal_cancel", "reveal_cancel_mean")
 
 
-def as_inputs(model: Any, X: Any, argument: str, like: tuple[torch.Tensor, ...] | None = None) -> tuple[torch.Tensor, ...]:
+def as_inputs(
+    model: Any, X: Any, argument: str, like: tuple[torch.Tensor, ...] | None = None
+) -> tuple[torch.Tensor, ...]:
     """Tensors of a model's inputs: arrays and tables take its dtype and device, tensors must have them."""
-    first = next((p for p in model.parameters() if p.is_floating_point()), None) if isinstance(model, torch.nn.Module) else None
+    first = (
+        next((p for p in model.parameters() if p.is_floating_point()), None)
+        if isinstance(model, torch.nn.Module)
+        else None
+    )
     found = []
     for value in X if isinstance(X, tuple | list) else (X,):
         if isinstance(value, torch.Tensor):
@@ -52,21 +59,38 @@ def as_inputs(model: Any, X: Any, argument: str, like: tuple[torch.Tensor, ...] 
                 tensor = tensor.to(dtype=first.dtype)
             tensor = tensor if first is None else tensor.to(first.device)
         if tensor.dim() < 1 or tensor.shape[0] == 0:
-            fail(argument, "at least one row, rows along the first axis", f"shape {tuple(tensor.shape)}", "Pass a non-empty batch")
+            fail(
+                argument,
+                "at least one row, rows along the first axis",
+                f"shape {tuple(tensor.shape)}",
+                "Pass a non-empty batch",
+            )
         if tensor.is_floating_point():
             if first is not None and (tensor.dtype != first.dtype or tensor.device != first.device):
-                fail(argument, f"dtype {first.dtype} on {first.device}, as the model has", f"{tensor.dtype} on {tensor.device}",
-                     f"Convert it: {argument}.to({str(first.device)!r}, {first.dtype})")
+                fail(
+                    argument,
+                    f"dtype {first.dtype} on {first.device}, as the model has",
+                    f"{tensor.dtype} on {tensor.device}",
+                    f"Convert it: {argument}.to({str(first.device)!r}, {first.dtype})",
+                )
             if not torch.isfinite(tensor).all():
                 fail(argument, "finite numbers", "NaN or infinity", "Impute or drop missing values first")
         found.append(tensor)
     if any(value.shape[0] != found[0].shape[0] for value in found):
-        fail(argument, "the same number of rows in every input", str([value.shape[0] for value in found]), "Align the inputs")
+        fail(
+            argument,
+            "the same number of rows in every input",
+            str([value.shape[0] for value in found]),
+            "Align the inputs",
+        )
     for i, value in enumerate(like or ()):
         if len(found) != len(like or ()) or found[i].shape[1:] != value.shape[1:] or found[i].dtype != value.dtype:
-            fail(argument, f"inputs of shape (B, *{tuple(value.shape[1:])}) and dtype {value.dtype}, as X has",
-                 f"{len(found)} input(s), shape {tuple(found[min(i, len(found) - 1)].shape)} and dtype {found[min(i, len(found) - 1)].dtype}",
-                 "Give rows of the same kind")
+            fail(
+                argument,
+                f"inputs of shape (B, *{tuple(value.shape[1:])}) and dtype {value.dtype}, as X has",
+                f"{len(found)} input(s), shapes {[tuple(t.shape) for t in found]} and {[t.dtype for t in found]}",
+                "Give rows of the same kind",
+            )
     return tuple(found)
 
 
@@ -78,16 +102,34 @@ def check_model(model: Any) -> None:
         fail("model", "a torch.nn.Module or a function of tensors", model, "Pass the network itself", TypeError)
     for name, part in model.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
-            raise UnsupportedModelError(f"model: expected eager modules, got a ScriptModule at {name!r}. Pass the original module.")
+            raise UnsupportedModelError(
+                f"model: expected eager modules, got a ScriptModule at {name!r}. Pass the original module."
+            )
         active = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0
-        if part.training and (active or (isinstance(part, torch.nn.modules.batchnorm._NormBase) and part.track_running_stats)):
-            fail("model", "evaluation mode", f"{type(part).__name__} {name!r} in training mode", "Call model.eval() first")
+        if part.training and (
+            active or (isinstance(part, torch.nn.modules.batchnorm._NormBase) and part.track_running_stats)
+        ):
+            fail(
+                "model",
+                "evaluation mode",
+                f"{type(part).__name__} {name!r} in training mode",
+                "Call model.eval() first",
+            )
 
 
 def deep_shap(
-    model: Any, X: Any, background: Any, *, rule: str = "rescale", max_rule: str = "exact",
-    outputs: int | list[int] | None = None, layer: str | None = None, batch_size: int = 256,
-    feature_names: Any = None, output_names: Any = None, progress: bool = False,
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    rule: str = "rescale",
+    max_rule: str = "exact",
+    outputs: int | list[int] | None = None,
+    layer: str | None = None,
+    batch_size: int = 256,
+    feature_names: Any = None,
+    output_names: Any = None,
+    progress: bool = False,
 ) -> Explanation | tuple[Explanation, ...]:
     """Attributions of a network's outputs to its inputs, averaged over a background.
 
@@ -179,8 +221,18 @@ def deep_shap(
                     elif part is not None:
                         total[block.one, ..., place] += part.sum(0).cpu().numpy()
             bar.update(block.many.stop - block.many.start)
-    return _explain(sums, torch.stack(out_rows).numpy(), torch.stack(out_references).numpy(), size, single, rows, layer,
-                    feature_names if feature_names is not None else column_names(X), output_names, settings)
+    return _explain(
+        sums,
+        torch.stack(out_rows).numpy(),
+        torch.stack(out_references).numpy(),
+        size,
+        single,
+        rows,
+        layer,
+        feature_names if feature_names is not None else column_names(X),
+        output_names,
+        settings,
+    )
 
 
 def _chosen(outputs: Any, count: int) -> tuple[list[int], bool]:
@@ -192,31 +244,60 @@ def _chosen(outputs: Any, count: int) -> tuple[list[int], bool]:
     return [int(k) % count for k in listed], isinstance(outputs, int | np.integer) or count == 1
 
 
-def _explain(sums: list[Any], out: np.ndarray, out_references: np.ndarray, size: int, single: bool, rows: tuple[torch.Tensor, ...],
-             layer: str | None, feature_names: Any, output_names: Any, settings: Settings) -> Any:
+def _explain(
+    sums: list[Any],
+    out: np.ndarray,
+    out_references: np.ndarray,
+    size: int,
+    single: bool,
+    rows: tuple[torch.Tensor, ...],
+    layer: str | None,
+    feature_names: Any,
+    output_names: Any,
+    settings: Settings,
+) -> Any:
     n, count = out.shape
     base = out_references.mean(0)
-    values = [np.zeros((n, *row.shape[1:], count)) if total is None else total / size for total, row in zip(sums, rows, strict=True)]
+    values = [
+        np.zeros((n, *row.shape[1:], count)) if total is None else total / size
+        for total, row in zip(sums, rows, strict=True)
+    ]
     if layer is not None:
         values = values[:1]
     totals = [value.reshape(n, -1, count).sum(1) for value in values]
     gap = out - base - sum(totals)
     scale = max(float(np.abs(out).max()), float(np.abs(out_references).max()), 1e-300)
-    digits = max(torch.finfo(row.dtype).eps for row in rows if row.is_floating_point()) if any(
-        row.is_floating_point() for row in rows) else 1.2e-7
+    digits = (
+        max(torch.finfo(row.dtype).eps for row in rows if row.is_floating_point())
+        if any(row.is_floating_point() for row in rows)
+        else 1.2e-7
+    )
     if np.abs(gap).max() > 30 * digits**0.5 * scale:
         raise UnsupportedModelError(
-            f"model: expected attributions that sum to the change of output, got a residual of {np.abs(gap).max():.3g} on a scale "
-            f"of {scale:.3g}. Some step is hidden from torch (another library, a custom autograd.Function, a mask made from the "
-            "input) or mixes rows; rewrite it in torch operations on the input.")
+            f"model: expected attributions that sum to the change of output, got a residual of "
+            f"{np.abs(gap).max():.3g} on a scale of {scale:.3g}. "
+            "Some step is hidden from torch (another library, a custom "
+            "autograd.Function, a mask made from the input) or mixes rows; rewrite it in torch operations on the input."
+        )
     method = f"deep_shap, {settings.rule}, interventional game"
     results = []
     for i, value in enumerate(values):
-        rest = base * 0 + sum((part for j, part in enumerate(totals) if j != i), np.zeros_like(out)) if len(values) > 1 else None
+        rest = (
+            base * 0 + sum((part for j, part in enumerate(totals) if j != i), np.zeros_like(out))
+            if len(values) > 1
+            else None
+        )
         data = None if layer is not None else rows[i].float().cpu().numpy()
-        results.append(Explanation(
-            value[..., 0] if single else value, np.full(n, base[0]) if single else np.tile(base, (n, 1)), data,
-            feature_names if len(values) == 1 and layer is None else None, output_names, method=method,
-            rest=None if rest is None else (rest[:, 0] if single else rest),
-            info={"gap": gap[:, 0] if single else gap, "evaluations": n + len(out_references), "scale": scale}))
+        results.append(
+            Explanation(
+                value[..., 0] if single else value,
+                np.full(n, base[0]) if single else np.tile(base, (n, 1)),
+                data,
+                feature_names if len(values) == 1 and layer is None else None,
+                output_names,
+                method=method,
+                rest=None if rest is None else (rest[:, 0] if single else rest),
+                info={"gap": gap[:, 0] if single else gap, "evaluations": n + len(out_references), "scale": scale},
+            )
+        )
     return results[0] if len(results) == 1 else tuple(results)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any, NoReturn
 
 import torch
@@ -36,23 +36,93 @@ from shaplab._validation import UnsupportedModelError
 
 __all__: list[str] = []
 
-LINEAR = frozenset(["add", "sub", "rsub", "neg", "positive", "negative", "subtract", "sum", "mean", "cumsum", "diff", "trace", "clone", "contiguous", "to", "type_as", "type", "float", "double", "half", "bfloat16", "cpu", "cuda", "view", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "transpose", "permute", "t", "T", "mT", "H", "mH", "swapaxes", "swapdims", "adjoint", "movedim", "moveaxis", "expand", "expand_as", "view_as", "reshape_as", "repeat", "tile", "repeat_interleave", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "row_stack", "chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split", "hsplit", "vsplit", "unbind", "iter", "select", "narrow", "getitem", "index_select", "gather", "take", "take_along_dim", "masked_fill", "masked_select", "where", "index_put", "index_fill", "index_copy", "index_add", "scatter", "scatter_add", "setitem", "copy", "fill", "zero", "flip", "fliplr", "flipud", "roll", "rot90", "diag", "diagonal", "diag_embed", "tril", "triu", "unfold", "as_strided", "alias", "broadcast_to", "broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d", "meshgrid", "block_diag", "pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col", "col2im", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", "grid_sampler", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "fold", "dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "batch_norm"])
-PRODUCTS = frozenset(["mul", "multiply", "matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", "outer", "ger", "kron", "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "conv_tbc", "convolution", "einsum", "tensordot", "addmm", "addmv", "addbmm", "baddbmm", "addr", "addcmul", "bilinear", "chain_matmul"])
-META = frozenset(["shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device", "layout", "requires_grad", "requires_grad_", "is_leaf", "is_cuda", "is_cpu", "is_nested", "is_sparse", "is_quantized", "is_meta", "is_mps", "is_xla", "is_xpu", "is_contiguous", "is_complex", "is_floating_point", "is_inference", "is_pinned", "is_conj", "is_neg", "is_same_size", "is_signed", "stride", "storage_offset", "element_size", "itemsize", "nbytes", "get_device", "len", "names", "has_names", "data_ptr", "untyped_storage", "storage", "grad", "grad_fn", "retain_grad", "hash", "result_type", "can_cast", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "output_nr", "version", "retains_grad", "register_hook", "type_", "name", "device_count", "format", "is_grad_enabled", "can_cast", "promote_types", "broadcast_shapes", "is_tensor", "is_storage", "set_grad_enabled", "jit_internal"])
-DECISIONS = frozenset(["eq", "ne", "lt", "le", "gt", "ge", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "isnan", "isinf", "isfinite", "isclose", "allclose", "argmax", "argmin", "argsort", "bool", "any", "all", "int", "long", "item", "tolist", "nonzero", "is_nonzero", "count_nonzero", "logical_not", "logical_and", "logical_or", "logical_xor", "and", "or", "xor", "invert", "contains", "assert", "assert_async", "index", "numpy", "array", "complex", "byte", "char", "short", "searchsorted", "bucketize", "isneginf", "isposinf", "signbit", "float_power_"])
-RANDOM = frozenset(["rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial", "normal", "poisson", "uniform", "exponential", "cauchy", "geometric", "log_normal", "random", "rrelu_with_noise", "gumbel_softmax"])
-WHOLE = frozenset(["max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"])
-DROPOUT = frozenset(["dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"])
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+LINEAR = _names("""
+add sub rsub neg positive negative subtract sum mean cumsum diff trace clone contiguous to type_as type float double
+half bfloat16 cpu cuda view reshape flatten unflatten ravel squeeze unsqueeze transpose permute t T mT H mH swapaxes
+swapdims adjoint movedim moveaxis expand expand_as view_as reshape_as repeat tile repeat_interleave cat concat
+concatenate stack hstack vstack dstack column_stack row_stack chunk split split_with_sizes unsafe_chunk unsafe_split
+tensor_split hsplit vsplit unbind iter select narrow getitem index_select gather take take_along_dim masked_fill
+masked_select where index_put index_fill index_copy index_add scatter scatter_add setitem copy fill zero flip fliplr
+flipud roll rot90 diag diagonal diag_embed tril triu unfold as_strided alias broadcast_to broadcast_tensors atleast_1d
+atleast_2d atleast_3d meshgrid block_diag pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
+replication_pad1d replication_pad2d replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle
+native_channel_shuffle im2col col2im upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
+upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler avg_pool1d avg_pool2d avg_pool3d
+adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d fold dropout alpha_dropout feature_dropout
+feature_alpha_dropout batch_norm
+""")
+PRODUCTS = _names("""
+mul multiply matmul mm bmm mv dot vdot inner outer ger kron linear conv1d conv2d conv3d conv_transpose1d
+conv_transpose2d conv_transpose3d conv_tbc convolution einsum tensordot addmm addmv addbmm baddbmm addr addcmul
+bilinear chain_matmul
+""")
+META = _names("""
+shape size dim ndim ndimension numel nelement dtype device layout requires_grad requires_grad_ is_leaf is_cuda is_cpu
+is_nested is_sparse is_quantized is_meta is_mps is_xla is_xpu is_contiguous is_complex is_floating_point is_inference
+is_pinned is_conj is_neg is_same_size is_signed stride storage_offset element_size itemsize nbytes get_device len
+names has_names data_ptr untyped_storage storage grad grad_fn retain_grad hash result_type can_cast zeros_like
+ones_like empty_like full_like new_zeros new_ones new_empty new_full new_tensor output_nr version retains_grad
+register_hook type_ name device_count format is_grad_enabled can_cast promote_types broadcast_shapes is_tensor
+is_storage set_grad_enabled jit_internal
+""")
+DECISIONS = _names("""
+eq ne lt le gt ge equal not_equal less less_equal greater greater_equal isnan isinf isfinite isclose allclose argmax
+argmin argsort bool any all int long item tolist nonzero is_nonzero count_nonzero logical_not logical_and logical_or
+logical_xor and or xor invert contains assert assert_async index numpy array complex byte char short searchsorted
+bucketize isneginf isposinf signbit float_power_
+""")
+RANDOM = _names("""
+rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal poisson uniform exponential
+cauchy geometric log_normal random rrelu_with_noise gumbel_softmax
+""")
+WHOLE = _names("""
+max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+""")
+DROPOUT = _names("""
+dropout alpha_dropout feature_dropout feature_alpha_dropout
+""")
 _ALIAS = {
-    "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "itruediv": "div", "truediv": "div",
-    "rtruediv": "rdiv", "divide": "div", "true_divide": "div", "ipow": "pow", "multiply": "mul", "clip": "clamp",
-    "absolute": "abs", "concat": "cat", "swapdims": "transpose", "expit": "sigmoid", "max_pool1d_with_indices": "max_pool1d",
-    "max_pool2d_with_indices": "max_pool2d", "max_pool3d_with_indices": "max_pool3d", "subtract": "sub",
-    "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d", "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
-    "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d", "iand": "and", "ior": "or", "ixor": "xor"
+    "iadd": "add",
+    "radd": "add",
+    "isub": "sub",
+    "imul": "mul",
+    "rmul": "mul",
+    "itruediv": "div",
+    "truediv": "div",
+    "rtruediv": "rdiv",
+    "divide": "div",
+    "true_divide": "div",
+    "ipow": "pow",
+    "multiply": "mul",
+    "clip": "clamp",
+    "absolute": "abs",
+    "concat": "cat",
+    "swapdims": "transpose",
+    "expit": "sigmoid",
+    "max_pool1d_with_indices": "max_pool1d",
+    "max_pool2d_with_indices": "max_pool2d",
+    "max_pool3d_with_indices": "max_pool3d",
+    "subtract": "sub",
+    "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d",
+    "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
+    "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d",
+    "iand": "and",
+    "ior": "or",
+    "ixor": "xor",
 }
-_COPIED = frozenset(["getitem", "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "t", "T", "select", "narrow", "unbind", "chunk", "split", "split_with_sizes", "tensor_split", "contiguous", "clone", "expand", "expand_as", "repeat", "index_select", "cat", "stack", "movedim", "flip", "roll", "detach", "iter"])
-_KEPT = frozenset(["to", "long", "int", "type", "type_as", "cpu", "cuda"])
+_COPIED = _names("""
+getitem view reshape flatten unflatten squeeze unsqueeze transpose permute t T select narrow unbind chunk split
+split_with_sizes tensor_split contiguous clone expand expand_as repeat index_select cat stack movedim flip roll detach
+iter
+""")
+_KEPT = _names("""
+to long int type type_as cpu cuda
+""")
 
 
 def operation(func: Callable[..., Any]) -> tuple[str, str]:
@@ -102,8 +172,11 @@ def reentrant(func: Callable[..., Any]) -> Callable[..., Any] | None:
     if func not in _REENTRANT:
         copy = None
         if isinstance(func, FunctionType):
-            asked = [name for name in func.__code__.co_names
-                     if name.startswith("has_torch_function") and name in func.__globals__]
+            asked = [
+                name
+                for name in func.__code__.co_names
+                if name.startswith("has_torch_function") and name in func.__globals__
+            ]
             if asked:
                 space = {**func.__globals__, **dict.fromkeys(asked, _no)}
                 copy = FunctionType(func.__code__, space, func.__name__, func.__defaults__, func.__closure__)
@@ -113,7 +186,7 @@ def reentrant(func: Callable[..., Any]) -> Callable[..., Any] | None:
 
 
 def _frames() -> Any:
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         yield frame
         frame = frame.f_back
@@ -161,8 +234,11 @@ class Capture(TorchFunctionMode):
     def refuse(self, name: str, why: str = "no rule propagates attributions through it") -> NoReturn:
         """Raise ``UnsupportedModelError`` that names the operation and where the model calls it."""
         place, module = "", ""
-        names = {id(part): key for key, part in self.model.named_modules()} \
-            if isinstance(self.model, torch.nn.Module) else {}
+        names = (
+            {id(part): key for key, part in self.model.named_modules()}
+            if isinstance(self.model, torch.nn.Module)
+            else {}
+        )
         for frame in _frames():
             path = frame.f_code.co_filename.replace("\\", "/")
             owner = frame.f_locals.get("self")
@@ -172,7 +248,8 @@ class Capture(TorchFunctionMode):
                 place = f" at {path}:{frame.f_lineno}"
         raise UnsupportedModelError(
             f"model: expected operations that can be explained, got `{name}`{module}{place}: {why}. "
-            "Rewrite this step with supported operations, or explain the part of the model after it.")
+            "Rewrite this step with supported operations, or explain the part of the model after it."
+        )
 
     def leaf(self, values: torch.Tensor) -> torch.Tensor:
         """A new point where dependence on the input starts."""
@@ -199,8 +276,12 @@ class Capture(TorchFunctionMode):
                     return copy(*args, **kwargs)
         if raw == "__get__" and name in META:
             return func(*args, **kwargs)
-        in_place = (raw.endswith("_") and not raw.endswith("__")) or raw == "__setitem__" or raw == "__set__" or (
-            raw.startswith("__i") and raw[3:-2] in ("add", "sub", "mul", "truediv", "pow", "and", "or", "xor"))
+        in_place = (
+            (raw.endswith("_") and not raw.endswith("__"))
+            or raw == "__setitem__"
+            or raw == "__set__"
+            or (raw.startswith("__i") and raw[3:-2] in ("add", "sub", "mul", "truediv", "pow", "and", "or", "xor"))
+        )
         if kwargs.get("out") is not None:
             self.refuse(name, "it writes into an `out` tensor")
         if in_place and args and isinstance(args[0], torch.Tensor):
@@ -212,8 +293,9 @@ class Capture(TorchFunctionMode):
         with torch.enable_grad():
             return self._dispatch(name, raw, func, args, kwargs, found, in_place)
 
-    def _dispatch(self, name: str, raw: str, func: Any, args: Any, kwargs: Any,
-                  found: list[torch.Tensor], in_place: bool) -> Any:
+    def _dispatch(
+        self, name: str, raw: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor], in_place: bool
+    ) -> Any:
         if name in RANDOM:
             self.refuse(name, "it draws random numbers")
         if name in DROPOUT and _training(args, kwargs):
@@ -228,8 +310,11 @@ class Capture(TorchFunctionMode):
             return func(*args, **kwargs)
         if name in ("detach", "data", "detach_copy"):
             return args[0].view_as(args[0])
-        if name in LINEAR or (name in PRODUCTS and len(found) == 1) or (
-                name == "div" and found[0] is args[0] and len(found) == 1 and not kwargs.get("rounding_mode")):
+        if (
+            name in LINEAR
+            or (name in PRODUCTS and len(found) == 1)
+            or (name == "div" and found[0] is args[0] and len(found) == 1 and not kwargs.get("rounding_mode"))
+        ):
             return self.linear(name, func, args, kwargs, found)
         if name in DECISIONS:
             return self.decide(name, func, args, kwargs)

@@ -11,6 +11,7 @@ and the diagonal is exact. Closed forms: ReLU, leaky ReLU, the maximum of two (C
 non-linearities by Gauss-Hermite quadrature. Source: Ancona, Öztireli and Gross (2019); Gast and Roth (2018).
 Cost: one elementwise pass; ``O(p^2)`` a row for a covariance of ``p`` entries.
 
+Chapter: deep/dasp
 Needs: shaplab._validation.
 """
 

@@ -62,7 +62,12 @@ def rescale_literal(g: Callable[[float], float], f: float, b: float) -> float:
 
 
 def reveal_cancel_literal(
-    g: Callable[[float], float], w: np.ndarray, f: np.ndarray, b: np.ndarray, threshold: float | str = 0.0, bias: float = 0.0
+    g: Callable[[float], float],
+    w: np.ndarray,
+    f: np.ndarray,
+    b: np.ndarray,
+    threshold: float | str = 0.0,
+    bias: float = 0.0,
 ) -> np.ndarray:
     """Attributions of ``g(w @ x + bias)`` by RevealCancel, in the paper's symbols.
 
@@ -164,8 +169,12 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 SLOPES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # of (x, g(x)), where they are cheap
-    "relu": lambda x, y: (x > 0).to(x.dtype), "sigmoid": lambda x, y: y * (1 - y), "tanh": lambda x, y: 1 - y * y,
-    "exp": lambda x, y: y, "abs": lambda x, y: x.sign(), "square": lambda x, y: 2 * x,
+    "relu": lambda x, y: (x > 0).to(x.dtype),
+    "sigmoid": lambda x, y: y * (1 - y),
+    "tanh": lambda x, y: 1 - y * y,
+    "exp": lambda x, y: y,
+    "abs": lambda x, y: x.sign(),
+    "square": lambda x, y: 2 * x,
 }
 
 
@@ -192,8 +201,12 @@ def near(b: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 def rescale(
-    g: Function, f: torch.Tensor, b: torch.Tensor, kind: str = "smooth",
-    known: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None, name: str = "",
+    g: Function,
+    f: torch.Tensor,
+    b: torch.Tensor,
+    kind: str = "smooth",
+    known: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+    name: str = "",
 ) -> torch.Tensor:
     """Multiplier of Rescale for tensors; ``known`` is ``(g(b), slope at b, near(b))`` when computed before.
 
@@ -203,7 +216,7 @@ def rescale(
     """
     at_b, slope_b, limit = known or (g(b), slope(g, b), near(b, kind))
     step, at_f = f - b, g(f)
-    quotient = (at_f - at_b) / step
+    quotient = (at_f - at_b).div_(step)
     if kind == "step":
         return torch.where(step == 0, slope_b, quotient)
     slope_f, distance = slope(g, f, at_f, name), step.abs()
@@ -217,7 +230,8 @@ def rescale(
 
 def two_players(
     g: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    f: tuple[torch.Tensor, torch.Tensor], b: tuple[torch.Tensor, torch.Tensor],
+    f: tuple[torch.Tensor, torch.Tensor],
+    b: tuple[torch.Tensor, torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Multipliers of both inputs of an elementwise ``g(x, y)``, by its four corners."""
     both, first, second, none = g(f[0], f[1]), g(f[0], b[1]), g(b[0], f[1]), g(b[0], b[1])
@@ -258,8 +272,9 @@ def logsumexp(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> to
     return q * (one - softmax(f, b, one, dim, log=True))
 
 
-def normalise(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dims: tuple[int, ...], eps: float,
-              centre: bool = True) -> torch.Tensor:
+def normalise(
+    f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dims: tuple[int, ...], eps: float, centre: bool = True
+) -> torch.Tensor:
     """Multipliers of ``(x - mean) / sqrt(var + eps)`` (or, without ``centre``, of ``x / sqrt(mean(x^2) + eps)``).
 
     Centring is linear; the square's quotient is ``f + b``; the inverse root's is
@@ -287,8 +302,8 @@ def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     weight = torch.lgamma(count.clamp(min=1))  # weight[n + 1] = log n!
     phi = torch.zeros_like(f, dtype=torch.float64)
     for i in range(2 * k - 1):
-        low = levels[..., i + 1: i + 2]
-        width = torch.nan_to_num(levels[..., i: i + 1] - low, nan=0.0, posinf=0.0).double()
+        low = levels[..., i + 1 : i + 2]
+        width = torch.nan_to_num(levels[..., i : i + 1] - low, nan=0.0, posinf=0.0).double()
         above, below = f > low, b > low
         A, C = above & ~below, below & ~above
         open_ = ~(above & below).any(-1, keepdim=True)

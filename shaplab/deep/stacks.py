@@ -75,7 +75,9 @@ class NetworkStage:
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            parts = [self.model(*as_inputs(self.model, X[rows], "X")) for rows in chunks(len(X), self.settings.batch_size)]
+            parts = [
+                self.model(*as_inputs(self.model, X[rows], "X")) for rows in chunks(len(X), self.settings.batch_size)
+            ]
         return torch.cat(parts).double().cpu().numpy()
 
     def pull(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -83,7 +85,9 @@ class NetworkStage:
         swap = len(R) < len(X)
         loop, batch = (R, X) if swap else (X, R)
         result = np.zeros((len(X), len(R), *X.shape[1:]))
-        for block in pairs(self.model, as_inputs(self.model, loop, "X"), as_inputs(self.model, batch, "X"), self.settings):
+        for block in pairs(
+            self.model, as_inputs(self.model, loop, "X"), as_inputs(self.model, batch, "X"), self.settings
+        ):
             seed = weights[block.many, block.one] if swap else weights[block.one, block.many]
             seed = seed if block.out_many.dim() == 2 else seed[:, 0]
             found = block.read(torch.as_tensor(seed, device=block.out_many.device))[0].cpu().numpy()
@@ -108,7 +112,7 @@ class TreeStage:
         result = np.empty((len(X), len(R), X.shape[1]))
         swap = len(X) < len(R)  # phi(x, r) = -phi(r, x)
         for i in range(min(len(X), len(R))):
-            one, many = (X[i: i + 1], R) if swap else (R[i: i + 1], X)
+            one, many = (X[i : i + 1], R) if swap else (R[i : i + 1], X)
             phi = interventional_tree_shap(self.trees, many, one).values
             phi = phi.reshape(*phi.shape[:2], -1)
             if swap:
@@ -140,7 +144,12 @@ class FunctionStage:
         if self.explainer is None:
             change = _wide(self(X))[:, None] - _wide(self(R))[None]
             if change.shape[-1] != X.shape[1]:
-                fail("stages", "an explainer for a function that mixes inputs", "None", "Pass FunctionStage(function, explainer)")
+                fail(
+                    "stages",
+                    "an explainer for a function that mixes inputs",
+                    "None",
+                    "Pass FunctionStage(function, explainer)",
+                )
             return weights * change
         result = np.empty((len(X), len(R), X.shape[1]))
         for i, r in enumerate(R):
@@ -158,12 +167,18 @@ class SplitStage:
     rule, max_rule : for networks among them, as in ``deep_shap``.
     """
 
-    def __init__(self, parts: Sequence[tuple[Any, Sequence[int]]], *, rule: str = "rescale", max_rule: str = "exact") -> None:
-        self.parts = [(None if stage is None else as_stage(stage, Settings(rule, max_rule)), np.asarray(columns, dtype=int))
-                      for stage, columns in parts]
+    def __init__(
+        self, parts: Sequence[tuple[Any, Sequence[int]]], *, rule: str = "rescale", max_rule: str = "exact"
+    ) -> None:
+        self.parts = [
+            (None if stage is None else as_stage(stage, Settings(rule, max_rule)), np.asarray(columns, dtype=int))
+            for stage, columns in parts
+        ]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        return np.hstack([X[:, columns] if stage is None else _wide(stage(X[:, columns])) for stage, columns in self.parts])
+        return np.hstack(
+            [X[:, columns] if stage is None else _wide(stage(X[:, columns])) for stage, columns in self.parts]
+        )
 
     def pull(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Attributions ``(N, B, d)``; a column that several parts read adds them up."""
@@ -171,9 +186,10 @@ class SplitStage:
         for stage, columns in self.parts:
             ours, theirs = X[:, columns], R[:, columns]
             width = len(columns) if stage is None else _wide(stage(ours[:1])).shape[1]
-            mine = weights[..., start: start + width]
+            mine = weights[..., start : start + width]
             part = mine * (ours[:, None] - theirs[None]) if stage is None else stage.pull(ours, theirs, mine)
-            np.add.at(result, (slice(None), slice(None), columns), part)
+            for place, column in enumerate(columns):
+                result[..., column] += part[..., place]
             start += width
         return result
 
@@ -197,9 +213,20 @@ def _wide(values: np.ndarray) -> np.ndarray:
 
 
 def stack_shap(
-    stages: Sequence[Any], X: Any, background: Any, *, y: Any = None, loss: Any = None, rule: str = "rescale",
-    max_rule: str = "exact", outputs: int | list[int] | None = None, groups: Sequence[Sequence[int]] | None = None,
-    batch_size: int = 256, feature_names: Any = None, output_names: Any = None, progress: bool = False,
+    stages: Sequence[Any],
+    X: Any,
+    background: Any,
+    *,
+    y: Any = None,
+    loss: Any = None,
+    rule: str = "rescale",
+    max_rule: str = "exact",
+    outputs: int | list[int] | None = None,
+    groups: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 256,
+    feature_names: Any = None,
+    output_names: Any = None,
+    progress: bool = False,
 ) -> Explanation:
     """Attributions of the output, or of the loss, of models in series.
 
@@ -249,20 +276,33 @@ def stack_shap(
     names = feature_names if feature_names is not None else column_names(X)
     rows, references = (_array(part, name) for part, name in ((X, "X"), (background, "background")))
     if rows.shape[1:] != references.shape[1:]:
-        fail("background", f"rows of shape {rows.shape[1:]}, as X has", f"{references.shape[1:]}", "Give rows of the same kind")
+        fail(
+            "background",
+            f"rows of shape {rows.shape[1:]}, as X has",
+            f"{references.shape[1:]}",
+            "Give rows of the same kind",
+        )
     if (loss is None) != (y is None):
         fail("y" if y is None else "loss", "y together with loss", "one without the other", "Pass both or none")
     ours, theirs = [rows], [references]
     for number, stage in enumerate(series):
         wanted = getattr(getattr(stage, "trees", None), "n_features", None)
         if wanted is not None and wanted != ours[-1].shape[1]:
-            fail("stages", f"{wanted} inputs at stage {number}", f"{ours[-1].shape[1]} outputs of the stage before it",
-                 "Check the order of the stages")
+            fail(
+                "stages",
+                f"{wanted} inputs at stage {number}",
+                f"{ours[-1].shape[1]} outputs of the stage before it",
+                "Check the order of the stages",
+            )
         for acts, what in ((ours, "X"), (theirs, "background")):
             made = _wide(np.asarray(stage(acts[-1]), np.float64))
             if len(made) != len(acts[-1]) or not np.isfinite(made).all():
-                fail("stages", f"finite outputs (n, K) of stage {number} on {what}", f"shape {made.shape} for {len(acts[-1])} rows",
-                     "Check this stage by itself")
+                fail(
+                    "stages",
+                    f"finite outputs (n, K) of stage {number} on {what}",
+                    f"shape {made.shape} for {len(acts[-1])} rows",
+                    "Check this stage by itself",
+                )
             acts.append(made)
     count = ours[-1].shape[1]
     priced = None if loss is None else Priced(loss, y, ours[-1], theirs[-1])
@@ -292,9 +332,15 @@ def stack_shap(
         values, names = np.stack([values[:, list(group)].sum(1) for group in groups], axis=1), feature_names
     single = len(chosen) == 1 and (priced is not None or count == 1 or isinstance(outputs, int))
     data = rows if groups is None else None
-    return Explanation(values[..., 0] if single else values, base[:, 0] if single else base, data, names, output_names,
-                       method=f"stack_shap, {rule}" + ("" if priced is None else f", loss {priced.loss.name}"),
-                       info={"gap": gap[:, 0] if single else gap})
+    return Explanation(
+        values[..., 0] if single else values,
+        base[:, 0] if single else base,
+        data,
+        None if names is None else tuple(names),
+        output_names,
+        method=f"stack_shap, {rule}" + ("" if priced is None else f", loss {priced.loss.name}"),
+        info={"gap": gap[:, 0] if single else gap},
+    )
 
 
 class Priced:
@@ -305,7 +351,9 @@ class Priced:
         count = f.shape[1]
         self.y = check_target(y, len(f), self.loss, None if count == 1 else count)
         if count > 1 and not self.loss.classes:
-            fail("loss", f"a loss of {count} outputs", repr(self.loss.name), "Use softmax_cross_entropy or cross_entropy")
+            fail(
+                "loss", f"a loss of {count} outputs", repr(self.loss.name), "Use softmax_cross_entropy or cross_entropy"
+            )
         self.f, self.b = f, b
         self.ours = self._value(f, self.y)
         self.theirs = np.stack([self._value(np.tile(r, (len(f), 1)), self.y) for r in b], axis=1)
@@ -319,7 +367,11 @@ class Priced:
         if f.shape[1] == 1:
             gain = self.ours[part, None] - self.theirs[part]
             step = f - b.T
-            flat = np.zeros_like(step) if self.loss.slope is None else np.broadcast_to(self.loss.slope(f[:, 0], y)[:, None], step.shape)
+            flat = (
+                np.zeros_like(step)
+                if self.loss.slope is None
+                else np.broadcast_to(self.loss.slope(f[:, 0], y)[:, None], step.shape)
+            )
             close = np.abs(step) <= 1e-9 * (1 + np.abs(f))
             return np.where(close, flat, np.divide(gain, step, out=np.zeros_like(step), where=step != 0))[..., None]
         hot = np.arange(f.shape[1]) == y[:, None]
@@ -328,7 +380,9 @@ class Priced:
             up, low, step = np.exp(f[:, None] - shift), np.exp(b[None] - shift), f[:, None] - b[None]
             rise = np.where(step == 0, low, low * np.expm1(np.clip(step, None, 700)) / np.where(step == 0, 1, step))
             ratio = (up.sum(-1, keepdims=True) - low.sum(-1, keepdims=True)) / low.sum(-1, keepdims=True)
-            slope = np.where(ratio == 0, 1.0, np.log1p(ratio) / np.where(ratio == 0, 1, ratio)) / low.sum(-1, keepdims=True)
+            slope = np.where(ratio == 0, 1.0, np.log1p(ratio) / np.where(ratio == 0, 1, ratio)) / low.sum(
+                -1, keepdims=True
+            )
             return rise * slope - hot[:, None]
         gain = (self.ours[part, None] - self.theirs[part])[..., None] * hot[:, None]
         return pull_back(gain, f, b)

@@ -186,6 +186,8 @@ class Sampler:
     scale: float
     pooled = False
     blocks = 1
+    # Rounds that visit the first block once more, so that the variance between visits is known early.
+    pilot = 0
     least = MIN_ROUNDS
     mark: dict[str, Any]
 
@@ -208,7 +210,7 @@ class Sampler:
             return [np.flatnonzero(rest > 0)] * k
         blocks, n = [], self.shape[0]
         for step in range(tally.steps, tally.steps + k):
-            epoch, part = divmod(step, self.blocks)
+            epoch, part = divmod(max(0, step - self.pilot), self.blocks)
             # Generator number n is free: rows are 0 to n - 1. An epoch visits all rows once, in random order.
             order = visit_generator(tally.entropy, n, epoch).permutation(n)
             blocks.append(order[part * n // self.blocks:(part + 1) * n // self.blocks])
@@ -222,7 +224,7 @@ class Run:
                  state: Any, n_jobs: int | None, progress: bool,
                  callback: Callable[[dict[str, Any]], Any] | None) -> None:
         self.sampler, self.tables = sampler, sampler.tables
-        self.goal = None if rounds is None else rounds * sampler.blocks
+        self.goal = None if rounds is None else rounds * sampler.blocks + sampler.pilot
         self.thresh, self.budget = thresh, budget
         self.round_cost = sampler.cost * (sampler.shape[0] / sampler.blocks if sampler.pooled else 1.0)
         units = 1 if sampler.pooled else sampler.shape[0]
@@ -258,7 +260,7 @@ class Run:
         self.info.update(
             round=int(counts.max()), evaluations=int(self.tally.evaluations), finished=int((self.rest == 0).sum()),
             ratio=float(ratio.max() * self.thresh), converged=bool((ratio <= 1.0).all()),
-            forecast=int(self.tally.evaluations + self.rest.sum() * self.round_cost))
+            forecast=int(self.tables.evaluations + (counts.sum() + self.rest.sum()) * self.round_cost))
 
     def ahead(self) -> int:
         """Rounds to evaluate before looking again: surely needed ones, for fewer and larger parallel calls."""

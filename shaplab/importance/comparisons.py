@@ -29,7 +29,7 @@ from shaplab.explanation import Explanation
 from shaplab.foundations._walks import Tables
 from shaplab.importance.loss_shap import LossWalks
 
-__all__ = ["leave_one_out_importance", "mean_importance", "permutation_importance", "univariate_importance"]
+__all__ = ["leave_one_out_importance", "mean_importance", "permutation_test", "univariate_importance"]
 
 
 def _one_by_one(model: Any, X: Any, y: Any, background: Any, loss: Any, batch_size: int, present: bool, title: str
@@ -106,7 +106,7 @@ def mean_importance(model: Any, X: Any, y: Any, background: Any, *, loss: Any = 
     return _one_by_one(model, X, y, middle, loss, batch_size, False, "mean_importance")
 
 
-def permutation_importance(model: Any, X: Any, y: Any, *, loss: Any = "mse", n_repeats: int = 5, rng: Any = None,
+def permutation_test(model: Any, X: Any, y: Any, *, loss: Any = "mse", n_repeats: int = 5, rng: Any = None,
                            batch_size: int = 16384) -> Explanation:
     """Breiman's permutation test: the rise in mean loss when a feature's values are shuffled among the rows.
 
@@ -132,4 +132,4 @@ def permutation_importance(model: Any, X: Any, y: Any, *, loss: Any = "mse", n_r
     return Explanation(values=(rise.mean(axis=0) + walks.full.mean())[None],
                        std=(rise.std(axis=0, ddof=1) / np.sqrt(repeats))[None],
                        base_values=np.array([walks.full.mean()]), feature_names=t.names,
-                       method=f"permutation_importance ({walks.loss.name})", info=info)
+                       method=f"permutation_test ({walks.loss.name})", info=info)

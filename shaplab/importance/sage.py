@@ -58,42 +58,47 @@ class Epochs(LossWalks):
         super().__init__(tables, y, loss, removal, walks=1)
         n = tables.n
         self.blocks = -(-n // BLOCK)
+        self.pilot = int(self.blocks > 2)
         # Before this many visits a standard error is not trusted; two of each row of a small table.
         self.least = -(-max(64, min(2 * n, 4 * BLOCK)) * self.blocks // n)
         self.mark["method"] = "sage"
 
-    def moments(self, tally: Tally) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """Variances and co-variances of one visit, visits behind each row's mean, and degrees of freedom."""
-        again = tally.count >= 2
-        if again.sum() >= min(tally.count.size, 64):
-            freedom = int((tally.count[again] - 1).sum())
-            return (tally.m2[again, :, 0].sum(axis=0) / freedom, tally.cross[again, :, 0].sum(axis=0) / freedom,
-                    tally.count, freedom)
-        # In a first epoch rows differ as well, which makes the error err on the large side.
-        z = tally.mean[tally.count >= 1, :, 0]
+    def moments(self, tally: Tally) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
+        """Variance of the mean and its covariance with the sum ``(p,)``, variance between visits, and freedom."""
+        seen, again = tally.count >= 1, tally.count >= 2
+        n, left = int(seen.sum()), 1.0 - seen.mean()
+        z, inverse = tally.mean[seen, :, 0], float((1.0 / tally.count[seen]).sum())
         centred = z - z.mean(axis=0)
-        freedom = max(len(z) - 1, 1)
-        cross = (centred * centred.sum(axis=1, keepdims=True)).sum(axis=0)
-        return (centred**2).sum(axis=0) / freedom, cross / freedom, tally.count, freedom
+        between = (centred**2).sum(axis=0) / max(n - 1, 1)
+        together = (centred * centred.sum(axis=1, keepdims=True)).sum(axis=0) / max(n - 1, 1)
+        if again.sum() < min(tally.count.size, 64):
+            # Rows and visits cannot be told apart yet; taken together they err on the large side.
+            return between / n, together / n, None, max(n - 1, 1)
+        freedom = int((tally.count[again] - 1).sum())
+        within = tally.m2[again, :, 0].sum(axis=0) / freedom
+        cross = tally.cross[again, :, 0].sum(axis=0) / freedom
+        variance, covariance = within * inverse / n**2, cross * inverse / n**2
+        if left > 0.0:
+            variance = variance + left / n * np.maximum(between - within * inverse / n, 0.0)
+            covariance = covariance + left / n * (together - cross * inverse / n)
+        return variance, covariance, within, freedom
 
     def summary(self, tally: Tally) -> tuple[np.ndarray, np.ndarray]:
         """Values ``(1, p, 1)`` that add up, and their Monte-Carlo standard errors."""
-        variance, cross, count, freedom = self.moments(tally)
-        seen = count >= 1
-        mean = tally.mean[seen, :, 0].mean(axis=0)
-        share, correction = shares(cross * freedom, freedom, self.scale)
+        variance, covariance, _, freedom = self.moments(tally)
+        mean = tally.mean[tally.count >= 1, :, 0].mean(axis=0)
+        share, correction = shares(covariance * freedom, freedom, self.scale / np.sqrt(tally.count.size))
         values = mean + share * ((self.full - self.empty).mean() - mean.sum())
-        left = np.maximum(variance - share * cross, 0.0) * correction
-        std = np.sqrt(left * (1.0 / count[seen]).sum()) / seen.sum()
+        std = np.sqrt(np.maximum(variance - share * covariance, 0.0) * correction)
         return values[None, :, None], std[None, :, None]
 
     def sampling_error(self, tally: Tally) -> np.ndarray:
         """Standard error ``(p,)`` from having these rows: the spread of row values, less what visits add to it."""
         seen = tally.count >= 1
         spread = tally.mean[seen, :, 0].var(axis=0, ddof=1) if seen.sum() > 1 else np.full(self.shape[1], np.nan)
-        if (tally.count >= 2).sum() >= min(tally.count.size, 64):
-            variance = self.moments(tally)[0]
-            spread = np.maximum(spread - variance * (1.0 / tally.count[seen]).mean(), 0.0)
+        within = self.moments(tally)[2]
+        if within is not None:
+            spread = np.maximum(spread - within * (1.0 / tally.count[seen]).mean(), 0.0)
         return np.asarray(np.sqrt(spread / self.shape[0]))
 
 
@@ -153,7 +158,7 @@ def sage(
     -----
     Estimates the mean over rows of minus the loss of the mean prediction (``MeanGame`` of ``LossOfMean``), unbiased
     whatever the background's size; values add up exactly. A large table may be precise enough before each row has
-    been visited; then ``std`` includes the error of the rows not seen, and errs on the large side.
+    been visited; then ``std`` includes the error from the rows not seen.
 
     References
     ----------

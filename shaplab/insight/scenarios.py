@@ -8,7 +8,7 @@ Three persons each, with fever/cough no/no, no/yes, yes/yes; all have a headache
 answer of 33 people. A method's grade is the sum of absolute differences from it, so 0 is perfect agreement.
 Source: Lundberg et al. 2020, Methods 12, Supplementary Figures 6 and 34-40.
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab.trees._arrange, shaplab.trees._encoding,
+Needs: shaplab._parallel, shaplab._validation, shaplab.trees._arrange, shaplab.trees._encoding,
 shaplab.trees.ensemble, shaplab.trees.kernels.predict, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
 shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost.
 """

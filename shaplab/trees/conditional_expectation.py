@@ -7,8 +7,9 @@ Source: Lundberg et al. 2020, Methods 5, 6, 9 and 10.1.1. Cost: O(T L M 2^M) for
 
 A node without cover gives both children weight 0: 0/0 counts as 0 here and in every fast algorithm.
 
-Needs: shaplab._validation, shaplab._losses, shaplab._parallel, shaplab.explanation, shaplab.trees.ensemble,
-shaplab.trees._encoding, shaplab.trees.readers, shaplab.trees.kernels.predict.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+shaplab.trees._encoding, shaplab.trees.kernels.predict, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._losses import check_target, get_loss
 from shaplab._parallel import chunks
-from shaplab._validation import check_int, fail, resolve_rng
+from shaplab._validation import fail
 from shaplab.explanation import Explanation
 from shaplab.trees.ensemble import as_ensemble
 
 __all__ = ["PaperTree", "exp_value_literal", "gain_importance", "paper_trees", "path_dependent_game",
-           "permutation_importance", "saabas", "saabas_literal", "shap_values_literal", "split_count"]
+           "saabas", "saabas_literal", "shap_values_literal", "split_count"]
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,8 @@ def saabas(model: Any, X: Any) -> Explanation:
             code = here[row, f]
             bits = e.set_bits if len(e.set_bits) else np.zeros(1, np.uint8)
             member = bits[np.where(e.set_start[node] >= 0, e.set_start[node] + np.maximum(code, 0), 0)] == 1
-            goes = np.where(code < 0, e.missing_left[node], np.where(e.set_start[node] >= 0, member, code < e.rank[node]))
+            known = np.where(e.set_start[node] >= 0, member, code < e.rank[node])
+            goes = np.where(code < 0, e.missing_left[node], known)
             child = np.where(goes, e.left[node], e.right[node])
             for k in range(e.n_outputs):
                 flat[:, k] += np.bincount(row * e.n_features + f, mean[child, k] - mean[node, k], len(flat))
@@ -256,31 +257,3 @@ def gain_importance(model: Any) -> np.ndarray:
     total = e.cover[a] + e.cover[b]
     weight = np.divide(e.cover[a] * e.cover[b], total, out=np.zeros(len(inner)), where=total > 0)
     return np.bincount(e.feature[inner], weight * ((mean[a] - mean[b]) ** 2).sum(axis=1), e.n_features)
-
-
-def permutation_importance(model: Any, X: Any, y: Any, *, loss: Any = "squared_error", n_repeats: int = 5,
-                           rng: Any = None) -> np.ndarray:
-    """Rise of the mean loss when a column is shuffled, ``(d,)``, averaged over ``n_repeats`` (Methods 5).
-
-    Parameters
-    ----------
-    model : fitted tree model or ``TreeEnsemble``; its raw output is used.
-    X, y : rows ``(N, d)`` and targets ``(N,)``.
-    loss : name or callable of the library's losses.
-    rng : None, seed or Generator.
-    """
-    e, loss, rng = as_ensemble(model), get_loss(loss), resolve_rng(rng)
-    codes = e.encode(X)
-    target = check_target(np.asarray(y), len(codes), loss, e.n_outputs if e.has_outputs else None)
-
-    def mean_loss(rows: np.ndarray) -> float:
-        out = e.predict_codes(rows)
-        return float(np.mean(loss.value(out if e.has_outputs else out[:, 0], target)))
-
-    before, rise = mean_loss(codes), np.zeros(e.n_features)
-    for j in np.unique(e.feature[e.feature >= 0]):
-        for _ in range(check_int(n_repeats, "n_repeats")):
-            shuffled = codes.copy()
-            shuffled[:, j] = rng.permutation(codes[:, j])
-            rise[j] += (mean_loss(shuffled) - before) / n_repeats
-    return rise

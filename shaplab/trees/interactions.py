@@ -6,9 +6,12 @@ The literal version runs Algorithm 2 (or 3) twice for each j, with j known and w
 second-order term for every pair of players of a path.
 Source: Lundberg et al. 2020, Equations 15-19. Cost: O(T M L D^2) for each row, literally.
 
-Needs: shaplab._validation, shaplab._losses, shaplab._parallel, shaplab.explanation, shaplab.trees.ensemble,
-shaplab.trees._encoding, shaplab.trees.readers, shaplab.trees.kernels, shaplab.trees.conditional_expectation,
-shaplab.trees.path_dependent, shaplab.trees.interventional.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
+shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble,
+shaplab.trees.interventional, shaplab.trees.path_dependent.
 """
 
 from __future__ import annotations
@@ -63,8 +66,8 @@ def _with_diagonal(Phi: np.ndarray, phi: np.ndarray) -> np.ndarray:
     return Phi
 
 
-def tree_shap_interactions(model: Any, X: Any, *, n_jobs: int | None = 1, batch_size: int | None = None, out: Any = None,
-                           progress: bool = False, route: str = "auto") -> Explanation:
+def tree_shap_interactions(model: Any, X: Any, *, n_jobs: int | None = 1, batch_size: int | None = None,
+                           out: Any = None, progress: bool = False, route: str = "auto") -> Explanation:
     """SHAP interaction values of the path-dependent game.
 
     Parameters
@@ -91,7 +94,8 @@ def tree_shap_interactions(model: Any, X: Any, *, n_jobs: int | None = 1, batch_
     >>> tree_shap_interactions(model, X).values.shape  # doctest: +SKIP
     (1000, 30, 30)
     """
-    return explain_paths(model, X, True, n_jobs, batch_size, out, progress, route, "tree_shap_interactions (path-dependent)")
+    return explain_paths(model, X, True, n_jobs, batch_size, out, progress, route,
+                         "tree_shap_interactions (path-dependent)")
 
 
 def interventional_tree_shap_interactions(model: Any, X: Any, background: Any = None, *, weights: Any = None,

@@ -5,8 +5,11 @@ path agrees on the side it is taken from; the values need only the pattern of ag
 histogram of the background's patterns, so the cost adds rows and background instead of multiplying them.
 Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
 
-Needs: shaplab._validation, shaplab._losses, shaplab._parallel, shaplab.explanation, shaplab.trees.ensemble,
-shaplab.trees._encoding, shaplab.trees.readers, shaplab.trees.kernels, shaplab.trees.conditional_expectation.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
+shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -94,8 +97,8 @@ class BackgroundTrees:
     >>> prepared(X_test[:1]).values  # doctest: +SKIP
     """
 
-    def __init__(self, model: Any, background: Any, *, weights: Any = None, interactions: bool = False, n_rows: int = 1000,
-                 memory_limit: int = 2**30, n_jobs: int | None = 1, route: str = "auto") -> None:
+    def __init__(self, model: Any, background: Any, *, weights: Any = None, interactions: bool = False,
+                 n_rows: int = 1000, memory_limit: int = 2**30, n_jobs: int | None = 1, route: str = "auto") -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
         self.trees, self.interactions = as_ensemble(model), bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
@@ -123,7 +126,8 @@ class BackgroundTrees:
     @property
     def nbytes(self) -> int:
         """Bytes held: trees, paths, histograms and, after the first call, tables."""
-        arrays = (self.histogram, self.background, self.plan.ops, self.plan.clusters, self.plan.columns, self.plan.targets)
+        plan = self.plan
+        arrays = (self.histogram, self.background, plan.ops, plan.clusters, plan.columns, plan.targets)
         return (self.trees.nbytes + self.paths.nbytes + sum(a.nbytes for a in arrays)
                 + (0 if self._tables is None else self._tables.nbytes))
 
@@ -206,7 +210,7 @@ def explain_background(model: Any, X: Any, background: Any, pairs: bool, weights
                  "Prepare it for this function, or pass the model and the background")
         return model(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)
     if background is None:
-        fail("background", "rows (R, d)", "None", "Pass a background, for example a sample of the training rows", TypeError)
+        fail("background", "rows (R, d)", "None", "Pass a background, such as training rows", TypeError)
     if is_frame(X) and is_frame(background):
         check_same_columns(X, background)
     n = X.shape[0] if hasattr(X, "shape") else len(X)

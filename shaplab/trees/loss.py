@@ -9,9 +9,11 @@ The loss of a sum of trees is not a sum over trees, so no tree algorithm compute
 by all 2^M coalitions of the M features that the model splits on. ``mean_of_loss`` averages one game for each
 reference, in which features that reach the same codes in both rows are idle.
 
-Needs: shaplab._validation, shaplab._losses, shaplab._parallel, shaplab.explanation, shaplab.trees.ensemble,
-shaplab.trees._encoding, shaplab.trees.readers, shaplab.trees.kernels, shaplab.trees.conditional_expectation,
-shaplab.trees.interventional.
+Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
+shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
+shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from shaplab._parallel import chunks, progress_bar
 from shaplab._validation import check_choice, check_int, fail
 from shaplab.explanation import Explanation
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
+from shaplab.trees.kernels.patterns import coalition_outputs
 from shaplab.trees.kernels.routes import Paths, interventional_plan, interventional_sums, shown, threads
 
 __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
@@ -80,7 +83,7 @@ def tree_loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any, ga
         (models whose output is a probability), "cox", or a callable ``(output, y)``.
     game : "loss_of_mean", "mean_of_loss" or "rescaled_margin".
     n_jobs : threads, for "rescaled_margin".
-    max_players : most features that may be enumerated; cost is N R 2^M predictions.
+    max_players : most features that may be enumerated; cost is N R (leaves + M 2^M).
     progress : show a bar.
 
     Returns
@@ -113,7 +116,8 @@ def tree_loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any, ga
         loss = get_loss(loss).for_outputs(e.n_outputs if e.has_outputs else None)
         target = check_target(y, len(codes), loss, e.n_outputs if e.has_outputs else None)
     if e.has_outputs and not loss.classes and loss.slope is not None:
-        fail("loss", "a loss of several outputs for this model", repr(loss.name), "Use softmax_cross_entropy or cross_entropy")
+        fail("loss", "a loss of several outputs for this model", repr(loss.name),
+             "Use softmax_cross_entropy or cross_entropy")
     if loss.name == "softmax_cross_entropy" and not e.has_outputs:
         fail("loss", "a loss of one output for this model", repr(loss.name), "Use logistic")
     return _explain(e, X, codes, target, background, loss, game, n_jobs, max_players, progress,
@@ -157,7 +161,8 @@ def tree_output_shap(model: Any, X: Any, background: Any, *, transform: Any = "p
     named: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
         "probability": (softmax, None) if e.has_outputs else (logistic, lambda f: logistic(f) * logistic(-f)),
         "exp": (np.exp, np.exp)}
-    change, slope = (transform, None) if callable(transform) else named[check_choice(transform, "transform", tuple(named))]
+    change, slope = ((transform, None) if callable(transform)
+                     else named[check_choice(transform, "transform", tuple(named))])
     loss = Loss(str(getattr(transform, "__name__", transform)), lambda f, y: change(f),
                 None if slope is None else lambda f, y: slope(f))
     codes = e.encode(X)
@@ -174,7 +179,7 @@ def _explain(e: TreeEnsemble, X: Any, codes: np.ndarray, y: np.ndarray, backgrou
     else:
         players = np.unique(e.feature[e.feature >= 0])
         if len(players) > check_int(max_players, "max_players", minimum=0):
-            fail("model", f"splits on at most max_players = {max_players} features to enumerate", f"{len(players)} features",
+            fail("model", f"splits on at most max_players = {max_players} features", f"{len(players)} features",
                  "Raise max_players (the cost doubles with each), or use game='rescaled_margin'")
         values, base = _enumerated(e, codes, y, references, loss, game, players, progress)
     names = e.output_names if base.ndim == 2 else None
@@ -197,32 +202,29 @@ def _coalitions(v: np.ndarray) -> np.ndarray:
 def _enumerated(e: TreeEnsemble, codes: np.ndarray, y: np.ndarray, references: np.ndarray, loss: Loss, game: str,
                 players: np.ndarray, progress: bool) -> tuple[np.ndarray, np.ndarray]:
     """Exact values of "loss_of_mean" and "mean_of_loss": every coalition, every reference."""
-    r, m = len(references), len(players)
+    m, k = len(players), e.n_outputs
+    player = np.zeros(codes.shape[1], np.int64)
+    player[players] = np.arange(m)
+    some = max(1, min(len(references), _CELLS // (k << m)))
     parts, bases = [], []
-    with progress_bar(len(codes) << m, progress, "coalitions") as bar:
-        for rows in chunks(len(codes), max(1, min(_CELLS // (r * codes.shape[1]), _CELLS >> m))):
+    with progress_bar(len(codes), progress, "rows") as bar:
+        for rows in chunks(len(codes), max(1, _CELLS // (some * k << m))):
             here, target = codes[rows], y[rows]
-            n = len(here)
-            hybrid = np.repeat(references[:, None], n, axis=1)
-            table: list[np.ndarray] = []
-            for s in range(1 << m):
-                if s:  # change only the features whose membership changed
-                    for bit in range(m):
-                        if (s ^ (s - 1)) >> bit & 1:
-                            f = players[bit]
-                            hybrid[:, :, f] = here[:, f] if s >> bit & 1 else references[:, None, f]
-                output = e.predict_codes(hybrid.reshape(r * n, -1)).reshape(r, n, -1)
-                output = output if e.has_outputs else output[..., 0]
-                if game == "loss_of_mean":
-                    table.append(np.asarray(loss.value(output.mean(axis=0), target)))
-                else:
-                    table.append(np.asarray(loss.value(output, target)).mean(axis=0))
-                bar.update(n)
-            v = np.stack(table)
+            v: Any = 0.0
+            for refs in chunks(len(references), some):
+                outputs = np.empty((len(references[refs]), len(here), k, 1 << m))
+                coalition_outputs(e.roots, e.feature, e.left, e.right, e.rank, e.missing_left, e.set_start, e.set_bits,
+                                  e.value, e.base, player, here, references[refs], outputs)
+                found = np.moveaxis(outputs, -1, 0) if e.has_outputs else np.moveaxis(outputs[:, :, 0], -1, 0)
+                worth = found if game == "loss_of_mean" else np.asarray(loss.value(found, target))
+                v = v + worth.sum(axis=1) / len(references)
+            if game == "loss_of_mean":
+                v = np.asarray(loss.value(v, target))
             phi = np.zeros((codes.shape[1], *v.shape[1:]))
             phi[players] = _coalitions(v)
             parts.append(np.moveaxis(phi, 0, 1))
             bases.append(v[0])
+            bar.update(len(here))
     return np.concatenate(parts), np.concatenate(bases)
 
 
@@ -242,7 +244,8 @@ def _rescaled(e: TreeEnsemble, codes: np.ndarray, y: np.ndarray, references: np.
     with progress_bar(len(references), progress, "references") as bar:
         for reference, output in zip(references, f_r, strict=True):
             there = np.ascontiguousarray(reference[:, None])
-            phi = interventional_sums(paths, slow, plan, plan.histogram(there, one, jobs), None, there, one, columns, False, jobs)
+            counts = plan.histogram(there, one, jobs)
+            phi = interventional_sums(paths, slow, plan, counts, None, there, one, columns, False, jobs)
             loss_r = loss.value(np.full(len(codes), output), y)
             change = f_x - output
             same = np.abs(change) <= 1e-12 * np.maximum(1.0, np.abs(f_x))

@@ -23,7 +23,8 @@ READY = """async () => {
 WIDE = """() => {
   const room = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= room) return [];
-  const wide = [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > room + 1);
+  const wide = [...document.querySelectorAll("main *:not(pre *, .math *)")]
+    .filter(e => e.getBoundingClientRect().right > room + 1);
   return [document.documentElement.scrollWidth, ...wide.slice(0, 5).map(e => e.outerHTML.slice(0, 160))];
 }"""
 

@@ -89,10 +89,13 @@ def _quiet(net: Any, x: torch.Tensor) -> torch.Tensor:
 
 def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     """Name -> (network in eval mode, shape of one row); call with the torch seed you want."""
+
     def mlp(module: nn.Module, out: int = 1) -> tuple[nn.Module, tuple[int, ...]]:
         return nn.Sequential(Linear(6, 8), module, Linear(8, 8), module, Linear(8, out)), (6,)
+
     def image(*layers: nn.Module, out: int) -> tuple[nn.Module, tuple[int, ...]]:
         return nn.Sequential(*layers, nn.Flatten(), Linear(out, 3)), (1, 8, 8)
+
     conv, encoder = nn.Conv2d, nn.TransformerEncoderLayer
     pair = {"a": Linear(6, 8), "b": Linear(6, 8), "c": Linear(8, 1)}
     found: dict[str, Any] = {
@@ -102,34 +105,90 @@ def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         "no_grad and detach": (Net(_quiet, a=Linear(6, 8), c=Linear(8, 1)), (6,)),
         "conv relu pool": image(conv(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), out=36),
         "overlapping pool": image(conv(1, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 1, 1), out=144),
-        "ceil, dilated, strided": image(conv(1, 4, 3, 2, 1, groups=1), nn.SiLU(), nn.MaxPool2d(2, 1, 0, 2, ceil_mode=True), out=16),
-        "functional conv": (Net(lambda n, x: n.l(F.max_pool2d(F.relu(n.c(x)), 2).view(-1, 36)), c=conv(1, 4, 3), l=Linear(36, 2)),
-                            (1, 8, 8)),
-        "norms and adaptive pools": image(conv(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveMaxPool2d(4),
-                                          nn.InstanceNorm2d(4), nn.AdaptiveAvgPool2d(2), nn.Dropout(0.5), out=16),
-        "transposed conv": image(nn.ConvTranspose2d(1, 4, 3, 2), nn.ReLU(), nn.AvgPool2d(2), nn.GroupNorm(2, 4), out=256),
-        "grouped conv1d": (nn.Sequential(nn.Conv1d(4, 8, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(),
-                                         Linear(24, 1)), (4, 6)),
+        "ceil, dilated, strided": image(
+            conv(1, 4, 3, 2, 1, groups=1), nn.SiLU(), nn.MaxPool2d(2, 1, 0, 2, ceil_mode=True), out=16
+        ),
+        "functional conv": (
+            Net(lambda n, x: n.l(F.max_pool2d(F.relu(n.c(x)), 2).view(-1, 36)), c=conv(1, 4, 3), l=Linear(36, 2)),
+            (1, 8, 8),
+        ),
+        "norms and adaptive pools": image(
+            conv(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveMaxPool2d(4),
+            nn.InstanceNorm2d(4),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Dropout(0.5),
+            out=16,
+        ),
+        "transposed conv": image(
+            nn.ConvTranspose2d(1, 4, 3, 2), nn.ReLU(), nn.AvgPool2d(2), nn.GroupNorm(2, 4), out=256
+        ),
+        "grouped conv1d": (
+            nn.Sequential(
+                nn.Conv1d(4, 8, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), Linear(24, 1)
+            ),
+            (4, 6),
+        ),
         "gate": (Net(lambda n, x: n.c(n.a(x) * torch.sigmoid(n.b(x))), **pair), (6,)),
         "quotient and norm": (Net(lambda n, x: n.c(F.normalize(n.a(x)) / (1 + n.b(x) ** 2)), **pair), (6,)),
-        "two-player units": (Net(lambda n, x: n.c(torch.maximum(n.a(x), n.b(x)) + torch.atan2(n.a(x), n.b(x))), **pair), (6,)),
-        "reductions": (Net(lambda n, x: n.a(x).std(1) + n.a(x).amin(1) + n.a(x).logsumexp(1) + n.a(x).max(1)[0], a=Linear(6, 8)),
-                       (6,)),
-        "chunk": (Net(lambda n, x: n.c(torch.relu(torch.cat(n.a(x).chunk(2, 1)[::-1], 1))), a=Linear(6, 8), c=Linear(8, 1)), (6,)),
+        "two-player units": (
+            Net(lambda n, x: n.c(torch.maximum(n.a(x), n.b(x)) + torch.atan2(n.a(x), n.b(x))), **pair),
+            (6,),
+        ),
+        "reductions": (
+            Net(lambda n, x: n.a(x).std(1) + n.a(x).amin(1) + n.a(x).logsumexp(1) + n.a(x).max(1)[0], a=Linear(6, 8)),
+            (6,),
+        ),
+        "chunk": (
+            Net(lambda n, x: n.c(torch.relu(torch.cat(n.a(x).chunk(2, 1)[::-1], 1))), a=Linear(6, 8), c=Linear(8, 1)),
+            (6,),
+        ),
         "folded rows": (Net(_folded, a=Linear(3, 5), c=Linear(20, 1)), (12,)),
-        "bi-LSTM": (Net(_last, body=nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True, proj_size=3), head=Linear(6, 1)), (7, 4)),
-        "sequence-first LSTM": (Net(_sequence_first, body=nn.LSTM(4, 5), head=Linear(5, 1)), (7, 4)),
-        "GRU": (Net(_last, body=nn.GRU(4, 5, 2, bidirectional=True, batch_first=True), head=Linear(10, 1)), (7, 4)),
-        "RNN": (Net(_last, body=nn.RNN(4, 5, batch_first=True), head=Linear(5, 1)), (7, 4)),
-        "cells": (Net(_cells, lstm=nn.LSTMCell(4, 5), gru=nn.GRUCell(5, 5), head=Linear(5, 1)), (7, 4)),
-        "attention with mask": (Net(_attention, body=nn.MultiheadAttention(8, 2, batch_first=True), head=Linear(8, 1)), (5, 8)),
+        "bi-LSTM": (
+            Net(_last, body=nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True, proj_size=3), head=Linear(6, 1)),
+            (4, 4),
+        ),
+        "sequence-first LSTM": (Net(_sequence_first, body=nn.LSTM(4, 5), head=Linear(5, 1)), (4, 4)),
+        "GRU": (Net(_last, body=nn.GRU(4, 5, 2, bidirectional=True, batch_first=True), head=Linear(10, 1)), (4, 4)),
+        "RNN": (Net(_last, body=nn.RNN(4, 5, batch_first=True), head=Linear(5, 1)), (4, 4)),
+        "cells": (Net(_cells, lstm=nn.LSTMCell(4, 5), gru=nn.GRUCell(5, 5), head=Linear(5, 1)), (4, 4)),
+        "attention with mask": (
+            Net(_attention, body=nn.MultiheadAttention(8, 2, batch_first=True), head=Linear(8, 1)),
+            (5, 8),
+        ),
         "transformer layer": (nn.Sequential(encoder(8, 2, 16, batch_first=True), nn.Flatten(), Linear(40, 2)), (5, 8)),
-        "transformer, norm first": (nn.Sequential(encoder(8, 2, 16, batch_first=True, norm_first=True, activation="gelu"),
-                                                  nn.Flatten(), Linear(40, 2)), (5, 8)),
+        "transformer, norm first": (
+            nn.Sequential(
+                encoder(8, 2, 16, batch_first=True, norm_first=True, activation="gelu"), nn.Flatten(), Linear(40, 2)
+            ),
+            (5, 8),
+        ),
     }
-    scalar = (nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.ELU(), nn.SELU(), nn.CELU(), nn.Softplus(), nn.Sigmoid(), nn.Tanh(),
-              nn.Mish(), nn.Hardswish(), nn.PReLU(8), nn.LeakyReLU(), nn.ReLU6(), nn.Softsign(), nn.LogSigmoid(), nn.Hardshrink(),
-              nn.LayerNorm(8), nn.RMSNorm(8), nn.Softmax(-1), nn.LogSoftmax(-1))
+    scalar = (
+        nn.GELU(),
+        nn.GELU("tanh"),
+        nn.SiLU(),
+        nn.ELU(),
+        nn.SELU(),
+        nn.CELU(),
+        nn.Softplus(),
+        nn.Sigmoid(),
+        nn.Tanh(),
+        nn.Mish(),
+        nn.Hardswish(),
+        nn.PReLU(8),
+        nn.LeakyReLU(),
+        nn.ReLU6(),
+        nn.Softsign(),
+        nn.LogSigmoid(),
+        nn.Hardshrink(),
+        nn.LayerNorm(8),
+        nn.RMSNorm(8),
+        nn.Softmax(-1),
+        nn.LogSoftmax(-1),
+    )
     for module in scalar:
         found[f"{type(module).__name__} {len(found)}"] = mlp(module)
     for module, _ in found.values():

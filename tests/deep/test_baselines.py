@@ -31,7 +31,9 @@ def test_closed_forms_on_a_product() -> None:
     found = occlusion(net, X, B).values
     assert_allclose(found[:, 0], (x[:, 0] - r[:, 0].mean()) * x[:, 1], atol=1e-14)
     path = integrated_gradients(net, X, B)
-    shares = np.mean([(x[:, 0] - s[0]) * (x[:, 1] + s[1]) / 2 for s in r], axis=0)  # Aumann-Shapley = Shapley of a product
+    shares = np.mean(
+        [(x[:, 0] - s[0]) * (x[:, 1] + s[1]) / 2 for s in r], axis=0
+    )  # Aumann-Shapley = Shapley of a product
     assert_allclose(path.values[:, 0], shares, atol=1e-13)
     assert np.abs(path.info["gap"]).max() < 1e-10
     assert np.abs(input_x_gradient(net, X, B).info["gap"]).max() > 0.1

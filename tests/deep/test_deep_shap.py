@@ -34,23 +34,38 @@ def test_attributions_sum_to_the_change_of_output(name: str) -> None:
                 axes = tuple(range(1, X.dim()))
                 total = found.values.sum(axes).reshape(len(X), -1) + base.reshape(len(B), -1).mean(0)
                 assert np.abs(total - out.reshape(len(X), -1)).max() <= bound * np.abs(out).max()
-                assert found.values.shape == tuple(X.shape) + ((out.shape[1],) if out.ndim > 1 and out.shape[1] > 1 else ())
+                assert found.values.shape == tuple(X.shape) + (
+                    (out.shape[1],) if out.ndim > 1 and out.shape[1] > 1 else ()
+                )
                 assert np.abs(found.info["gap"]).max() <= bound * found.info["scale"]
 
 
-@pytest.mark.parametrize("name", ["functional residual", "overlapping pool", "folded rows", "sequence-first LSTM", "bi-LSTM",
-                                  "transformer layer", "norms and adaptive pools", "grouped conv1d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "functional residual",
+        "overlapping pool",
+        "folded rows",
+        "sequence-first LSTM",
+        "bi-LSTM",
+        "transformer layer",
+        "norms and adaptive pools",
+        "grouped conv1d",
+    ],
+)
 @pytest.mark.parametrize("rule", RULES)
 def test_background_is_a_mean_of_single_references(name: str, rule: str) -> None:
     model, X, B = _case(name, torch.float64)
-    single = np.mean([deep_shap(model, X[:2], B[i: i + 1], rule=rule).values for i in range(5)], axis=0)
+    single = np.mean([deep_shap(model, X[:2], B[i : i + 1], rule=rule).values for i in range(5)], axis=0)
     whole = deep_shap(model, X[:2], B, rule=rule).values
     # Same operations in another order of batches: rounding only.
     assert_allclose(whole, single, atol=1e-12)
     for n, size in ((3, 3), (1, 5), (3, 1), (1, 1)):
         one = deep_shap(model, X[:1], B[:size], rule=rule).values
         assert_allclose(deep_shap(model, X[:n], B[:size], rule=rule).values[:1], one, atol=1e-12)
-        assert_allclose(one, np.mean([deep_shap(model, X[:1], r[None], rule=rule).values for r in B[:size]], axis=0), atol=1e-12)
+        assert_allclose(
+            one, np.mean([deep_shap(model, X[:1], r[None], rule=rule).values for r in B[:size]], axis=0), atol=1e-12
+        )
     assert_allclose(deep_shap(model, X[:2], B, rule=rule, batch_size=2).values, whole, atol=1e-12)
     swapped = deep_shap(model, B[:1], X[:1], rule=rule).values
     if rule == "rescale":  # the two thresholded rules send contributions equal to the threshold down in both directions
@@ -122,8 +137,13 @@ def test_fused_rules_equal_their_literal_twin(rule: str) -> None:
         norm = nn.BatchNorm1d(6 if conv else 3)
         norm.running_var.uniform_(0.5, 2.0)
         norm.weight.data.uniform_(-1.0, 1.0)
-        model = nn.Sequential(layer, norm, nn.Tanh(), nn.Flatten(), Linear(6 if conv else 3, 1, bias=False)).double().eval()
-        X, B = torch.randn(2, *((4, 4) if conv else (4,)), dtype=torch.float64), torch.randn(3, *((4, 4) if conv else (4,)), dtype=torch.float64)
+        model = (
+            nn.Sequential(layer, norm, nn.Tanh(), nn.Flatten(), Linear(6 if conv else 3, 1, bias=False)).double().eval()
+        )
+        X, B = (
+            torch.randn(2, *((4, 4) if conv else (4,)), dtype=torch.float64),
+            torch.randn(3, *((4, 4) if conv else (4,)), dtype=torch.float64),
+        )
         found = deep_shap(model, X, B, rule=rule).values.reshape(2, -1)
         weight = layer.weight.detach()
         if conv:  # a dense matrix of the same map: 6 units of 2 channels x 4 taps each
@@ -140,9 +160,18 @@ def test_fused_rules_equal_their_literal_twin(rule: str) -> None:
             for r in B.reshape(3, -1):
                 bias = model[:2](r.reshape(1, *X.shape[1:])).detach().reshape(-1) - (weight * scale[:, None]) @ r
                 for j in range(len(weight)):
-                    expected[mine[j]] += float(head[j]) * reveal_cancel_literal(
-                        np.tanh, (weight[j] * scale[j])[mine[j]].numpy(), x[mine[j]].numpy(), r[mine[j]].numpy(),
-                        "mean" if rule.endswith("mean") else 0.0, float(bias[j])) / 3
+                    expected[mine[j]] += (
+                        float(head[j])
+                        * reveal_cancel_literal(
+                            np.tanh,
+                            (weight[j] * scale[j])[mine[j]].numpy(),
+                            x[mine[j]].numpy(),
+                            r[mine[j]].numpy(),
+                            "mean" if rule.endswith("mean") else 0.0,
+                            float(bias[j]),
+                        )
+                        / 3
+                    )
             assert_allclose(found[n], expected, atol=1e-9)  # the twin's slopes are differences, good to 1e-10
 
 
@@ -181,16 +210,23 @@ def test_inputs_of_every_kind() -> None:
 
 def test_integers_are_explained_at_the_embedding() -> None:
     torch.manual_seed(8)
+
     def run(net: Net, tokens: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         words = net.e(tokens[:, :4].long())
         city = net.f(tokens[:, 4])
         return net.l(torch.relu(torch.cat([words.flatten(1), city, numbers], 1)))
+
     model = Net(run, e=nn.Embedding(9, 3), f=nn.Embedding(5, 2), l=Linear(17, 1)).double()
     rng = np.random.default_rng(0)
     tokens, numbers = torch.tensor(rng.integers(0, 5, (8, 5))), torch.tensor(rng.normal(size=(8, 3)))
     ids, values = deep_shap(model, (tokens[:3], numbers[:3]), (tokens[3:], numbers[3:]))
     assert ids.values.shape == (3, 5)
-    gap = model(tokens[:3], numbers[:3]).detach().numpy()[:, 0] - ids.base_values - ids.values.sum(1) - values.values.sum(1)
+    gap = (
+        model(tokens[:3], numbers[:3]).detach().numpy()[:, 0]
+        - ids.base_values
+        - ids.values.sum(1)
+        - values.values.sum(1)
+    )
     assert_allclose(gap, 0.0, atol=1e-14)
     # One linear map of embeddings: the value of a token is the change that it makes alone.
     lone = Net(lambda n, t: n.l(n.e(t).sum(1)), e=nn.Embedding(9, 3), l=Linear(3, 1)).double()

@@ -21,10 +21,15 @@ def _state(model: nn.Module) -> dict[str, object]:
     return {
         "values": {k: v.clone() for k, v in model.state_dict().items()},
         "flags": [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()],
-        "training": [m.training for m in model.modules()], "hooks": [len(m._forward_hooks) for m in model.modules()],
-        "attributes": [sorted(vars(m)) for m in model.modules()], "grad": torch.is_grad_enabled(),
-        "random": torch.get_rng_state(), "threads": torch.get_num_threads(), "mode": torch.overrides._len_torch_function_stack(),
-        "global hooks": len(torch.nn.modules.module._global_forward_hooks)}
+        "training": [m.training for m in model.modules()],
+        "hooks": [len(m._forward_hooks) for m in model.modules()],
+        "attributes": [sorted(vars(m)) for m in model.modules()],
+        "grad": torch.is_grad_enabled(),
+        "random": torch.get_rng_state(),
+        "threads": torch.get_num_threads(),
+        "mode": torch.overrides._len_torch_function_stack(),
+        "global hooks": len(torch.nn.modules.module._global_forward_hooks),
+    }
 
 
 def _same(a: object, b: object) -> bool:
@@ -88,8 +93,11 @@ SIGNS = {
     "batch_norm": lambda net, x: net.a(nn.functional.batch_norm(x, None, None, training=True)),
     "add_": lambda net, x: net.a(x + net.count.add_(1.0)),
     "einsum": lambda net, x: net.a(torch.einsum("ni,nj,nk->ni", x, x, x)),
-    "max_unpool2d": lambda net, x: net.a(nn.functional.max_unpool2d(
-        *nn.functional.max_pool2d(x.reshape(-1, 1, 2, 2), 2, return_indices=True), 2).flatten(1)),
+    "max_unpool2d": lambda net, x: net.a(
+        nn.functional.max_unpool2d(
+            *nn.functional.max_pool2d(x.reshape(-1, 1, 2, 2), 2, return_indices=True), 2
+        ).flatten(1)
+    ),
 }
 
 
@@ -110,6 +118,7 @@ def test_what_cannot_be_explained_is_named_with_its_place(name: str) -> None:
 def test_control_flow_that_depends_on_rows() -> None:
     def either(net: Net, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(net.a(x)) if x.sum() > 0 else net.a(x)
+
     model, X = Net(either, a=Linear(4, 1)), torch.rand(3, 4)
     with pytest.raises(UnsupportedModelError, match="differs between explained and background rows"):
         deep_shap(model, X, -torch.rand(5, 4))
@@ -128,9 +137,14 @@ def test_hidden_steps_and_mixed_rows_are_caught_by_the_residual() -> None:
         @staticmethod
         def backward(ctx: object, q: torch.Tensor) -> torch.Tensor:
             return q
+
     X, B = torch.randn(3, 4), torch.randn(5, 4)
-    for run in (lambda net, x: net.a(Hidden.apply(x)), lambda net, x: net.a(torch.relu(x - x.mean(0))),
-                lambda net, x: net.a(x @ x.T @ x), lambda net, x: torch.jit.script(math.floor and _scripted)(net.a(x))):
+    for run in (
+        lambda net, x: net.a(Hidden.apply(x)),
+        lambda net, x: net.a(torch.relu(x - x.mean(0))),
+        lambda net, x: net.a(x @ x.T @ x),
+        lambda net, x: torch.jit.script(math.floor and _scripted)(net.a(x)),
+    ):
         with pytest.raises(UnsupportedModelError):
             deep_shap(Net(run, a=Linear(4, 1)), X, B)
 
@@ -147,18 +161,21 @@ def test_compiled_models() -> None:
     assert torch.compiler.is_compiling() is False
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda m, X, B: (m.train(), X, B), "model: expected evaluation mode, got Dropout '1' in training mode"),
-    (lambda m, X, B: (m, X.double(), B), "X: expected dtype torch.float32 on cpu"),
-    (lambda m, X, B: (m, X, B[:, :2]), "background: expected inputs of shape"),
-    (lambda m, X, B: (m, X * torch.nan, B), "X: expected finite numbers"),
-    (lambda m, X, B: (m, X, B / 0), "background: expected finite numbers"),
-    (lambda m, X, B: (m, X[:0], B), "X: expected at least one row"),
-    (lambda m, X, B: (Net(lambda n, x: x.sum()), X, B), "model: expected one tensor of shape"),
-    (lambda m, X, B: (Net(lambda n, x: (x, x)), X, B), "model: expected one tensor of shape"),
-    (lambda m, X, B: (torch.jit.script(m), X, B), "ScriptModule"),
-    (lambda m, X, B: (3, X, B), "model: expected a torch.nn.Module"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m, X, B: (m.train(), X, B), "model: expected evaluation mode, got Dropout '1' in training mode"),
+        (lambda m, X, B: (m, X.double(), B), "X: expected dtype torch.float32 on cpu"),
+        (lambda m, X, B: (m, X, B[:, :2]), "background: expected inputs of shape"),
+        (lambda m, X, B: (m, X * torch.nan, B), "X: expected finite numbers"),
+        (lambda m, X, B: (m, X, B / 0), "background: expected finite numbers"),
+        (lambda m, X, B: (m, X[:0], B), "X: expected at least one row"),
+        (lambda m, X, B: (Net(lambda n, x: x.sum()), X, B), "model: expected one tensor of shape"),
+        (lambda m, X, B: (Net(lambda n, x: (x, x)), X, B), "model: expected one tensor of shape"),
+        (lambda m, X, B: (torch.jit.script(m), X, B), "ScriptModule"),
+        (lambda m, X, B: (3, X, B), "model: expected a torch.nn.Module"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_bad_input_is_refused(change: Callable[..., tuple], message: str) -> None:
     model = nn.Sequential(Linear(3, 3), nn.Dropout(0.5), Linear(3, 1)).eval()
@@ -166,8 +183,12 @@ def test_bad_input_is_refused(change: Callable[..., tuple], message: str) -> Non
     args = change(model, torch.randn(2, 3), torch.randn(4, 3))
     with pytest.raises((ValueError, TypeError), match=message.replace("(", r"\(")):
         deep_shap(*args)
-    for options, match in (({"rule": "deeplift"}, "rule"), ({"max_rule": "mean"}, "max_rule"), ({"batch_size": 0}, "batch_size"),
-                           ({"outputs": 4}, "outputs")):
+    for options, match in (
+        ({"rule": "deeplift"}, "rule"),
+        ({"max_rule": "mean"}, "max_rule"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"outputs": 4}, "outputs"),
+    ):
         with pytest.raises((ValueError, TypeError), match=f"{match}: expected"):
             deep_shap(model.eval(), torch.randn(2, 3), torch.randn(4, 3), **options)
 

@@ -20,14 +20,18 @@ def _rows(seed: int, *shape: int) -> torch.Tensor:
 def test_exact_maximum_is_the_shapley_value(case: int) -> None:
     rng = np.random.default_rng(case)
     k = int(rng.integers(1, 7))
-    values = rng.integers(-3, 4, size=(2, k)).astype(float) if case % 2 else rng.normal(size=(2, k))  # ties half of the time
+    values = (
+        rng.integers(-3, 4, size=(2, k)).astype(float) if case % 2 else rng.normal(size=(2, k))
+    )  # ties half of the time
     f, b = values
     expected = brute_force(lambda x: x.amax(1), torch.tensor(f), torch.tensor(b)).numpy()
     # Sums of at most 2k terms of size 1: a few ulp.
     assert_allclose(rules.maximum_literal(f, b), expected, atol=1e-13)
     fast = rules.maximum(torch.tensor(f), torch.tensor(b)).numpy() * (f - b)
     assert_allclose(fast, expected, atol=1e-13)
-    kernel = exact_windows(np.arange(k)[None], torch.tensor(f)[None], torch.tensor(b)[None], torch.ones(1, 1, dtype=torch.float64))
+    kernel = exact_windows(
+        np.arange(k)[None], torch.tensor(f)[None], torch.tensor(b)[None], torch.ones(1, 1, dtype=torch.float64)
+    )
     assert_allclose(kernel.numpy()[0] * (f - b), expected, atol=1e-13)
     # Multipliers agree also where f = b, which no sum of attributions sees.
     assert_allclose(kernel.numpy()[0], rules.maximum(torch.tensor(f), torch.tensor(b)).numpy(), atol=1e-12)
@@ -63,8 +67,10 @@ def test_rescale_is_exact_for_one_input(function: object) -> None:
     f[50:60] = b[50:60]
     m = rules.rescale(function, f, b, "step" if function is torch.relu else "smooth")  # type: ignore[arg-type]
     assert_allclose((m * (f - b)).numpy(), (function(f) - function(b)).numpy(), atol=2e-15)  # type: ignore[operator]
-    literal = [rules.rescale_literal(lambda z: float(function(torch.tensor(z, dtype=torch.float64))), float(u), float(v))  # type: ignore[operator]
-               for u, v in zip(f, b, strict=True)]
+    literal = [
+        rules.rescale_literal(lambda z: float(function(torch.tensor(z, dtype=torch.float64))), float(u), float(v))  # type: ignore[operator]
+        for u, v in zip(f, b, strict=True)
+    ]
     assert_allclose(m.numpy()[60:], literal[60:], atol=1e-9)
     # The literal slope is a central difference of step 1e-5, good to 1e-10 and, at a kink, meaningless.
     away = b[:60].abs() > 1e-3
@@ -80,16 +86,25 @@ def test_product_and_two_player_units() -> None:
     assert rules.product_literal((2.0, 3.0), (0.0, 1.0)) == (4.0, 2.0)
 
 
-@pytest.mark.parametrize(("name", "native"), [
-    ("softmax", lambda x: torch.softmax(x, -1)), ("log_softmax", lambda x: torch.log_softmax(x, -1)),
-    ("normalise", lambda x: torch.nn.functional.layer_norm(x, (5,))), ("rms", lambda x: torch.nn.functional.rms_norm(x, (5,)))])
+@pytest.mark.parametrize(
+    ("name", "native"),
+    [
+        ("softmax", lambda x: torch.softmax(x, -1)),
+        ("log_softmax", lambda x: torch.log_softmax(x, -1)),
+        ("normalise", lambda x: torch.nn.functional.layer_norm(x, (5,))),
+        ("rms", lambda x: torch.nn.functional.rms_norm(x, (5,))),
+    ],
+)
 def test_compositions_are_additive(name: str, native: object) -> None:
     f, b, q = _rows(0, 1, 5) * 3, _rows(1, 40, 5) * 3, _rows(2, 40, 5)
     b[:5] = f + 1e-9 * b[:5]
     b[5] = f[0]
-    rule = {"softmax": lambda: rules.softmax(f, b, q, -1), "log_softmax": lambda: rules.softmax(f, b, q, -1, log=True),
-            "normalise": lambda: rules.normalise(f, b, q, (-1,), 1e-5),
-            "rms": lambda: rules.normalise(f, b, q, (-1,), torch.finfo(torch.float64).eps, centre=False)}[name]
+    rule = {
+        "softmax": lambda: rules.softmax(f, b, q, -1),
+        "log_softmax": lambda: rules.softmax(f, b, q, -1, log=True),
+        "normalise": lambda: rules.normalise(f, b, q, (-1,), 1e-5),
+        "rms": lambda: rules.normalise(f, b, q, (-1,), torch.finfo(torch.float64).eps, centre=False),
+    }[name]
     change = (q * (native(f) - native(b))).sum(1)  # type: ignore[operator]
     assert_allclose((rule() * (f - b)).sum(1).numpy(), change.numpy(), atol=1e-13)
     # In the limit of equal rows the multiplier is the derivative.

@@ -42,9 +42,9 @@ def test_network_into_trees_is_additive_and_averages_last(stack: tuple) -> None:
     through = np.mean([interventional_tree_shap(trees, hidden[0], r[None]).values for r in hidden[1]], axis=0)
     for n in range(5):
         for b in range(7):
-            phi = interventional_tree_shap(trees, hidden[0][n: n + 1], hidden[1][b: b + 1]).values[0]
+            phi = interventional_tree_shap(trees, hidden[0][n : n + 1], hidden[1][b : b + 1]).values[0]
             step = hidden[0][n] - hidden[1][b]
-            single = deep_shap(net, X[n: n + 1], B[b: b + 1]).values[0]  # (6, 3)
+            single = deep_shap(net, X[n : n + 1], B[b : b + 1]).values[0]  # (6, 3)
             expected[n] += single @ (phi / step) / 7
             first[n] += single @ (through[n] / (hidden[0][n] - hidden[1].mean(0))) / 7
     assert_allclose(found.values, expected, atol=1e-12)
@@ -56,7 +56,7 @@ def test_more_references_than_rows_and_the_other_way_round_agree(stack: tuple) -
     net, trees, X, B = stack
     whole = stack_shap([net, trees], X, B).values
     assert_allclose(stack_shap([net, trees], X[:2], B).values, whole[:2], atol=1e-12)
-    parts = [stack_shap([net, trees], X, B[i: i + 1]).values for i in range(7)]
+    parts = [stack_shap([net, trees], X, B[i : i + 1]).values for i in range(7)]
     assert_allclose(np.mean(parts, axis=0), whole, atol=1e-12)
 
 
@@ -91,8 +91,13 @@ def test_squared_error_of_a_linear_model_is_exact() -> None:
     net = Linear(4, 1).double()
     X, B, y = RNG.normal(size=(3, 4)), RNG.normal(size=(5, 4)), RNG.normal(size=3)
     found = stack_shap([net], X, B, y=y, loss="squared_error")
-    exact = [np.mean([brute_force(lambda z, t=t: (net(z)[:, 0] - t) ** 2, torch.tensor(x), torch.tensor(r)).numpy() for r in B],
-                     axis=0) for x, t in zip(X, y, strict=True)]
+    exact = [
+        np.mean(
+            [brute_force(lambda z, t=t: (net(z)[:, 0] - t) ** 2, torch.tensor(x), torch.tensor(r)).numpy() for r in B],
+            axis=0,
+        )
+        for x, t in zip(X, y, strict=True)
+    ]
     assert_allclose(found.values, exact, atol=1e-12)  # a square is a product of two equal linear maps: exact
     out, base = net(torch.tensor(X)).detach().numpy()[:, 0], net(torch.tensor(B)).detach().numpy()
     assert_allclose(found.prediction, (out - y) ** 2, atol=1e-12)
@@ -110,24 +115,32 @@ def test_losses_use_each_rows_own_label(loss: str) -> None:
     y = np.array([0.0, 2.0, 1.0, 2.0]) if classes else np.array([0.0, 1.0, 1.0, 0.0])
     own = Loss("own", lambda f, t: np.abs(f - t) ** 3, lambda f, t: 3 * np.sign(f - t) * (f - t) ** 2)
     found = stack_shap([net], X, B, y=y, loss=own if loss == "own" else loss)
-    native = {"squared_error": lambda f, t: (f[:, 0] - t) ** 2, "own": lambda f, t: (f[:, 0] - t).abs() ** 3,
-              "logistic": lambda f, t: nn.functional.binary_cross_entropy_with_logits(f[:, 0], t.expand(len(f)), reduction="none"),
-              "softmax_cross_entropy": lambda f, t: nn.functional.cross_entropy(f, t.long(), reduction="none"),
-              "cross_entropy": lambda f, t: nn.functional.nll_loss(f.log(), t.long(), reduction="none")}[loss]
+    native = {
+        "squared_error": lambda f, t: (f[:, 0] - t) ** 2,
+        "own": lambda f, t: (f[:, 0] - t).abs() ** 3,
+        "logistic": lambda f, t: nn.functional.binary_cross_entropy_with_logits(
+            f[:, 0], t.expand(len(f)), reduction="none"
+        ),
+        "softmax_cross_entropy": lambda f, t: nn.functional.cross_entropy(f, t.long(), reduction="none"),
+        "cross_entropy": lambda f, t: nn.functional.nll_loss(f.log(), t.long(), reduction="none"),
+    }[loss]
     out, base, labels = net(torch.tensor(X)).detach(), net(torch.tensor(B)).detach(), torch.tensor(y)
     assert_allclose(found.prediction, native(out, labels).numpy(), atol=1e-12)
     assert_allclose(found.base_values, [native(base, t.expand(5)).numpy().mean() for t in labels], atol=1e-12)
+
     # The loss written in torch as part of the network gives the same attributions.
     class WithLoss(nn.Module):
         def __init__(self, label: torch.Tensor) -> None:
             super().__init__()
             self.net, self.label = net, label
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return native(self.net(x), self.label.expand(len(x)))
+
     if loss in ("softmax_cross_entropy", "cross_entropy"):
         return
     for n in range(3):
-        whole = stack_shap([net, lambda f, t=y[n]: native(torch.tensor(f), torch.tensor(t)).numpy()], X[n: n + 1], B)
+        whole = stack_shap([net, lambda f, t=y[n]: native(torch.tensor(f), torch.tensor(t)).numpy()], X[n : n + 1], B)
         assert_allclose(found.values[n], whole.values[0], atol=1e-12)
 
 
@@ -146,4 +159,6 @@ def test_bad_stacks_are_refused(stack: tuple) -> None:
 
 
 def test_multipliers_are_zero_where_nothing_changed() -> None:
-    assert pull_back(np.array([[[2.0, 0.0]]]), np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]])).tolist() == [[[2.0, 0.0]]]
+    assert pull_back(np.array([[[2.0, 0.0]]]), np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]])).tolist() == [
+        [[2.0, 0.0]]
+    ]

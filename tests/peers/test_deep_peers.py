@@ -48,10 +48,14 @@ def test_rescale_equals_captum_on_an_mlp() -> None:
 def test_overlapping_windows_are_added_up_here() -> None:
     shap = pytest.importorskip("shap")
     torch.manual_seed(2)
-    model, X, B = _case(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(3, 1), nn.Flatten(), nn.Linear(48, 1), shape=(1, 8, 8))
+    model, X, B = _case(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(3, 1), nn.Flatten(), nn.Linear(48, 1), shape=(1, 8, 8)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = shap.DeepExplainer(model, B).shap_values(X, check_additivity=False)
     change = (model(X) - model(B).mean()).detach().numpy()[:, 0]
-    assert np.abs(theirs.reshape(4, -1).sum(1) - change).max() > 0.1 * np.abs(change).max()  # if this fails, shap has been repaired
+    assert (
+        np.abs(theirs.reshape(4, -1).sum(1) - change).max() > 0.1 * np.abs(change).max()
+    )  # if this fails, shap has been repaired
     assert np.abs(deep_shap(model, X, B, max_rule="cross").values.reshape(4, -1).sum(1) - change).max() < 1e-12

@@ -37,18 +37,12 @@ def random_ensemble(rng, *, trees=3, d=4, depth=4, outputs=None, zero=0.15, chai
                 sets[node] = np.flatnonzero(rng.random(4) < 0.5)
             share = float(rng.integers(2)) if rng.random() < zero else float(rng.random())
             long_left = rng.random() < 0.5
-            left[node] = grow(level + 1, weight * share, long_left if chain else False) if not chain or long_left else leaf(
-                weight * share)
-            right[node] = grow(level + 1, weight * (1 - share), not long_left if chain else False) if (
-                not chain or not long_left) else leaf(weight * (1 - share))
+            left[node] = child(level + 1, weight * share, long_left)
+            right[node] = child(level + 1, weight * (1 - share), not long_left)
         return node
 
-    def leaf(weight):
-        nonlocal depth
-        kept, depth = depth, 0
-        node = grow(1, weight, False)
-        depth = kept
-        return node
+    def child(level, weight, is_long):
+        return grow(level if is_long or not chain else depth, weight, chain and is_long)
 
     for _ in range(trees):
         grow(0, float(rng.integers(1, 100)), rng.random() < 0.9)

@@ -100,15 +100,6 @@ def test_gain_is_scikit_learns():
     np.testing.assert_allclose(gain / gain.sum(), model.feature_importances_, atol=1e-12)
 
 
-def test_permutation_importance_finds_the_used_feature():
-    X = np.random.default_rng(4).integers(0, 2, size=(200, 3)).astype(float)
-    e = TreeEnsemble.from_arrays([0, -1, -1], [0.5, 0, 0], [1, -1, -1], [2, -1, -1], [0, 0.0, 1.0], n_features=3)
-    rise = ce.permutation_importance(e, X, X[:, 0], rng=0)
-    assert abs(rise[0] - 0.5) < 0.1  # a shuffled fair coin is wrong half of the time
-    np.testing.assert_array_equal(rise[1:], 0)
-    np.testing.assert_array_equal(rise, ce.permutation_importance(e, X, X[:, 0], rng=0))
-
-
 def test_wrong_coalitions_are_named():
     e = model_a()
     with pytest.raises(ValueError, match="S: expected shape"):

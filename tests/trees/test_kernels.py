@@ -97,7 +97,8 @@ def test_chunks_and_row_blocks_do_not_change_a_digit(monkeypatch):
     np.testing.assert_array_equal(tree_shap(e, X, route="tables").values, whole)
 
 
-@pytest.mark.parametrize(("depth", "d", "trees", "n"), [(3, 6, 40, 4000), (6, 12, 8, 4000), (9, 20, 1, 20), (6, 12, 8, 3)])
+@pytest.mark.parametrize(("depth", "d", "trees", "n"),
+                         [(3, 6, 40, 4000), (6, 12, 8, 4000), (9, 20, 1, 20), (6, 12, 8, 3)])
 def test_the_chosen_route_is_not_slow(depth, d, trees, n):
     e = full_tree(np.random.default_rng(3), depth, d, trees)
     codes = np.ascontiguousarray(e.encode(np.random.default_rng(4).normal(size=(n, d))).T)

@@ -64,8 +64,8 @@ def test_one_feature_five_times_on_a_path():
     e = TreeEnsemble.from_arrays([0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1], [5.0, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0],
                                  [1, 2, 3, 4, 5, -1, -1, -1, -1, -1, -1], [10, 9, 8, 7, 6, -1, -1, -1, -1, -1, -1],
                                  np.arange(11.0))
-    found = tree_shap(e, [[0.5], [2.5], [9.0]])
-    np.testing.assert_allclose(found.values[:, 0], e.predict([[0.5], [2.5], [9.0]]) - np.arange(5, 11).mean(), atol=1e-12)
+    X = [[0.5], [2.5], [9.0]]
+    np.testing.assert_allclose(tree_shap(e, X).values[:, 0], e.predict(X) - np.arange(5, 11).mean(), atol=1e-12)
 
 
 @pytest.mark.parametrize("value", [[3.0], [[3.0, 4.0]]])

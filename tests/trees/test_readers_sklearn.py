@@ -83,8 +83,16 @@ CLASSIFIERS = [
     DecisionTreeClassifier(max_depth=4), ExtraTreeClassifier(), RandomForestClassifier(6, max_depth=5),
     RandomForestClassifier(4, class_weight="balanced", criterion="log_loss"), ExtraTreesClassifier(4),
     DecisionTreeClassifier(max_depth=4, ccp_alpha=0.01), GradientBoostingClassifier(n_estimators=4),
-    HistGradientBoostingClassifier(max_iter=4),
+    HistGradientBoostingClassifier(max_iter=4, class_weight="balanced"),
+    GradientBoostingClassifier(n_estimators=4, init="zero", subsample=0.5),
 ]
+
+
+def test_monotonic_constraints():
+    X, y = table()
+    for model in (RandomForestClassifier(4, monotonic_cst=[1, 0, -1, 0, 0], random_state=0).fit(X, y > -1),
+                  HistGradientBoostingRegressor(max_iter=4, monotonic_cst=[1, 0, -1, 0, 0]).fit(X, y)):
+        agrees(as_ensemble(model).predict(X), (model.predict_proba if hasattr(model, "classes_") else model.predict)(X))
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=lambda model: str(model)[:60])

@@ -89,9 +89,12 @@ def test_quantiles():
     agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
 
 
+@pytest.mark.filterwarnings("ignore:(?s).*(are not used|is deprecated)")  # drop-out has two names in different versions
 @pytest.mark.parametrize("parameters", [
     {}, {"num_parallel_tree": 3, "subsample": 0.5}, {"booster": "dart", "rate_drop": 0.5, "one_drop": 1},
-    {"booster": "dart", "rate_drop": 0.5, "num_parallel_tree": 2}, {"grow_policy": "lossguide", "max_leaves": 9},
+    {"booster": "dart", "rate_drop": 0.5, "num_parallel_tree": 2}, {"rate_drop": 0.5, "one_drop": 1},
+    {"booster": "dart", "rate_drop": 0.9, "skip_drop": 0.3, "normalize_type": "forest"},
+    {"grow_policy": "lossguide", "max_leaves": 9},
     {"tree_method": "exact", "gamma": 0.5}, {"tree_method": "approx"}, {"max_depth": 30, "min_child_weight": 0},
     {"max_depth": 1}, {"gamma": 1e9}, {"monotone_constraints": "(1,-1,0,0,0)"},
 ])

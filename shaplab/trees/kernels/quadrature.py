@@ -215,7 +215,8 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
                         for i in range(BLOCK):
                             sums[block, pair, i] += share[i]
                         for q in range(0, n_q, 4):
-                            e0, e1, e2, e3 = extra[k + 1, q], extra[k + 1, q + 1], extra[k + 1, q + 2], extra[k + 1, q + 3]
+                            e0, e1 = extra[k + 1, q], extra[k + 1, q + 1]
+                            e2, e3 = extra[k + 1, q + 2], extra[k + 1, q + 3]
                             for i in range(BLOCK):
                                 sums[block, pair, i] += bit[k + 1, i] * (
                                     own[q, i] * e0 + own[q + 1, i] * e1 + own[q + 2, i] * e2 + own[q + 3, i] * e3)

@@ -12,8 +12,9 @@ shaplab.trees.kernels.quadrature, shaplab.trees.kernels.patterns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,11 @@ __all__ = ["Paths", "TablePlan", "explain_rows", "interventional_plan", "interve
 MAX_BITS = 14
 # Nanoseconds: bit of a code and cluster for each row, lookup, table entry merged, leaf entry, histogram row.
 PRICES = np.array([0.2, 0.1, 0.5, 0.6, 0.7, 1.0])
-WALK = 1.2  # one split, one node of the rule, one row
-WALK_PAIR = 0.25
+WALK = 0.7  # one split, one node of the rule, one row
+WALK_PAIR = 0.2
 WALK_SPLIT = 40.0  # coefficients of one split at one node
 PATTERN_ROW, PATTERN_PAIR = 2.5, 1.5
-CHUNK = 1 << 17  # table entries built before they are used (1 MiB): they stay in the cache
+CHUNK = 1 << 16  # table entries built before they are used (512 KiB): they stay in the cache
 TOLERANCE = 1e-11
 
 
@@ -60,7 +61,8 @@ def quadrature_nodes(paths: Paths) -> np.ndarray:
     tree = np.searchsorted(t.tree_start, leaves, side="right") - 1
     q = 8
     while len(leaves):
-        worst = np.concatenate([_rule_error(paths, part, q) for part in np.array_split(leaves, -(-len(leaves) // 2048))])
+        parts = np.array_split(leaves, -(-len(leaves) // 2048))
+        worst = np.concatenate([_rule_error(paths, part, q) for part in parts])
         leaves, tree = leaves[worst > TOLERANCE], tree[worst > TOLERANCE]
         q += 1
         nodes[tree] = q
@@ -155,7 +157,7 @@ class Paths:
 def _by_level(level: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(level, kind="stable")
     ends = np.cumsum(np.bincount(level))
-    return [order[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [order[a:b] for a, b in pairwise(ends)]
 
 
 class TablePlan:
@@ -204,11 +206,11 @@ class TablePlan:
         build_tables(low, high, self.clusters, self.columns, p.order, t.feature, t.left, p.edges, p.shares, t.value,
                      p.out_start, p.out_index, p.rules_start, p.rules, histogram, self.pairs, base, tables, self.means)
 
-    def evaluate(self, ops: tuple[int, int], codes: np.ndarray, low: int, high: int, base: int, tables: np.ndarray,
+    def evaluate(self, ops: Sequence[int], codes: np.ndarray, low: int, high: int, base: int, tables: np.ndarray,
                  sums: np.ndarray, weights: np.ndarray) -> None:
         """Look rows low to high up, or count them when ``weights`` is given."""
         t = self.paths.trees
-        evaluate_tables(*ops, self.ops, self.clusters, self.targets, self.target_start, t.feature, t.rank,
+        evaluate_tables(ops[0], ops[1], self.ops, self.clusters, self.targets, self.target_start, t.feature, t.rank,
                         t.missing_left, t.set_start, t.set_bits, codes, low, high, base, tables, sums, weights)
 
     def histogram(self, background: np.ndarray, weights: np.ndarray, jobs: Any) -> np.ndarray:
@@ -244,15 +246,14 @@ def add_tables(plan: TablePlan, histogram: np.ndarray, tables: np.ndarray | None
     blocks = list(chunks(n, 4096))
     none = np.zeros(0)
     for i in range(len(plan.cuts)):
-        first_op, stop_op, first, stop, base, entries = plan.bounds(i)
+        *ops, first, stop, base, entries = plan.bounds(i)
         if tables is None:
             here = np.empty(entries)
             jobs(lambda part: plan.build(first + part.start, first + part.stop, histogram, base, here),  # noqa: B023
                  list(chunks(stop - first, max(1, -(-(stop - first) // 8)))))
         else:
             here = tables[base:base + entries]
-        jobs(lambda part: plan.evaluate((first_op, stop_op), codes, part.start, part.stop, base, here, sums, none),  # noqa: B023
-             blocks)
+        jobs(lambda part: plan.evaluate(ops, codes, part.start, part.stop, base, here, sums, none), blocks)  # noqa: B023
 
 
 def path_dependent_plan(paths: Paths, pairs: bool, n_rows: int, route: str) -> tuple[np.ndarray, TablePlan]:
@@ -293,10 +294,12 @@ def path_dependent_sums(paths: Paths, walked: np.ndarray, plan: TablePlan, codes
 
 def shapley_factors(players: int) -> np.ndarray:
     """``factor[a, b] = a! b! / (a + b + 1)!``."""
-    return np.array([[1.0 / ((a + b + 1) * math.comb(a + b, a)) for b in range(players + 1)] for a in range(players + 1)])
+    sizes = range(players + 1)
+    return np.array([[1.0 / ((a + b + 1) * math.comb(a + b, a)) for b in sizes] for a in sizes])
 
 
-def interventional_plan(paths: Paths, pairs: bool, n_rows: int, n_background: int, route: str) -> tuple[np.ndarray, TablePlan]:
+def interventional_plan(paths: Paths, pairs: bool, n_rows: int, n_background: int,
+                        route: str) -> tuple[np.ndarray, TablePlan]:
     """Which trees go by pairs of patterns, and the table plan of the others."""
     every = np.ones(len(paths.splits), bool)
     width = np.minimum(paths.counts[:, 1], 40).astype(float)
@@ -312,9 +315,9 @@ def interventional_plan(paths: Paths, pairs: bool, n_rows: int, n_background: in
     return (slow, plan) if not slow.any() else (slow, TablePlan(paths, ~slow, pairs, n_rows, n_background))
 
 
-def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogram: np.ndarray, tables: np.ndarray | None,
-                        background: np.ndarray, weights: np.ndarray, codes: np.ndarray, pairs: bool,
-                        jobs: Any) -> np.ndarray:
+def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogram: np.ndarray,
+                        tables: np.ndarray | None, background: np.ndarray, weights: np.ndarray, codes: np.ndarray,
+                        pairs: bool, jobs: Any) -> np.ndarray:
     """Sums ``(n_targets, n)`` of the interventional game for encoded rows ``(d, n)``."""
     n = codes.shape[1]
     t = paths.trees
@@ -326,9 +329,9 @@ def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogr
         chosen = np.flatnonzero(slow & (paths.outputs > 0))
 
         def pair(part: slice) -> None:
-            pair_patterns(chosen, part.start, part.stop, t.tree_start, t.feature, t.left, t.right, paths.order, paths.edges,
-                          paths.counts, t.rank, t.missing_left, t.set_start, t.set_bits, t.value, codes, background, weights,
-                          factor, pairs, sums)
+            pair_patterns(chosen, part.start, part.stop, t.tree_start, t.feature, t.left, t.right, paths.order,
+                          paths.edges, paths.counts, t.rank, t.missing_left, t.set_start, t.set_bits, t.value, codes,
+                          background, weights, factor, pairs, sums)
 
         jobs(pair, list(chunks(n, 2048)))
     return sums

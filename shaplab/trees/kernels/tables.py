@@ -22,82 +22,6 @@ _ROWS = 512
 
 
 @njit(cache=True, nogil=True)
-def _take_out(source, bit, x, scale, target):
-    """Add scale * (player ``bit`` present minus absent) of every pattern to ``target``."""
-    run = 1 << bit
-    inverse = 1.0 / (1.0 - x)
-    absent = -scale * inverse
-    present = scale / x
-    for block in range(0, source.shape[0], 2 * run):
-        for a in range(block, block + run):
-            low = source[a]
-            target[a] += low * absent
-            target[a + run] += (source[a + run] - low * inverse) * present
-
-
-@njit(cache=True, nogil=True)
-def _leaf_table(d, share, counts, nodes, weights, pairs, B, G, unit):
-    """Values of a leaf of weight 1 for all 2^d patterns: d rows, then one for each pair, into ``unit``."""
-    size = 1 << d
-    unit[:] = 0.0
-    for q in range(nodes.shape[0]):
-        x = nodes[q]
-        if counts.shape[0] > 0:
-            B[:size] = counts
-            for g in range(d):
-                run = 1 << g
-                for block in range(0, size, 2 * run):
-                    for a in range(block, block + run):
-                        h0 = B[a]
-                        h1 = B[a + run]
-                        B[a] = (1.0 - x) * h1
-                        B[a + run] = x * h0 + h1
-        else:
-            B[0] = 1.0
-            for g in range(d):
-                run = 1 << g
-                f0 = share[g] * (1.0 - x)
-                f1 = f0 + x
-                for a in range(run):
-                    B[a + run] = B[a] * f1
-                    B[a] *= f0
-        for f in range(d):
-            _take_out(B[:size], f, x, weights[q], unit[f * size:(f + 1) * size])
-        if pairs:
-            row = d
-            for f in range(d):
-                G[:size] = 0.0
-                _take_out(B[:size], f, x, 0.5 * weights[q], G[:size])
-                for g in range(f):
-                    _take_out(G[:size], g, x, 1.0, unit[row * size:(row + 1) * size])
-                    row += 1
-
-
-@njit(cache=True, nogil=True)
-def _merge(child_bits, inside, p, position, fresh, is_left, n_left, n_right, source, target):
-    """Add a child's column to its parent's: path bits, the parent's split, then inner bits left and right."""
-    run = 1 << p
-    clear = ~(1 << position)
-    path_bits = child_bits - inside
-    for r in range(1 << n_right):
-        for l in range(1 << n_left):
-            inner = (l if is_left else r) << path_bits
-            for t in range(2):
-                to = (r << (p + 1 + n_left)) | (l << (p + 1)) | (t << p)
-                agrees = (t == 1) == is_left
-                if fresh:
-                    at = inner | ((1 << p) if agrees else 0)
-                    for u in range(run):
-                        target[to + u] += source[at + u]
-                elif agrees:
-                    for u in range(run):
-                        target[to + u] += source[inner + u]
-                else:
-                    for u in range(run):
-                        target[to + u] += source[inner | (u & clear)]
-
-
-@njit(cache=True, nogil=True)
 def build_tables(low, high, clusters, columns, order, feature, left, edges, shares, value, out_start, out_index,
                  rules_start, rules, histogram, pairs, base, tables, means):
     """Fill the tables of clusters ``low`` to ``high``; ``tables[0]`` is table offset ``base``.
@@ -106,13 +30,15 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
     path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves pay on average.
     Columns of a table: features, then pairs (i, j < i), for each output in turn.
     """
+    # Arrays are indexed in place by unsigned numbers, never sliced or passed on, in the inner loops: counting
+    # references and testing for negative indices would cost more than the arithmetic.
+    U = np.uint64
     for c in range(low, high):
         position, bits, n_features, width, offset, h_offset, tree = clusters[c]
         root = order[position]
         n = edges[root, 5]
         size = np.int64(1) << bits
         n_out = out_start[tree + 1] - out_start[tree]
-        per_out = width // n_out
         weighted = histogram.shape[0] > 0
         # Lay out the subtree: features of each node's columns, scratch for its table and histogram.
         local = np.empty((n, n_features), np.int32)
@@ -165,15 +91,14 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                 p = edges[node, 2]
                 second = i + 1 + edges[left[node], 5]
                 n_left = edges[left[node], 6]
-                own = (histogram[h_offset:h_offset + size] if i == 0
-                       else h_scratch[h_starts[i]:h_starts[i] + (np.int64(1) << (p + edges[node, 6]))])
+                own = histogram if i == 0 else h_scratch
+                own_at = h_offset if i == 0 else h_starts[i]
                 for side in range(2):
                     j = i + 1 if side == 0 else second
                     child = order[position + j]
-                    inside = edges[child, 6]
                     clear = ~(1 << edges[child, 3])
-                    mine = h_scratch[h_starts[j]:h_starts[j] + (np.int64(1) << (edges[child, 2] + inside))]
-                    for pattern in range(own.shape[0]):
+                    wide = edges[child, 2]
+                    for pattern in range(np.int64(1) << (p + edges[node, 6])):
                         t = (pattern >> p) & 1
                         agrees = (t == 1) == (side == 0)
                         inner = pattern >> (p + 1)
@@ -183,17 +108,17 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                             u |= (1 << p) if agrees else 0
                         elif not agrees:
                             u &= clear
-                        mine[(inner << edges[child, 2]) | u] += own[pattern]
+                        h_scratch[U(h_starts[j] + ((inner << wide) | u))] += own[U(own_at + pattern)]
         B = np.empty(largest)
         G = np.empty(largest if pairs else 0)
         share = np.empty(n_features)
-        unit = np.empty(largest * per_out)
         for i in range(n - 1, -1, -1):
             node = order[position + i]
             path = edges[node, 2]
             here = np.int64(1) << (path + edges[node, 6])
             wide = (counts[i] * (counts[i] + 1)) // 2 if pairs else counts[i]
-            mine = table if i == 0 else scratch[starts[i]:starts[i] + here * wide * n_out]
+            mine = tables if i == 0 else scratch
+            at = offset - base if i == 0 else starts[i]
             if feature[node] < 0:
                 share[:path] = -1.0
                 above = node
@@ -201,19 +126,66 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                     if share[edges[above, 3]] < 0.0:
                         share[edges[above, 3]] = shares[above, 0]
                     above = edges[above, 0]
-                seen = h_scratch[:0]
-                if weighted:
-                    seen = (histogram[h_offset:h_offset + size] if i == 0
-                            else h_scratch[h_starts[i]:h_starts[i] + here])
-                q = (path + 1) // 2
-                rule = rules[rules_start[q]:rules_start[q + 1]]
-                _leaf_table(path, share, seen, rule[:, 0], rule[:, 1], pairs, B, G, unit[:here * wide])
-                for k in range(n_out):
+                seen = histogram if i == 0 else h_scratch
+                seen_at = h_offset if i == 0 else h_starts[i]
+                pay = value[node, out_index[out_start[tree]]] if n_out == 1 else 1.0
+                for rule in range(rules_start[(path + 1) // 2], rules_start[(path + 1) // 2 + 1]):
+                    x = rules[rule, 0]
+                    # B: the product of all players for every pattern of the row.
+                    if weighted:
+                        for a in range(here):
+                            B[a] = seen[U(seen_at + a)]
+                        for g in range(path):
+                            run = 1 << g
+                            for block in range(0, here, 2 * run):
+                                for a in range(block, block + run):
+                                    h0 = B[U(a)]
+                                    h1 = B[U(a + run)]
+                                    B[U(a)] = (1.0 - x) * h1
+                                    B[U(a + run)] = x * h0 + h1
+                    else:
+                        B[0] = 1.0
+                        for g in range(path):
+                            run = 1 << g
+                            f0 = share[g] * (1.0 - x)
+                            f1 = f0 + x
+                            for a in range(run):
+                                B[U(a + run)] = B[U(a)] * f1
+                                B[U(a)] *= f0
+                    # Take player f out of it, and out of the rest player g.
+                    inverse = 1.0 / (1.0 - x)
+                    for f in range(path):
+                        run = 1 << f
+                        column = at + f * here
+                        absent = -pay * rules[rule, 1] * inverse
+                        present = pay * rules[rule, 1] / x
+                        for block in range(0, here, 2 * run):
+                            for a in range(block, block + run):
+                                low = B[U(a)]
+                                mine[U(column + a)] += low * absent
+                                mine[U(column + a + run)] += (B[U(a + run)] - low * inverse) * present
+                        if pairs:
+                            for block in range(0, here, 2 * run):
+                                for a in range(block, block + run):
+                                    low = B[U(a)]
+                                    G[U(a)] = 0.5 * low * absent
+                                    G[U(a + run)] = 0.5 * (B[U(a + run)] - low * inverse) * present
+                            for g in range(f):
+                                run_g = 1 << g
+                                column = at + (path + (f * (f - 1)) // 2 + g) * here
+                                for block in range(0, here, 2 * run_g):
+                                    for a in range(block, block + run_g):
+                                        low = G[U(a)]
+                                        mine[U(column + a)] -= low * inverse
+                                        mine[U(column + a + run_g)] += (G[U(a + run_g)] - low * inverse) / x
+                for k in range(n_out - 1, -1, -1):
                     v = value[node, out_index[out_start[tree] + k]]
                     if weighted:
-                        means[c, out_index[out_start[tree] + k]] += v * seen[here - 1]
-                    for m in range(here * wide):
-                        mine[k * here * wide + m] = v * unit[m]
+                        means[c, out_index[out_start[tree] + k]] += v * seen[seen_at + here - 1]
+                    if n_out > 1:
+                        to_column = at + k * here * wide
+                        for m in range(here * wide):
+                            mine[U(to_column + m)] = v * mine[U(at + m)]
                 continue
             second = i + 1 + edges[left[node], 5]
             for side in range(2):
@@ -242,12 +214,26 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                     if b >= 0:
                         up = max(to, second_to)
                         to = counts[i] + (up * (up - 1)) // 2 + min(to, second_to)
+                    fresh = edges[child, 4] == 0
+                    clear = ~(1 << edges[child, 3])
+                    run = 1 << path
+                    n_left = edges[left[node], 6]
+                    n_right = edges[node, 6] - 1 - n_left
                     for k in range(n_out):
                         src = starts[j] + (k * c_wide + m) * c_size
-                        dst = (k * wide + to) * here
-                        _merge(c_bits, edges[child, 6], path, edges[child, 3], edges[child, 4] == 0, side == 0,
-                               edges[left[node], 6], edges[node, 6] - 1 - edges[left[node], 6],
-                               scratch[src:src + c_size], mine[dst:dst + here])
+                        dst = at + (k * wide + to) * here
+                        for high in range(1 << (n_left + n_right)):
+                            inner = (high & ((1 << n_left) - 1) if side == 0 else high >> n_left) << edges[child, 2]
+                            for t in range(2):
+                                target = dst + ((high << (path + 1)) | (t << path))
+                                agrees = (t == 1) == (side == 0)
+                                if fresh or agrees:
+                                    source = src + inner + (run if fresh and agrees else 0)
+                                    for u in range(run):
+                                        mine[U(target + u)] += scratch[U(source + u)]
+                                else:
+                                    for u in range(run):
+                                        mine[U(target + u)] += scratch[U(src + (inner | (u & clear)))]
 
 
 @njit(cache=True, nogil=True)
@@ -261,47 +247,48 @@ def evaluate_tables(first, last, ops, clusters, targets, target_start, feature, 
     levels = 0
     for o in range(first, last):
         levels = max(levels, ops[o, 5])
+    U = np.uint64
     state = np.zeros((levels + 1, _ROWS), np.int32)
     agree = np.zeros(_ROWS, np.int32)
+    counting = weights.shape[0] > 0
     for begin in range(low, high, _ROWS):
         n = min(high, begin + _ROWS) - begin
         for o in range(first, last):
-            node, flip, bit, clears, source, target, cluster = ops[o]
-            column = codes[feature[node], begin:begin + n]
+            node, bit, source, target, cluster = ops[o, 0], ops[o, 2], ops[o, 4], ops[o, 5], ops[o, 6]
+            f = feature[node]
             r = rank[node]
             lowest = np.int32(-1) if missing_left[node] else np.int32(0)
             first_bit = set_start[node]
-            value = np.int32(1) << bit
+            one = np.int32(1) << bit
+            yes = np.int32(0 if ops[o, 1] else one)
+            no = np.int32(one if ops[o, 1] else 0)
             if first_bit < 0:
-                if flip == 0:
-                    for i in range(n):
-                        agree[i] = value if (column[i] >= lowest) & (column[i] < r) else np.int32(0)
-                else:
-                    for i in range(n):
-                        agree[i] = np.int32(0) if (column[i] >= lowest) & (column[i] < r) else value
+                for i in range(n):
+                    code = codes[f, U(begin + i)]
+                    agree[i] = yes if (code >= lowest) & (code < r) else no
             else:
                 for i in range(n):
-                    goes = lowest < 0 if column[i] < 0 else set_bits[first_bit + column[i]] != 0
-                    agree[i] = value if goes != (flip != 0) else np.int32(0)
-            into = state[target]
-            came = state[source]
-            if clears == 0:
+                    code = codes[f, U(begin + i)]
+                    goes = lowest < 0 if code < 0 else set_bits[first_bit + code] != 0
+                    agree[i] = yes if goes else no
+            if ops[o, 3] == 0:
                 for i in range(n):
-                    into[i] = came[i] | agree[i]
+                    state[target, i] = state[source, i] | agree[i]
             else:
-                keep = np.int32(~value)
+                keep = np.int32(~one)
                 for i in range(n):
-                    into[i] = came[i] & (agree[i] | keep)
-            if cluster >= 0:
-                size = np.int64(1) << clusters[cluster, 1]
-                if weights.shape[0] > 0:
-                    counts = tables[clusters[cluster, 5] - base:clusters[cluster, 5] - base + size]
+                    state[target, i] = state[source, i] & (agree[i] | keep)
+            if cluster < 0:
+                continue
+            size = np.int64(1) << clusters[cluster, 1]
+            if counting:
+                offset = clusters[cluster, 5] - base
+                for i in range(n):
+                    tables[U(offset + state[target, i])] += weights[U(begin + i)]
+            else:
+                offset = clusters[cluster, 4] - base
+                for k in range(clusters[cluster, 3]):
+                    row = targets[target_start[cluster] + k]
                     for i in range(n):
-                        counts[into[i]] += weights[begin + i]
-                else:
-                    offset = clusters[cluster, 4] - base
-                    for k in range(clusters[cluster, 3]):
-                        table = tables[offset + k * size:offset + (k + 1) * size]
-                        total = sums[targets[target_start[cluster] + k], begin:begin + n]
-                        for i in range(n):
-                            total[i] += table[np.uint32(into[i])]
+                        sums[row, U(begin + i)] += tables[U(offset + state[target, i])]
+                    offset += size
