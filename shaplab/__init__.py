@@ -42,6 +42,7 @@ _PUBLIC = {
     "shaplab.importance.sage": "sage",
     "shaplab.importance.comparisons": "permutation_test leave_one_out_importance mean_importance univariate_importance",
     "shaplab.insight.monitoring": "Monitor monitor plot_monitor",
+    "shaplab.insight.summaries": "cluster_rows embed_rows feature_ranking rare_effects standardized variance_explained",
     "shaplab.insight.scenarios": "score_scenarios user_study",
     "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
 }

@@ -1,0 +1,250 @@
+r"""Summaries of a whole model: many local explanations, ranked, searched, grouped and drawn on a plane.
+
+Let ``phi[n, i]`` be the contribution of feature ``i`` to the output of row ``n``, in units of the output.
+
+* *Ranking*: ``I_i = mean_n |phi[n, i]|``, one number a feature, with the spread over rows that it hides.
+* *Rare effects*: features whose values lie further than ``times * I_i`` from their median for a few rows only.
+* *Supervised clustering*: rows that are close in ``phi`` get the same output for the same reasons. All columns have
+  one unit, so no scaling is needed. Distances are Euclidean, groups are merged by ``linkage``.
+* *Embedding*: the principal components of ``phi``, from its singular value decomposition.
+
+The unsupervised versions are the same two functions on ``standardized(X)``.
+Source: Lundberg et al. 2020, Methods 14 and 18, Figures 4A and 6, Supplementary Figures 11 and 14.
+
+Needs: shaplab._validation, shaplab.explanation, shaplab._figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shaplab._figures import one_output
+from shaplab._validation import as_matrix, check_choice, check_int, check_real, fail
+from shaplab.explanation import Explanation
+
+__all__ = ["Clusters", "Embedding", "cluster_rows", "embed_rows", "feature_ranking", "rare_effects", "standardized",
+           "variance_explained"]
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """A hierarchy of rows: their ``order`` below the tree, group ``labels`` from 0 in that order, SciPy's ``links``."""
+
+    order: np.ndarray
+    labels: np.ndarray
+    links: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Principal components: ``points @ components + center`` approximates the table.
+
+    ``points`` ``(N, c)`` have the table's units; ``components`` ``(c, d)`` are orthonormal, the largest entry of each
+    positive; ``explained`` ``(c,)`` are shares of the variance; ``center`` ``(d,)`` is the mean row.
+    """
+
+    points: np.ndarray
+    components: np.ndarray
+    explained: np.ndarray
+    center: np.ndarray
+
+
+def complete_linkage_literal(table: np.ndarray) -> list[float]:
+    """Heights of the merges: join the two groups whose furthest members are closest, until one is left."""
+    groups, heights = [[n] for n in range(len(table))], []
+    while len(groups) > 1:
+        best = (np.inf, 0, 0)
+        for a in range(len(groups)):
+            for b in range(a):
+                far = max(float(np.sqrt(((table[n] - table[m]) ** 2).sum())) for n in groups[a] for m in groups[b])
+                best = min(best, (far, a, b))
+        far, a, b = best
+        heights.append(far)
+        groups[b] += groups.pop(a)
+    return heights
+
+
+def principal_components_literal(table: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors of the covariance matrix with the largest eigenvalues, and their shares of the variance."""
+    centered = table - table.mean(axis=0)
+    size, vectors = np.linalg.eigh(centered.T @ centered / len(table))
+    return vectors[:, ::-1][:, :n_components].T, size[::-1][:n_components] / size.sum()
+
+
+def _finite(explanation: Explanation, output: int | str | None) -> Explanation:
+    e = one_output(explanation, output)
+    if not np.isfinite(e.values).all():
+        fail("explanation", "finite values", "NaN or infinite values", "Explain rows that the model can score")
+    return e
+
+
+def _rows(table: Any) -> np.ndarray:
+    if isinstance(table, Explanation):
+        return _finite(table, None).values
+    return as_matrix(table, "table", finite=True).astype(np.float64, copy=False)
+
+
+def feature_ranking(explanation: Explanation, *, output: int | str | None = None) -> Any:
+    """Rank features by their mean absolute contribution, and show the spread that this number hides.
+
+    Parameters
+    ----------
+    explanation : Explanation of a table.
+    output : name or position, needed when there are several outputs.
+
+    Returns
+    -------
+    DataFrame, one row a feature, the largest first: ``mean |value|``, its ``standard error`` over rows, the smallest,
+    5% quantile, median, 95% quantile and largest value, and ``largest for``, the share of rows for which no other
+    feature has a larger absolute contribution.
+    The standard error takes rows as independent draws: it speaks of other rows, not of another fit of the model.
+
+    Examples
+    --------
+    >>> feature_ranking(Explanation([[1.0, -0.5], [-1.0, 3.0]], 0.0))["mean |value|"].to_dict()
+    {'x1': 1.75, 'x0': 1.0}
+    """
+    import pandas as pd
+
+    e = _finite(explanation, output)
+    size = np.abs(e.values)
+    error = size.std(axis=0, ddof=1) / np.sqrt(len(e)) if len(e) > 1 else np.full(size.shape[1], np.nan)
+    low, five, middle, ninety_five, high = np.quantile(e.values, [0, 0.05, 0.5, 0.95, 1], axis=0)
+    largest = np.bincount(size.argmax(axis=1), minlength=size.shape[1]) / len(e)
+    frame = pd.DataFrame({"mean |value|": size.mean(axis=0), "standard error": error, "min": low, "5%": five,
+                          "median": middle, "95%": ninety_five, "max": high, "largest for": largest}, index=e.names)
+    return frame.iloc[np.argsort(-size.mean(axis=0), kind="stable")]
+
+
+def rare_effects(explanation: Explanation, *, output: int | str | None = None, times: float = 4.0,
+                 share: float = 0.05) -> Any:
+    """Find features that matter much for few rows.
+
+    A row is extreme for feature ``i`` if its value lies further than ``times`` mean absolute values from the median
+    of the feature's values. A feature has a rare effect if it has extreme rows, and they are at most ``share`` of all.
+
+    Parameters
+    ----------
+    explanation, output : as in ``feature_ranking``.
+    times, share : how far is extreme, and how many rows are still rare.
+
+    Returns
+    -------
+    DataFrame, the furthest reach first: ``mean |value|`` and its ``rank`` (1 = first), number of extreme ``rows``, how
+    many of them lie to the ``right`` of the median, the ``reach`` right and left (largest distances from the median),
+    and ``row``, the position of the most extreme row.
+
+    Examples
+    --------
+    >>> e = Explanation(np.array([[0.1, 0.0]] * 39 + [[0.1, 2.0]]), 0.0, feature_names=["steady", "rare"])
+    >>> found = rare_effects(e)
+    >>> list(found.index), int(found["row"].iloc[0])
+    (['rare'], 39)
+    """
+    import pandas as pd
+
+    e = _finite(explanation, output)
+    times, share = check_real(times, "times", low=0, open_low=True), check_real(share, "share", low=0, high=1)
+    size = np.abs(e.values).mean(axis=0)
+    away = e.values - np.median(e.values, axis=0)
+    extreme = (np.abs(away) > times * size) & (size > 0)
+    count = extreme.sum(axis=0)
+    rank = np.empty(len(size), dtype=int)
+    rank[np.argsort(-size, kind="stable")] = np.arange(1, len(size) + 1)
+    right, far = (extreme & (away > 0)).sum(axis=0), np.abs(away)
+    frame = pd.DataFrame({"mean |value|": size, "rank": rank, "rows": count, "right": right, "reach right":
+                          away.max(axis=0), "reach left": -away.min(axis=0), "row": far.argmax(axis=0)}, index=e.names)
+    chosen = np.flatnonzero((count > 0) & (count <= share * len(e)))
+    return frame.iloc[chosen[np.argsort(-far.max(axis=0)[chosen], kind="stable")]]
+
+
+def standardized(X: Any) -> np.ndarray:
+    """Columns with mean 0 and variance 1, for the unsupervised versions.
+
+    ``X`` is a numeric table ``(N, d)``. Missing entries (NaN) take the column's mean, so 0; constant columns are 0.
+    """
+    table = as_matrix(X, "X").astype(np.float64)
+    if np.isinf(table).any():
+        fail("X", "finite values or NaN", "infinite values", "Mark missing entries by NaN")
+    known = ~np.isnan(table)
+    count = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, table, 0.0)
+    away = np.where(known, table - filled.sum(axis=0) / count, 0.0)
+    spread = np.sqrt((away ** 2).sum(axis=0) / count)
+    # A constant column leaves rounding errors of its mean; they are no variation.
+    return away / np.where(spread > 1e-12 * np.abs(filled).max(axis=0), spread, np.inf)
+
+
+def cluster_rows(table: Any, *, n_clusters: int = 8, linkage: str = "complete") -> Clusters:
+    """Group rows by agglomerative hierarchical clustering, with Euclidean distances.
+
+    Parameters
+    ----------
+    table : Explanation with one output (*supervised* clustering), or a table ``(N, d)`` that is used as it is (for
+        data in mixed units, pass ``standardized(X)``: *unsupervised* clustering).
+    n_clusters : groups to cut the tree into. Fewer come back if rows are equal.
+    linkage : "complete" (distance of the furthest members), "average", "ward" or "single".
+
+    Returns
+    -------
+    Clusters. Memory for ``N (N - 1) / 2`` distances: 0.4 GB for 10,000 rows. Time ``O(N^2 (d + 1))``.
+    Source: Lundberg et al. 2020, Methods 18, Figure 6A (explanations), Supplementary Figure 14 (data).
+    """
+    from scipy.cluster import hierarchy
+
+    rows = _rows(table)
+    if len(rows) < 2:
+        fail("table", "at least two rows", rows, "There is nothing to group")
+    n_clusters = check_int(n_clusters, "n_clusters", minimum=1, maximum=len(rows))
+    method = check_choice(linkage, "linkage", ("complete", "average", "ward", "single"))
+    links = hierarchy.linkage(rows, method=method)
+    order = hierarchy.leaves_list(links).astype(int)
+    raw = hierarchy.fcluster(links, n_clusters, criterion="maxclust")
+    names: dict[int, int] = {}
+    for label in raw[order]:
+        names.setdefault(int(label), len(names))
+    return Clusters(order, np.array([names[int(label)] for label in raw]), links)
+
+
+def embed_rows(table: Any, *, n_components: int = 2) -> Embedding:
+    """Return an ``Embedding``: principal components of explanations, or of a table, as in ``cluster_rows``.
+
+    ``n_components`` is at most the smaller side of the table. Source: Lundberg et al. 2020, Methods 18, Figure 6B-D
+    (explanations), Supplementary Figure 11 (data).
+    """
+    rows = _rows(table)
+    n_components = check_int(n_components, "n_components", minimum=1, maximum=min(rows.shape))
+    center = rows.mean(axis=0)
+    left, size, right = np.linalg.svd(rows - center, full_matrices=False)
+    sign = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])[:n_components]
+    total = float((size ** 2).sum()) or 1.0
+    return Embedding(sign * left[:, :n_components] * size[:n_components], sign[:, None] * right[:n_components],
+                     size[:n_components] ** 2 / total, center)
+
+
+def variance_explained(labels: Any, values: Any) -> float:
+    """Share of the variance of ``values`` that lies between groups: 1 if they are constant in each, 0 if groups agree.
+
+    Parameters
+    ----------
+    labels : array ``(N,)``, a group for each row.
+    values : array ``(N,)`` or ``(N, k)``, pooled over columns; not all rows equal.
+
+    Examples
+    --------
+    >>> variance_explained([0, 0, 1, 1], [1.0, 3.0, 5.0, 7.0])
+    0.8
+    """
+    found = np.asarray(values, dtype=np.float64)
+    groups = np.asarray(labels)
+    if found.ndim not in (1, 2) or groups.shape != found.shape[:1] or not np.isfinite(found).all():
+        fail("values", "one finite row for each label", found, f"labels have shape {groups.shape}")
+    found = found.reshape(len(found), -1)
+    total = float(((found - found.mean(axis=0)) ** 2).sum())
+    if total == 0:
+        fail("values", "values that differ between rows", "equal rows", "There is no variance to explain")
+    within = sum(float(((found[groups == g] - found[groups == g].mean(axis=0)) ** 2).sum()) for g in np.unique(groups))
+    return 1.0 - within / total
