@@ -336,15 +336,15 @@ def plot_tiles(grades: Any, model: str, *, ax: Any = None) -> Any:
     model : name of a model in it.
     """
     scaled = scale_tiles(grades, model)
+    tiles = scaled.to_numpy().T
     if ax is None:
         import matplotlib.pyplot as plt
 
-        _, ax = plt.subplots(figsize=(0.42 * scaled.shape[1] + 2.4, 0.36 * len(scaled) + 2.2), layout="constrained")
-    ax.imshow(scaled.to_numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    for (i, j), value in np.ndenumerate(scaled.to_numpy()):
-        ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7,
-                color="white" if value < 0.55 else INK)
-    ax.set_xticks(range(scaled.shape[1]), scaled.columns, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    ax.set_yticks(range(len(scaled)), scaled.index)
+        _, ax = plt.subplots(figsize=(0.62 * tiles.shape[1] + 2.2, 0.27 * len(tiles) + 1.6), layout="constrained")
+    ax.imshow(tiles, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(tiles):
+        ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color="white" if value < 0.55 else INK)
+    ax.set_xticks(range(tiles.shape[1]), scaled.index, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(tiles)), scaled.columns)
     ax.set_title(model)
     return ax

@@ -215,8 +215,8 @@ def test_tiles():
     assert scaled.loc["true", "keep positive (mask)"] == 1.0
     assert scaled.loc["random", "keep positive (mask)"] == 0.0
     ax = plot_tiles(grades, "linear")
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["true", "random"]
-    assert ax.images[0].get_array().tolist() == scaled.to_numpy().tolist()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["true", "random"]
+    assert ax.images[0].get_array().tolist() == scaled.to_numpy().T.tolist()
     matplotlib.pyplot.close("all")
     with pytest.raises(ValueError, match="model: expected one of 'linear', got 'tree'"):
         scale_tiles(grades, "tree")
