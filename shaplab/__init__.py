@@ -41,8 +41,10 @@ _PUBLIC = {
     "shaplab.importance.loss_shap": "loss_shap",
     "shaplab.importance.sage": "sage",
     "shaplab.importance.comparisons": "permutation_test leave_one_out_importance mean_importance univariate_importance",
+    "shaplab.insight.monitoring": "Monitor monitor plot_monitor",
     "shaplab.insight.summaries": "cluster_rows embed_rows feature_ranking rare_effects standardized variance_explained",
     "shaplab.insight.scenarios": "score_scenarios user_study",
+    "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")

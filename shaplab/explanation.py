@@ -33,7 +33,7 @@ class Explanation:
         array ``(K,)`` beside ``K`` outputs is repeated for every row.
     data : array of the explained rows, or None.
     feature_names, output_names : sequences of names, or None.
-    std : standard error of ``values`` (same shape), None when the values are exact for their game.
+    std : standard error of ``values`` (same shape), None when nothing was sampled; ``method`` says whether exact.
     method : name of the function that made the values, and of its game.
     interaction : True when axes 1 and 2 are both features: ``values[n, i, j]`` is half of the
         interaction of ``i`` and ``j``, the diagonal holds main effects.
@@ -263,7 +263,7 @@ class Explanation:
                  "features " + " x ".join(str(size) for size in self.feature_shape)]
         if self.has_outputs:
             parts.append(f"{self.values.shape[-1]} outputs")
-        parts.append("exact for its game" if self.std is None
+        parts.append("no sampling error" if self.std is None
                      else f"largest standard error {self.std.max(initial=0):.2g}")
         return ", ".join(parts)
 

@@ -251,7 +251,7 @@ def test_repr_names_the_method_and_ranks_the_features() -> None:
     assert text.startswith("<test: attributions of 5 rows, features 4, largest standard error")
     sizes = np.abs(make().values).mean(axis=0)
     assert [line.split()[0] for line in text.splitlines()[1:]] == [f"f{j}" for j in np.argsort(-sizes)]
-    assert "exact for its game" in repr(make())
+    assert "no sampling error" in repr(make())
     assert "1 row," in repr(make(n=1))
     assert "3 outputs" in repr(make(3))
     for other in (Explanation(np.zeros((2, 3, 3)), 0.0, interaction=True), Explanation(np.zeros((2, 8, 8)), 0.0),

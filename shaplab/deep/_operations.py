@@ -96,9 +96,10 @@ def scalar_rule(run: Any, g: Callable[[torch.Tensor], torch.Tensor], kind: str, 
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         if "known" not in kept:
             value = g(b[0])
-            kept["known"] = (value, slope(g, b[0], value, name), near(b[0], kind))
+            limit = value if kind == "step" else near(b[0], kind)  # steps need none
+            kept["known"] = (value, slope(g, b[0], value, name), limit)
         if run.outputs == 1:
-            return [q * rescale(g, f[0], b[0], kind, kept["known"], name)]
+            return [rescale(g, f[0], b[0], kind, kept["known"], name).mul_(q)]
         if kept.get("row") != run.row:  # several outputs share one explained row
             kept["row"], kept["m"] = run.row, rescale(g, f[0], b[0], kind, kept["known"], name)
         return [q * kept["m"]]
@@ -203,11 +204,6 @@ def prelu(run: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if weight.numel() > 1:
         shape[1] = -1
     return torch.relu(x) - torch.relu(-x) * weight.view(shape)
-
-
-def glu(run: Any, x: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    first, second = x.chunk(2, dim)
-    return first * second.sigmoid()
 
 
 def attention(
@@ -388,7 +384,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "product": product,
     "div": composed(divide),
     "prelu": composed(prelu),
-    "glu": composed(glu),
+    "glu": composed(lambda run, x, dim=-1: x.chunk(2, dim)[0] * x.chunk(2, dim)[1].sigmoid()),
     "var": variance(False),
     "std": variance(True),
     "scaled_dot_product_attention": composed(attention),

@@ -129,7 +129,7 @@ def dasp(
     Returns
     -------
     Explanation with ``values`` of the input's shape (``(N, *spatial)`` for pixels), a last axis for several outputs.
-    ``info`` holds ``gap``, f(x) minus base minus the values as propagated, and ``evaluations``, the propagations in all.
+    ``info`` holds ``gap``, f(x) minus base minus the values as propagated, and ``evaluations``, all propagations.
 
     Raises
     ------
@@ -208,7 +208,8 @@ def dasp(
     return Explanation(
         result.numpy(), (center if several else center[0]).expand(gap.shape if several else (len(rows),)).numpy(),
         data=rows.cpu().numpy(), feature_names=names, method=label,
-        info={"gap": (gap if several else gap[:, 0]).numpy(), "evaluations": 2 * len(shares) * n * len(references) * len(rows)})
+        info={"gap": (gap if several else gap[:, 0]).numpy(),
+              "evaluations": 2 * len(shares) * n * len(references) * len(rows)})
 
 
 def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], Any]]) -> Any:

@@ -47,7 +47,7 @@ def as_inputs(
         else None
     )
     found = []
-    for value in X if isinstance(X, tuple | list) else (X,):
+    for value in X if isinstance(X, tuple) else (X,):
         if isinstance(value, torch.Tensor):
             tensor = value.detach()
         else:
@@ -55,7 +55,8 @@ def as_inputs(
             if array.dtype.kind not in "biuf":
                 fail(argument, "numbers", f"dtype {array.dtype}", "Encode text and objects as numbers first", TypeError)
             tensor = torch.tensor(array)
-            if tensor.is_floating_point() and first is not None:
+            codes = first is None or any(isinstance(part, torch.nn.Embedding) for part in model.modules())
+            if first is not None and (tensor.is_floating_point() or not codes):
                 tensor = tensor.to(dtype=first.dtype)
             tensor = tensor if first is None else tensor.to(first.device)
         if tensor.dim() < 1 or tensor.shape[0] == 0:
@@ -138,7 +139,7 @@ def deep_shap(
     model : torch.nn.Module in evaluation mode, or function of tensors; rows along the first axis of every
         input; output ``(N,)`` or ``(N, K)``.
     X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs. Integer inputs
-        are explained at the embedding that reads them.
+        are explained at the embedding that reads them; arrays of integers are numbers if the model has no embedding.
     background : like ``X``, ``(B, ...)``, reference rows. All are used.
     rule : ``"rescale"``, ``"reveal_cancel"`` or ``"reveal_cancel_mean"``. The latter two see a linear or
         convolution layer (and a BatchNorm after it) together with the function it feeds; elsewhere Rescale.

@@ -216,7 +216,7 @@ def rescale(
     """
     at_b, slope_b, limit = known or (g(b), slope(g, b), near(b, kind))
     step, at_f = f - b, g(f)
-    quotient = (at_f - at_b) / step
+    quotient = (at_f - at_b).div_(step)
     if kind == "step":
         return torch.where(step == 0, slope_b, quotient)
     slope_f, distance = slope(g, f, at_f, name), step.abs()

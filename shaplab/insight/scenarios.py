@@ -124,4 +124,5 @@ def score_scenarios(explain: Callable[..., Any], *, scenarios: Sequence[Scenario
         if values.shape != (1, 3) or not np.isfinite(values).all():
             fail("explain", "finite values of shape (1, 3)", values, "Return one number for each of the three symptoms")
         rows[scene.name] = [*values[0], *scene.consensus, np.abs(values[0] - scene.consensus).sum()]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[*FEATURES, *(f"people: {n}" for n in FEATURES), "score"])
+    people = [f"people: {name}" for name in FEATURES]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*FEATURES, *people, "score"])

@@ -104,7 +104,8 @@ class ConvShapleyTransform(nn.Module):
         """Shapley values ``(k, P, C')`` of ``P`` windows from their taps' terms ``(k, P, C')``."""
         weights, act = self.weights.to(taps.dtype) * (self.scale / factorial(self.k)), ACTIVATIONS[self.activation]
         # Blocks that stay in the processor's cache: the 2**k sums never travel to memory and back.
-        block = taps.shape[1] if torch.compiler.is_compiling() else max(256, 2**18 // (2**self.k * taps.shape[2]))
+        whole = torch.compiler.is_compiling() or taps.is_cuda
+        block = taps.shape[1] if whole else max(256, 2**18 // (2**self.k * taps.shape[2]))
         parts = []
         for part in taps.split(max(1, block), dim=1):
             inner = act(subset_sums(base.to(part.dtype).expand(1, 1, *part.shape[1:]), part.unsqueeze(0))[0])

@@ -6,18 +6,10 @@ histogram of the background's patterns, so the cost adds rows and background ins
 Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
-<<<<<<< HEAD
-shaplab.trees._encoding, shaplab.trees.conditional_expectation, shaplab.trees.ensemble,
-shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
-shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
-shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost.
-=======
 shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
 shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
 shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
 shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
->>>>>>> trees
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from shaplab._parallel import chunks, progress_bar
 from shaplab._validation import check_choice, check_int, fail
 from shaplab.explanation import Explanation
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
+from shaplab.trees.kernels.patterns import coalition_outputs
 from shaplab.trees.kernels.routes import Paths, interventional_plan, interventional_sums, shown, threads
 
 __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
@@ -82,7 +83,7 @@ def tree_loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any, ga
         (models whose output is a probability), "cox", or a callable ``(output, y)``.
     game : "loss_of_mean", "mean_of_loss" or "rescaled_margin".
     n_jobs : threads, for "rescaled_margin".
-    max_players : most features that may be enumerated; cost is N R 2^M predictions.
+    max_players : most features that may be enumerated; cost is N R (leaves + M 2^M).
     progress : show a bar.
 
     Returns
@@ -201,32 +202,29 @@ def _coalitions(v: np.ndarray) -> np.ndarray:
 def _enumerated(e: TreeEnsemble, codes: np.ndarray, y: np.ndarray, references: np.ndarray, loss: Loss, game: str,
                 players: np.ndarray, progress: bool) -> tuple[np.ndarray, np.ndarray]:
     """Exact values of "loss_of_mean" and "mean_of_loss": every coalition, every reference."""
-    r, m = len(references), len(players)
+    m, k = len(players), e.n_outputs
+    player = np.zeros(codes.shape[1], np.int64)
+    player[players] = np.arange(m)
+    some = max(1, min(len(references), _CELLS // (k << m)))
     parts, bases = [], []
-    with progress_bar(len(codes) << m, progress, "coalitions") as bar:
-        for rows in chunks(len(codes), max(1, min(_CELLS // (r * codes.shape[1]), _CELLS >> m))):
+    with progress_bar(len(codes), progress, "rows") as bar:
+        for rows in chunks(len(codes), max(1, _CELLS // (some * k << m))):
             here, target = codes[rows], y[rows]
-            n = len(here)
-            hybrid = np.repeat(references[:, None], n, axis=1)
-            table: list[np.ndarray] = []
-            for s in range(1 << m):
-                if s:  # change only the features whose membership changed
-                    for bit in range(m):
-                        if (s ^ (s - 1)) >> bit & 1:
-                            f = players[bit]
-                            hybrid[:, :, f] = here[:, f] if s >> bit & 1 else references[:, None, f]
-                output = e.predict_codes(hybrid.reshape(r * n, -1)).reshape(r, n, -1)
-                output = output if e.has_outputs else output[..., 0]
-                if game == "loss_of_mean":
-                    table.append(np.asarray(loss.value(output.mean(axis=0), target)))
-                else:
-                    table.append(np.asarray(loss.value(output, target)).mean(axis=0))
-                bar.update(n)
-            v = np.stack(table)
+            v: Any = 0.0
+            for refs in chunks(len(references), some):
+                outputs = np.empty((len(references[refs]), len(here), k, 1 << m))
+                coalition_outputs(e.roots, e.feature, e.left, e.right, e.rank, e.missing_left, e.set_start, e.set_bits,
+                                  e.value, e.base, player, here, references[refs], outputs)
+                found = np.moveaxis(outputs, -1, 0) if e.has_outputs else np.moveaxis(outputs[:, :, 0], -1, 0)
+                worth = found if game == "loss_of_mean" else np.asarray(loss.value(found, target))
+                v = v + worth.sum(axis=1) / len(references)
+            if game == "loss_of_mean":
+                v = np.asarray(loss.value(v, target))
             phi = np.zeros((codes.shape[1], *v.shape[1:]))
             phi[players] = _coalitions(v)
             parts.append(np.moveaxis(phi, 0, 1))
             bases.append(v[0])
+            bar.update(len(here))
     return np.concatenate(parts), np.concatenate(bases)
 
 

@@ -197,6 +197,9 @@ def test_inputs_of_every_kind() -> None:
     assert named.names == ("a", "b", "c")
     assert_array_equal(named.values, deep_shap(model, X.to_numpy(), X.to_numpy()[:2]).values)
     assert_array_equal(deep_shap(model, X, X[:2], outputs=1).values, named.values[..., 1])
+    assert_allclose(
+        deep_shap(model, [[1, 2, 3]], [[0, 0, 1]]).values, deep_shap(model, [[1.0, 2, 3]], [[0.0, 0, 1]]).values
+    )
     two = Net(lambda n, a, b: n.l(torch.relu(torch.cat([a, b.flatten(1)], 1))), l=Linear(7, 1))
     parts = deep_shap(two, (torch.randn(3, 3), torch.randn(3, 2, 2)), (torch.randn(2, 3), torch.randn(2, 2, 2)))
     assert isinstance(parts, tuple)

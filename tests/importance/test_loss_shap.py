@@ -44,14 +44,14 @@ def test_rows_are_unbiased_additive_and_inside_their_intervals(data, case):
     X, y, B = data
     explain, target, loss = cases(y)[case]
     exact = truth(explain, X, target, B, loss)
-    runs = [loss_shap(explain, X, target, B, loss=loss, rounds=10, rng=seed) for seed in range(60)]
+    runs = [loss_shap(explain, X, target, B, loss=loss, rounds=10, rng=seed) for seed in range(30)]
     values = np.array([run.values for run in runs])
-    # 12 moving numbers at 4 standard errors of the mean of 60 runs.
-    distance = np.abs(values.mean(axis=0) - exact) / (values.std(axis=0, ddof=1) / np.sqrt(60) + ROUNDING)
-    assert distance.max() < 4
+    # 12 moving numbers at 4.5 standard errors of the mean of 30 runs, Student's t with 29 degrees of freedom.
+    distance = np.abs(values.mean(axis=0) - exact) / (values.std(axis=0, ddof=1) / np.sqrt(30) + ROUNDING)
+    assert distance.max() < 4.5
     hits = [(low - ROUNDING <= exact) & (exact <= high + ROUNDING) for low, high in map(confidence_interval, runs)]
-    # 720 moving answers, correlated within a row: standard error about 1.5%. Column 3 never moves and always hits.
-    assert 0.90 < np.mean(np.array(hits)[..., :3]) < 0.99
+    # 360 moving answers, correlated within a row: standard error about 2%. Column 3 never moves and always hits.
+    assert 0.89 < np.mean(np.array(hits)[..., :3]) < 0.995
     assert np.abs(values.sum(axis=2) - exact.sum(axis=1)).max() < ROUNDING
     assert (values[..., 3] == 0).all()
 

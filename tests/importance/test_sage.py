@@ -129,11 +129,11 @@ def test_a_large_table_may_stop_before_every_row_was_seen():
     rng = np.random.default_rng(3)
     X, B = rng.normal(size=(10_000, 4)), rng.normal(size=(100, 4))
     y = model(X) + 0.3 * rng.normal(size=len(X))
-    runs = [sage(model, X, y, B, thresh=0.05, rng=seed) for seed in range(10)]
+    runs = [sage(model, X, y, B, thresh=0.05, rng=seed) for seed in range(8)]
     assert all(run.info["rows"] < len(X) for run in runs)
-    long = sage(model, X, y, B, thresh=0.01, rng=99)
+    long = sage(model, X, y, B, thresh=0.015, rng=99)
     hits = [np.abs(run.values - long.values) <= 2 * np.hypot(run.std, long.std) + ROUNDING for run in runs]
-    # 30 moving answers, at two standard errors.
+    # 24 moving answers, at two standard errors.
     assert np.mean(np.array(hits)[..., :3]) > 0.9
     # Sums refer to all rows, seen or not.
     assert np.abs(runs[0].values.sum() - long.values.sum()) < 1e-9

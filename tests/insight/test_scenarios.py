@@ -36,7 +36,8 @@ def test_models_are_the_study_s(first):
                 for headache in (False, True):
                     said = scene.model([[fever, cough, headache]])[0]
                     assert said == sickness_literal(joint, fever, cough)
-        assert scene.X[0, 2] == 1 and scene.model(scene.background)[0] == sickness_literal(joint, False, False)
+        assert scene.X[0, 2] == 1
+        assert scene.model(scene.background)[0] == sickness_literal(joint, False, False)
 
 
 def test_people_share_out_the_whole_score():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["pair_patterns"]
+__all__ = ["coalition_outputs", "pair_patterns"]
 
 
 @njit(cache=True, nogil=True)
@@ -199,3 +199,64 @@ def pair_patterns(chosen, low, high, tree_start, feature, left, right, order, ed
                         column = players_count + (p * (p - 1)) // 2 + s
                         for i in range(n):
                             total[low + i] += v * phi[x_groups[level, i], column]
+
+
+@njit(cache=True, nogil=True)
+def coalition_outputs(roots, feature, left, right, rank, missing_left, set_start, set_bits, value, base, player, rows,
+                      references, outputs):
+    """The model's output for every coalition of players, ``(R, N, K, 2^M)``, features of S from the row.
+
+    A leaf pays in the coalitions that hold all players whose split only the row passes and none whose split only
+    the reference passes; its signed weights are spread by sums over subsets, so no hybrid row is ever predicted.
+    """
+    size = outputs.shape[3]
+    nodes = np.empty(feature.shape[0] + 1, np.int32)
+    row_fails = np.empty(feature.shape[0] + 1, np.int64)
+    reference_fails = np.empty(feature.shape[0] + 1, np.int64)
+    for r in range(references.shape[0]):
+        for i in range(rows.shape[0]):
+            outputs[r, i] = 0.0
+            for root in roots:
+                top = 1
+                nodes[0], row_fails[0], reference_fails[0] = root, 0, 0
+                while top > 0:
+                    top -= 1
+                    node, out, must = nodes[top], row_fails[top], reference_fails[top]
+                    f = feature[node]
+                    if f < 0:
+                        part = out
+                        while True:
+                            sign = 1.0
+                            rest = part
+                            while rest:
+                                rest &= rest - 1
+                                sign = -sign
+                            for k in range(value.shape[1]):
+                                outputs[r, i, k, must | part] += sign * value[node, k]
+                            if part == 0:
+                                break
+                            part = (part - 1) & out
+                        continue
+                    bit = np.int64(1) << player[f]
+                    ours, theirs = rows[i, f], references[r, f]
+                    a = missing_left[node] if ours < 0 else (
+                        ours < rank[node] if set_start[node] < 0 else set_bits[set_start[node] + ours] != 0)
+                    c = missing_left[node] if theirs < 0 else (
+                        theirs < rank[node] if set_start[node] < 0 else set_bits[set_start[node] + theirs] != 0)
+                    for side in range(2):
+                        child_out = out if a == (side == 0) else out | bit
+                        child_must = must if c == (side == 0) else must | bit
+                        if child_out & child_must == 0:
+                            nodes[top] = left[node] if side == 0 else right[node]
+                            row_fails[top], reference_fails[top] = child_out, child_must
+                            top += 1
+            run = 1
+            while run < size:
+                for k in range(value.shape[1]):
+                    for block in range(0, size, 2 * run):
+                        for s in range(block, block + run):
+                            outputs[r, i, k, s + run] += outputs[r, i, k, s]
+                run *= 2
+            for k in range(value.shape[1]):
+                for s in range(size):
+                    outputs[r, i, k, s] += base[k]

@@ -210,7 +210,7 @@ class TablePlan:
                  sums: np.ndarray, weights: np.ndarray) -> None:
         """Look rows low to high up, or count them when ``weights`` is given."""
         t = self.paths.trees
-        evaluate_tables(*ops, self.ops, self.clusters, self.targets, self.target_start, t.feature, t.rank,
+        evaluate_tables(ops[0], ops[1], self.ops, self.clusters, self.targets, self.target_start, t.feature, t.rank,
                         t.missing_left, t.set_start, t.set_bits, codes, low, high, base, tables, sums, weights)
 
     def histogram(self, background: np.ndarray, weights: np.ndarray, jobs: Any) -> np.ndarray:
