@@ -47,6 +47,13 @@ BROKEN = r"""() => {
   return broken;
 }"""
 
+# Formulas in the text that are wider than their room and do not scroll.
+CUT = """() => [...document.querySelectorAll("main span.math")].filter(box => {
+  const formula = box.querySelector("mjx-math");
+  const fits = !formula || formula.getBoundingClientRect().width <= box.clientWidth + 3;
+  return !fits && getComputedStyle(box).overflowX === "hidden";
+}).map(box => box.closest("p, li, td, section").textContent.slice(0, 80))"""
+
 
 class Visit:
     """One page, opened, with everything it said and asked for."""
@@ -109,8 +116,10 @@ def test_page(visit, name):
         seen.theme(theme)
         assert seen.axe() == [], f"{theme} theme"
     assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table"
+    assert seen.page.evaluate(CUT) == [], "formulas cut"
     seen.page.set_viewport_size({"width": 390, "height": 844})
     assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table, on a phone"
+    assert seen.page.evaluate(CUT) == [], "formulas cut on a phone"
     assert seen.page.evaluate(WIDE) == [], "wider than a phone"
     _solutions_unfold(seen)
     _explorers_react(seen)
