@@ -317,7 +317,8 @@ def test_shap_where_float32_holds_the_model():
     rng = np.random.default_rng(0)
     form = {"children_left": np.array([1, 3, 5, -1, -1, -1, -1]), "children_right": np.array([2, 4, 6, -1, -1, -1, -1])}
     form |= {"children_default": form["children_left"], "node_sample_weight": np.array([4.0, 2, 2, 1, 1, 1, 1])}
-    trees = [form | {"features": np.r_[rng.permutation(4)[[0, 1, 1]], [-1] * 4], "thresholds": rng.integers(0, 3, 7) * 1.0,
+    trees = [form | {"features": np.r_[rng.permutation(4)[[0, 1, 1]], [-1] * 4],
+                     "thresholds": rng.integers(0, 3, 7).astype(float),
                      "values": rng.integers(-256, 256, (7, 1)) / 256} for _ in range(30)]
     feature, threshold, value = (np.concatenate([tree[name].ravel() for tree in trees])
                                  for name in ("features", "thresholds", "values"))
