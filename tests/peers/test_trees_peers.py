@@ -114,6 +114,13 @@ def survival():
     return model, X, lambda rows: model.predict(xgb.DMatrix(rows), output_margin=True)
 
 
+def ranking():
+    X, y = table(missing=True)
+    grades = np.clip(np.round(y + 2), 0, 4)
+    model = xgb.XGBRanker(n_estimators=6, max_depth=4, n_jobs=1).fit(X, grades, group=[120, 120])
+    return model, X, model.predict
+
+
 def labelled(rule, missing=True):
     X, y = table(missing=missing)
     return X, rule(y)
@@ -132,6 +139,8 @@ CASES = {
                                    *labelled(lambda y: np.digitize(y, [-1.5, 0]))),
     "cox": lambda: booster({"objective": "survival:cox"}, *labelled(lambda y: (np.abs(y) + 0.1) * np.sign(y + 9))),
     "aft": survival,
+    "ranking": ranking,
+    "base_score vector": lambda: booster({"base_score": [0.5, -1.0, 2.0]}, MISSING[0], targets(MISSING[1])),
     "poisson": lambda: booster({"objective": "count:poisson"}, *labelled(lambda y: np.floor(np.abs(y)))),
     "logistic, base_score": lambda: booster({"objective": "binary:logistic", "base_score": 0.1},
                                             *labelled(lambda y: y > -1.0)),
