@@ -92,7 +92,8 @@ def test_monotonic_constraints():
     X, y = table()
     for model in (RandomForestClassifier(4, monotonic_cst=[1, 0, -1, 0, 0], random_state=0).fit(X, y > -1),
                   HistGradientBoostingRegressor(max_iter=4, monotonic_cst=[1, 0, -1, 0, 0]).fit(X, y)):
-        assert_agrees(as_ensemble(model).predict(X), (model.predict_proba if hasattr(model, "classes_") else model.predict)(X))
+        predict = model.predict_proba if hasattr(model, "classes_") else model.predict
+        assert_agrees(as_ensemble(model).predict(X), predict(X))
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=lambda model: str(model)[:60])
