@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from random_trees import assert_agrees
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
@@ -14,14 +15,8 @@ from shaplab.trees.readers._lightgbm import read_text
 lgb = pytest.importorskip("lightgbm")
 
 # LightGBM adds leaves in float64, in the same order; only the average of rf mode is taken apart differently.
-TOLERANCE = 1e-12
+# That leaves rounding: 1e-12, the default of assert_agrees.
 BASE = {"verbose": -1, "num_threads": 1, "num_leaves": 12, "min_data_in_leaf": 3, "seed": 1}
-
-
-def assert_agrees(ours, theirs):
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE * max(1.0, np.abs(theirs).max()))
 
 
 def table(n=400, d=5, seed=0, missing=True):

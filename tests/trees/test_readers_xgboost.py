@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import random_trees
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
@@ -17,13 +19,7 @@ from shaplab.trees.readers._xgboost import read_json
 xgb = pytest.importorskip("xgboost")
 
 # XGBoost adds leaves in float32: its sum over T trees is off by up to about T * 6e-8 of the partial sums.
-TOLERANCE = 2e-6
-
-
-def assert_agrees(ours, theirs):
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE * max(1.0, np.abs(theirs).max()))
+assert_agrees = partial(random_trees.assert_agrees, tolerance=2e-6)
 
 
 def table(n=300, d=5, seed=0, missing=True):
