@@ -31,7 +31,7 @@ def _monte_carlo(function, X, draws=400_000, seed=0):
     return out.mean(0), out.var(0)
 
 
-def _close_to_monte_carlo(found, mean, var, scale=1.0):
+def _assert_close_to_monte_carlo(found, mean, var, scale=1.0):
     # One percent of the spread for means, one percent (plus the noise of rare events) for variances.
     assert (found.mean[0] - mean).abs().max() < 0.01 * scale
     assert ((found.var[0] - var).abs() <= 0.012 * var + 2e-3 * scale**2).all()
@@ -52,14 +52,14 @@ def test_relu_agrees_with_monte_carlo(function):
     X = Moments(torch.tensor([[m for m, _ in GRID]], dtype=torch.float64),
                 var=torch.tensor([[s * s for _, s in GRID]], dtype=torch.float64))
     found = leaky_relu(X, 0.2 if function is not torch.relu else 0.0)
-    _close_to_monte_carlo(found, *_monte_carlo(function, X), scale=2.5)
+    _assert_close_to_monte_carlo(found, *_monte_carlo(function, X), scale=2.5)
 
 
 @pytest.mark.parametrize("function", [torch.sigmoid, torch.tanh, F.gelu, F.silu, F.softplus])
 def test_quadrature_agrees_with_monte_carlo(function):
     X = Moments(torch.tensor([[m for m, _ in GRID]], dtype=torch.float64),
                 var=torch.tensor([[s * s for _, s in GRID]], dtype=torch.float64))
-    _close_to_monte_carlo(quadrature(X, function), *_monte_carlo(function, X), scale=2.5)
+    _assert_close_to_monte_carlo(quadrature(X, function), *_monte_carlo(function, X), scale=2.5)
 
 
 @pytest.mark.parametrize(("mu", "s"), GRID)
