@@ -84,6 +84,7 @@ def test_everything_is_restored_after_an_exception(error: str) -> None:
 
 SIGNS = {
     "gt": lambda net, x: net.a(x * (x > 0)),
+    "ne": lambda net, x: net.a(x * (x != x[0, 0])),
     "sort": lambda net, x: net.a(torch.sort(x, 1)[0]),
     "cumprod": lambda net, x: net.a(torch.cumprod(x, 1)),
     "fft_fft": lambda net, x: net.a(torch.fft.fft(x).real),
