@@ -87,18 +87,24 @@ def curves(d: int) -> None:
         import shapiq
 
         low = model(B).mean()
+        for label, kind in (("KernelSHAP", shapiq.KernelSHAP), ("Permutation", shapiq.PermutationSamplingSV)):
+            for n in (256, 1024, 4096):
+                def estimate(kind: Any = kind, n: int = n) -> np.ndarray:
+                    found = []
+                    for z in Z:
+                        def game(S: np.ndarray, z: np.ndarray = z) -> np.ndarray:
+                            S = np.asarray(S, dtype=bool)
+                            hybrid = np.where(S[:, None], z, B).reshape(-1, d)
+                            return model(hybrid).reshape(len(S), len(B)).mean(axis=1) - low
+                        values = kind(n=d, random_state=0).approximate(n, game)
+                        found.append([values[(i,)] for i in range(d)])
+                    return np.array(found)
+                peers.setdefault(f"shapiq {label}", []).append(measure(f"shapiq {label}, {n}", estimate))
         for n in (256, 1024, 4096):
-            def estimate(n: int = n) -> np.ndarray:
-                found = []
-                for z in Z:
-                    def game(S: np.ndarray, z: np.ndarray = z) -> np.ndarray:
-                        S = np.asarray(S, dtype=bool)
-                        hybrid = np.where(S[:, None], z, B).reshape(-1, d)
-                        return model(hybrid).reshape(len(S), len(B)).mean(axis=1) - low
-                    values = shapiq.KernelSHAP(n=d, random_state=0).approximate(n, game)
-                    found.append(np.array([values[(i,)] for i in range(d)]))
-                return np.array(found)
-            peers.setdefault("shapiq KernelSHAP", []).append(measure(f"shapiq KernelSHAP, {n}", estimate))
+            whole = shapiq.TabularExplainer(model, B, random_state=0, sample_size=None)
+            peers.setdefault("shapiq Explainer", []).append(measure(
+                f"shapiq Explainer (its default), {n}",
+                lambda n=n, e=whole: np.array([[e.explain(z, budget=n)[(i,)] for i in range(d)] for z in Z])))
     for name, curve in peers.items():
         # A peer that lists all coalitions is exact, and no longer on its curve.
         rows, errors = np.log(np.array([point for point in curve if point[1] > 1e-3])).T
