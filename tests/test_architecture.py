@@ -15,8 +15,8 @@ import pytest
 import shaplab
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("foundations", "trees", "deep", "shapnets", "importance", "insight", "plots", "datasets", "explorer",
-         "extract")
+PARTS = ("foundations", "trees", "deep", "shapnets", "importance", "insight", "plots", "overviews", "datasets",
+         "explorer", "extract")
 FILES = sorted((ROOT / "shaplab").rglob("*.py"))
 PUBLIC = list(shaplab._PUBLIC)
 

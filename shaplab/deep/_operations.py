@@ -1,4 +1,4 @@
-"""What each non-linear torch operation does to attributions: names, compositions and their
+"""What each non-linear torch operation does to attributions: names, compositions and handlers.
 
 An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a linear or
 convolution layer feeds it), a product, a maximum over windows, a softmax or normalisation, or a
@@ -9,8 +9,8 @@ output; ``kept`` is a dict that lives as long as the reference rows.
 
 Cost: one elementwise pass of the rule for each pair of rows.
 
-Needs: shaplab._validation, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
-shaplab.deep.kernels.windows, shaplab.deep.rules.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
+shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shaplab.deep._reveal import Affine, fused
 from shaplab.deep._windows import extremum, max_pool, window_table
 from shaplab.deep.graph import operation, tensors_of, walk
 from shaplab.deep.rules import logsumexp as logsumexp_rule
-from shaplab.deep.rules import near, normalise, rescale, slope, two_players
+from shaplab.deep.rules import normalise, rescale, slope, two_players
 from shaplab.deep.rules import softmax as softmax_rule
 
 __all__: list[str] = []
@@ -85,24 +85,19 @@ def elementwise(kind: str) -> Callable[..., Any]:
         if affine is not None:
             run.fused += 1
             return run.unit([affine.x], out, fused(g, affine, run.rule), (z.detach(),))
-        return run.unit([z], out, scalar_rule(run, g, kind, operation(func)[0]))
+        return run.unit([z], out, scalar_rule(g, kind, operation(func)[0]))
 
     return handler
 
 
-def scalar_rule(run: Any, g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str) -> Rule:
+def scalar_rule(g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str) -> Rule:
     """Rescale for one scalar function; what depends on the reference only is computed once."""
 
     def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
         if "known" not in kept:
             value = g(b[0])
-            limit = value if kind == "step" else near(b[0], kind)  # steps need none
-            kept["known"] = (value, slope(g, b[0], value, name), limit)
-        if run.outputs == 1:
-            return [rescale(g, f[0], b[0], kind, kept["known"], name).mul_(q)]
-        if kept.get("row") != run.row:  # several outputs share one explained row
-            kept["row"], kept["m"] = run.row, rescale(g, f[0], b[0], kind, kept["known"], name)
-        return [q * kept["m"]]
+            kept["known"] = (value, slope(g, b[0], value, name))
+        return [rescale(g, f[0], b[0], kind, kept["known"], name, q)]
 
     return rule
 

@@ -27,7 +27,7 @@ from shaplab._losses import check_target, get_loss
 from shaplab._parallel import chunks
 from shaplab._validation import check_choice, fail
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import Run, Sampler, Tables, Tally, check_stop, visit_generator
+from shaplab.foundations._walks import Run, Sampler, Tables, Tally, check_stop, visit_generator, walk_steps
 
 __all__ = ["loss_shap", "loss_shap_literal"]
 
@@ -84,7 +84,10 @@ class LossWalks(Sampler):
         self.empty = -self.losses(np.broadcast_to(t.fb.mean(axis=0), t.fx.shape), self.y)
         self.full = -self.losses(t.fx, self.y)
         self.shape = (t.n, p, 1)
-        self.cost = 2 * (p - 1) * walks * float((np.array(self.sizes) * -np.diff(self.reach)).sum())
+        own, other = (np.linspace(0, n - 1, min(n, 256), dtype=int) for n in (t.n, t.size))
+        steps = p - 1 if self.covariance is not None else np.maximum(
+            t.differs(own[:, None], other[None]).sum(axis=2) - 1, 0).mean()
+        self.cost = 2 * steps * walks * float((np.array(self.sizes) * -np.diff(self.reach)).sum())
         self.scale = float(max(np.abs(self.empty).max(), np.abs(self.full).max()))
         self.least = 8
         self.mark = {"method": "loss walks", "loss": self.loss.name, "removal": removal, "walks": walks,
@@ -117,28 +120,26 @@ class LossWalks(Sampler):
             for s in chunks(len(chosen), t.batch_size // max(1, 2 * (p - 1) * size)):
                 part = chosen[s]
                 b = np.stack([references[k] for k in part])
-                deltas[part, :, 0] = self._deltas(rank[part], row[part], b, int(depth))
-                evaluations += 2 * (p - 1) * b.size
+                deltas[part, :, 0], cost = self._deltas(rank[part], row[part], b, int(depth))
+                evaluations += cost
         return deltas.reshape(len(rows), self.walks, p, 1).mean(axis=1), evaluations
 
-    def _deltas(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray, depth: int) -> np.ndarray:
-        """Contributions ``(w, p)`` of walks with references ``b`` ``(w, m)``."""
-        t, (w, p), m = self.tables, rank.shape, b.shape[1]
-        forward = rank[:, None, :] < np.arange(1, p)[:, None]
-        present = np.concatenate([forward, ~forward], axis=1).reshape(-1, p)
-        between = 2 * (p - 1)
+    def _deltas(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray, depth: int) -> tuple[np.ndarray, int]:
+        """Contributions ``(w, p)`` of walks with references ``b`` ``(w, m)``, and what they cost."""
+        t, (w, p) = self.tables, rank.shape
         if self.covariance is None:
-            found = t.outputs(np.repeat(present, m, axis=0), np.repeat(i, between * m),
-                              np.repeat(b, between, axis=0).ravel())
+            adding, removing, cost = t.along(rank, i, b)
         else:
-            found = self._conditional(present, np.repeat(i, between), np.repeat(b, between, axis=0))
-        low = t.fb[b][:, None]
-        high = np.broadcast_to(t.fx[i][:, None, None], low.shape)
-        value = self._values(np.concatenate([low, found.reshape(w, between, m, t.K), high], axis=1), self.y[i], depth)
-        none, everybody = value[:, :1], value[:, -1:]
-        adding = np.diff(np.concatenate([none, value[:, 1:p], everybody], axis=1), axis=1)
-        removing = -np.diff(np.concatenate([everybody, value[:, p:-1], none], axis=1), axis=1)
-        return np.take_along_axis((adding + removing) / 2, rank, axis=1)
+            present = (rank[:, None, :] < np.arange(1, p)[:, None]).reshape(-1, p)
+            both = np.concatenate([present, ~present])
+            found = self._conditional(both, np.tile(np.repeat(i, p - 1), 2), np.tile(np.repeat(b, p - 1, axis=0), (2, 1)))
+            parts, cost = found.reshape(2, w, p - 1, b.shape[1], t.K), len(found)
+            low = t.fb[b][:, None]
+            high = np.broadcast_to(t.fx[i][:, None, None], low.shape)
+            adding = np.concatenate([low, parts[0], high], axis=1)
+            removing = np.concatenate([high, parts[1], low], axis=1)
+        values = [self._values(part, self.y[i], depth)[..., None] for part in (adding, removing)]
+        return walk_steps(*values, rank)[..., 0], cost
 
     def _values(self, outputs: np.ndarray, y: np.ndarray, depth: int) -> np.ndarray:
         """Unbiased values ``(w, c)`` of the game from outputs ``(w, c, m, K)``."""

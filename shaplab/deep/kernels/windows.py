@@ -1,4 +1,4 @@
-"""Kernels over windows of inputs: the exact maximum of pooling, and RevealCancelMean.
+"""The exact maximum over windows of inputs.
 
 ``table`` has shape ``(W, k)``: window ``w`` reads positions ``table[w]``, -1 marks padding.
 
@@ -96,36 +96,3 @@ def pooled_maximum(f: np.ndarray, b: np.ndarray, q: np.ndarray, table: np.ndarra
                 player = best if best < k else best - k
                 earned = rise - when[j] if best < k else fall - when[j]
                 out[r, table[w, player]] += weight * earned / (values[player] - values[k + player])
-
-
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
-
-
-@numba.njit(cache=True, fastmath=_FAST)
-def above_threshold(step: np.ndarray, weight: np.ndarray, threshold: np.ndarray, out: np.ndarray) -> None:
-    """Sum of the contributions ``weight[o, i] * step[r, i]`` above ``threshold[r, o]``, into ``out (R, O)``."""
-    zero = step.dtype.type(0)
-    for r in range(step.shape[0]):
-        row = step[r]
-        for o in range(weight.shape[0]):
-            t = threshold[r, o]
-            w = weight[o]
-            total = zero
-            for i in range(row.shape[0]):
-                c = w[i] * row[i]
-                total += c if c > t else zero
-            out[r, o] = total
-
-
-@numba.njit(cache=True, fastmath=_FAST)
-def split_backward(step: np.ndarray, weight: np.ndarray, threshold: np.ndarray, q_up: np.ndarray, q_down: np.ndarray,
-                   out: np.ndarray) -> None:
-    """Multipliers of the inputs: ``sum_o weight[o, i] * (q_up if contribution > threshold else q_down)[r, o]``."""
-    for r in range(step.shape[0]):
-        row = step[r]
-        result = out[r]
-        for o in range(weight.shape[0]):
-            t, up, down = threshold[r, o], q_up[r, o], q_down[r, o]
-            w = weight[o]
-            for i in range(row.shape[0]):
-                result[i] += w[i] * (up if w[i] * row[i] > t else down)
