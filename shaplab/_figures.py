@@ -251,4 +251,5 @@ def colour_bar(ax: Any, drawn: Any, name: str, ends: Sequence[str] | None = ("lo
     if ends is not None:
         legend.ax.set_yticklabels(ends, color=INK)
     legend.set_label(name, color=INK)
+    legend.solids.set_alpha(1.0)
     legend.outline.set_visible(False)
