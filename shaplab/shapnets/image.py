@@ -15,6 +15,7 @@ shaplab.shapnets.kernels.windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -100,25 +101,18 @@ class ConvShapleyTransform(nn.Module):
         self.bias = uniform(channels_out, fan_in=fan_in)
         self.register_buffer("reference", as_reference(reference, (channels_in,)))
 
-    def sources(self, present: Tensor) -> Tensor:
-        """Which row of the present pixels each tap of each window reads, ``(k, windows)``; one past the last: none.
-
-        ``present (N, H, W)``. Windows without a present pixel are left out.
-        """
-        count = int(present.sum())
-        place = torch.full(present.shape, count, device=present.device)
-        place[present] = torch.arange(count, device=present.device)
-        table = torch.stack([shift(place.unsqueeze(-1), i, j, count).flatten() for i, j in self.taps])
-        return table[:, (table < count).any(0)]
-
     def forward(self, x: Tensor, skip: bool = False) -> Tensor:
         """Shapley representation of ``x``; with ``skip``, windows and pixels at the reference are left out."""
         delta, r = x - self.reference, self.reference
         if self.reads is not None:
             delta, r = delta[..., self.reads], r[self.reads]
         base = torch.einsum("c,ckd->d", r, self.weight) + self.bias
-        present = (delta != 0).any(-1) if skip else torch.ones(x.shape[:3], dtype=torch.bool, device=x.device)
-        sources, rows = self.sources(present), delta[present] if skip else delta.flatten(0, 2)
+        taps = tuple(self.taps)
+        if skip:
+            present = (delta != 0).any(-1)
+            sources, rows = window_sources(present, taps), delta[present]
+        else:
+            sources, rows = every_source(tuple(x.shape[:3]), taps, x.device), delta.flatten(0, 2)
         # One more row of zeros, for what lies outside the picture.
         rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
         terms = (rows @ self.weight.flatten(1)).unflatten(1, (self.k, -1))
@@ -126,9 +120,11 @@ class ConvShapleyTransform(nn.Module):
         quick = (self.k == 4 and self.activation in SLOPES and x.device.type == "cpu" and not watched
                  and terms.dtype in (torch.float32, torch.float64))
         values = _FourTaps.apply if quick else window_values
-        total = values(terms, base, sources, self.activation)[:-1] * self.scale
+        total = values(terms, base, sources, self.activation)[:-1]
+        total = total if self.scale == 1 else total * self.scale
         if not skip:
-            return missing_to_zero(total, rows[:-1]).unflatten(0, x.shape[:3])
+            exact = quick and bool((delta != 0).any(-1).all())
+            return (total if exact else missing_to_zero(total, rows[:-1])).unflatten(0, x.shape[:3])
         return total.new_zeros(*x.shape[:3], total.shape[1]).masked_scatter(present.unsqueeze(-1), total)
 
     def live_modules(self, x: Tensor) -> Tensor:
@@ -141,6 +137,24 @@ class ConvShapleyTransform(nn.Module):
     def multiply_adds(self) -> int:
         """Multiplications for one pixel in the matrix product."""
         return self.weight.numel()
+
+
+def window_sources(present: Tensor, taps: tuple[tuple[int, int], ...]) -> Tensor:
+    """Which of the present pixels each tap of each window reads, ``(k, windows)``; one past the last for none.
+
+    ``present (N, H, W)``. Windows without a present pixel are left out.
+    """
+    count = int(present.sum())
+    place = torch.full(present.shape, count, device=present.device)
+    place[present] = torch.arange(count, device=present.device)
+    table = torch.stack([shift(place.unsqueeze(-1), i, j, count).flatten() for i, j in taps])
+    return table[:, (table < count).any(0)]
+
+
+@lru_cache(maxsize=32)
+def every_source(shape: tuple[int, int, int], taps: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """The same when all pixels are present."""
+    return window_sources(torch.ones(shape, dtype=torch.bool, device=device), taps)
 
 
 def window_values(terms: Tensor, base: Tensor, sources: Tensor, activation: str) -> Tensor:

@@ -97,7 +97,8 @@ def test_the_kernel_is_the_torch_path(activation):
     for run in (_FourTaps.apply, window_values):
         out = run(terms, base, sources, activation)[:30]
         slopes = torch.autograd.grad((out * pull).sum(), (terms, base), create_graph=True)
-        twice = torch.autograd.grad((run(terms, base, sources, activation)[:30] ** 3).sum(), terms, create_graph=True)[0]
+        cubes = (run(terms, base, sources, activation)[:30] ** 3).sum()
+        twice = torch.autograd.grad(cubes, terms, create_graph=True)[0]
         found.append((out, slopes[0][:30], slopes[1], torch.autograd.grad(twice[:30].square().sum(), base)[0]))
     for ours, theirs in zip(*found, strict=True):
         # float64 sums of 16 terms of order 1, the second derivatives of order 100.
