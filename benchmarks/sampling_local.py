@@ -82,9 +82,9 @@ def methods(model: Any, Z: np.ndarray, B: np.ndarray, seed: int) -> Iterator[tup
     def firsts(found: list[Any]) -> np.ndarray:
         return np.array([[values[(i,)] for i in range(d)] for values in found])
 
-    for name in ("KernelSHAP", "PermutationSamplingSV"):
+    for kind in (shapiq.KernelSHAP, shapiq.PermutationSamplingSV):
         for n in (256, 1024, 4096):
-            yield f"shapiq {name}", f"{n}", lambda n=n, kind=getattr(shapiq, name): firsts(
+            yield f"shapiq {kind.__name__}", f"{n}", lambda n=n, kind=kind: firsts(
                 [kind(n=d, random_state=seed).approximate(n, game) for game in games()])
     for n in (256, 1024, 4096):
         whole = shapiq.TabularExplainer(model, B, random_state=seed, sample_size=None)
