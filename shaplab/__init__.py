@@ -47,7 +47,8 @@ _PUBLIC = {
     "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
-_MODULES = ("plots", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance", "insight")
+_MODULES = ("plots", "overviews", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance",
+            "insight")
 
 __all__ = ["__version__", *_HOME]
 

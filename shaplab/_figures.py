@@ -5,8 +5,9 @@ Needs: shaplab._validation, shaplab.explanation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,6 +19,8 @@ __all__: list[str] = []
 # Orange raises, blue lowers; both keep 4.5:1 against white, and differ for every common kind of colour blindness.
 UP, DOWN, INK, GREY, COLOURS = "#c2500c", "#2166ac", "#1a1a1a", "#767676", "cividis"
 Units = Mapping[str, str] | Sequence[str] | None
+# What each plot shows, as a table, for as long as the plot lives.
+TOLD: WeakKeyDictionary[Any, Callable[[], Any]] = WeakKeyDictionary()
 
 
 def escape(text: object, limit: int = 34) -> str:
@@ -44,6 +47,7 @@ def one_output(explanation: Explanation, output: int | str | None) -> Explanatio
 
 
 def feature_units(explanation: Explanation, units: Units) -> list[str]:
+    """One unit a feature, "" where there is none."""
     if units is None:
         return [""] * len(explanation.names)
     if isinstance(units, Mapping):
@@ -60,6 +64,7 @@ def missing(column: np.ndarray) -> np.ndarray:
 
 
 def number(value: Any) -> str:
+    """A value of a table as short text."""
     if value is None or value != value:
         return "missing"
     return f"{value:.4g}" if isinstance(value, int | float | np.integer | np.floating) else str(value)
@@ -88,22 +93,94 @@ def codes_of(column: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
 
 
 def axes(ax: Any, width: float, height: float) -> Any:
+    """The Axes to draw on: the user's, or those of a new white figure."""
+    return panels(ax, 1, 1, width, height)[0]
+
+
+def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any:
+    """Axes of a figure with several panels in a flat array: the user's, or new ones with dark text on white."""
+    found = np.ravel(np.array(ax, dtype=object))
     if ax is None:
         import matplotlib.pyplot as plt
 
-        figure, ax = plt.subplots(figsize=(width, height), layout="constrained", facecolor="white")
+        figure, found = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", facecolor="white",
+                                     squeeze=False)
         figure.patch.set_alpha(1.0)
-        ax.tick_params(colors=INK)
-        for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
-            text.set_color(INK)
-        for side in ("left", "bottom"):
-            ax.spines[side].set_color(GREY)
-    ax.set_facecolor("white")
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+        found = found.ravel()
+    if len(found) != rows * columns:
+        fail("ax", f"{rows * columns} Axes", f"{len(found)}", f"Pass those of plt.subplots({rows}, {columns})")
+    for one in found:
+        if ax is None:
+            one.tick_params(colors=INK)
+            for text in (one.xaxis.label, one.yaxis.label, one.title):
+                text.set_color(INK)
+            for side in ("left", "bottom"):
+                one.spines[side].set_color(GREY)
+        one.set_facecolor("white")
+        one.spines[["top", "right"]].set_visible(False)
+    return found
+
+
+def tell(drawn: Any, table: Callable[[], Any]) -> Any:
+    """Keep what a plot shows for ``plots.table(drawn)``, as anything that a DataFrame is made of; returns the plot."""
+    TOLD[drawn] = table
+    return drawn
+
+
+def signed_colours() -> Any:
+    """Blue lowers, white is nothing, orange raises."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", [DOWN, "white", UP])
+
+
+def position(names: Sequence[str], feature: int | str, argument: str = "feature") -> int:
+    """The column of a feature given by number or name."""
+    if isinstance(feature, str):
+        if feature not in names:
+            fail(argument, f"one of {shorten(', '.join(names))}", repr(shorten(feature)), "Check the spelling")
+        return list(names).index(feature)
+    return check_int(feature, argument, minimum=0, maximum=len(names) - 1)
+
+
+def partner(e: Explanation, j: int, color_by: Any) -> int | None:
+    """The feature that gives the colour: named, of the largest interaction, or of the largest share of the spread."""
+    if isinstance(color_by, Explanation):
+        if not color_by.interaction or color_by.has_outputs or color_by.shape[1:] != (len(e.names),) * 2:
+            fail("color_by", f"interactions of shape (N, {len(e.names)}, {len(e.names)})",
+                 f"values of shape {color_by.shape}", "Pass interactions of the same model, of one output")
+        size = np.abs(color_by.values[:, j]).mean(axis=0)
+    elif color_by is True and e.data is not None:
+        # In groups of like values, how much of the spread a line in the other feature's rank explains.
+        size = np.zeros(len(e.names))
+        for k in range(len(size)):
+            rank = np.unique(np.nan_to_num(codes_of(e.data[:, k])[0], nan=-np.inf), return_inverse=True)[1]
+            for _, inside in groups_of(e.data[:, j]):
+                r, z = (part[inside] - part[inside].mean() for part in (e.values[:, j], rank))
+                size[k] += (r @ z) ** 2 / ((z @ z) or 1.0)
+    else:
+        return None if color_by is None or color_by is False else position(e.names, color_by, "color_by")
+    size = np.where(np.arange(len(size)) == j, -1.0, size)
+    return int(size.argmax()) if len(size) > 1 else None
+
+
+def groups_of(column: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Names and masks of rows of like value: by category, or ten from low to high; the missing ones last."""
+    codes, labels = codes_of(column)
+    gone = np.isnan(codes)
+    groups = [] if labels is None else [(label, codes == code) for code, label in enumerate(labels)]
+    if labels is None and not gone.all():
+        edges = np.unique(np.nanquantile(codes, np.linspace(0, 1, 11)))
+        cut = np.clip(np.searchsorted(edges, codes, side="right") - 1, 0, max(len(edges) - 2, 0))
+        for b in np.unique(cut[~gone]):
+            inside = (cut == b) & ~gone
+            low, high = codes[inside].min(), codes[inside].max()
+            groups.append((f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}", inside))
+    return [*groups, *([("missing", gone)] if gone.any() else [])]
 
 
 def axis_label(unit: str, what: str = "contribution to the output") -> str:
+    """A label with its unit in brackets, if there is one."""
     return f"{what} ({escape(unit)})" if unit else what
 
 
@@ -114,7 +191,14 @@ def largest_first(sizes: np.ndarray, limit: int | None) -> tuple[np.ndarray, np.
     return (order, order[:0]) if len(order) <= limit else (order[:limit - 1], order[limit - 1:])
 
 
+def ranked(e: Explanation, limit: int | None) -> np.ndarray:
+    """Features by mean absolute contribution, the largest first, at most ``limit``."""
+    order = np.argsort(-np.abs(e.values).mean(axis=0), kind="stable")
+    return order if limit is None else order[:check_int(limit, "max_features")]
+
+
 def check_row(explanation: Explanation, row: int) -> int:
+    """The number of a row, counted from the front."""
     return check_int(row, "row", minimum=-len(explanation), maximum=len(explanation) - 1) % len(explanation)
 
 
@@ -143,7 +227,8 @@ def to_unit(codes: np.ndarray) -> np.ndarray:
                                                                                             0.5)
 
 
-def dots(ax: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray | None, name: str | None) -> None:
+def dots(ax: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray | None, name: str | None,
+         ends: Sequence[str] = ("low", "high")) -> None:
     """Points coloured by a number in [0, 1]; grey rings where it is missing; a colour bar if ``name``."""
     options = {"s": 16, "linewidths": 0, "zorder": 2, "rasterized": len(x) > 2000}
     if colours is None:
@@ -154,8 +239,17 @@ def dots(ax: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray | None, name
     if gone.any():
         ax.scatter(x[gone], y[gone], **{**options, "s": 14, "linewidths": 0.8}, facecolors="none", edgecolors=GREY)
     if name is not None:
-        legend = ax.figure.colorbar(dots, ax=ax, ticks=[0, 1], fraction=0.03, pad=0.02, boundaries=np.linspace(0, 1,
-                                                                                                               65))
-        legend.ax.set_yticklabels(["low", "high"], color=INK)
-        legend.set_label(name, color=INK)
-        legend.outline.set_visible(False)
+        colour_bar(ax, dots, name, ends)
+
+
+def colour_bar(ax: Any, drawn: Any, name: str, ends: Sequence[str] | None = ("low", "high")) -> None:
+    """A colour bar from 0 to 1 with words at its ends, or with numbers if there are none."""
+    options = {} if ends is None else {"ticks": [0, 1], "boundaries": np.linspace(0, 1, 65)}
+    figure = (ax[0] if isinstance(ax, list) else ax).figure
+    legend = figure.colorbar(drawn, ax=ax, fraction=0.03, pad=0.02, **options)
+    legend.ax.tick_params(colors=INK)
+    if ends is not None:
+        legend.ax.set_yticklabels(ends, color=INK)
+    legend.set_label(name, color=INK)
+    legend.solids.set_alpha(1.0)
+    legend.outline.set_visible(False)

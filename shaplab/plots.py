@@ -5,7 +5,8 @@ an ``Explanation`` and draws on ``ax``, or on a new figure of its own, and retur
 opaque white background and dark text whatever the style in use, so it can be read on a dark page too. Colours are
 safe for colour-blind readers: orange raises the output, blue lowers it, dark to light is a feature's low to high
 value, and grey rings are missing values. Standard errors are drawn where the explanation has them. ``table`` gives
-readers who cannot see a plot what it shows. Names are cut when long and never read as formulas.
+readers who cannot see a plot what it shows: pass it what any plot of shaplab returned, or the explanation. Names are
+cut when long and never read as formulas. Plots of a whole model are in ``shaplab.overviews``.
 
 Needs: shaplab._validation, shaplab.explanation, shaplab._figures.
 """
@@ -16,30 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._figures import (
-    DOWN,
-    GREY,
-    INK,
-    UP,
-    Units,
-    axes,
-    axis_label,
-    cell,
-    check_row,
-    codes_of,
-    dots,
-    escape,
-    feature_units,
-    largest_first,
-    number,
-    one_output,
-    spread_out,
-    to_unit,
-)
-from shaplab._validation import check_int, fail, resolve_rng, shorten
+from shaplab._figures import (  # isort: skip
+    DOWN, GREY, INK, TOLD, UP, Units, axes, axis_label, cell, check_row, codes_of, dots, escape, feature_units,
+    groups_of, largest_first, number, one_output, partner, position, ranked, spread_out, tell, to_unit)
+from shaplab._validation import fail, resolve_rng
 from shaplab.explanation import Explanation
 
 __all__ = ["bar", "beeswarm", "force", "scatter", "table", "waterfall"]
+
 
 def _steps(e: Explanation, row: int, limit: int | None, units: Units,
            cut: int) -> tuple[list[str], np.ndarray, np.ndarray | None]:
@@ -101,7 +86,7 @@ def waterfall(explanation: Explanation, *, row: int = 0, output: int | str | Non
     spare = 0.24 * (np.ptp(reach) or 1.0) + (0.0 if errors is None else errors.max())
     ax.set(yticks=places, yticklabels=labels, ylim=(-1.15, len(values) - 0.4), xlabel=axis_label(output_unit, "output"),
            xlim=(reach.min() - spare, reach.max() + spare))
-    return ax
+    return tell(ax, lambda: table(e, row=row, units=units))
 
 
 def bar(explanation: Explanation, *, output: int | str | None = None, max_features: int | None = 12,
@@ -131,7 +116,7 @@ def bar(explanation: Explanation, *, output: int | str | None = None, max_featur
     longest = float((lengths if errors is None else lengths + errors).max())
     ax.set(yticks=places, yticklabels=labels, xlim=(0, 1.12 * (longest or 1.0)),
            xlabel=axis_label(output_unit, "mean |contribution|"))
-    return ax
+    return tell(ax, lambda: table(e))
 
 
 def beeswarm(explanation: Explanation, *, output: int | str | None = None, max_features: int | None = 12,
@@ -143,13 +128,13 @@ def beeswarm(explanation: Explanation, *, output: int | str | None = None, max_f
     """
     e = one_output(explanation, output)
     generator = resolve_rng(rng)
-    order = np.argsort(-np.abs(e.values).mean(axis=0), kind="stable")[:max_features]
+    order = ranked(e, max_features)
     ax = axes(ax, 7.0, 1.0 + 0.36 * len(order))
     places = np.arange(len(order))[::-1]
-    table = e.data if e.data is not None and e.data.ndim == 2 else None
+    data = e.data if e.data is not None and e.data.ndim == 2 else None
     x = e.values[:, order].T
     y = np.stack([place + spread_out(row, generator) for place, row in zip(places, x, strict=True)])
-    colours = None if table is None else np.stack([to_unit(codes_of(table[:, j])[0]) for j in order])
+    colours = None if data is None else np.stack([to_unit(codes_of(data[:, j])[0]) for j in order])
     ax.axvline(0, color=GREY, lw=0.8, zorder=1)
     if e.std is not None:
         errors = e.std[:, order].T
@@ -157,29 +142,24 @@ def beeswarm(explanation: Explanation, *, output: int | str | None = None, max_f
     dots(ax, x.ravel(), y.ravel(), None if colours is None else colours.ravel(), "feature value")
     ax.set(yticks=places, yticklabels=[escape(e.names[j]) for j in order], ylim=(-0.6, len(order) - 0.4),
            xlabel=axis_label(output_unit))
-    return ax
+    return tell(ax, lambda: table(e))
 
 
-def _feature(e: Explanation, feature: int | str, argument: str = "feature") -> int:
-    if isinstance(feature, str):
-        if feature not in e.names:
-            fail(argument, f"one of {shorten(', '.join(e.names))}", repr(shorten(feature)), "Check the spelling")
-        return e.names.index(feature)
-    return check_int(feature, argument, minimum=0, maximum=len(e.names) - 1)
-
-
-def scatter(explanation: Explanation, feature: int | str, *, color_by: int | str | None = None,
+def scatter(explanation: Explanation, feature: int | str, *, color_by: Any = None,
             output: int | str | None = None, units: Units = None, output_unit: str = "", rng: Any = 0,
             ax: Any = None) -> Any:
     """Dependence: the contribution of one feature against its value, in colour a second feature.
 
-    Categories stand side by side, spread a little by ``rng``; rows whose value is missing stand left of a line.
-    Other parameters as in ``waterfall``.
+    ``color_by`` names the second feature, or asks for the one that the vertical spread comes from: an Explanation of
+    interactions gives the partner with the largest mean absolute interaction; True needs none and takes the feature
+    whose rank explains most of the spread among rows of like value. Categories stand side by side, spread a little by
+    ``rng``; rows whose value is missing stand left of a line. Other parameters as in ``waterfall``.
     """
     e = one_output(explanation, output)
     if e.data is None or e.data.ndim != 2:
         fail("explanation", "an explanation with the explained rows in .data", "none", "Make it with data=X")
-    j, unit = _feature(e, feature), feature_units(e, units)
+    j, unit = position(e.names, feature), feature_units(e, units)
+    k = partner(e, j, color_by)
     x, labels = codes_of(e.data[:, j])
     y, gone = e.values[:, j], np.isnan(x)
     ax = axes(ax, 6.4, 3.8)
@@ -198,10 +178,9 @@ def scatter(explanation: Explanation, feature: int | str, *, color_by: int | str
     ax.axhline(0, color=GREY, lw=0.8, zorder=1)
     if e.std is not None:
         ax.vlines(x, y - e.std[:, j], y + e.std[:, j], color=GREY, lw=0.6, alpha=0.6, zorder=1)
-    colours = None if color_by is None else to_unit(codes_of(e.data[:, k := _feature(e, color_by, "color_by")])[0])
-    dots(ax, x, y, colours, None if colours is None else escape(e.names[k]))
+    dots(ax, x, y, None if k is None else to_unit(codes_of(e.data[:, k])[0]), None if k is None else escape(e.names[k]))
     ax.set(xlabel=axis_label(unit[j], escape(e.names[j])), ylabel=axis_label(output_unit, "contribution"))
-    return ax
+    return tell(ax, lambda: table(e, feature=j, color_by=k, units=units))
 
 
 def force(explanation: Explanation, *, row: int = 0, output: int | str | None = None, max_features: int | None = 8,
@@ -242,16 +221,18 @@ def force(explanation: Explanation, *, row: int = 0, output: int | str | None = 
     ax.set(yticks=[], ylim=(-0.4 - 0.95 * levels, 2.6), xlabel=axis_label(output_unit, "output"),
            xlim=(min(prediction - far[0], base) - spare[0], max(prediction + far[1], base) + spare[1]))
     ax.spines["left"].set_visible(False)
-    return ax
+    return tell(ax, lambda: table(e, row=row, units=units))
 
 
-def table(explanation: Explanation, *, row: int | None = None, feature: int | str | None = None,
+def table(explanation: Any, *, row: int | None = None, feature: int | str | None = None, color_by: Any = None,
           output: int | str | None = None, units: Units = None) -> Any:
     """What a plot shows, as a pandas DataFrame: numbers in the order of the plot, names in full.
 
     Parameters
     ----------
-    explanation, output, units : as in ``waterfall``.
+    explanation : the Axes or Figure that any plot of shaplab returned, and nothing else; or an Explanation.
+    output, units : as in ``waterfall``; ``color_by`` as in ``scatter``, for a mean of the half of each group in which
+        the second feature is low, and of the half in which it is high.
     row : give it for the steps of ``waterfall`` and ``force``.
     feature : give it for the dependence of ``scatter``, in ten groups of rows from low to high or by category.
     Neither: the ranking of ``bar`` and ``beeswarm``, with the direction (rank correlation of value and contribution).
@@ -262,6 +243,11 @@ def table(explanation: Explanation, *, row: int | None = None, feature: int | st
     """
     import pandas as pd
 
+    if not isinstance(explanation, Explanation):
+        if not hasattr(explanation, "findobj") or explanation not in TOLD:
+            fail("explanation", "an Explanation, or what a plot of shaplab returned", explanation,
+                 "Pass one of the two", TypeError)
+        return pd.DataFrame(TOLD[explanation]())
     e = one_output(explanation, output)
     unit = feature_units(e, units)
     if row is not None and feature is not None:
@@ -284,23 +270,22 @@ def table(explanation: Explanation, *, row: int | None = None, feature: int | st
     if feature is not None:
         if not known or e.data is None:
             fail("explanation", "an explanation with the explained rows in .data", "none", "Make it with data=X")
-        j = _feature(e, feature)
-        codes, labels = codes_of(e.data[:, j])
-        groups = []
-        if labels is not None:
-            groups = [(label, codes == code) for code, label in enumerate(labels)]
-        elif (~np.isnan(codes)).any():
-            edges = np.unique(np.nanquantile(codes, np.linspace(0, 1, 11)))
-            cut = np.clip(np.searchsorted(edges, codes, side="right") - 1, 0, max(len(edges) - 2, 0))
-            for b in np.unique(cut[~np.isnan(codes)]):
-                inside = (cut == b) & ~np.isnan(codes)
-                low, high = codes[inside].min(), codes[inside].max()
-                groups.append((f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}", inside))
-        groups += [("missing", np.isnan(codes))] if np.isnan(codes).any() else []
+        j = position(e.names, feature)
+        k = partner(e, j, color_by)
         y = e.values[:, j]
         title = f"{e.names[j]} ({unit[j]})" if unit[j] else e.names[j]
-        return pd.DataFrame([{title: name, "rows": int(inside.sum()), "mean contribution": y[inside].mean(),
-                              "smallest": y[inside].min(), "largest": y[inside].max()} for name, inside in groups])
+        lines = []
+        for name, inside in groups_of(e.data[:, j]):
+            lines.append({title: name, "rows": int(inside.sum()), "mean contribution": y[inside].mean(),
+                          "smallest": y[inside].min(), "largest": y[inside].max()})
+            if k is not None:
+                other = codes_of(e.data[:, k])[0]
+                # NaN is in neither half; a half without rows has the mean NaN.
+                middle = np.nanmedian(other[inside]) if (~np.isnan(other[inside])).any() else 0.0
+                low = other <= middle if (other[inside] > middle).any() else other < middle
+                for word, half in (("low", inside & low), ("high", inside & ~low & ~np.isnan(other))):
+                    lines[-1][f"mean, {e.names[k]} {word}"] = y[half].mean() if half.any() else np.nan
+        return pd.DataFrame(lines)
     size = np.abs(e.values).mean(axis=0)
     order = np.argsort(-size, kind="stable")
     frame = pd.DataFrame({"feature": [e.names[j] for j in order], "mean |contribution|": size[order]})

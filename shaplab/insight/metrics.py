@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._figures import INK
+from shaplab._figures import COLOURS, INK, axes, escape, tell
 from shaplab._parallel import run_tasks, spawn
 from shaplab._validation import as_matrix, check_callable, check_choice, check_int, check_outputs, fail, resolve_rng
 
@@ -142,8 +142,7 @@ def explanation_metrics(explain: Any, model: Any, X: Any, y: Any, hider: Hider, 
 
     Returns
     -------
-    metrics : dict, name in ``METRICS`` to its raw value.
-    curves : dict, name of each keep or remove metric to its curve ``(n_fractions,)``.
+    metrics, curves : dicts, name in ``METRICS`` to raw value, and keep or remove metric to its ``(n_fractions,)``.
     """
     rows = as_matrix(X, "X", finite=True).astype(float)
     targets = np.asarray(y, dtype=float)
@@ -328,23 +327,15 @@ def scale_tiles(grades: Any, model: str) -> Any:
 def plot_tiles(grades: Any, model: str, *, ax: Any = None) -> Any:
     """Figure 3 of the source for one model: a tile for each method and metric, bright is best, 0 to 100.
 
-    ``scale_tiles`` has the same numbers as a table.
-
-    Parameters
-    ----------
-    grades : from ``grade_methods``.
-    model : name of a model in it.
+    ``grades`` come from ``grade_methods``, ``model`` is the name of one in it.
     """
     scaled = scale_tiles(grades, model)
     tiles = scaled.to_numpy().T
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, ax = plt.subplots(figsize=(0.62 * tiles.shape[1] + 2.2, 0.27 * len(tiles) + 1.6), layout="constrained")
-    ax.imshow(tiles, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    ax = axes(ax, 0.62 * tiles.shape[1] + 2.2, 0.27 * len(tiles) + 1.6)
+    ax.imshow(tiles, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(tiles):
         ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color="white" if value < 0.55 else INK)
-    ax.set_xticks(range(tiles.shape[1]), scaled.index, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_xticks(range(tiles.shape[1]), map(escape, scaled.index), rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(tiles)), scaled.columns)
-    ax.set_title(model)
-    return ax
+    ax.set_title(escape(model))
+    return tell(ax, lambda: scaled)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._figures import DOWN, GREY, UP, axes, axis_label, escape, one_output
+from shaplab._figures import DOWN, GREY, UP, axes, axis_label, escape, one_output, tell
 from shaplab._validation import check_int, check_real, fail, resolve_rng, shorten
 from shaplab.explanation import Explanation
 
@@ -72,6 +72,7 @@ class Monitor:
     Attributes
     ----------
     names : the features, then "loss", the whole loss of a row, which is watched in the same way.
+    values, time : everything seen: ``(n, d + 1)`` attributions of the loss, and the loss; ``(n,)`` times.
     alarms : list of dicts ``feature``, ``time`` (of the alarm), ``since`` (estimated change), ``row``, ``rise``.
     """
 
@@ -83,19 +84,27 @@ class Monitor:
         self.alarms: list[dict[str, Any]] = []
         explanation = one_output(reference, None)
         self.names = (*explanation.names, LOSS)
-        self._time = np.empty(0)
+        self.time = np.empty(0)
         values, moments = self._check(reference, time, "reference")
         self.n_reference = len(values)
         if self.n_reference < 10:
             fail("reference", "at least 10 rows", f"{self.n_reference}", "Take a longer period that is in order")
+        self.threshold = np.log(len(self.names) / rate)
+        self.values, self.time, self._mean = values, moments, values.mean(axis=0)
+        self.largest = np.zeros(len(self.names))
+        self.restart()
+
+    def restart(self) -> None:
+        """Go on from the reference alone, for when the cause of an alarm has been repaired.
+
+        The evidence is 1 again, rows since the reference leave the ranks, every stream may raise another alarm. The
+        bound on false alarms holds for each stretch between restarts.
+        """
         m, b = len(self.names), len(_BETS)
-        self.threshold = np.log(m / rate)
-        self._values, self._time, self._pool = values, moments, np.sort(values, axis=0)
-        self._mean = values.mean(axis=0)
+        self._pool, self._past = np.sort(self.values[:self.n_reference], axis=0), len(self.alarms)
         self._product = np.full((m, b), -np.inf)  # log of sum of w_k times the bets since k
         self._cusum = np.zeros((m, b))  # log of the bets since the best start, and that start
-        self._start = np.full((m, b), self.n_reference)
-        self.evidence, self.largest = np.zeros(m), np.zeros(m)
+        self._start, self.evidence = np.full((m, b), len(self.values)), np.zeros(m)
 
     def _check(self, explanation: Explanation, time: Any, argument: str) -> tuple[np.ndarray, np.ndarray]:
         """Attributions with the whole loss as last column, and times."""
@@ -106,22 +115,12 @@ class Monitor:
         moments = np.asarray(time, dtype=float)
         if moments.shape != (len(e),) or not np.isfinite(moments).all():
             fail("time", f"{len(e)} finite numbers, one a row", moments, "Pass one time for each explained row")
-        if (np.diff(np.concatenate([self._time[-1:], moments])) < 0).any():
+        if (np.diff(np.concatenate([self.time[-1:], moments])) < 0).any():
             fail("time", "times that do not fall, later than those seen", "earlier ones", "Sort the rows by time")
         values = np.column_stack([e.values, e.prediction])
         if not np.isfinite(values).all():
             fail(argument, "finite attributions", "NaN or infinity", "Check the loss of these rows")
         return values, moments
-
-    @property
-    def values(self) -> np.ndarray:
-        """Everything seen, ``(n, d + 1)``: attributions of the loss, and the loss."""
-        return self._values
-
-    @property
-    def time(self) -> np.ndarray:
-        """Times of all rows, ``(n,)``."""
-        return self._time
 
     def _column(self, feature: int | str) -> int:
         if isinstance(feature, str):
@@ -140,22 +139,22 @@ class Monitor:
         """
         values, moments = self._check(explanation, time, "explanation")
         known = len(self.alarms)
-        self._values = np.concatenate([self._values, values])
-        self._time = np.concatenate([self._time, moments])
+        self.values = np.concatenate([self.values, values])
+        self.time = np.concatenate([self.time, moments])
         for start in range(0, len(values), _STEP):
-            self._bet(values[start:start + _STEP], len(self._values) - len(values) + start)
+            self._bet(values[start:start + _STEP], len(self.values) - len(values) + start)
         return self.alarms[known:]
 
     def _bet(self, s: np.ndarray, first: int) -> None:
-        k, m = s.shape
+        (k, m), ranked = s.shape, len(self._pool)
         earlier = np.tri(k, k=-1, dtype=bool)
         above, equal = np.empty((k, m)), np.empty((k, m))
         for j in range(m):
             right = np.searchsorted(self._pool[:, j], s[:, j], "right")
-            above[:, j] = first - right + ((s[None, :, j] > s[:, None, j]) & earlier).sum(axis=1)
+            above[:, j] = ranked - right + ((s[None, :, j] > s[:, None, j]) & earlier).sum(axis=1)
             equal[:, j] = (right - np.searchsorted(self._pool[:, j], s[:, j], "left") + 1
                            + ((s[None, :, j] == s[:, None, j]) & earlier).sum(axis=1))
-        seen = first + 1 + np.arange(k)
+        seen = ranked + 1 + np.arange(k)
         h = 1 - 2 * ((above + self._rng.random((k, m)) * equal) / seen[:, None])[..., None]
         self._pool = np.sort(np.concatenate([self._pool, s]), axis=0, kind="stable")
         # log M_t = L_t + log(M_0 + sum over k <= t of w_k exp(-L_{k-1})), L the running sum of log bets.
@@ -170,16 +169,16 @@ class Monitor:
         # Where the bets so far are at their lowest, the best start moves to this row.
         start = np.where(before <= low, np.arange(first, first + k)[:, None, None], -1)
         start = np.maximum.accumulate(np.concatenate([self._start[None], start]))[1:]
-        raised = {alarm["feature"] for alarm in self.alarms}
+        raised = {alarm["feature"] for alarm in self.alarms[self._past:]}
         for t, j in np.argwhere(evidence >= self.threshold):
             if self.names[j] in raised:
                 continue
             since = int(start[t, j, np.argmax(product[t, j])])
-            rise = self._values[since:first + t + 1, j].mean() - self._mean[j]
+            rise = self.values[since:first + t + 1, j].mean() - self._mean[j]
             if rise >= self.least_rise:
                 raised.add(self.names[j])
-                self.alarms.append({"feature": self.names[j], "time": float(self._time[first + t]),
-                                    "since": float(self._time[since]), "row": int(first + t), "rise": float(rise)})
+                self.alarms.append({"feature": self.names[j], "time": float(self.time[first + t]),
+                                    "since": float(self.time[since]), "row": int(first + t), "rise": float(rise)})
         self._product, self._cusum, self._start = product[-1], logs[-1] - low[-1], start[-1]
         self.evidence, self.largest = evidence[-1], np.maximum(self.largest, evidence.max(axis=0))
 
@@ -197,7 +196,7 @@ class Monitor:
         """
         from scipy.stats import ttest_ind
 
-        column = self._values[:, self._column(feature)]
+        column = self.values[:, self._column(feature)]
         a, b = column[np.asarray(first)], column[np.asarray(last)]
         for name, part in (("first", a), ("last", b)):
             if part.ndim != 1 or len(part) < 2:
@@ -214,7 +213,7 @@ class Monitor:
         import pandas as pd
         from scipy.stats import t as student
 
-        column = self._values[:, self._column(feature)]
+        column = self.values[:, self._column(feature)]
         window = check_int(window, "window", minimum=2, maximum=len(column))
         level = check_real(level, "level", low=0.0, high=1.0)
         centre = column.mean()  # differences of running sums lose digits when the mean is large
@@ -223,7 +222,7 @@ class Monitor:
         mean = total / window
         error = np.sqrt(np.maximum(square / window - mean**2, 0) / (window - 1))
         reach = student.ppf((1 + level) / 2, window - 1) * error
-        middle = self._time[window // 2:window // 2 + len(mean)]
+        middle = self.time[window // 2:window // 2 + len(mean)]
         return pd.DataFrame({"time": middle, "mean": mean + centre, "low": mean + centre - reach,
                              "high": mean + centre + reach})
 
@@ -238,21 +237,21 @@ class Monitor:
         Returns
         -------
         DataFrame: ``reference`` (mean attribution), ``now`` (mean of the last share), ``change`` and ``p`` of the
-        t-test, ``evidence`` (largest so far, log10), ``alarm``, ``since``, ``rise`` (NaN without alarm).
+        t-test, ``evidence`` (largest so far, log10), ``alarm``, ``since``, ``rise`` of its last alarm (NaN without).
         """
         import pandas as pd
 
         first = check_real(first, "first", low=0.0, high=1.0, open_low=True)
         last = check_real(last, "last", low=0.0, high=1.0, open_low=True)
-        n, n0 = len(self._values), self.n_reference
+        n, n0 = len(self.values), self.n_reference
         early, late = slice(n0, n0 + int(first * (n - n0))), slice(n - int(last * (n - n0)), n)
         enough = min(early.stop - early.start, late.stop - late.start) >= 2
         rows = {}
         for j, name in enumerate(self.names):
             change, p = (self.t_test(j, first=np.arange(n)[early], last=np.arange(n)[late]) if enough
                          else (np.nan, np.nan))
-            alarm: dict[str, Any] = next((a for a in self.alarms if a["feature"] == name), {})
-            rows[name] = [self._mean[j], self._values[late, j].mean() if enough else np.nan, change, p,
+            alarm: dict[str, Any] = next((a for a in self.alarms[::-1] if a["feature"] == name), {})
+            rows[name] = [self._mean[j], self.values[late, j].mean() if enough else np.nan, change, p,
                           self.largest[j] / np.log(10), *(alarm.get(key, np.nan) for key in ("time", "since", "rise"))]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=[
             "reference", "now", "change", "p", "evidence", "alarm", "since", "rise"])
@@ -268,21 +267,13 @@ def monitor(loss_explanations: Explanation, time: Any, *, reference_until: float
     loss_explanations : Explanation of the loss, one output, rows in order of time, none of which the model was fitted
         on; for example from ``tree_loss_shap``.
     time : increasing array ``(n,)``.
-    reference_until : rows with an earlier time are known to be in order.
-    false_alarm_rate, least_rise, rng : as in :class:`Monitor`.
+    reference_until : rows with an earlier time are known to be in order. The rest as in :class:`Monitor`.
 
     Returns
     -------
-    Monitor
-        Go on feeding it with ``update``; read ``alarms`` and ``report()``.
-
-    Notes
-    -----
-    The false-alarm bound is exact if reference and unchanged rows are exchangeable; a season breaks this too.
-
-    References
-    ----------
-    Lundberg et al. 2020, Section 2.7.4, Methods 17, Figure 5.
+    Monitor. Go on feeding it with ``update``; read ``alarms`` and ``report()``. The false-alarm bound is exact if
+    reference and unchanged rows are exchangeable; a season breaks this too.
+    Source: Lundberg et al. 2020, Section 2.7.4, Methods 17, Figure 5.
 
     Examples
     --------
@@ -313,7 +304,7 @@ def plot_monitor(watched: Monitor, feature: int | str, *, window: int = 1000, le
     ----------
     watched : Monitor.
     feature : name or index; "loss" for the whole loss.
-    window, level : as in ``Monitor.smooth``, which gives the same numbers as a table.
+    window, level : as in ``Monitor.smooth``.
     unit, time_unit : units for the axes.
     """
     name = watched.names[watched._column(feature)]
@@ -324,11 +315,11 @@ def plot_monitor(watched: Monitor, feature: int | str, *, window: int = 1000, le
     ax.axhline(mean, color=GREY, lw=0.8, ls="--", zorder=1)
     ax.fill_between(table["time"], table["low"], table["high"], color=DOWN, alpha=0.25, lw=0, zorder=2)
     ax.plot(table["time"], table["mean"], color=DOWN, lw=1.5, zorder=3)
-    for alarm in watched.alarms:
-        if alarm["feature"] == name:
-            ax.axvline(alarm["time"], color=UP, lw=1.5, zorder=4)
-            ax.annotate("alarm ", (alarm["time"], 1), xycoords=("data", "axes fraction"), ha="right", va="top",
-                        color=UP)
+    alarms = [alarm["time"] for alarm in watched.alarms if alarm["feature"] == name]
+    for at in alarms:
+        ax.axvline(at, color=UP, lw=1.5, zorder=4)
+        ax.annotate("alarm ", (at, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color=UP)
     ax.set(xlabel=axis_label(time_unit, "time"),
            ylabel=axis_label(unit, "loss of the row" if name == LOSS else f"loss due to {escape(name)}"))
-    return ax
+    said = {"reference mean": mean, "alarms": ", ".join(f"{at:.4g}" for at in alarms)}
+    return tell(ax, lambda: table.iloc[::window].assign(**said))  # windows that do not overlap

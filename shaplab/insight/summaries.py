@@ -52,28 +52,6 @@ class Embedding:
     center: np.ndarray
 
 
-def complete_linkage_literal(table: np.ndarray) -> list[float]:
-    """Heights of the merges: join the two groups whose furthest members are closest, until one is left."""
-    groups, heights = [[n] for n in range(len(table))], []
-    while len(groups) > 1:
-        best = (np.inf, 0, 0)
-        for a in range(len(groups)):
-            for b in range(a):
-                far = max(float(np.sqrt(((table[n] - table[m]) ** 2).sum())) for n in groups[a] for m in groups[b])
-                best = min(best, (far, a, b))
-        far, a, b = best
-        heights.append(far)
-        groups[b] += groups.pop(a)
-    return heights
-
-
-def principal_components_literal(table: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors of the covariance matrix with the largest eigenvalues, and their shares of the variance."""
-    centered = table - table.mean(axis=0)
-    size, vectors = np.linalg.eigh(centered.T @ centered / len(table))
-    return vectors[:, ::-1][:, :n_components].T, size[::-1][:n_components] / size.sum()
-
-
 def _finite(explanation: Explanation, output: int | str | None) -> Explanation:
     e = one_output(explanation, output)
     if not np.isfinite(e.values).all():

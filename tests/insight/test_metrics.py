@@ -11,6 +11,7 @@ import pytest
 from joblib import parallel_config
 from sklearn.metrics import r2_score, roc_auc_score
 
+from shaplab import plots
 from shaplab.explanation import Explanation
 from shaplab.insight.metrics import (
     METRICS,
@@ -217,6 +218,10 @@ def test_tiles():
     ax = plot_tiles(grades, "linear")
     assert [label.get_text() for label in ax.get_xticklabels()] == ["true", "random"]
     assert ax.images[0].get_array().tolist() == scaled.to_numpy().T.tolist()
+    pd.testing.assert_frame_equal(plots.table(ax), scaled)
+    ax = plot_tiles(grades.assign(method=grades["method"].map({"true": "$x$", "random": "r" * 99})), "linear")
+    assert ax.get_xticklabels()[0].get_text() == r"\$x\$"
+    assert len(ax.get_xticklabels()[1].get_text()) == 34
     matplotlib.pyplot.close("all")
     with pytest.raises(ValueError, match="model: expected one of 'linear', got 'tree'"):
         scale_tiles(grades, "tree")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shaplab import datasets
+from shaplab import datasets, plots
 from shaplab.explanation import Explanation
 from shaplab.insight.monitoring import Monitor, evidence_literal, monitor, plot_monitor
 
@@ -81,6 +81,29 @@ def test_change_is_found_and_least_rise_silences_small_ones():
     assert fed(falling, 200, [700], rng=0).alarms == []
 
 
+def test_a_restart_forgets_all_but_the_reference():
+    values = np.random.default_rng(1).normal(size=(900, 2))
+    values[300:400, 0] += 3.0
+    values[700:, 0] += 3.0
+    whole = fed(values, 200, [700], rng=0)
+    assert [a["feature"] for a in whole.alarms].count("x0") == 1  # a stream rings once
+    watched = fed(values, 200, [200], rng=0)
+    assert {a["feature"] for a in watched.alarms} == {"x0", "loss"}
+    watched.restart()
+    assert watched.evidence.tolist() == [0.0] * 3
+    watched.update(Explanation(values[400:], 0.0), np.arange(400, 900))
+    first, second = [a for a in watched.alarms if a["feature"] == "x0"]
+    assert 300 < first["row"] < 330
+    assert 700 < second["row"] < 730
+    assert second["since"] >= 400  # never in what was left behind
+    assert watched.report().loc["x0", "alarm"] == second["time"]
+    # The stretch is what a monitor of reference and later rows alone sees, with the same draws for ties.
+    alone = Monitor(Explanation(values[:200], 0.0), np.arange(200), rng=np.random.default_rng(0))
+    alone._rng.random((200, 3))
+    alone.update(Explanation(values[400:], 0.0), np.arange(400, 900))
+    np.testing.assert_array_equal(alone.evidence, watched.evidence)
+
+
 def test_planted_faults_of_the_deployment_are_found():
     data = datasets.simulate_deployment(9000, rng=1)
     day, room = data.extra["day"], data.X
@@ -140,6 +163,10 @@ def test_report_sorts_alarms_first_and_plot_shows_the_table():
     assert ax.get_xlabel() == "time (days)"
     assert ax.get_ylabel() == "loss due to x1 (nats)"
     assert [t.get_text() for t in ax.texts] == ["alarm "]
+    told = plots.table(ax)
+    assert told["time"].tolist() == [*range(25, 676, 50)]
+    assert told.loc[0, "mean"] == pytest.approx(values[:50, 1].mean())
+    assert told.loc[0, "alarms"] == f"{watched.alarms[0]['time']:.4g}"
     assert "alarm " not in [t.get_text() for t in plot_monitor(watched, "x0", window=50).texts]
     matplotlib.pyplot.close("all")
 

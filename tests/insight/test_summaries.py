@@ -8,14 +8,34 @@ import pytest
 from shaplab.explanation import Explanation
 from shaplab.insight.summaries import (
     cluster_rows,
-    complete_linkage_literal,
     embed_rows,
     feature_ranking,
-    principal_components_literal,
     rare_effects,
     standardized,
     variance_explained,
 )
+
+
+def complete_linkage_literal(table: np.ndarray) -> list[float]:
+    """Heights of the merges: join the two groups whose furthest members are closest, until one is left."""
+    groups, heights = [[n] for n in range(len(table))], []
+    while len(groups) > 1:
+        best = (np.inf, 0, 0)
+        for a in range(len(groups)):
+            for b in range(a):
+                far = max(float(np.sqrt(((table[n] - table[m]) ** 2).sum())) for n in groups[a] for m in groups[b])
+                best = min(best, (far, a, b))
+        far, a, b = best
+        heights.append(far)
+        groups[b] += groups.pop(a)
+    return heights
+
+
+def principal_components_literal(table: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors of the covariance matrix with the largest eigenvalues, and their shares of the variance."""
+    centered = table - table.mean(axis=0)
+    size, vectors = np.linalg.eigh(centered.T @ centered / len(table))
+    return vectors[:, ::-1][:, :n_components].T, size[::-1][:n_components] / size.sum()
 
 
 def explanation(values, **options):
