@@ -37,6 +37,8 @@ class Rows:
                 fail("X" if len(X) == 0 else "background", "at least one row", "none", "Pass a non-empty table")
             self._columns = [_joined(X[name], background[name]) for name in X.columns]
             self._frame: Any = X
+            # Equal values of a column have equal numbers; missing values are equal.
+            self._codes: Any = np.stack([column.factorize()[0] for column in self._columns], axis=1)
             self.n, self.size, self.d = len(X), len(background), X.shape[1]
         else:
             X, background = as_matrix(X, "X"), as_matrix(background, "background")
@@ -57,6 +59,13 @@ class Rows:
         for j, (name, column) in enumerate(zip(self._frame.columns, self._columns, strict=True)):
             parts[name] = column.take(np.where(present[:, j], rows, self.n + references))
         return type(self._frame)(parts, columns=self._frame.columns)
+
+    def differs(self, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Where rows of X and references have different values: ``(..., d)`` for indices ``(...)``."""
+        if self._frame is not None:
+            return np.asarray(self._codes[rows] != self._codes[self.n + references])
+        own, other = self._X[rows], self._background[references]
+        return np.asarray((own != other) & ((own == own) | (other == other)))
 
     def predict(self, table: Any) -> np.ndarray:
         """Call the model on rows and check what comes back, float64 ``(r,)`` or ``(r, K)``."""

@@ -7,7 +7,8 @@ row. Multipliers are symmetric in both rows, so either table may be looped over.
 Chapter: deep/graph.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.deep._operations, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.kernels.windows, shaplab.deep.rules.
+shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
+shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -190,7 +191,8 @@ class Run(Capture):
         value: Any = result
         if isinstance(result, torch.Tensor):
             if result.numel() and not bool((result == result.reshape(-1)[0]).all()):
-                self.refuse(name, "it depends on the input and differs between rows or entries")
+                jump = "; a mask that only cleans rounding can be left out" if name in ("eq", "ne") else ""
+                self.refuse(name, "it depends on the input and differs between rows or entries" + jump)
             value = result.reshape(-1)[0].item() if result.numel() else None
         if self.twin is not None:
             seen = self.twin.decisions[len(self.decisions)] if len(self.decisions) < len(self.twin.decisions) else None
@@ -355,11 +357,13 @@ def _reader(run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: 
         for source, theirs, grad in zip(run.sources, sources, grads, strict=True):
             if grad is None:
                 continue
-            f = run.look_up(theirs.value, source.axis).detach().double()
-            credit = grad.double() * (f - source.value.detach().double())
+            f, b = run.look_up(theirs.value, source.axis).detach(), source.value.detach()
+            if b.dtype.itemsize < 4:  # too few digits for differences
+                f, b, grad = f.float(), b.float(), grad.float()
+            credit = grad * (f - b)
             if source.entry is not None:
-                total = torch.zeros(shapes[source.input].numel(), dtype=credit.dtype, device=credit.device)
-                total.index_add_(0, source.entry.reshape(-1), credit.sum(-1).reshape(-1))
+                total = torch.zeros(shapes[source.input].numel(), dtype=torch.float64, device=credit.device)
+                total.index_add_(0, source.entry.reshape(-1), credit.sum(-1, dtype=torch.float64).reshape(-1))
                 credit = total.reshape(shapes[source.input])
             found[source.input] = credit if found[source.input] is None else found[source.input] + credit
         return [None if part is None else part[:m] for part in found]

@@ -9,7 +9,7 @@ does that on the CPU for dense layers and for windows of convolutions.
 Cost: threshold 0, two products forward and three back for each pair of rows; mean, two passes over all
 weights for each pair of rows and each window.
 
-Needs: shaplab.deep.kernels.windows, shaplab.deep.rules.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep.kernels.units, shaplab.deep.rules.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from shaplab.deep.kernels.windows import above_threshold, split_backward
-from shaplab.deep.rules import slope
+from shaplab._parallel import chunks
+from shaplab.deep.kernels.units import above_mean, padded, split_at_mean
+from shaplab.deep.rules import aligned, slope
 
 __all__: list[str] = []
 
@@ -55,20 +56,20 @@ class Affine:
 
 
 def parts(
-    g: Callable[[torch.Tensor], torch.Tensor],
+    of_f: tuple[torch.Tensor, torch.Tensor],
+    of_b: tuple[torch.Tensor, torch.Tensor],
+    corners: tuple[torch.Tensor, torch.Tensor],
     z_f: torch.Tensor,
     z_b: torch.Tensor,
     up: torch.Tensor,
-    known: tuple[torch.Tensor, torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multipliers of the part above the threshold, with sum ``up``, and of the rest."""
-    at_b, slope_b = known
-    down = z_f - z_b - up
-    at_f, at_up, at_down = g(z_f), g(z_b + up), g(z_b + down)
-    flat = (slope_b + slope(g, z_f)) / 2
-    tiny = 16 * torch.finfo(z_b.dtype).eps * (1 + z_b.abs())
-    gain_up, gain_down = (at_f - at_down + at_up - at_b) / 2, (at_f - at_up + at_down - at_b) / 2
-    return (torch.where(up.abs() <= tiny, flat, gain_up / up), torch.where(down.abs() <= tiny, flat, gain_down / down))
+    """Multipliers of the part above the threshold, with sum ``up``, and of the rest, from values and slopes."""
+    whole, cross, flat = of_f[0] - of_b[0], corners[0] - corners[1], (of_f[1] + of_b[1]) / 2
+    down, tiny = z_f - z_b - up, 16 * torch.finfo(z_b.dtype).eps * (1 + z_b.abs())
+    return (
+        torch.where(up.abs() <= tiny, flat, (whole + cross) / (2 * up)),
+        torch.where(down.abs() <= tiny, flat, (whole - cross) / (2 * down)),
+    )
 
 
 def fused(g: Callable[[torch.Tensor], torch.Tensor], affine: Affine, which: str) -> Any:
@@ -78,27 +79,31 @@ def fused(g: Callable[[torch.Tensor], torch.Tensor], affine: Affine, which: str)
         (x_f, z_f), (x_b, z_b) = f, b
         if "known" not in kept:
             kept["known"] = (g(z_b), slope(g, z_b))
-        step = x_f - x_b
+        of_f = (g(z_f), slope(g, z_f))
+
+        def corners(up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return g(z_b + up), g(z_f - up)
+
         if which == "reveal_cancel":
-            return [_at_zero(g, affine, step, z_f, z_b, q, kept)]
-        return [_at_mean(g, affine, step, z_f, z_b, q, kept["known"])]
+            return [_at_zero(affine, x_f - x_b, (z_f, z_b), of_f, corners, q, kept)]
+        return [_at_mean(affine, (x_f, x_b), (z_f, z_b), of_f, corners, q, kept)]
 
     return rule
 
 
 def _at_zero(
-    g: Any,
     affine: Affine,
     step: torch.Tensor,
-    z_f: torch.Tensor,
-    z_b: torch.Tensor,
+    z: tuple[torch.Tensor, torch.Tensor],
+    of_f: tuple[torch.Tensor, torch.Tensor],
+    corners: Any,
     q: torch.Tensor,
     kept: dict[str, Any],
 ) -> torch.Tensor:
     positive = affine.weight.clamp(min=0)
     negative = affine.weight - positive
     up = affine.apply(step.clamp(min=0), positive) + affine.apply(step.clamp(max=0), negative)
-    m_up, m_down = parts(g, z_f, z_b, up, kept["known"])
+    m_up, m_down = parts(of_f, kept["known"], corners(up), *z, up)
     if "back" not in kept:
         with torch.enable_grad():
             point = torch.zeros_like(step).requires_grad_()
@@ -115,86 +120,112 @@ def _at_zero(
     return base + share
 
 
+class Dense:
+    """How inputs and units become tables, one of each for each group of channels; a dense layer has one group."""
+
+    def __init__(self, affine: Affine, x: torch.Tensor, z: torch.Tensor) -> None:
+        self.x, self.z, groups = x.shape, z.shape, affine.groups
+        self.weights = list(affine.weight.detach().reshape(groups, -1, affine.weight[0].numel()))
+        self.players = torch.full((1,), float(x.shape[-1]), dtype=x.dtype, device=x.device)
+
+    def rows(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [aligned(x, self.x).reshape(-1, x.shape[-1])]
+
+    def columns(self, z: torch.Tensor) -> list[torch.Tensor]:
+        return [aligned(z, self.z).reshape(-1, z.shape[-1])]
+
+    def units(self, columns: list[torch.Tensor]) -> torch.Tensor:
+        return columns[0].reshape(self.z)
+
+    def inputs(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        return rows[0].reshape(self.x)
+
+
+class Windowed(Dense):
+    """A convolution: each window of the input is a row of a dense layer; ``index`` -1 reads padding."""
+
+    def __init__(self, affine: Affine, x: torch.Tensor, z: torch.Tensor) -> None:
+        super().__init__(affine, x, z)
+        self.index = torch.as_tensor(affine.table(x.shape, z.shape), device=x.device)  # type: ignore[misc]
+        self.players = ((self.index >= 0).sum(1) * (x.shape[1] // affine.groups)).to(x.dtype)
+
+    def rows(self, x: torch.Tensor) -> list[torch.Tensor]:
+        flat = x.flatten(2)
+        seen = torch.cat([flat, torch.zeros_like(flat[..., :1])], -1)[:, :, self.index]  # (B, C, W, k)
+        return [t.movedim(2, 1).flatten(2).flatten(0, 1) for t in seen.chunk(len(self.weights), 1)]
+
+    def columns(self, z: torch.Tensor) -> list[torch.Tensor]:
+        return [t.movedim(1, 2).flatten(0, 1) for t in z.flatten(2).chunk(len(self.weights), 1)]
+
+    def units(self, columns: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([t.reshape(self.z[0], len(self.index), -1).movedim(1, 2) for t in columns], 1).reshape(self.z)
+
+    def inputs(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        outer, channels, *spatial = self.x
+        windows, taps = self.index.shape
+        found = [t.reshape(outer, windows, -1, taps).movedim(1, 2).flatten(2) for t in rows]
+        size = int(np.prod(spatial))
+        sums = rows[0].new_zeros(outer, channels, size + 1)
+        sums.index_add_(2, torch.where(self.index < 0, size, self.index).reshape(-1), torch.cat(found, 1))
+        return sums[..., :-1].reshape(self.x)
+
+
 def _at_mean(
-    g: Any,
     affine: Affine,
-    step: torch.Tensor,
-    z_f: torch.Tensor,
-    z_b: torch.Tensor,
+    x: tuple[torch.Tensor, torch.Tensor],
+    z: tuple[torch.Tensor, torch.Tensor],
+    of_f: tuple[torch.Tensor, torch.Tensor],
+    corners: Any,
     q: torch.Tensor,
-    known: tuple[torch.Tensor, torch.Tensor],
+    kept: dict[str, Any],
 ) -> torch.Tensor:
-    rise = z_f - z_b
-    if affine.table is None:
-        shape = z_b.shape[-1]
-        flat = [t.reshape(-1, shape) for t in (rise, *torch.broadcast_tensors(z_f, z_b))]
-        slopes = tuple(t.reshape(-1, shape) for t in known)
-        rows = step.reshape(-1, step.shape[-1])
-        return _dense(
-            g,
-            affine.weight,
-            rows,
-            flat[0] / step.shape[-1],
-            flat[1],
-            flat[2],
-            q.reshape(-1, shape),
-            (slopes[0], slopes[1]),
-        ).reshape(step.shape)
-    table = affine.table(step.shape, z_b.shape)
-    index = torch.as_tensor(table, device=step.device)
-    spatial, outer = step.shape[2:], step.shape[0]
-    flat_step = step.flatten(2)
-    padded = torch.cat([flat_step, torch.zeros_like(flat_step[..., :1])], -1)
-    seen = padded[:, :, index]  # (B, C, W, k); index -1 reads the zero
-    windows, taps = table.shape
-    groups, channels = affine.groups, step.shape[1] // affine.groups
-    players = ((index >= 0).sum(1) * channels).to(step.dtype).repeat(outer)[:, None]
+    fast = q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
+    first: Any = above_mean if fast else _above
+    second: Any = split_at_mean if fast else _split
 
-    def columns(t: torch.Tensor, group: int) -> torch.Tensor:
-        t = t.expand_as(z_b).flatten(2).movedim(1, 2)
-        width = t.shape[-1] // groups
-        return t[..., group * width : (group + 1) * width].reshape(outer * windows, width)
+    def ready(tables: list[torch.Tensor]) -> list[Any]:
+        return [np.ascontiguousarray(t.detach().numpy()) for t in tables] if fast else tables
 
-    result = torch.zeros_like(padded)
-    for group in range(groups):
-        mine = slice(group * channels, (group + 1) * channels)
-        rows = seen[:, mine].permute(0, 2, 1, 3).reshape(outer * windows, channels * taps)
-        weight = affine.weight.reshape(groups, -1, channels * taps)[group]
-        pieces = [columns(t, group) for t in (rise, z_f, z_b, q, *known)]
-        back = _dense(g, weight, rows, pieces[0] / players, pieces[1], pieces[2], pieces[3], (pieces[4], pieces[5]))
-        back = back.reshape(outer, windows, channels, taps).permute(0, 2, 1, 3).reshape(outer, channels, -1)
-        result[:, mine].index_add_(2, torch.where(index < 0, padded.shape[-1] - 1, index).reshape(-1), back)
-    return result[..., :-1].reshape(*step.shape[:2], *spatial)
+    if "tables" not in kept:
+        made = (Dense if affine.table is None else Windowed)(affine, x[1], z[1])
+        weights = [padded(w) for w in ready(made.weights)] if fast else made.weights
+        kept["tables"] = made, weights, ready([1 / made.players])[0]
+    made, weights, inverse = kept["tables"]
+    xs = [ready(made.rows(t)) for t in x]
+    zs = [ready(made.columns(t)) for t in z]
+    shared = list(zip(*xs, weights, *zs, [inverse] * len(weights), strict=True))
+    ups = [torch.as_tensor(first(*some)) for some in shared]
+    up = made.units(ups)
+    more = [ready(made.columns(t)) for t in (up, *of_f, *kept["known"], *corners(up), q)]
+    tiny = 16 * torch.finfo(q.dtype).eps
+    found = [second(*some, tiny, *own) for some, own in zip(shared, zip(*more, strict=True), strict=True)]
+    return made.inputs([torch.as_tensor(rows) for rows in found])
 
 
-def _dense(
-    g: Any,
-    weight: torch.Tensor,
-    step: torch.Tensor,
-    threshold: torch.Tensor,
-    z_f: torch.Tensor,
-    z_b: torch.Tensor,
-    q: torch.Tensor,
-    known: tuple[torch.Tensor, torch.Tensor],
+# What the two kernels do, where numba does not reach: a few rows at a time
+
+
+def _compared(x_f: Any, x_b: Any, weight: Any, z_f: Any, z_b: Any, inverse: Any) -> Any:
+    for rows in chunks(len(x_b), max(1, _CELLS // weight.numel())):
+        at = torch.arange(rows.start, rows.stop, device=x_b.device)
+        rise = z_f[at % len(z_f)] - z_b[rows]
+        c = (x_f[at % len(x_f)] - x_b[rows])[:, None] * weight
+        yield rows, c, (rise * inverse[at % len(inverse), None])[..., None]
+
+
+def _above(*shared: Any) -> torch.Tensor:
+    return torch.cat([torch.where(c > bound, c, 0.0).sum(-1) for _, c, bound in _compared(*shared)])
+
+
+def _split(
+    x_f: Any, x_b: Any, weight: Any, z_f: Any, z_b: Any, inverse: Any, tiny: float, up: Any, at_f: Any, slope_f: Any,
+    at_b: Any, slope_b: Any, at_up: Any, at_down: Any, q: Any
 ) -> torch.Tensor:
-    """RevealCancel with any threshold for rows ``(R, n_in)`` and units ``(R, n_out)``."""
-    if step.device.type == "cpu" and step.dtype in (torch.float32, torch.float64):
-        arrays = [np.ascontiguousarray(t.detach().numpy()) for t in (step, weight, threshold)]
-        up = np.empty(tuple(z_b.shape), dtype=arrays[0].dtype)
-        above_threshold(arrays[0], arrays[1], arrays[2], up)
-        m_up, m_down = parts(g, z_f, z_b, torch.from_numpy(up), known)
-        shares = [(q * m).contiguous().numpy() for m in (m_up, m_down)]
-        split_backward(arrays[0], arrays[1], arrays[2], shares[0], shares[1], result := np.zeros_like(arrays[0]))
-        return torch.from_numpy(result)
-    out = torch.empty_like(step)
-    size = max(1, _CELLS // weight.numel())
-    for start in range(0, len(step), size):
-        rows = slice(start, start + size)
-        c = step[rows, None, :] * weight
-        above = c > threshold[rows, :, None]
-        m_up, m_down = parts(
-            g, z_f[rows], z_b[rows], torch.where(above, c, 0.0).sum(-1), (known[0][rows], known[1][rows])
-        )
-        m = torch.where(above, (q[rows] * m_up)[..., None], (q[rows] * m_down)[..., None])
-        out[rows] = (m * weight).sum(1)
-    return out
+    times = len(z_b) // len(z_f)
+    wide = [t.repeat(times, 1) for t in (at_f, slope_f, z_f)]
+    high, low = (q * m for m in parts((wide[0], wide[1]), (at_b, slope_b), (at_up, at_down), wide[2], z_b, up))
+    found = [
+        (torch.where(c > bound, high[rows, :, None], low[rows, :, None]) * weight).sum(1)
+        for rows, c, bound in _compared(x_f, x_b, weight, z_f, z_b, inverse)
+    ]
+    return torch.cat(found)

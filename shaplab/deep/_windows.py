@@ -2,7 +2,8 @@
 
 A table names the positions each window reads, so one rule and one kernel serve all of them.
 
-Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.kernels.windows, shaplab.deep.rules.
+Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
+shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 
 from shaplab.deep.graph import walk
 from shaplab.deep.kernels.windows import pooled_maximum
-from shaplab.deep.rules import cross_maximum, maximum
+from shaplab.deep.rules import aligned, cross_maximum, maximum
 
 __all__: list[str] = []
 
@@ -51,8 +52,7 @@ def window_table(
 
 def exact_windows(table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """``q`` times the exact multipliers of windows; ``f`` and ``b`` end in one axis of positions."""
-    if f.shape[:-1] != b.shape[:-1] and f.shape[1:] != b.shape[1:]:
-        f = f.expand_as(b)
+    f = aligned(f, b.shape)
     dtype = torch.float32 if b.dtype in (torch.bfloat16, torch.float16) else b.dtype
     rows = [t.to(dtype).reshape(-1, t.shape[-1]) for t in (f, b, q)]
     if b.device.type == "cpu":
@@ -88,6 +88,7 @@ def cross_windows(
 
 
 def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
+    """The handler of max pooling over ``n`` axes."""
     pooled: Callable[..., Any] = getattr(F, f"{'adaptive_' if adaptive else ''}max_pool{n}d_with_indices")
 
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:

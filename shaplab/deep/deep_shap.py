@@ -16,8 +16,8 @@ rows of activations, twice. Source: Chen, Lundberg and Lee (2019), "Propagating 
 
 Chapter: deep/rules
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs,
-shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
-shaplab.deep.kernels.windows, shaplab.deep.rules.
+shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules,
+shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -207,9 +207,8 @@ def deep_shap(
                 chosen, single = _chosen(outputs, count)
             ours, theirs = (out_references, out_rows) if swapped else (out_rows, out_references)
             ours[block.one] = block.out_one.double().reshape(-1)[chosen].cpu()
-            for at, value in zip(range(block.many.start, block.many.stop), block.out_many, strict=True):
-                if theirs[at] is None:
-                    theirs[at] = value.double().reshape(-1)[chosen].cpu()
+            if theirs[block.many.start] is None:
+                theirs[block.many] = block.out_many.double().reshape(len(block.out_many), -1)[:, chosen].cpu()
             for place, k in enumerate(chosen):
                 seed = torch.zeros_like(block.out_many)
                 seed[..., k if several else slice(None)] = 1
@@ -220,7 +219,7 @@ def deep_shap(
                     if part is not None and swapped:
                         total[block.many, ..., place] -= part.cpu().numpy()
                     elif part is not None:
-                        total[block.one, ..., place] += part.sum(0).cpu().numpy()
+                        total[block.one, ..., place] += part.sum(0, dtype=torch.float64).cpu().numpy()
             bar.update(block.many.stop - block.many.start)
     return _explain(
         sums,

@@ -16,7 +16,7 @@ Functions take tensors that broadcast: ``f`` one row, ``b`` many. Source: Chen, 
 "Propagating Shapley values"; the maximum's exact rule counts, between two consecutive values, who is
 above. Cost: elementwise; the maximum sorts 2k values for k inputs.
 
-Needs: nothing.
+Needs: shaplab.deep.kernels.units.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from math import factorial
+from typing import Any
 
 import numpy as np
 import torch
+
+from shaplab.deep.kernels.units import rescale_rows
 
 __all__ = ["maximum_literal", "product_literal", "rescale_literal", "reveal_cancel_literal"]
 
@@ -190,14 +193,27 @@ def slope(g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str
         return torch.autograd.grad(value.sum(), point)[0].detach()
 
 
-def near(b: torch.Tensor, kind: str) -> torch.Tensor:
-    """Distance from ``b`` below which a difference quotient loses more digits than a slope.
+def aligned(f: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """``f`` so that its rows repeat over those of a tensor of this shape when both are flattened to tables."""
+    return f if f.shape[1:] == shape[1:] and f.shape[0] in (1, shape[0]) else f.expand(shape)
 
-    The quotient errs by ``eps / step``, the mean of the two end slopes by ``step**2 / 12``: they meet
-    near the cube root of eps. Functions with a pole at 0 are smooth only relative to ``|b|``.
-    """
-    scale = torch.finfo(b.dtype).eps ** (1 / 3) / 4
-    return scale * b.abs() if kind == "pole" else scale * (1 + b.abs())
+
+# When the mean of the slopes at both ends stands in for the quotient, by kind of function: scale and offset of
+# ``|f - b| <= scale (offset + |b|)``, then ``|slope_f - slope_b| <= apart + bend |f - b|``. The quotient errs by
+# ``eps / step``, the slopes by ``step**2 / 12``: they meet near the cube root of eps, the unit of scale.
+LIMITS = {
+    "smooth": (0.25, 1.0, np.inf, 0.0),
+    "pole": (0.25, 0.0, np.inf, 0.0),  # steep near 0, smooth only relative to |b|
+    "kinked": (0.25, 1.0, 0.0, 0.0),  # piecewise linear: only when both ends lie on the same piece
+    "bent": (0.25, 1.0, 0.0, 8.0),  # smooth pieces: only when the slopes differ as little as a smooth function's
+    "step": (0.0, 1.0, np.inf, 0.0),  # only where nothing changed
+}
+
+
+def limits(kind: str, dtype: torch.dtype) -> np.ndarray:
+    """The four numbers of ``LIMITS`` for a dtype."""
+    scale, *rest = LIMITS[kind]
+    return np.array([scale * torch.finfo(dtype).eps ** (1 / 3), *rest], "f8" if dtype.itemsize == 8 else "f4")
 
 
 def rescale(
@@ -205,27 +221,25 @@ def rescale(
     f: torch.Tensor,
     b: torch.Tensor,
     kind: str = "smooth",
-    known: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+    known: tuple[torch.Tensor, torch.Tensor] | None = None,
     name: str = "",
+    q: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Multiplier of Rescale for tensors; ``known`` is ``(g(b), slope at b, near(b))`` when computed before.
-
-    ``kind`` says when slopes may stand in for the quotient: ``"smooth"``; ``"pole"`` for functions that are
-    steep near 0; ``"kinked"``, piecewise linear, only when both ends lie on the same piece; ``"bent"``,
-    smooth pieces, only when the slopes differ no more than a smooth function's would; ``"step"``, only at 0.
-    """
-    at_b, slope_b, limit = known or (g(b), slope(g, b), near(b, kind))
-    step, at_f = f - b, g(f)
-    quotient = (at_f - at_b).div_(step)
-    if kind == "step":
-        return torch.where(step == 0, slope_b, quotient)
-    slope_f, distance = slope(g, f, at_f, name), step.abs()
-    close = distance <= limit
-    if kind == "kinked":
-        close &= slope_f == slope_b
-    elif kind == "bent":
-        close &= (slope_f - slope_b).abs() <= 8 * distance
-    return torch.where(close, (slope_f + slope_b) / 2, quotient)
+    """``q`` times the multiplier of Rescale; ``known`` is ``(g(b), slope at b)`` when computed before."""
+    at_b, slope_b = known or (g(b), slope(g, b))
+    at_f = g(f)
+    slope_f, q = slope(g, f, at_f, name), torch.ones_like(b) if q is None else q
+    if b.device.type == "cpu" and b.dim():
+        tensors = [aligned(t, b.shape) for t in (f, at_f, slope_f, b, at_b, slope_b, q)]
+        tables: Any = [np.ascontiguousarray(t.numpy().reshape(len(t), -1)) for t in tensors]
+        out = np.empty(tables[3].shape, tables[3].dtype)
+        rescale_rows(*tables, limits(kind, b.dtype), out)  # type: ignore[call-arg]
+        return torch.from_numpy(out).reshape(b.shape)
+    scale, offset, apart, bend = (float(v) for v in limits(kind, b.dtype))
+    step = f - b
+    close = step.abs() <= scale * (offset + b.abs())
+    close &= (slope_f - slope_b).abs() <= apart + bend * step.abs()
+    return q * torch.where(close, (slope_f + slope_b) / 2, (at_f - at_b) / step)
 
 
 def two_players(

@@ -92,6 +92,37 @@ class Tables:
         """One call of the model on hybrid rows of players."""
         return self.rows.outputs(present[:, self.player], i, b)
 
+    def differs(self, i: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Where players of rows and references differ: ``(..., p)`` for indices ``(...)``."""
+        found = self.rows.differs(i, b)
+        return found if self.p == self.rows.d else found.astype(np.float32) @ self.membership.T > 0
+
+    def along(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """Outputs ``(w, p + 1, m, K)`` along orderings, and along them for the complements, and what they cost.
+
+        ``rank`` ``(w, p)`` is each player's place; ``b`` ``(w, m)`` are references of rows ``i`` ``(w,)``. The first
+        result adds players to a reference, the second takes them from the row. A step that changes no value is not
+        evaluated.
+        """
+        order = np.broadcast_to(rank.argsort(axis=1)[:, None], (*b.shape, self.p))
+        moves = np.take_along_axis(self.differs(i[:, None], b), order, axis=2)
+        step = moves.cumsum(axis=2)
+        fresh = moves & (step < step[:, :, -1:])
+        w, m, k = np.nonzero(fresh)
+        present = rank[w] <= k[:, None]
+        found = self.outputs(np.concatenate([present, ~present]), np.tile(i[w], 2), np.tile(b[w, m], 2))
+        known = (fresh.ravel().cumsum() - 1).reshape(fresh.shape)
+        inside, done = (step > 0) & (step < step[:, :, -1:]), (step > 0)[..., None]
+        low = self.fb[b][:, :, None]
+        high = np.broadcast_to(self.fx[i][:, None, None], low.shape)
+        walks = []
+        for part, (start, end) in zip(np.split(found, 2), ((low, high), (high, low)), strict=True):
+            values = np.where(done, end, start)
+            values[inside] = part[known[inside]]
+            values[:, :, -1:] = end
+            walks.append(np.concatenate([start, values], axis=2).swapaxes(1, 2))
+        return walks[0], walks[1], len(found)
+
     def explanation(self, values: np.ndarray, std: np.ndarray | None, base: np.ndarray, method: str,
                     info: dict[str, Any], X: Any) -> Explanation:
         """Build the result, dropping the output axis when the model has none."""
@@ -160,6 +191,11 @@ class Tally:
             setattr(self, name, kept[name])
 
 
+def walk_steps(adding: np.ndarray, removing: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Contributions ``(w, p, K)`` of walks from values ``(w, p + 1, K)`` along them, both ways."""
+    return np.take_along_axis((np.diff(adding, axis=1) - np.diff(removing, axis=1)) / 2, rank[:, :, None], axis=1)
+
+
 def visit_generator(entropy: list[int], row: int, visit: int) -> np.random.Generator:
     """The generator that belongs to one visit of one row."""
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(int(row), int(visit))))
@@ -175,14 +211,14 @@ def check_stop(rounds: Any, thresh: Any, max_evaluations: Any) -> tuple[int | No
 class Sampler:
     """What the engine asks of a sampler; subclasses give ``visit`` and may give ``summary``.
 
-    ``shape`` is (N, p, K); ``cost`` the model rows of one visit; ``least`` the rounds before precision may stop
-    a run. A round visits every unfinished row once; for ``pooled`` samplers, which give one answer for all rows,
-    it visits one block of rows, and ``blocks`` of them make an epoch.
+    ``shape`` is (N, p, K); ``cost`` the model rows of a visit, one number a row or for all; ``least`` the rounds
+    before precision may stop a run. A round visits every unfinished row once; for ``pooled`` samplers, which give one
+    answer for all rows, it visits one block of rows, and ``blocks`` of them make an epoch.
     """
 
     tables: Tables
     shape: tuple[int, int, int]
-    cost: float
+    cost: Any
     scale: float
     pooled = False
     blocks = 1
@@ -226,10 +262,10 @@ class Run:
         self.sampler, self.tables = sampler, sampler.tables
         self.goal = None if rounds is None else rounds * sampler.blocks + sampler.pilot
         self.thresh, self.budget = thresh, budget
-        self.round_cost = sampler.cost * (sampler.shape[0] / sampler.blocks if sampler.pooled else 1.0)
         units = 1 if sampler.pooled else sampler.shape[0]
+        self.round_cost = np.full(units, sampler.cost * (sampler.shape[0] / sampler.blocks if sampler.pooled else 1.0))
         self.enough = 2 if not sampler.pooled else min(sampler.least, self.goal or sampler.least)
-        least = int(self.tables.evaluations + self.enough * units * self.round_cost)
+        least = int(self.tables.evaluations + self.enough * self.round_cost.sum())
         if budget is not None and budget < least:
             fail("max_evaluations", f"at least {least} model rows (fewer give no standard error)",
                  str(budget), "Raise the budget, explain fewer rows, or use a smaller background")
@@ -260,7 +296,7 @@ class Run:
         self.info.update(
             round=int(counts.max()), evaluations=int(self.tally.evaluations), finished=int((self.rest == 0).sum()),
             ratio=float(ratio.max() * self.thresh), converged=bool((ratio <= 1.0).all()),
-            forecast=int(self.tables.evaluations + (counts.sum() + self.rest.sum()) * self.round_cost))
+            forecast=int(self.tables.evaluations + ((counts + self.rest) * self.round_cost).sum()))
 
     def ahead(self) -> int:
         """Rounds to evaluate before looking again: surely needed ones, for fewer and larger parallel calls."""
@@ -269,8 +305,8 @@ class Run:
         surely = active.min() if known else active.min() // 2
         k = int(np.clip(surely, 1, max(1, 256 // len(active))))
         if self.budget is not None:
-            spent = self.tables.evaluations + self.sampler.rounds(self.tally).sum() * self.round_cost
-            k = min(k, int((self.budget - spent) // max(1.0, self.round_cost * len(active))))
+            spent = self.tables.evaluations + (self.sampler.rounds(self.tally) * self.round_cost).sum()
+            k = min(k, int((self.budget - spent) // max(1.0, self.round_cost[self.rest > 0].sum())))
         return k
 
     def step(self, k: int) -> bool:
@@ -281,7 +317,7 @@ class Run:
             visits.append(seen[block])
             seen[block] += 1
         rows, numbers = np.concatenate(plan), np.concatenate(visits)
-        size = max(1, int(TASK_ROWS // max(1.0, self.sampler.cost)))
+        size = max(1, int(TASK_ROWS // max(1.0, np.mean(self.sampler.cost))))
         found = self.crew.run(_visit, [(rows[s], numbers[s], self.tally.entropy) for s in chunks(len(rows), size)])
         estimates = np.concatenate([part for part, _ in found])
         self.tally.evaluations += sum(evaluations for _, evaluations in found)

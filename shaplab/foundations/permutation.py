@@ -27,13 +27,13 @@ from scipy.stats import t as student
 from shaplab._parallel import Crew, chunks
 from shaplab._validation import check_int, check_real, fail, resolve_rng
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import Run, Sampler, Tables, check_stop, visit_generator
+from shaplab.foundations._walks import Run, Sampler, Tables, check_stop, visit_generator, walk_steps
 
 __all__ = ["confidence_interval", "ime", "permutation_shap", "permutation_shap_literal"]
 
-# A round has at least this many walks, so that rounds that agree by chance (one background row, few features)
+# A round has at least this many orderings, so that rounds that agree by chance (one background row, few features)
 # do not pass for precision.
-MIN_WALKS = 32
+MIN_ORDERINGS = 16
 
 
 def permutation_shap_literal(model: Callable[[np.ndarray], np.ndarray], x: np.ndarray, background: np.ndarray,
@@ -58,43 +58,43 @@ def permutation_shap_literal(model: Callable[[np.ndarray], np.ndarray], x: np.nd
 
 
 class Walks(Sampler):
-    """Antithetic walks over single-reference games, an own ordering for every background row."""
+    """Antithetic walks over single-reference games, an own ordering, and its rotation, for every background row."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         p = tables.p
-        self.repeat = -(-MIN_WALKS // tables.size)
+        self.repeat = -(-MIN_ORDERINGS // tables.size)
+        # Two players need no second ordering: an antithetic walk is exact.
+        self.turns = (0,) if p < 3 else (0, p // 2)
         self.shape = (tables.n, p, tables.K)
-        self.cost = 2 * (p - 1) * tables.size * self.repeat
+        own = np.arange(tables.n)[:, None]
+        moving = np.concatenate([np.maximum(tables.differs(own[s], np.arange(tables.size)[None]).sum(axis=2) - 1, 0)
+                                 .sum(axis=1) for s in chunks(tables.n, tables.batch_size // tables.size)])
+        self.cost = 2.0 * len(self.turns) * self.repeat * moving
         self.scale = tables.scale
         self.mark = {"method": "permutation_shap", "membership": tables.membership.astype(int).tolist()}
 
     def visit(self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]) -> tuple[np.ndarray, int]:
         t, p = self.tables, self.tables.p
         walks = t.size * self.repeat
-        draws = np.concatenate([visit_generator(entropy, row, visit).random((walks, p), dtype=np.float32)
+        draws = np.concatenate([_balanced(visit_generator(entropy, row, visit), walks, p)
                                 for row, visit in zip(rows, visits, strict=True)])
-        total = np.zeros((len(rows), p, t.K))
-        for part in chunks(len(draws), t.batch_size // max(1, 2 * (p - 1))):
-            walk = np.arange(part.start, part.stop)
-            job = walk // walks
-            rank = draws[part].argsort(axis=1, kind="stable").argsort(axis=1)
-            # Unlike a sum, add.at goes walk by walk, so that the batch size cannot change the rounding.
-            np.add.at(total, job, self._deltas(rank, rows[job], walk % t.size))
-        return total / walks, 2 * (p - 1) * len(draws)
+        total, evaluations = np.zeros((len(rows), p, t.K)), 0
+        for turn in self.turns:
+            for part in chunks(len(draws), t.batch_size // max(1, 2 * (p - 1))):
+                walk = np.arange(part.start, part.stop)
+                job = walk // walks
+                rank = (draws[part].argsort(axis=1, kind="stable").argsort(axis=1) + turn) % p
+                adding, removing, cost = t.along(rank, rows[job], (walk % t.size)[:, None])
+                evaluations += cost
+                # Unlike a sum, add.at goes walk by walk, so that the batch size cannot change the rounding.
+                np.add.at(total, job, walk_steps(adding[:, :, 0], removing[:, :, 0], rank))
+        return total / (walks * len(self.turns)), evaluations
 
-    def _deltas(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Contributions ``(w, p, K)`` of walks; ``rank`` ``(w, p)`` is each player's place in its ordering."""
-        t, (w, p) = self.tables, rank.shape
-        low, high = t.fb[b][:, None], t.fx[i][:, None]
-        if p == 1:
-            return high - low
-        forward = rank[:, None, :] < np.arange(1, p)[:, None]
-        present = np.stack([forward, ~forward], axis=1).reshape(-1, p)
-        found = t.outputs(present, np.repeat(i, 2 * (p - 1)), np.repeat(b, 2 * (p - 1))).reshape(w, 2, p - 1, t.K)
-        adding = np.diff(np.concatenate([low, found[:, 0], high], axis=1), axis=1)
-        removing = -np.diff(np.concatenate([high, found[:, 1], low], axis=1), axis=1)
-        return np.take_along_axis((adding + removing) / 2, rank[:, :, None], axis=1)
+
+def _balanced(rng: np.random.Generator, walks: int, p: int) -> np.ndarray:
+    """Uniform draws ``(walks, p)`` with each player's spread evenly over the walks (a Latin hypercube)."""
+    return np.asarray(rng.permuted(np.tile(np.arange(walks)[:, None], p), axis=0) + rng.random((walks, p)))
 
 
 def permutation_shap(

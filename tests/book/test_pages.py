@@ -28,6 +28,32 @@ WIDE = """() => {
   return [document.documentElement.scrollWidth, ...wide.slice(0, 5).map(e => e.outerHTML.slice(0, 160))];
 }"""
 
+# Words of up to 24 letters in cells of tables that stand on more than one line.
+BROKEN = r"""() => {
+  const broken = [];
+  for (const cell of document.querySelectorAll("main :is(td, th)")) {
+    const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    for (let node; (node = walker.nextNode());) {
+      if (node.parentElement.closest(".math, mjx-container, pre, svg")) continue;
+      for (const word of node.data.matchAll(/[^\s\-\u2010-\u2015\/]{2,}/g)) {
+        const range = document.createRange();
+        range.setStart(node, word.index);
+        range.setEnd(node, word.index + word[0].length);
+        const lines = new Set([...range.getClientRects()].map(box => Math.round(box.bottom / 4)));
+        if (lines.size > 1 && word[0].length < 25) broken.push(word[0]);
+      }
+    }
+  }
+  return broken;
+}"""
+
+# Formulas in the text that are wider than their room and do not scroll.
+CUT = """() => [...document.querySelectorAll("main span.math")].filter(box => {
+  const formula = box.querySelector("mjx-math");
+  const fits = !formula || formula.getBoundingClientRect().width <= box.clientWidth + 3;
+  return !fits && getComputedStyle(box).overflowX === "hidden";
+}).map(box => box.closest("p, li, td, section").textContent.slice(0, 80))"""
+
 
 class Visit:
     """One page, opened, with everything it said and asked for."""
@@ -89,7 +115,11 @@ def test_page(visit, name):
     for theme in ("light", "dark"):
         seen.theme(theme)
         assert seen.axe() == [], f"{theme} theme"
+    assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table"
+    assert seen.page.evaluate(CUT) == [], "formulas cut"
     seen.page.set_viewport_size({"width": 390, "height": 844})
+    assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table, on a phone"
+    assert seen.page.evaluate(CUT) == [], "formulas cut on a phone"
     assert seen.page.evaluate(WIDE) == [], "wider than a phone"
     _solutions_unfold(seen)
     _explorers_react(seen)

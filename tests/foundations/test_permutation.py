@@ -225,7 +225,7 @@ def test_the_forecast_comes_true_within_20_percent():
     rng = np.random.default_rng(3)
     X, B = rng.normal(size=(30, 5)), rng.normal(size=(6, 5))
     told = []
-    found = permutation_shap(model, X, B, rng=0, callback=lambda info: told.append(info) and None)
+    found = permutation_shap(model, X, B, thresh=0.01, rng=0, callback=lambda info: told.append(info) and None)
     final = found.info["evaluations"]
     middle = next(info for info in told if info["evaluations"] > final / 3)
     assert middle["forecast"] == pytest.approx(final, rel=0.2)

@@ -114,6 +114,13 @@ def survival():
     return model, X, lambda rows: model.predict(xgb.DMatrix(rows), output_margin=True)
 
 
+def ranking():
+    X, y = table(missing=True)
+    grades = np.clip(np.round(y + 2), 0, 4)
+    model = xgb.XGBRanker(n_estimators=6, max_depth=4, n_jobs=1).fit(X, grades, group=[120, 120])
+    return model, X, model.predict
+
+
 def labelled(rule, missing=True):
     X, y = table(missing=missing)
     return X, rule(y)
@@ -132,6 +139,8 @@ CASES = {
                                    *labelled(lambda y: np.digitize(y, [-1.5, 0]))),
     "cox": lambda: booster({"objective": "survival:cox"}, *labelled(lambda y: (np.abs(y) + 0.1) * np.sign(y + 9))),
     "aft": survival,
+    "ranking": ranking,
+    "base_score vector": lambda: booster({"base_score": [0.5, -1.0, 2.0]}, MISSING[0], targets(MISSING[1])),
     "poisson": lambda: booster({"objective": "count:poisson"}, *labelled(lambda y: np.floor(np.abs(y)))),
     "logistic, base_score": lambda: booster({"objective": "binary:logistic", "base_score": 0.1},
                                             *labelled(lambda y: y > -1.0)),
@@ -300,8 +309,8 @@ def test_shap_where_it_is_right():
         theirs = np.asarray(shap.TreeExplainer(model).shap_values(X[:30], check_additivity=False))
         ours = tree_shap(model, X[:30]).values
         np.testing.assert_allclose(ours, theirs, atol=3e-5 if tolerance(model) == FLOAT32 else 1e-9, err_msg=case)
-    # Its interventional code rounds thresholds and leaves to float32, so rows must keep away from thresholds: on the
-    # rounded table above its forest is off by 0.05, ours by nothing (see the definition's test).
+    # Its interventional code keeps thresholds, leaves, weights and sums in float32, so rows must keep away from
+    # thresholds: on the rounded table above its forest is off by 0.05, ours by nothing (see the definition's test).
     X = np.random.default_rng(0).normal(size=(240, 5))
     y = X[:, 0] * X[:, 1] - 2 * (X[:, 2] > 0) + X[:, 3]
     for model in (sklearn_ensemble.RandomForestRegressor(4, random_state=0).fit(X, y),
@@ -309,6 +318,27 @@ def test_shap_where_it_is_right():
         explainer = shap.TreeExplainer(model, X[40:100], feature_perturbation="interventional")
         theirs = np.asarray(explainer.shap_values(X[:30], check_additivity=False))
         np.testing.assert_allclose(interventional_tree_shap(model, X[:30], X[40:100]).values, theirs, atol=3e-7)
+
+
+def test_shap_where_float32_holds_the_model():
+    """Integer thresholds, leaves in steps of 1/256, two features a path (weights 1 and 1/2): nothing is rounded."""
+    shap = pytest.importorskip("shap")
+    rng = np.random.default_rng(0)
+    form = {"children_left": np.array([1, 3, 5, -1, -1, -1, -1]), "children_right": np.array([2, 4, 6, -1, -1, -1, -1])}
+    form |= {"children_default": form["children_left"], "node_sample_weight": np.array([4.0, 2, 2, 1, 1, 1, 1])}
+    trees = [form | {"features": np.r_[rng.permutation(4)[[0, 1, 1]], [-1] * 4],
+                     "thresholds": rng.integers(0, 3, 7).astype(float),
+                     "values": rng.integers(-256, 256, (7, 1)) / 256} for _ in range(30)]
+    feature, threshold, value = (np.concatenate([tree[name].ravel() for tree in trees])
+                                 for name in ("features", "thresholds", "values"))
+    left, right = (np.concatenate([np.where(form[name] < 0, -1, form[name] + 7 * t) for t in range(30)])
+                   for name in ("children_left", "children_right"))
+    ensemble = TreeEnsemble.from_arrays(feature, threshold, left, right, value, tree_start=np.arange(31) * 7)
+    X = rng.integers(0, 4, (80, 4)).astype(float)
+    explainer = shap.TreeExplainer({"trees": trees}, X[20:], feature_perturbation="interventional")
+    theirs = explainer.shap_values(X[:20], check_additivity=False)
+    ours = interventional_tree_shap(ensemble, X[:20], X[20:]).values
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)  # float64 sums of 30 values below 1
 
 
 def test_missing_values_only_in_the_background():

@@ -12,6 +12,13 @@ from shaplab.trees.ensemble import TreeEnsemble
 __all__ = ["brute", "random_ensemble", "random_rows"]
 
 
+def assert_agrees(ours, theirs, tolerance=1e-12):
+    """Equal to rounding, in shape and value; float64 sums in another order by default."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * max(1.0, np.abs(theirs).max()))
+
+
 def random_ensemble(rng, *, trees=3, d=4, depth=4, outputs=None, zero=0.15, chain=False):
     """Repeated features, tied thresholds, splits without cover, missing directions, category sets, single leaves.
 
