@@ -76,8 +76,12 @@ def methods(model: Any, Z: np.ndarray, B: np.ndarray, seed: int) -> Iterator[tup
 
     def games() -> list[Any]:
         low = model(B).mean()
-        return [lambda S, z=z: model(np.where(np.asarray(S, dtype=bool)[:, None], z, B).reshape(-1, d))
-                .reshape(len(S), len(B)).mean(axis=1) - low for z in Z]
+
+        def value(S: Any, z: np.ndarray) -> np.ndarray:
+            S = np.atleast_2d(np.asarray(S, dtype=bool))
+            return np.asarray(model(np.where(S[:, None], z, B).reshape(-1, d)).reshape(-1, len(B)).mean(axis=1) - low)
+
+        return [lambda S, z=z: value(S, z) for z in Z]
 
     def firsts(found: list[Any]) -> np.ndarray:
         return np.array([[values[(i,)] for i in range(d)] for values in found])

@@ -9,8 +9,10 @@ once to its complement (antithetic):
 .. math:: \delta_i = \tfrac12\{[v_b(P \cup i) - v_b(P)] + [v_b(\bar P) - v_b(\bar P \setminus i)]\}.
 
 It is unbiased, the sum over features is exact, and one round is exact for models with interactions of at most two
-features. Rounds are independent, so their spread gives the standard error. Source: Strumbelj and Kononenko
-(2014), Methods 7-8 of Lundberg et al. (2020). Cost: :math:`2(d-1)B` model rows a round and explained row.
+features. The same ordering turned by half is walked as well: of three players another one is then mostly in the
+middle, so that errors cancel in part. Rounds are independent, so their spread gives the standard error. Source:
+Strumbelj and Kononenko (2014), Methods 7-8 of Lundberg et al. (2020). Cost: at most :math:`4(d-1)B` model rows a round
+and explained row; steps between equal values cost nothing.
 
 Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation, shaplab.foundations.games,
 shaplab.foundations._walks.
@@ -150,9 +152,10 @@ def permutation_shap(
     Notes
     -----
     Estimates the marginal game: unbiased, additive without error, exact for interactions of at most two features.
-    Cost: ``2 (d - 1) B`` model rows a round and row (a background of fewer than 32 rows is walked more than
-    once). Standard errors come from ``R`` independent rounds, so intervals use Student's t with ``R - 1`` degrees
-    of freedom: see :func:`confidence_interval`. Less than one round is not offered: its error is poor.
+    Cost: ``4 (d - 1) B`` model rows a round and row (a background of fewer than 16 rows is walked more than once),
+    less where features of row and reference agree. Standard errors come from ``R`` independent rounds, so intervals
+    use Student's t with ``R - 1`` degrees of freedom: see :func:`confidence_interval`. Less than one round is not
+    offered: its error is poor.
 
     References
     ----------

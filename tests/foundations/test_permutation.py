@@ -360,3 +360,25 @@ def test_nothing_that_the_user_owns_changes(tables):
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
     assert np.array_equal(X, kept[0])
     assert np.array_equal(B, kept[1])
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_steps_that_change_nothing_are_not_evaluated(frame):
+    rng = np.random.default_rng(0)
+    X, B = rng.integers(0, 2, size=(2, 6)).astype(float), rng.integers(0, 2, size=(40, 6)).astype(float)
+    X[0, 0] = B[3, 0] = np.nan
+    differ = (X[:, None] != B) & ~(np.isnan(X[:, None]) & np.isnan(B))
+
+    def filled(table):
+        return model(np.nan_to_num(np.asarray(table, dtype=float), nan=2.0))
+
+    tables = (pd.DataFrame(X), pd.DataFrame(B)) if frame else (X, B)
+    found = permutation_shap(filled, *tables, rounds=3, rng=0)
+    # A walk over m features that differ has 2 (m - 1) rows inside; a round has two for each of 40 references. The
+    # ends, and three rows that check that the model is deterministic, come first.
+    inside = 3 * 2 * 2 * np.maximum(differ.sum(axis=2) - 1, 0).sum()
+    assert found.info["evaluations"] == inside + 42 + 3
+    assert inside < 0.75 * 3 * 2 * 2 * 5 * 80
+    truth = exact_shap(filled, *tables).values
+    runs = [permutation_shap(filled, *tables, rounds=3, rng=seed).values for seed in range(60)]
+    assert t_statistics(runs, truth).max() < 4.5

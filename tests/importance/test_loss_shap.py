@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from shaplab.foundations._walks import Tables
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.permutation import confidence_interval
 from shaplab.foundations.predictions import GaussianGame, LossOfMean, MarginalGame
-from shaplab.importance.loss_shap import loss_shap, loss_shap_literal
+from shaplab.importance.loss_shap import LossWalks, loss_shap, loss_shap_literal
 
 # Sums of some thousand float64 numbers of order one.
 ROUNDING = 1e-12
@@ -140,3 +141,17 @@ def test_bad_input(data):
         loss_shap(model, X, y, B, removal="absent")
     with pytest.raises(ValueError, match="at least 2 rows"):
         loss_shap(model, X, y, B[:1], removal="conditional")
+
+
+@pytest.mark.parametrize("size", [16, 21, 100])
+def test_references_and_their_groups_are_uniform_draws_and_the_last_level_has_them_all(size):
+    rng = np.random.default_rng(0)
+    B = rng.normal(size=(size, 4))
+    walks = LossWalks(Tables(model, B[:2], B, None, 1000), np.zeros(2), absolute, "marginal", 1)
+    assert sorted(walks._spread(rng, size)) == list(range(size))
+    small = walks.sizes[0]
+    draws = np.array([walks._spread(rng, size)[small:2 * small] for _ in range(4000)])
+    assert all(len(set(draw)) == small for draw in draws[:50])
+    # The second smallest group inside the whole: every row equally often, to 4.5 binomial standard errors.
+    counts, expected = np.bincount(draws.ravel(), minlength=size), 4000 * small / size
+    assert np.abs(counts - expected).max() < 4.5 * np.sqrt(expected)
