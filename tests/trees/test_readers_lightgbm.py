@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from random_trees import agree
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
@@ -18,10 +19,8 @@ TOLERANCE = 1e-12
 BASE = {"verbose": -1, "num_threads": 1, "num_leaves": 12, "min_data_in_leaf": 3, "seed": 1}
 
 
-def agrees(ours, theirs):
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE * max(1.0, np.abs(theirs).max()))
+def agrees(ours, theirs, tolerance=TOLERANCE):
+    agree(ours, theirs, tolerance)
 
 
 def table(n=400, d=5, seed=0, missing=True):

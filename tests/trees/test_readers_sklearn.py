@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from random_trees import agree
 from scipy import sparse
 from sklearn.datasets import make_classification
 from sklearn.dummy import DummyRegressor
@@ -32,9 +33,7 @@ TOLERANCE = 1e-12
 
 
 def agrees(ours, theirs, tolerance=TOLERANCE):
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * max(1.0, np.abs(theirs).max()))
+    agree(ours, theirs, tolerance)
 
 
 def table(n=300, d=5, seed=0, missing=False):

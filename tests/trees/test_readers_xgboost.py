@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from random_trees import agree
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
@@ -20,10 +21,8 @@ xgb = pytest.importorskip("xgboost")
 TOLERANCE = 2e-6
 
 
-def agrees(ours, theirs):
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE * max(1.0, np.abs(theirs).max()))
+def agrees(ours, theirs, tolerance=TOLERANCE):
+    agree(ours, theirs, tolerance)
 
 
 def table(n=300, d=5, seed=0, missing=True):
