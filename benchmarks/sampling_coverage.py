@@ -1,6 +1,6 @@
 """Coverage of 95% intervals over 500 repetitions, for fixed rounds and for runs that stop themselves.
 
-    python benchmarks/sampling_coverage.py
+    python benchmarks/sampling_coverage.py > benchmarks/results/sampling_coverage.txt
 
 Truth is exact enumeration. Wanted: between 93% and 97%.
 """

@@ -1,17 +1,18 @@
 """Local values of any model: rows for equal error, shaplab's walks against shap and (Python 3.12) shapiq.
 
-    python benchmarks/sampling_local.py
+    python benchmarks/sampling_local.py > benchmarks/results/sampling_local.txt
 
-Truth is shap's exact interventional TreeExplainer on boosted trees explained in log-odds or raw scores: another
-package's exact algorithm. Errors are root mean squares over features and rows, relative to the root mean square of
-the values; rows are model rows for each explained row. The ratio compares rows at the same error, by interpolating
-the peer's error curve in the logarithm.
+Truth is shap's exact interventional TreeExplainer on boosted trees: another package's exact algorithm. Errors are
+root mean squares over features, rows and three problems, relative to the root mean square of the values; rows are
+model rows for each explained row. The ratio compares rows at the same error, by a line through the peer's errors in
+the logarithm.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -53,58 +54,69 @@ def error_of(values: np.ndarray, truth: np.ndarray) -> float:
     return float(np.sqrt(np.mean((values - truth) ** 2) / np.mean(truth**2)))
 
 
-def curves(d: int) -> None:
-    """Print errors and ratios for one number of features."""
-    booster, Z, B, truth = problem(d)
-    model = Counted(booster)
-
-    def measure(label: str, explain: Any) -> tuple[float, float]:
-        model.rows, start = 0, time.process_time()
-        error = error_of(explain(), truth)
-        rows, seconds = model.rows / len(Z), time.process_time() - start
-        print(f"  {label:<34} {rows:>10,.0f} rows a row   error {error:.4f}   {seconds:.2f} s CPU")
-        return rows, error
-
-    print(f"d = {d}, background {len(B)}, {len(Z)} rows")
-    ours = [measure(f"shaplab walks, {r} rounds", lambda r=r: permutation_shap(model, Z, B, rounds=r, rng=0).values)
-            for r in (2, 4, 8)]
-    measure("shaplab walks, default 2%", lambda: permutation_shap(model, Z, B, rng=0).values)
-    peers: dict[str, list[tuple[float, float]]] = {}
-    for n in (1, 4, 16, 64):
-        explainer = shap.PermutationExplainer(model, shap.maskers.Independent(B, max_samples=len(B)), seed=0)
-        peers.setdefault("shap Permutation", []).append(measure(
-            f"shap Permutation, {n} permutations",
-            lambda n=n, e=explainer: e(Z, max_evals=n * 2 * d + 2 * n, silent=True).values))
+def methods(model: Any, Z: np.ndarray, B: np.ndarray, seed: int) -> Iterator[tuple[str, str, Any]]:
+    """Give each method's name, setting and a function that explains all rows."""
+    d = Z.shape[1]
+    for r in (2, 4, 8):
+        yield "shaplab walks", f"{r} rounds", lambda r=r: permutation_shap(model, Z, B, rounds=r, rng=seed).values
+    yield "shaplab walks, default", "2%", lambda: permutation_shap(model, Z, B, rng=seed).values
     for n in (256, 1024, 4096):
-        kernel = shap.KernelExplainer(model, B, seed=0)
-        peers.setdefault("shap Kernel", []).append(measure(
-            f"shap Kernel, {n} coalitions",
-            lambda n=n, e=kernel: e.shap_values(Z, nsamples=n, l1_reg=False, silent=True)))
+        yield "shaplab Kernel", f"{n}", lambda n=n: kernel_shap(
+            model, Z, B, max_evaluations=100 + n * len(B) * len(Z), rng=seed).values
+    for n in (4, 16, 64):
+        permuting = shap.PermutationExplainer(model, shap.maskers.Independent(B, max_samples=len(B)), seed=seed)
+        yield "shap Permutation", f"{n}", lambda n=n, e=permuting: e(
+            Z, max_evals=n * 2 * d + 2 * n, silent=True).values
     for n in (256, 1024, 4096):
-        measure(f"shaplab Kernel, {n} coalitions",
-                lambda n=n: kernel_shap(model, Z, B, max_evaluations=100 + n * len(B) * len(Z), rng=0).values)
-    if importlib.util.find_spec("shapiq"):
-        import shapiq
+        kernel = shap.KernelExplainer(model, B, seed=seed)
+        yield "shap Kernel", f"{n}", lambda n=n, e=kernel: e.shap_values(Z, nsamples=n, l1_reg=False, silent=True)
+    if not importlib.util.find_spec("shapiq"):
+        return
+    import shapiq
 
+    def games() -> list[Any]:
         low = model(B).mean()
+        return [lambda S, z=z: model(np.where(np.asarray(S, dtype=bool)[:, None], z, B).reshape(-1, d))
+                .reshape(len(S), len(B)).mean(axis=1) - low for z in Z]
+
+    def firsts(found: list[Any]) -> np.ndarray:
+        return np.array([[values[(i,)] for i in range(d)] for values in found])
+
+    for kind in (shapiq.KernelSHAP, shapiq.PermutationSamplingSV):
         for n in (256, 1024, 4096):
-            def estimate(n: int = n) -> np.ndarray:
-                found = []
-                for z in Z:
-                    def game(S: np.ndarray, z: np.ndarray = z) -> np.ndarray:
-                        S = np.asarray(S, dtype=bool)
-                        hybrid = np.where(S[:, None], z, B).reshape(-1, d)
-                        return model(hybrid).reshape(len(S), len(B)).mean(axis=1) - low
-                    values = shapiq.KernelSHAP(n=d, random_state=0).approximate(n, game)
-                    found.append(np.array([values[(i,)] for i in range(d)]))
-                return np.array(found)
-            peers.setdefault("shapiq KernelSHAP", []).append(measure(f"shapiq KernelSHAP, {n}", estimate))
-    for name, curve in peers.items():
+            yield f"shapiq {kind.__name__}", f"{n}", lambda n=n, kind=kind: firsts(
+                [kind(n=d, random_state=seed).approximate(n, game) for game in games()])
+    for n in (256, 1024, 4096):
+        whole = shapiq.TabularExplainer(model, B, random_state=seed, sample_size=None)
+        yield "shapiq Explainer, default", f"{n}", lambda n=n, e=whole: firsts([e.explain(z, budget=n) for z in Z])
+
+
+def curves(d: int, problems: int = 3) -> None:
+    """Print errors and ratios for one number of features."""
+    table: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for seed in range(problems):
+        booster, Z, B, truth = problem(d, seed)
+        model = Counted(booster)
+        for name, setting, explain in methods(model, Z, B, seed):
+            model.rows, start = 0, time.process_time()
+            error = error_of(explain(), truth)
+            table.setdefault(name, {}).setdefault(setting, []).append(
+                (model.rows / len(Z), error**2, time.process_time() - start))
+    print(f"d = {d}, background {len(B)}, {len(Z)} rows, {problems} problems")
+    lines = {}
+    for name, settings in table.items():
+        for setting, found in settings.items():
+            rows, square, seconds = np.mean(found, axis=0)
+            lines.setdefault(name, []).append((rows, np.sqrt(square)))
+            print(f"  {name:<26} {setting:>9} {rows:>9,.0f} rows a row   error {np.sqrt(square):.4f}   "
+                  f"{seconds:.2f} s CPU")
+    for name, curve in lines.items():
         # A peer that lists all coalitions is exact, and no longer on its curve.
         rows, errors = np.log(np.array([point for point in curve if point[1] > 1e-3])).T
-        slope, offset = np.polyfit(errors, rows, 1)
-        at = [np.exp(offset + slope * np.log(error)) / used for used, error in ours]
-        print(f"  {name}: {min(at):.1f} to {max(at):.1f} times our rows at our errors")
+        if len(rows) > 1 and name != "shaplab walks":
+            slope, offset = np.polyfit(errors, rows, 1)
+            at = [np.exp(offset + slope * np.log(error)) / used for used, error in lines["shaplab walks"]]
+            print(f"  {name}: {min(at):.1f} to {max(at):.1f} times the walks' rows at the walks' errors")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """SAGE values: rows evaluated and time against sage-importance's default call, errors against an enumeration.
 
-    python benchmarks/sampling_sage.py [credit] [bike]
+    python benchmarks/sampling_sage.py credit bike > benchmarks/results/sampling_sage.txt
 
 ``credit``: German Credit, boosted trees, cross entropy. ``bike``: hourly bike rentals, boosted trees, squared error
 (needs SHAPLAB_DATA_DIR). The truth enumerates all coalitions of a coarse game (groups of features) that both

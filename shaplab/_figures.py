@@ -47,6 +47,7 @@ def one_output(explanation: Explanation, output: int | str | None) -> Explanatio
 
 
 def feature_units(explanation: Explanation, units: Units) -> list[str]:
+    """One unit a feature, "" where there is none."""
     if units is None:
         return [""] * len(explanation.names)
     if isinstance(units, Mapping):
@@ -63,6 +64,7 @@ def missing(column: np.ndarray) -> np.ndarray:
 
 
 def number(value: Any) -> str:
+    """A value of a table as short text."""
     if value is None or value != value:
         return "missing"
     return f"{value:.4g}" if isinstance(value, int | float | np.integer | np.floating) else str(value)
@@ -133,6 +135,7 @@ def signed_colours() -> Any:
 
 
 def position(names: Sequence[str], feature: int | str, argument: str = "feature") -> int:
+    """The column of a feature given by number or name."""
     if isinstance(feature, str):
         if feature not in names:
             fail(argument, f"one of {shorten(', '.join(names))}", repr(shorten(feature)), "Check the spelling")
@@ -177,6 +180,7 @@ def groups_of(column: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def axis_label(unit: str, what: str = "contribution to the output") -> str:
+    """A label with its unit in brackets, if there is one."""
     return f"{what} ({escape(unit)})" if unit else what
 
 
@@ -194,6 +198,7 @@ def ranked(e: Explanation, limit: int | None) -> np.ndarray:
 
 
 def check_row(explanation: Explanation, row: int) -> int:
+    """The number of a row, counted from the front."""
     return check_int(row, "row", minimum=-len(explanation), maximum=len(explanation) - 1) % len(explanation)
 
 
@@ -246,4 +251,5 @@ def colour_bar(ax: Any, drawn: Any, name: str, ends: Sequence[str] | None = ("lo
     if ends is not None:
         legend.ax.set_yticklabels(ends, color=INK)
     legend.set_label(name, color=INK)
+    legend.solids.set_alpha(1.0)
     legend.outline.set_visible(False)

@@ -93,21 +93,32 @@ def _groups60(name: str, n: int, rng: Any, rho: float, description: str) -> Data
 
 
 def simulate_corrgroups60(n: int = 1000, *, rng: Any = 0) -> Dataset:
-    """Sixty Gaussian features, correlated .99 in triples; only the first of each triple counts (coefficient 1)."""
+    """Sixty Gaussian features, correlated .99 in triples; only the first of each triple counts (coefficient 1).
+
+    Parameters
+    ----------
+    n, rng : int, rows; seed or Generator.
+    """
     return _groups60("Corrgroups60", n, rng, 0.99,
                      "Linear response, noise of standard deviation 0.01; features 0, 3, 6, ... have coefficient 1 and "
                      "two near copies each that have 0.")
 
 
 def simulate_independent60(n: int = 1000, *, rng: Any = 0) -> Dataset:
-    """As ``simulate_corrgroups60`` with independent features."""
+    """As ``simulate_corrgroups60`` with independent features.
+
+    Parameters as in ``simulate_corrgroups60``.
+    """
     return _groups60("Independent60", n, rng, 0.0,
                      "Linear response, noise of standard deviation 0.01; features 0, 3, 6, ... have coefficient 1, "
                      "the others 0; all are independent.")
 
 
 def simulate_shapnet16(n: int = 1000, *, rng: Any = 0) -> Dataset:
-    """The regression of the ShapNet paper: v uniform on [-0.5, 0.5]^16, y = sum v_i + sum v_i^2 + 0.05 noise."""
+    """The regression of the ShapNet paper: v uniform on [-0.5, 0.5]^16, y = sum v_i + sum v_i^2 + 0.05 noise.
+
+    Parameters as in ``simulate_corrgroups60``.
+    """
     import pandas as pd
 
     generator = resolve_rng(rng)
@@ -124,7 +135,10 @@ _VOICE = ["Jitter(%)", "Jitter(Abs)", "Jitter:RAP", "Jitter:PPQ5", "Jitter:DDP",
 
 
 def simulate_parkinsons(n: int = 2000, *, rng: Any = 0) -> Dataset:
-    """Eighteen features in the likeness of Parkinson's telemonitoring: 42 people, correlated voice measures."""
+    """Eighteen features in the likeness of Parkinson's telemonitoring: 42 people, correlated voice measures.
+
+    Parameters as in ``simulate_corrgroups60``.
+    """
     import pandas as pd
 
     generator = resolve_rng(rng)
@@ -152,6 +166,10 @@ def simulate_deployment(n: int = 20_000, *, faults: bool = True, rng: Any = 0) -
     from two thirds of the rows on, the labels of rooms 6 and 13 are swapped; for 30 days from day 400 the general
     anesthesia flag of site B is blank (0); from day 550 on the effect of an ablation fades from +120 to -20 minutes.
     ``extra`` holds ``day``, ``train``, and rows where each fault is active: ``swapped``, ``blank``, ``fading``.
+
+    Parameters
+    ----------
+    n, faults, rng : int, rows; bool; seed or Generator.
     """
     import pandas as pd
 
@@ -191,6 +209,7 @@ _MOTIFS = {"GATA": "AGATAAGG", "E-box": "ACAGCTGT"}
 def simulate_dna(n: int = 2000, *, length: int = 200, gc: float = 0.46, rng: Any = 0) -> Dataset:
     """One-hot DNA (order ACGT) with a GATA motif, an E-box, both or none, a quarter each; y = 1 when both are there.
 
+    Parameters: rows ``n``, letters ``length``, share ``gc`` of C and G, ``rng`` a seed or Generator.
     ``extra["masks"]`` ``(n, length)``: 0 background, 1 GATA, 2 E-box. ``extra["tasks"]`` ``(n, 3)``: both, GATA, E-box.
     """
     generator = resolve_rng(rng)
@@ -219,7 +238,10 @@ def simulate_dna(n: int = 2000, *, length: int = 200, gc: float = 0.46, rng: Any
 
 def simulate_large_chunks(n: int = 1_000_000, d: int = 50, *, chunk: int = 10_000,
                           rng: Any = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ``(X, y)`` pieces of ``simulate_large``, ``X`` float32 ``(chunk, d)``; memory stays that of one piece."""
+    """Yield ``(X, y)`` pieces of ``simulate_large``, ``X`` float32 ``(chunk, d)``; memory stays that of one piece.
+
+    Parameters as in ``simulate_large``.
+    """
     n, d, chunk = check_int(n, "n"), check_int(d, "d", minimum=5), check_int(chunk, "chunk")
     root = np.random.SeedSequence([int(word) for word in resolve_rng(rng).integers(0, 2**63, 2)])
     for start in range(0, n, chunk):
@@ -231,7 +253,10 @@ def simulate_large_chunks(n: int = 1_000_000, d: int = 50, *, chunk: int = 10_00
 
 
 def simulate_large(n: int = 1_000_000, d: int = 50, *, chunk: int = 10_000, rng: Any = 0) -> Dataset:
-    """A large table, float32 array ``(n, d)``: 200 MB at the default size. ``chunk`` is part of the seed."""
+    """A large table, float32 array ``(n, d)``: 200 MB at the default size.
+
+    Parameters: rows ``n``, features ``d``, rows made at once ``chunk`` (part of the seed), ``rng`` a seed or Generator.
+    """
     pieces = list(simulate_large_chunks(n, d, chunk=chunk, rng=rng))
     X, y = np.concatenate([X for X, _ in pieces]), np.concatenate([y for _, y in pieces])
     return Dataset(X, y, tuple(f"x{j}" for j in range(d)), ("",) * d, "response", "Large", "simulated", "none needed",

@@ -146,7 +146,8 @@ def compare(explanations: Mapping[str, Explanation], *, row: int = 0, kind: str 
              "Explain the same columns in the same order")
     names, n = next(iter(parts.values())).names, len(parts)
     steps = min(len(names), max_features or len(names))
-    drawn = panels(ax, *((1, n, 5.4 * n, 1.8 + 0.34 * steps) if kind == "waterfall" else (n, 1, 7.4, 4.2 * n)))
+    drawn = panels(ax, 1, n, 5.4 * n, 1.8 + 0.34 * steps) if kind == "waterfall" else panels(
+        ax, n, 1, 7.4, (1.9 + 0.2 * steps) * n)
     for one, (title, e) in zip(drawn, parts.items(), strict=True):
         plot(e, row=row, max_features=max_features, units=units, output_unit=output_unit, ax=one)
         one.set_title(escape(title, 60), pad=18, fontsize=10)
@@ -269,7 +270,7 @@ def partial_dependence(model: Any, X: Any, feature: int | str, *, grid: Any = No
     from matplotlib.collections import LineCollection
 
     lines = ax.add_collection(LineCollection([np.column_stack([steps, curve]) for curve in curves[shown]], lw=0.7,
-                                             alpha=0.6, colors=GREY, zorder=1))
+                                             alpha=0.7, colors=GREY if k is None else None, zorder=1))
     if k is not None:
         lines.set(array=np.ma.masked_invalid(to_unit(codes_of(columns[k])[0])[shown]), cmap=COLOURS, clim=(0, 1.12))
         colour_bar(ax, lines, escape(names[k]))

@@ -158,13 +158,13 @@ def composed(body: Callable[..., Any]) -> Callable[..., Any]:
     return handler
 
 
-def divide(run: Any, a: Any, b: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
+def _divide(run: Any, a: Any, b: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
     if rounding_mode is not None:
         run.refuse("div", "it rounds")
     return a * b.reciprocal()
 
 
-def norm(run: Any, x: torch.Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def _norm(run: Any, x: torch.Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     if ord == 1:
         return x.abs().sum(dim, keepdim=keepdim)
     if ord != 2:
@@ -172,16 +172,9 @@ def norm(run: Any, x: torch.Tensor, ord: Any = 2, dim: Any = None, keepdim: bool
     return (x * x).sum(dim, keepdim=keepdim).sqrt()
 
 
-def variance(root: bool) -> Callable[..., Any]:
-    def body(
-        run: Any,
-        x: torch.Tensor,
-        dim: Any = None,
-        unbiased: Any = None,
-        keepdim: bool = False,
-        *,
-        correction: float | None = 1,
-    ) -> Any:
+def _variance(root: bool) -> Callable[..., Any]:
+    def body(run: Any, x: torch.Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+             correction: float | None = 1) -> Any:
         if isinstance(dim, bool):
             dim, unbiased = None, dim
         correction = float(unbiased) if unbiased is not None else (1.0 if correction is None else correction)
@@ -194,24 +187,15 @@ def variance(root: bool) -> Callable[..., Any]:
     return composed(body)
 
 
-def prelu(run: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _prelu(run: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     shape = [1] * x.dim()
     if weight.numel() > 1:
         shape[1] = -1
     return torch.relu(x) - torch.relu(-x) * weight.view(shape)
 
 
-def attention(
-    run: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
+def _attention(run: Any, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
+               is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Any:
     if dropout_p > 0:
         run.refuse("scaled_dot_product_attention", "dropout is active; call model.eval()")
     if enable_gqa:
@@ -236,13 +220,12 @@ def _unary(x: torch.Tensor, run: Any, func: Any, args: Any, kwargs: Any, rule: R
     return run.unit([x], out, rule)
 
 
-def softmax(log: bool) -> Callable[..., Any]:
+def _softmax(log: bool) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
 
-        def rule(
-            f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
-        ) -> list[torch.Tensor]:
+        def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor,
+                 kept: dict[str, Any]) -> list[torch.Tensor]:
             return [softmax_rule(f[0], b[0], q.to(b[0].dtype), dim, log)]
 
         return _unary(inputs_of(run, args, kwargs)[0], run, func, args, kwargs, rule)
@@ -250,7 +233,7 @@ def softmax(log: bool) -> Callable[..., Any]:
     return handler
 
 
-def logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     dim, keep = kwargs.get("dim", args[1] if len(args) > 1 else None), kwargs.get("keepdim", len(args) > 2 and args[2])
     dim = dim if isinstance(dim, int) else (dim[0] if len(dim) == 1 else run.refuse("logsumexp", "several axes"))
 
@@ -277,14 +260,14 @@ def _scaled(run: Any, y: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
         return y if bias is None else y + bias
 
 
-def layer_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _layer_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     named = dict(zip(("input", "shape", "weight", "bias", "eps"), args, strict=False)) | kwargs
     dims = tuple(range(-len(named.get("shape", kwargs.get("normalized_shape"))), 0))
     y = _normalised(run, named["input"], dims, named.get("eps", 1e-5))
     return _scaled(run, y, named.get("weight"), named.get("bias"))
 
 
-def rms_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _rms_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     named = dict(zip(("input", "shape", "weight", "eps"), args, strict=False)) | kwargs
     x, eps = named["input"], named.get("eps")
     dims = tuple(range(-len(named.get("shape", kwargs.get("normalized_shape"))), 0))
@@ -292,14 +275,14 @@ def rms_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     return _scaled(run, y, named.get("weight"), None)
 
 
-def group_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _group_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     named = dict(zip(("input", "num_groups", "weight", "bias", "eps"), args, strict=False)) | kwargs
     x, groups = named["input"], named["num_groups"]
     y = _normalised(run, x.reshape(x.shape[0], groups, -1), (-1,), named.get("eps", 1e-5)).reshape(x.shape)
     return _per_channel(run, y, named.get("weight"), named.get("bias"))
 
 
-def instance_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _instance_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     names = ("input", "weight", "bias", "mean", "var", "use_input_stats", "momentum", "eps")
     named = dict(zip(names, args, strict=False)) | kwargs
     x = named["input"]
@@ -375,19 +358,19 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("max", "amax"), extremum(1)),
     **dict.fromkeys(("min", "amin"), extremum(-1)),
     **dict.fromkeys(("atan2", "hypot", "logaddexp", "arctan2"), elementwise("smooth")),
-    **dict.fromkeys(("norm", "vector_norm"), composed(norm)),
+    **dict.fromkeys(("norm", "vector_norm"), composed(_norm)),
     "product": product,
-    "div": composed(divide),
-    "prelu": composed(prelu),
+    "div": composed(_divide),
+    "prelu": composed(_prelu),
     "glu": composed(lambda run, x, dim=-1: x.chunk(2, dim)[0] * x.chunk(2, dim)[1].sigmoid()),
-    "var": variance(False),
-    "std": variance(True),
-    "scaled_dot_product_attention": composed(attention),
-    "softmax": softmax(False),
-    "log_softmax": softmax(True),
-    "logsumexp": logsumexp,
-    "layer_norm": layer_norm,
-    "rms_norm": rms_norm,
-    "group_norm": group_norm,
-    "instance_norm": instance_norm,
+    "var": _variance(False),
+    "std": _variance(True),
+    "scaled_dot_product_attention": composed(_attention),
+    "softmax": _softmax(False),
+    "log_softmax": _softmax(True),
+    "logsumexp": _logsumexp,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
 }

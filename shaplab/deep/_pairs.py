@@ -191,7 +191,8 @@ class Run(Capture):
         value: Any = result
         if isinstance(result, torch.Tensor):
             if result.numel() and not bool((result == result.reshape(-1)[0]).all()):
-                self.refuse(name, "it depends on the input and differs between rows or entries")
+                jump = "; a mask that only cleans rounding can be left out" if name in ("eq", "ne") else ""
+                self.refuse(name, "it depends on the input and differs between rows or entries" + jump)
             value = result.reshape(-1)[0].item() if result.numel() else None
         if self.twin is not None:
             seen = self.twin.decisions[len(self.decisions)] if len(self.decisions) < len(self.twin.decisions) else None

@@ -6,13 +6,14 @@ Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.moments.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from shaplab.deep.graph import Capture, operation, walk
+from shaplab.deep.graph import Capture, operation, tensors_of, walk
 from shaplab.deep.moments import Moments, leaky_relu, max_pool, quadrature, spatial_linear
 
 __all__ = ["Propagation"]
@@ -36,11 +37,11 @@ class Propagation(Capture):
     and with the player, K sizes, I players), and ``self.spread`` knows the moments of every tensor.
     """
 
-    def __init__(self, model: Any, players: np.ndarray, shares: np.ndarray, method: str, full: bool) -> None:
+    def __init__(self, model: Any, players: np.ndarray, shares: np.ndarray, method: str, covariance: str) -> None:
         handlers: dict[str, Any] = {name: _smooth for name in _SMOOTH}
         handlers.update(relu=_relu, leaky_relu=_relu, max_pool1d=_max_pool, max_pool2d=_max_pool)
         super().__init__(model, handlers)
-        self.players, self.shares, self.method, self.full = players, shares, method, full
+        self.players, self.shares, self.method, self.covariance = players, shares, method, covariance
         self.spread: dict[int, tuple[torch.Tensor, Moments]] = {}
         self.gone: dict[int, torch.Tensor] = {}
 
@@ -61,125 +62,106 @@ class Propagation(Capture):
 
     def _coalitions(self, rows: torch.Tensor) -> Moments:
         start, c = rows[:1], rows[1:] - rows[:1]
-        others, mine = len(c) - 1, c[self.players]
-        shape = rows.shape[1:]
-        share = torch.as_tensor(self.shares, dtype=rows.dtype, device=rows.device).reshape(1, -1, *(1,) * len(shape))
+        n, shape, mine = len(c), rows.shape[1:], c[self.players]
+        others, owen = n - 1, self.method == "owen"
+        share = torch.as_tensor(self.shares, dtype=rows.dtype, device=rows.device)
         sums = (c.sum(0) - mine)[:, None]
-        without = start[None] + share * sums
+        without = start[None] + share.reshape(1, -1, *(1,) * len(shape)) * sums
         mean = torch.stack([without, without + mine[:, None]], dim=2)
-        if self.method == "owen":
-            factor, pull = share * (1 - share), 0.0
-        else:
-            factor = share * (1 - share) * (others / (others - 1) if others > 1 else 0.0)
-            pull = 1.0 / others if others else 0.0
-        if not self.full:
+        spread = share * (1 - share) * (1.0 if owen or others < 2 else others / (others - 1))
+        pull = 0.0 if owen or not others else 1.0 / others
+
+        def each(value: torch.Tensor) -> torch.Tensor:  # (..., I, K) and the shape, for without and with the player
+            return value.unsqueeze(value.ndim - len(shape)).expand(
+                *value.shape[: value.ndim - len(shape)], 2, *shape).flatten(-3 - len(shape), -1 - len(shape))
+
+        if self.covariance == "diagonal":
             squares = ((c**2).sum(0) - mine**2)[:, None]
-            var = (factor * (squares - pull * sums**2)).clamp_min(0)
-            return Moments(mean.reshape(-1, *shape), var=var[:, :, None].expand_as(mean).reshape(-1, *shape))
-        flat, own, total = c.reshape(len(c), -1), mine.reshape(len(mine), -1), sums.reshape(len(mine), -1)
-        cov = flat.T @ flat - own[:, :, None] * own[:, None] - pull * total[:, :, None] * total[:, None]
-        cov = factor.reshape(1, -1, 1, 1) * cov[:, None]
-        p = cov.shape[-1]
-        return Moments(mean.reshape(-1, *shape), cov=cov[:, :, None].expand(-1, -1, 2, -1, -1).reshape(-1, p, p))
+            var = spread.reshape(1, -1, *(1,) * len(shape)) * (squares - pull * sums**2).clamp_min(0)
+            return Moments(mean.reshape(-1, *shape), each(var))
+        gaps = c[:, None] - pull * sums[None, :, 0]  # (n, I) and the shape; the player itself takes no part
+        gaps[torch.as_tensor(self.players), torch.arange(len(mine))] = 0.0
+        terms = torch.cat([gaps, gaps.new_zeros(n * (n + 1) // 2, *gaps.shape[1:])])
+        terms = each(terms[:, :, None].expand(-1, -1, len(share), *shape))
+        third = spread * (1 - 2 * share) * (1.0 if owen else others / max(1, others - 2))
+        law = [part.repeat_interleave(2).repeat(len(mine)) for part in (spread, third)]
+        mean = mean.reshape(-1, *shape)
+        return Moments(mean, torch.zeros_like(mean), terms, (law[0], law[1] if self.covariance == "skewed" else None))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, raw = operation(func)
-        ours = args and isinstance(args[0], torch.Tensor) and self.depends(args[0])
-        in_place = raw.endswith("_") and not raw.endswith("__") and name != "requires_grad"
-        if ours and in_place and (name in self.handlers or id(args[0]) in self.spread):
-            # The result has other rows than its input: compute it aside, and watch that nobody reads the old tensor.
-            source = args[0]
-            plain = getattr(torch.Tensor, raw.strip("_"), None) or getattr(torch._C._nn, raw.strip("_"))
-            result = super().__torch_function__(plain, types, args, kwargs)
-            self.gone[id(source)] = source
+        sign = raw.startswith("__i") and name in ("add", "sub", "mul", "div")
+        found = tensors_of(args) if sign or (raw.endswith("_") and not raw.endswith("__") and raw != "requires_grad_"
+                                             ) else []
+        if any(id(t) in self.spread or (name in self.handlers and self.depends(t)) for t in found):
+            # The result may have other rows than its input: compute it aside, and watch that nobody reads the old one.
+            base = f"__{raw[3:]}" if sign else raw.strip("_")
+            result = super().__torch_function__(
+                getattr(torch.Tensor, base, None) or getattr(torch._C._nn, base), types, args, kwargs)
+            self.gone[id(found[0])] = found[0]
             return result
         return super().__torch_function__(func, types, args, kwargs)
 
     def linear(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, found: list[torch.Tensor]) -> Any:
-        """Plain rows pass; moments go through with squared weights, or with the operation on both sides."""
+        """Plain rows pass; means and terms go through the operation itself, variances with squared weights."""
         if any(id(tensor) in self.gone for tensor in found):
             self.refuse(name, "a tensor is read again after it was overwritten in place")
         if not any(id(tensor) in self.spread for tensor in found):
             return func(*args, **kwargs)
         known = {id(tensor): self.moments(tensor) for tensor in found}
 
-        def apply(change: Callable[[Moments], torch.Tensor], call: Callable[..., Any] = func) -> Any:
+        def apply(change: Callable[[Moments], torch.Tensor]) -> Any:
             swap = lambda t: change(known[id(t)]) if id(t) in known else t  # noqa: E731
-            return call(*walk(swap, args), **walk(swap, kwargs))
+            return func(*walk(swap, args), **walk(swap, kwargs))
 
         with torch.no_grad():
             mean = apply(lambda m: m.mean)
-            if isinstance(mean, tuple | list):
-                if self.full:
-                    self.refuse(name, 'a full covariance does not follow a split; use covariance="diagonal"')
-                return type(mean)(self.register(Moments(part, var=v))
-                                  for part, v in zip(mean, apply(lambda m: m.var), strict=True))
-            if len(known) > 1:
-                return self.register(self._joined(name, mean, apply, list(known.values()), args, kwargs))
-            return self.register(self._one(name, func, args, kwargs, mean, apply, *known.values()))
+            rest = self._rest(name, func, args, kwargs, mean, apply, list(known.values()))
+            law, count = next((m.law, 0 if m.terms is None else len(m.terms)) for m in known.values())
+            parts = isinstance(mean, tuple | list)
+            terms: Any = [None] * len(mean) if parts else None
+            if law is not None:
+                zero = apply(lambda m: torch.zeros_like(m.mean))
+                each = [apply(partial(_term, t)) for t in range(count)]
+                terms = [torch.stack(one) - z for one, z in zip(zip(*each, strict=True), zero, strict=True)
+                         ] if parts else torch.stack(each) - zero
+            if parts:
+                return type(mean)(self.register(Moments(*one, law)) for one in zip(mean, rest, terms, strict=True))
+            return self.register(Moments(mean, rest, terms, law))
 
-    def _joined(self, name: str, mean: torch.Tensor, apply: Any, parts: list[Moments], args: Any, kwargs: Any
-                ) -> Moments:
-        """Sums and concatenations of several random tensors, taken as independent."""
-        if name in ("cat", "stack", "concat") and not self.full:
-            return Moments(mean, var=apply(lambda m: m.var))
-        if name in ("add", "sub", "rsub"):
-            scale = float(kwargs.get("alpha", 1)) ** 2
-            if not self.full:
-                return Moments(mean, var=parts[0].var + scale * parts[1].var)
-            first, second = parts[0].cov, parts[1].cov
-            if first is not None and second is not None and first.shape == second.shape:
-                return Moments(mean, cov=first + scale * second)
-        self.refuse(name, "several random tensors meet here" + (
-            '; use covariance="diagonal"' if self.full else " in a way no moment rule describes"))
-
-    def _one(self, name: str, func: Any, args: Any, kwargs: Any, mean: torch.Tensor, apply: Any, X: Moments) -> Moments:
-        rows = len(X.mean)
-        if name in _MOVES:
-            if not self.full:
-                zero = apply(lambda m: torch.zeros_like(m.mean)) if name in ("pad", "constant_pad_nd") else 0.0
-                return Moments(mean, var=apply(lambda m: m.var) - zero)
-            count = X.mean[0].numel()
-            index = torch.arange(1, count + 1, dtype=torch.float64).reshape(X.mean.shape[1:])
-            place = apply(lambda m: index.expand_as(m.mean).to(torch.float64))[0].reshape(-1).long()
-            cov = F.pad(X.cov, (1, 0, 1, 0))[:, place][:, :, place]  # type: ignore[arg-type]
-            return Moments(mean, cov=cov)
+    def _rest(self, name: str, func: Any, args: Any, kwargs: Any, mean: Any, apply: Any, parts: list[Moments]) -> Any:
+        """The variances behind a linear operation, of what its inputs do not share."""
+        if name in _MOVES and (len(parts) == 1 or name in ("cat", "stack", "concat")):
+            rest = apply(lambda m: m.rest)
+            return rest - apply(lambda m: torch.zeros_like(m.rest)) if "pad" in name else rest
+        if len(parts) > 1:
+            if name not in ("add", "sub", "rsub"):
+                self.refuse(name, "several random tensors meet here in a way no moment rule describes")
+            scales = (1.0, float(kwargs.get("alpha", 1)) ** 2)[:: -1 if name == "rsub" else 1]
+            return (scales[0] * parts[0].rest + scales[1] * parts[1].rest).expand_as(mean)
+        X = parts[0]
         if name in _SCALES:
-            scale = apply(lambda m: torch.ones_like(m.mean)) - apply(lambda m: torch.zeros_like(m.mean))
-            if not self.full:
-                return Moments(mean, var=X.var * scale**2)
-            flat = scale.reshape(rows, -1)
-            return Moments(mean, cov=flat[:, :, None] * flat[:, None] * X.cov)
+            return X.rest * (apply(lambda m: torch.ones_like(m.mean)) - apply(lambda m: torch.zeros_like(m.mean))) ** 2
         if name in _WEIGHTED:
-            where = 2 if name not in ("addmm", "matmul", "mm", "bmm", "mv", "einsum") else None
-            fixed, named = list(args), dict(kwargs)
-            if where is not None and len(fixed) > where:
-                fixed[where] = None
-            named.pop("bias", None) if where is not None else None
+            fixed, named = list(args), {**kwargs, "bias": None} if "bias" in kwargs else kwargs
+            if name in ("linear", "conv1d", "conv2d", "conv3d", "convolution") and len(fixed) > 2:
+                fixed[2] = None
             if name == "addmm":
                 fixed[0] = torch.zeros_like(fixed[0])
-
-            def swap(new: torch.Tensor, power: int) -> Any:
-                put = lambda t: new if self.depends(t) else t**power  # noqa: E731
-                return func(*walk(put, tuple(fixed)), **walk(put, named))
-
-            return self._mapped(mean, X, lambda z: swap(z, 1), lambda v: swap(v, 2))
-        dims = next((int(digit) for digit in name if digit.isdigit()), 0)
+            put = lambda t: X.rest if self.depends(t) else t**2  # noqa: E731
+            return func(*walk(put, tuple(fixed)), **walk(put, named))
+        change = lambda z: func(z, *args[1:], **kwargs)  # noqa: E731
         if "avg_pool" in name or name.startswith("upsample"):
-            pool = lambda z: func(z, *args[1:], **kwargs)  # noqa: E731
-            return self._mapped(mean, X, pool, spatial_linear(pool, tuple(X.mean.shape[-dims:])))
+            return spatial_linear(change, tuple(X.mean.shape[-next(int(d) for d in name if d.isdigit()):]))(X.rest)
         if name in ("mean", "sum"):
-            share = (mean.numel() / X.mean.numel()) if name == "mean" else 1.0
             if mean.shape[:1] != X.mean.shape[:1]:
                 self.refuse(name, "it mixes rows")
-            reduce = lambda z: func(z, *args[1:], **kwargs)  # noqa: E731
-            return self._mapped(mean, X, reduce, lambda v: reduce(v) * share)
+            return change(X.rest) * (mean.numel() / X.mean.numel() if name == "mean" else 1.0)
         self.refuse(name, "no moment rule for it")
 
-    @staticmethod
-    def _mapped(mean: torch.Tensor, X: Moments, function: Any, squared: Any) -> Moments:
-        found = X.affine(function, squared)
-        return Moments(mean, var=found._var, cov=found.cov)
+
+def _term(t: int, m: Moments) -> torch.Tensor:
+    return m.terms[t]  # type: ignore[index]
 
 
 def _relu(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -193,33 +175,22 @@ def _smooth(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
 
 def _max_pool(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     X = run.moments(args[0])
-    dims = 1 if "1d" in func.__name__ else 2
-    shape = X.mean.shape[1:]
-    index = torch.arange(1, X.mean[0].numel() + 1, dtype=torch.float32).reshape(1, *shape)
+    dims, shape = 1 if "1d" in func.__name__ else 2, X.mean.shape[1:]
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
     given = {**dict(zip(names, args[1:], strict=False)), **kwargs}
-    kernel, padding, dilation = (_each(given.get(name, default), dims) for name, default in
-                                 (("kernel_size", 1), ("padding", 0), ("dilation", 1)))
-    stride = _each(given.get("stride") or kernel, dims)
-    if given.get("ceil_mode"):
-        run.refuse(func.__name__, "ceil_mode is on")
-    padded = F.pad(index, [pad for size in reversed(padding) for pad in (size, size)])
-    steps = [np.arange(k) * d for k, d in zip(kernel, dilation, strict=True)]
-    offsets = np.stack(np.meshgrid(*steps, indexing="ij"), -1)
-    taken = []
-    for offset in offsets.reshape(-1, dims):
-        part = padded
-        for axis in range(dims):
-            length = padded.shape[-dims + axis] - dilation[axis] * (kernel[axis] - 1)
-            part = part.narrow(part.ndim - dims + axis, int(offset[axis]), length)
-        for axis, size in enumerate(stride):
-            keep = torch.arange(0, part.shape[part.ndim - dims + axis], size)
-            part = part.index_select(part.ndim - dims + axis, keep)
-        taken.append(part)
-    windows = torch.stack(taken, dim=-1)[0]
-    return run.register(max_pool(X, windows.reshape(-1, len(taken)).long() - 1, tuple(windows.shape[:-1])))
+    if given.get("ceil_mode") or len(shape) != dims + 1:
+        run.refuse(func.__name__, "ceil_mode is on" if given.get("ceil_mode") else "its input has no axis of channels")
 
+    def sides(name: str, default: Any) -> tuple[int, int]:
+        value = np.broadcast_to(np.asarray(given.get(name) or default, dtype=int), dims)
+        return (int(value[0]), int(value[1])) if dims == 2 else ({"padding": 0}.get(name, 1), int(value[0]))
 
-def _each(value: Any, dims: int) -> tuple[int, ...]:
-    parts = tuple(int(v) for v in value) if isinstance(value, tuple | list) else (int(value),)
-    return parts * (dims // len(parts))
+    kernel, padding, dilation = sides("kernel_size", 1), sides("padding", 0), sides("dilation", 1)
+    stride = sides("stride", kernel[-dims:])
+    picture = tuple(shape[1:]) if dims == 2 else (1, shape[1])
+    # Which entry stands where, counted from 1, taken apart like an image; padding shows as 0.
+    index = torch.arange(1, X.mean[0].numel() + 1, dtype=torch.float64).reshape(shape[0], 1, *picture)
+    windows = F.unfold(index, kernel, dilation, padding, stride).transpose(1, 2).long() - 1
+    size = [(side + 2 * p - d * (k - 1) - 1) // s + 1 for side, k, p, d, s in
+            zip(picture, kernel, padding, dilation, stride, strict=True)]
+    return run.register(max_pool(X, windows.reshape(-1, windows.shape[2]), (shape[0], *size[-dims:])))

@@ -180,7 +180,8 @@ def _at_mean(
     kept: dict[str, Any],
 ) -> torch.Tensor:
     fast = q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
-    first, second = (above_mean, split_at_mean) if fast else (_above, _split)
+    first: Any = above_mean if fast else _above
+    second: Any = split_at_mean if fast else _split
 
     def ready(tables: list[torch.Tensor]) -> list[Any]:
         return [np.ascontiguousarray(t.detach().numpy()) for t in tables] if fast else tables
@@ -222,7 +223,7 @@ def _split(
 ) -> torch.Tensor:
     times = len(z_b) // len(z_f)
     wide = [t.repeat(times, 1) for t in (at_f, slope_f, z_f)]
-    high, low = (q * m for m in parts(wide[:2], (at_b, slope_b), (at_up, at_down), wide[2], z_b, up))
+    high, low = (q * m for m in parts((wide[0], wide[1]), (at_b, slope_b), (at_up, at_down), wide[2], z_b, up))
     found = [
         (torch.where(c > bound, high[rows, :, None], low[rows, :, None]) * weight).sum(1)
         for rows, c, bound in _compared(x_f, x_b, weight, z_f, z_b, inverse)

@@ -88,6 +88,7 @@ def cross_windows(
 
 
 def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
+    """The handler of max pooling over ``n`` axes."""
     pooled: Callable[..., Any] = getattr(F, f"{'adaptive_' if adaptive else ''}max_pool{n}d_with_indices")
 
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:

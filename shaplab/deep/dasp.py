@@ -118,11 +118,12 @@ def dasp(
     sizes : coalition sizes of the other players: "all" (0 to n - 1), a number of quadrature nodes, or a list.
     method : "hypergeometric" draws coalitions of a fixed size, as in the paper; "owen" lets every other player be
         present with probability p and integrates over p by Gauss-Legendre.
-    covariance : "diagonal" carries variances and takes the units of a layer as independent; "full" carries all
-        covariances, for small networks: memory grows with the square of a layer's width.
+    covariance : "diagonal" carries variances and takes the units of a layer as independent; "full" carries how each
+        unit depends on the players to second order, and so all covariances; "skewed" third cumulants, too. The last
+        two are for few players: each propagation costs ``n (n + 3) / 2`` more passes.
     players : "features", every input entry; or "pixels", all channels of a position together.
     normalize : True spreads each row's additivity gap over its values in proportion to their size.
-    batch_size : propagations in one run; bounds memory.
+    batch_size : rows in one run, at least those of one player; bounds memory.
     progress : show a progress bar.
     feature_names : names of the players.
 
@@ -138,9 +139,9 @@ def dasp(
 
     Notes
     -----
-    Approximate: the network's units are treated as Gaussian. Where two random tensors are added (residual links) they
-    are taken as independent. Networks without a non-linearity are exact. Cost: ``2 K`` propagations for each player,
-    row and reference; one counts for about two forward passes (diagonal).
+    Approximate: the network's units are treated as Gaussian (nearly, if "skewed"). Where two random tensors are added
+    (residual links) "diagonal" takes them as independent. Networks without a non-linearity are exact. Cost: ``2 K``
+    propagations for each player, row and reference; one counts for about two forward passes (diagonal).
 
     References
     ----------
@@ -157,7 +158,7 @@ def dasp(
     if not isinstance(model, torch.nn.Module):
         fail("model", "a torch.nn.Module", type(model).__name__, "Wrap the function in a Module", TypeError)
     check_choice(method, "method", ["hypergeometric", "owen"])
-    full = check_choice(covariance, "covariance", ["diagonal", "full"]) == "full"
+    check_choice(covariance, "covariance", ["diagonal", "full", "skewed"])
     pixels = check_choice(players, "players", ["features", "pixels"]) == "pixels"
     batch = check_int(batch_size, "batch_size")
     rows, references = _tensor(X, model, "X"), _tensor(baseline, model, "baseline")
@@ -174,14 +175,14 @@ def dasp(
     shares, weights = size_nodes(n, sizes, method)
     values = torch.zeros(len(rows), n, 1, dtype=torch.float64)
     masks = torch.eye(n, dtype=torch.bool, device=rows.device).reshape(n, *((1,) if pixels else ()), *shape)
-    step = max(1, batch // (2 * len(shares)))
+    step = max(1, batch // (2 * len(shares) * (1 if covariance == "diagonal" else 1 + n * (n + 3) // 2)))
     weight = torch.as_tensor(weights)
     with progress_bar(len(rows) * len(references) * n, progress, "dasp") as bar:
         for r, x in enumerate(rows):
             for b in references:
                 single = torch.cat([b[None], torch.where(masks, x, b)])
                 for part in chunks(n, step):
-                    run = Propagation(model, np.arange(n)[part], shares, method, full)
+                    run = Propagation(model, np.arange(n)[part], shares, method, covariance)
                     with torch.no_grad(), run:
                         out = model(run.leaf(single))
                     mean = run.moments(out).mean.double().cpu()

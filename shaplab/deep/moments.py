@@ -1,15 +1,21 @@
-r"""Mean and variance through the operations of a network, for Gaussian inputs.
+r"""Moments through the operations of a network, for Gaussian inputs and for slightly skewed ones.
 
-Each rule takes the mean and the variance of its input, entry by entry, and returns those of its output,
-treating the input as Gaussian. With a full covariance :math:`\Sigma` the off-diagonal entries follow the
-first two terms of the Hermite expansion,
+Each rule takes the moments of its input, entry by entry, and returns those of its output. Alone, an entry has a mean
+and a variance, and the entries of a tensor count as independent. With *terms* every entry :math:`u` also knows how it
+depends on the :math:`n` players, whose presences :math:`\zeta_j` are centred, with variance :math:`f` and third
+cumulant :math:`c`:
 
-.. math:: \mathrm{Cov}(g(X_i), g(X_j)) \approx E g'(X_i)\, E g'(X_j)\, \Sigma_{ij}
-          + \tfrac12 E g''(X_i)\, E g''(X_j)\, \Sigma_{ij}^2 ,
+.. math:: u = \mu + \sum_j A_j \zeta_j + \tfrac12 \sum_{jl} B_{jl} (\zeta_j \zeta_l - E \zeta_j \zeta_l) + \text{rest}.
 
-and the diagonal is exact. Closed forms: ReLU, leaky ReLU, the maximum of two (Clark, 1961); other
-non-linearities by Gauss-Hermite quadrature. Source: Ancona, Öztireli and Gross (2019); Gast and Roth (2018).
-Cost: one elementwise pass; ``O(p^2)`` a row for a covariance of ``p`` entries.
+Terms pass linear operations unchanged. A non-linear :math:`g` gives :math:`A' = E g'(u) A` and
+:math:`B' = E g'(u) B + E g''(u) A A^\top`, and the rest takes what is missing from the exact variance, if anything. So
+two entries have the covariance :math:`f A \cdot A^* + \tfrac12 f^2 B \cdot B^*`, behind the first non-linearity the
+first two terms :math:`E g'_a E g'_b \Sigma_{ab} + \tfrac12 E g''_a E g''_b \Sigma_{ab}^2` of the Hermite expansion, and
+the third cumulant :math:`c \sum_j A_j^3 + 3 f^2 A^\top B A`. Closed forms: ReLU, leaky ReLU, the maximum of two
+(Clark, 1961); other non-linearities by Gauss-Hermite quadrature. A third cumulant enters by the first term of
+Edgeworth's series. Source: Ancona, Öztireli and Gross (2019); Gast and Roth (2018); the terms and the third
+cumulant are our own.
+Cost: one elementwise pass, and one more for each of the ``n + n (n + 1) / 2`` terms.
 
 Chapter: deep/dasp
 Needs: shaplab._validation.
@@ -25,8 +31,8 @@ import torch
 
 from shaplab._validation import fail
 
-__all__ = ["Moments", "leaky_relu", "max_pool", "quadrature", "relu_literal", "sigmoid_literal", "spatial_linear",
-           "two_max_literal"]
+__all__ = ["Moments", "leaky_relu", "max_pool", "pair_literal", "quadrature", "relu_literal", "smooth_literal",
+           "spatial_linear", "two_max_literal"]
 
 _ROOT2 = math.sqrt(2.0)
 _NODES = 32
@@ -35,15 +41,15 @@ _NODES = 32
 # The literal twins: one scalar at a time.
 
 
-def relu_literal(mu: float, v: float, slope: float = 0.0) -> tuple[float, float]:
-    """Mean and variance of max(X, slope X) for X ~ N(mu, v), term by term."""
+def relu_literal(mu: float, v: float, slope: float = 0.0, k3: float = 0.0) -> tuple[float, float]:
+    """Mean and variance of max(X, slope X) for X ~ N(mu, v), or with a third cumulant k3 by Edgeworth's first term."""
     s = math.sqrt(v)
     if s == 0.0:
         return max(mu, slope * mu), 0.0
     phi = math.exp(-0.5 * (mu / s) ** 2) / math.sqrt(2 * math.pi)
     Phi = 0.5 * math.erfc(-mu / s / _ROOT2)
-    positive = mu * Phi + s * phi  # E[X; X > 0]
-    square = (mu**2 + v) * Phi + mu * s * phi  # E[X^2; X > 0]
+    positive = mu * Phi + s * phi - k3 / (6 * v) * mu / s * phi  # E[X; X > 0]
+    square = (mu**2 + v) * Phi + mu * s * phi + k3 / (3 * s) * phi  # E[X^2; X > 0]
     mean = (1 - slope) * positive + slope * mu
     return mean, (1 - slope**2) * square + slope**2 * (mu**2 + v) - mean**2
 
@@ -61,70 +67,92 @@ def two_max_literal(mu_a: float, v_a: float, mu_b: float, v_b: float, c: float =
     return mean, square - mean**2
 
 
-def sigmoid_literal(mu: float, v: float, steps: int = 20001) -> tuple[float, float]:
-    """Mean and variance of the logistic function of X ~ N(mu, v), by a fine Riemann sum."""
-    z = np.linspace(-12.0, 12.0, steps)
-    weight = np.exp(-0.5 * z**2)
-    g = 1.0 / (1.0 + np.exp(-(mu + math.sqrt(v) * z)))
-    mean = float((weight * g).sum() / weight.sum())
-    return mean, float((weight * (g - mean) ** 2).sum() / weight.sum())
+def smooth_literal(g: Callable[[np.ndarray], np.ndarray], mu: float, v: float, k3: float = 0.0) -> tuple[float, float]:
+    """Mean and variance of g(X), X ~ N(mu, v) or with third cumulant k3 as above, by a fine Riemann sum."""
+    z = np.linspace(-12.0, 12.0, 20001)
+    weight = np.exp(-0.5 * z**2) * (1 + (k3 / (6 * v**1.5) * (z**3 - 3 * z) if k3 else 0.0))
+    values = g(mu + math.sqrt(v) * z)
+    mean = float((weight * values).sum() / weight.sum())
+    return mean, float((weight * (values - mean) ** 2).sum() / weight.sum())
+
+
+def pair_literal(A: np.ndarray, B: np.ndarray, f: float, c: float) -> tuple[np.ndarray, np.ndarray]:
+    """Covariances and third cumulants of entries with terms ``A (p, n)`` and ``B (p, n, n)``, sum by sum."""
+    p, n = A.shape
+    cov, third = np.zeros((p, p)), np.zeros(p)
+    for a in range(p):
+        for j in range(n):
+            third[a] += c * A[a, j] ** 3
+            cov[a] += f * A[a, j] * A[:, j]
+            for m in range(n):
+                cov[a] += 0.5 * f**2 * B[a, j, m] * B[:, j, m]
+                third[a] += 3 * f**2 * A[a, j] * B[a, j, m] * A[a, m]
+    return cov, third
 
 
 class Moments:
-    """Mean and spread of a tensor with a leading axis of rows.
+    """Moments of a tensor with a leading axis of rows.
 
     Parameters
     ----------
     mean : tensor ``(rows, *shape)``.
-    var : variance of every entry, ``(rows, *shape)``; or
-    cov : full covariance ``(rows, p, p)`` with ``p`` the number of entries in ``shape``; exactly one of them.
+    rest : variance of every entry that is its own, ``(rows, *shape)``; without terms, all of it.
+    terms : ``(n + n (n + 1) / 2, rows, *shape)``: A, then B for the pairs j <= l; or None.
+    law : ``(f, c)``, each ``(rows,)``: variance and third cumulant of a player's presence; c None to leave it out.
     """
 
-    def __init__(self, mean: torch.Tensor, var: torch.Tensor | None = None, cov: torch.Tensor | None = None) -> None:
-        if (var is None) == (cov is None):
-            fail("var", "exactly one of var and cov", "both or none", "Pass one of them", TypeError)
-        self.mean, self.cov = mean, cov
-        self._var = var
+    def __init__(self, mean: torch.Tensor, rest: torch.Tensor, terms: torch.Tensor | None = None,
+                 law: tuple[torch.Tensor, torch.Tensor | None] | None = None) -> None:
+        if (terms is None) != (law is None):
+            fail("law", "given exactly when terms are", "one of the two", "Pass both or none", TypeError)
+        self.mean, self.rest, self.terms, self.law = mean, rest, terms, law
+
+    def shared(self, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+        """Covariance of entries from their terms, ``(t, rows, ...)`` each."""
+        i, j, n = _pairs(len(one))
+        f = self.law[0]  # type: ignore[index]
+        weight = torch.cat([f.expand(n, -1), torch.where(i == j, 0.5, 1.0).to(f)[:, None] * f**2])
+        return torch.einsum("tr,tr...,tr...->r...", weight, one, two)
 
     @property
     def var(self) -> torch.Tensor:
-        """Variance of every entry, never below zero."""
-        if self._var is not None:
-            return self._var
-        spread: torch.Tensor = self.cov  # type: ignore[assignment]
-        return torch.diagonal(spread, dim1=1, dim2=2).clamp_min(0).reshape(self.mean.shape)
+        """Variance of every entry."""
+        return self.rest if self.terms is None else self.rest + self.shared(self.terms, self.terms)
 
-    def affine(self, function: Callable[[torch.Tensor], torch.Tensor],
-               squared: Callable[[torch.Tensor], torch.Tensor]) -> Moments:
-        """Through an affine operation: ``squared`` maps variances (its weights squared, no bias).
+    @property
+    def skew(self) -> torch.Tensor | float:
+        """Third cumulant of every entry over s^3, held within 3: beyond, no short series serves."""
+        if self.terms is None or self.law is None or self.law[1] is None:
+            return 0.0
+        i, j, n = _pairs(len(self.terms))
+        ones = (1,) * (self.mean.ndim - 1)
+        f, c = (part.reshape(-1, *ones) for part in self.law)  # type: ignore[union-attr]
+        s = self.var.sqrt()
+        unit = torch.where(s > 0, self.terms / s, torch.zeros_like(s))
+        A, B = unit[:n], unit[n:] * torch.where(i == j, 3.0, 6.0).to(s).reshape(-1, 1, *ones)
+        return (c * (A**3).sum(0) + f**2 * (B * A[i] * A[j]).sum(0)).clamp(-3, 3)
 
-        With a full covariance ``function`` itself is applied to both sides, and must keep rows apart.
-        """
-        mean = function(self.mean)
-        if self.cov is None:
-            return Moments(mean, var=squared(self.var))
-        rows, p, shape = len(self.mean), self.cov.shape[1], self.mean.shape[1:]
-        zero = function(torch.zeros_like(self.mean[:1]))
-        half = (function(self.cov.reshape(rows * p, *shape)) - zero).reshape(rows, p, -1)
-        q = half.shape[2]
-        whole = (function(half.transpose(1, 2).reshape(rows * q, *shape)) - zero).reshape(rows, q, q)
-        return Moments(mean, cov=(whole + whole.transpose(1, 2)) / 2)
-
-    def _spread(self, mean: torch.Tensor, var: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> Moments:
-        """Put the diagonal ``var`` and, with a covariance, the expansion in E g' and E g'' together."""
-        var = var.clamp_min(0)
-        if self.cov is None:
-            return Moments(mean, var=var)
-        rows = len(mean)
-        d1, d2 = first.reshape(rows, -1), second.reshape(rows, -1)
-        cov = d1[:, :, None] * d1[:, None] * self.cov + 0.5 * d2[:, :, None] * d2[:, None] * self.cov**2
-        diagonal = torch.diagonal(cov, dim1=1, dim2=2)
-        return Moments(mean, cov=cov + torch.diag_embed(var.reshape(rows, -1) - diagonal))
+    def bent(self, mean: torch.Tensor, var: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> Moments:
+        """Moments behind a non-linear g from the mean and variance of g and the means of g' and g''."""
+        if self.terms is None:
+            return Moments(mean, var.clamp_min(0))
+        i, j, n = _pairs(len(self.terms))
+        terms = first * self.terms
+        terms[n:] += second * self.terms[i] * self.terms[j]
+        return Moments(mean, (var - self.shared(terms, terms)).clamp_min(0), terms, self.law)
 
 
-def _normal(ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Density and distribution function of a standard normal; erfc keeps the lower tail exact."""
-    return torch.exp(-0.5 * ratio**2) / math.sqrt(2 * math.pi), 0.5 * torch.erfc(-ratio / _ROOT2)
+def _pairs(t: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """The pairs j <= l of n players that t = n + n (n + 1) / 2 terms are for, and n."""
+    n = (math.isqrt(9 + 8 * t) - 3) // 2
+    i, j = torch.triu_indices(n, n)
+    return i, j, n
+
+
+def _normal(ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Density and both tails of a standard normal; erfc keeps each tail exact."""
+    phi = torch.exp(-0.5 * ratio**2) / math.sqrt(2 * math.pi)
+    return phi, 0.5 * torch.erfc(-ratio / _ROOT2), 0.5 * torch.erfc(ratio / _ROOT2)
 
 
 def leaky_relu(X: Moments, slope: float = 0.0) -> Moments:
@@ -137,46 +165,50 @@ def leaky_relu(X: Moments, slope: float = 0.0) -> Moments:
     s = v.sqrt()
     safe = torch.where(s > 0, s, torch.ones_like(s))
     ratio = torch.where(s > 0, mu / safe, torch.sign(mu) * 50.0).clamp(-50.0, 50.0)
-    phi, Phi = _normal(ratio)
-    tail = 0.5 * torch.erfc(ratio / _ROOT2)  # 1 - Phi without cancellation
-    positive = torch.where(s > 0, mu * Phi + s * phi, mu.clamp_min(0))
+    phi, Phi, tail = _normal(ratio)
+    # In units of s, with r = mu / s: the corrections of E[X; X > 0], of its variance and of its covariance with X.
+    third = X.skew / 6 * phi
+    shift, rise = -third * ratio, ratio * Phi + phi
+    wide = 2 * third - 2 * rise * shift - shift**2
+    along = 2 * third - ratio * shift
+    positive = torch.where(s > 0, mu * Phi + s * (phi + shift), mu.clamp_min(0))
     mean = (1 - slope) * positive + slope * mu
     # Var[max(X, 0)] / v = Phi + (r Phi + phi)(r (1 - Phi) - phi), and the leaky part adds its own share.
-    up = (ratio * Phi + phi) * (ratio * tail - phi)
-    var = v * ((Phi + up) + slope**2 * (tail + up) - 2 * slope * up)
-    return X._spread(mean, var, slope + (1 - slope) * Phi, (1 - slope) * torch.where(s > 0, phi / safe, 0 * s))
+    up = rise * (ratio * tail - phi)
+    var = v * (Phi + up + slope**2 * (tail + up) - 2 * slope * up + (1 - slope) ** 2 * wide
+               + 2 * slope * (1 - slope) * along)
+    return X.bent(mean, var, slope + (1 - slope) * Phi, (1 - slope) * torch.where(s > 0, phi / safe, 0 * s))
 
 
 def quadrature(X: Moments, function: Callable[[torch.Tensor], torch.Tensor]) -> Moments:
     """Any smooth elementwise function by 32-point Gauss-Hermite quadrature (sigmoid, tanh, GELU, ...)."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    mu, s = X.mean, X.var.sqrt()
-    weights = weights / weights.sum()
-    mean, first, second = torch.zeros_like(mu), torch.zeros_like(mu), torch.zeros_like(mu)
-    values = [function(mu + float(z) * s) for z in nodes]
-    for z, w, g in zip(nodes, weights, values, strict=True):
-        mean += float(w) * g
-        first += float(w * z) * g
-        second += float(w * (z * z - 1)) * g
-    var = sum(float(w) * (g - mean) ** 2 for w, g in zip(weights, values, strict=True))
+    mu, s, third = X.mean, X.var.sqrt(), X.skew / 6
+    values = [(float(z), float(w), function(mu + float(z) * s)) for z, w in
+              zip(nodes, weights / weights.sum(), strict=True)]
+
+    def expect(f: Callable[[float, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        return sum((w * f(z, g) for z, w, g in values), torch.zeros_like(mu))
+
+    mean = expect(lambda z, g: (1 + third * (z**3 - 3 * z)) * g)
+    var = expect(lambda z, g: (1 + third * (z**3 - 3 * z)) * (g - mean) ** 2)
     safe = torch.where(s > 0, s, torch.ones_like(s))
-    return X._spread(mean, torch.as_tensor(var), first / safe, second / safe**2)
+    return X.bent(mean, var, expect(lambda z, g: z * g) / safe, expect(lambda z, g: (z * z - 1) * g) / safe**2)
 
 
 def _two_max(a: torch.Tensor, va: torch.Tensor, b: torch.Tensor, vb: torch.Tensor, c: torch.Tensor | float
-             ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and variance of the larger of two, and the weight of the first in covariances with others."""
+             ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and variance of the larger of two, the chance that it is the first, and the density of a tie."""
     s2 = (va + vb - 2 * c).clamp_min(0)
     s = s2.sqrt()
     safe = torch.where(s > 0, s, torch.ones_like(s))
     gap = a - b
     alpha = torch.where(s > 0, gap / safe, torch.sign(gap) * 50.0).clamp(-50.0, 50.0)
-    phi, Phi = _normal(alpha)
-    tail = 0.5 * torch.erfc(alpha / _ROOT2)
+    phi, Phi, tail = _normal(alpha)
     mean = torch.where(s > 0, b + s * (alpha * Phi + phi), torch.maximum(a, b))
     # Around the mean: Phi va + (1 - Phi) vb + s^2 (alpha Phi + phi)(alpha (1 - Phi) - phi), free of large squares.
     var = Phi * va + tail * vb + s2 * (alpha * Phi + phi) * (alpha * tail - phi)
-    return mean, var.clamp_min(0), Phi
+    return mean, var.clamp_min(0), Phi, torch.where(s > 0, phi / safe, 0 * s)
 
 
 def max_pool(X: Moments, windows: torch.Tensor, out_shape: tuple[int, ...]) -> Moments:
@@ -190,35 +222,33 @@ def max_pool(X: Moments, windows: torch.Tensor, out_shape: tuple[int, ...]) -> M
 
     Notes
     -----
-    Without a covariance the window's entries count as independent. Each partial maximum is treated as
-    Gaussian again, so the order matters a little.
+    What the entries of a window have in common is known from the terms only. Each partial maximum is treated
+    as Gaussian again, so the order matters a little.
     """
     rows = len(X.mean)
-    mu, var = X.mean.reshape(rows, -1), X.var.reshape(rows, -1)
     windows = windows.gather(1, torch.argsort((windows < 0).long(), dim=1, stable=True))  # padding last
     index = windows.clamp_min(0)
+    mu, var = X.mean.reshape(rows, -1), X.var.reshape(rows, -1)
+    known = None if X.terms is None else X.terms.reshape(len(X.terms), rows, -1)
     mean, spread = mu[:, index[:, 0]], var[:, index[:, 0]]
-    weight = torch.zeros(*mean.shape, windows.shape[1], dtype=mu.dtype, device=mu.device) if X.cov is not None else None
-    if weight is not None:
-        weight[..., 0] = 1.0
+    terms = None if known is None else known[:, :, index[:, 0]]
     for k in range(1, windows.shape[1]):
-        nth, here = index[:, k], (windows[:, k] >= 0)[None]
-        c: torch.Tensor | float = 0.0
-        if weight is not None and X.cov is not None:
-            c = sum((weight[..., m] * X.cov[:, index[:, m], nth] for m in range(k)), torch.zeros_like(mean))
-        best, wide, first = _two_max(mean, spread, mu[:, nth], var[:, nth], c)
-        first = torch.where(here, first, torch.ones_like(first))
+        nth, here = index[:, k], windows[:, k] >= 0
+        rival = None if known is None else known[:, :, nth]
+        c = 0.0 if terms is None or rival is None else X.shared(terms, rival)
+        best, wide, first, tie = _two_max(mean, spread, mu[:, nth], var[:, nth], c)
         mean, spread = torch.where(here, best, mean), torch.where(here, wide, spread)
-        if weight is not None:
-            weight = weight * first[..., None]
-            weight[..., k] = 1 - first
-    if weight is None or X.cov is None:
-        return Moments(mean.reshape(rows, *out_shape), var=spread.reshape(rows, *out_shape))
-    mix = torch.zeros(rows, len(windows), mu.shape[1], dtype=mu.dtype, device=mu.device)
-    mix.scatter_add_(2, index[None].expand(rows, -1, -1), weight)
-    cov = mix @ X.cov @ mix.transpose(1, 2)
-    cov = cov + torch.diag_embed(spread - torch.diagonal(cov, dim1=1, dim2=2))
-    return Moments(mean.reshape(rows, *out_shape), cov=cov)
+        if terms is not None and rival is not None:
+            i, j, n = _pairs(len(terms))
+            gap = terms[:n] - rival[:n]
+            mixed = first * terms + (1 - first) * rival
+            mixed[n:] += tie * gap[i] * gap[j]
+            terms = torch.where(here, mixed, terms)
+    shape = (rows, *out_shape)
+    if terms is None:
+        return Moments(mean.reshape(shape), spread.reshape(shape))
+    rest = (spread - X.shared(terms, terms)).clamp_min(0)
+    return Moments(mean.reshape(shape), rest.reshape(shape), terms.reshape(len(terms), *shape), X.law)
 
 
 def spatial_linear(function: Callable[[torch.Tensor], torch.Tensor], spatial: tuple[int, ...]

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from math import factorial
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,7 +213,7 @@ LIMITS = {
 def limits(kind: str, dtype: torch.dtype) -> np.ndarray:
     """The four numbers of ``LIMITS`` for a dtype."""
     scale, *rest = LIMITS[kind]
-    return np.array([scale * torch.finfo(dtype).eps ** (1 / 3), *rest], np.float64 if dtype.itemsize == 8 else np.float32)
+    return np.array([scale * torch.finfo(dtype).eps ** (1 / 3), *rest], "f8" if dtype.itemsize == 8 else "f4")
 
 
 def rescale(
@@ -229,9 +230,10 @@ def rescale(
     at_f = g(f)
     slope_f, q = slope(g, f, at_f, name), torch.ones_like(b) if q is None else q
     if b.device.type == "cpu" and b.dim():
-        arrays = [aligned(t, b.shape) for t in (f, at_f, slope_f, b, at_b, slope_b, q)]
-        tables = [np.ascontiguousarray(t.numpy().reshape(len(t), -1)) for t in arrays]
-        rescale_rows(*tables, limits(kind, b.dtype), out := np.empty_like(tables[3]))
+        tensors = [aligned(t, b.shape) for t in (f, at_f, slope_f, b, at_b, slope_b, q)]
+        tables: Any = [np.ascontiguousarray(t.numpy().reshape(len(t), -1)) for t in tensors]
+        out = np.empty(tables[3].shape, tables[3].dtype)
+        rescale_rows(*tables, limits(kind, b.dtype), out)  # type: ignore[call-arg]
         return torch.from_numpy(out).reshape(b.shape)
     scale, offset, apart, bend = (float(v) for v in limits(kind, b.dtype))
     step = f - b

@@ -211,9 +211,9 @@ def check_stop(rounds: Any, thresh: Any, max_evaluations: Any) -> tuple[int | No
 class Sampler:
     """What the engine asks of a sampler; subclasses give ``visit`` and may give ``summary``.
 
-    ``shape`` is (N, p, K); ``cost`` the model rows of a visit, one number a row or for all; ``least`` the rounds before precision may stop
-    a run. A round visits every unfinished row once; for ``pooled`` samplers, which give one answer for all rows,
-    it visits one block of rows, and ``blocks`` of them make an epoch.
+    ``shape`` is (N, p, K); ``cost`` the model rows of a visit, one number a row or for all; ``least`` the rounds
+    before precision may stop a run. A round visits every unfinished row once; for ``pooled`` samplers, which give one
+    answer for all rows, it visits one block of rows, and ``blocks`` of them make an epoch.
     """
 
     tables: Tables

@@ -92,6 +92,15 @@ class Epochs(LossWalks):
         std = np.sqrt(np.maximum(variance - share * covariance, 0.0) * correction)
         return values[None, :, None], std[None, :, None]
 
+    def freedom(self, tally: Tally) -> np.ndarray:
+        """Degrees of freedom ``(p,)`` of the errors: fewer than visits if few rows make most of the error (Welch)."""
+        nominal, again = self.moments(tally)[3], tally.count >= 2
+        if self.moments(tally)[2] is None:
+            return np.full(self.shape[1], float(nominal))
+        m2 = tally.m2[again, :, 0]
+        spread = (m2**2 / (tally.count[again, None] - 1)).sum(axis=0)
+        return np.clip(m2.sum(axis=0)**2 / np.maximum(spread, 1e-300), 1.0, nominal)
+
     def sampling_error(self, tally: Tally) -> np.ndarray:
         """Standard error ``(p,)`` from having these rows: the spread of row values, less what visits add to it."""
         seen = tally.count >= 1
@@ -180,8 +189,7 @@ def sage(
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
-        freedom = sampler.moments(tally)[3]
-        more = {"rounds": np.array([freedom + 1]), "epochs": float(tally.count.mean()),
+        more = {"rounds": 1.0 + sampler.freedom(tally)[None], "epochs": float(tally.count.mean()),
                 "rows": int((tally.count > 0).sum()), "test_std": sampler.sampling_error(tally)}
         return Explanation(values=values[..., 0], std=std[..., 0], base_values=sampler.empty.mean()[None],
                            feature_names=tables.names,

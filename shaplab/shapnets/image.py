@@ -8,13 +8,15 @@ nothing is unfolded. A window's taps outside the picture count as missing. Dilat
 stage has one channel an output, and the sum over pixels is the output.
 Source: Wang, Wang & Inouye (2021), sections 2.3 and I.3; kernel size ours. Cost: ``2**k`` activations a pixel.
 
-Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform, shaplab.shapnets.shallow.
+Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform, shaplab.shapnets.shallow,
+shaplab.shapnets.kernels.windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, factorial
+from functools import lru_cache
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from shaplab._validation import check_choice, check_int, check_real, fail
+from shaplab.shapnets.kernels.windows import gradients_of_four, values_of_four
 from shaplab.shapnets.shallow import ShapNet
 from shaplab.shapnets.transform import (
     ACTIVATIONS,
@@ -34,6 +37,8 @@ from shaplab.shapnets.transform import (
     subset_sums,
     uniform,
 )
+
+SLOPES = {"relu": 0.0, "leaky_relu": 0.01}
 
 __all__ = ["ComparableCNN", "ConvShapleyTransform", "ImageShapNet", "conv_transform_literal"]
 
@@ -74,7 +79,6 @@ class ConvShapleyTransform(nn.Module):
     """
 
     reference: Tensor
-    weights: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, *, kernel: tuple[int, int] = (2, 2), dilation: int = 1,
                  reads: Sequence[int] | None = None, activation: str = "leaky_relu", reference: Any = None,
@@ -96,21 +100,6 @@ class ConvShapleyTransform(nn.Module):
         self.weight = uniform(fan_in // self.k, self.k, channels_out, fan_in=fan_in, gain=6**0.5)
         self.bias = uniform(channels_out, fan_in=fan_in)
         self.register_buffer("reference", as_reference(reference, (channels_in,)))
-        # Whole numbers over k!, exact in every dtype.
-        whole = (coalition_weights(self.k)[1] * factorial(self.k)).round().long()
-        self.register_buffer("weights", whole, persistent=False)
-
-    def window_values(self, base: Tensor, taps: Tensor) -> Tensor:
-        """Shapley values ``(k, P, C')`` of ``P`` windows from their taps' terms ``(k, P, C')``."""
-        weights, act = self.weights.to(taps.dtype) * (self.scale / factorial(self.k)), ACTIVATIONS[self.activation]
-        # Blocks that stay in the processor's cache: the 2**k sums never travel to memory and back.
-        whole = torch.compiler.is_compiling() or taps.is_cuda
-        block = taps.shape[1] if whole else max(256, 2**18 // (2**self.k * taps.shape[2]))
-        parts = []
-        for part in taps.split(max(1, block), dim=1):
-            inner = act(subset_sums(base.to(part.dtype).expand(1, 1, *part.shape[1:]), part.unsqueeze(0))[0])
-            parts.append((weights @ inner.flatten(1)).unflatten(1, part.shape[1:]))
-        return torch.cat(parts, dim=1)
 
     def forward(self, x: Tensor, skip: bool = False) -> Tensor:
         """Shapley representation of ``x``; with ``skip``, windows and pixels at the reference are left out."""
@@ -118,34 +107,25 @@ class ConvShapleyTransform(nn.Module):
         if self.reads is not None:
             delta, r = delta[..., self.reads], r[self.reads]
         base = torch.einsum("c,ckd->d", r, self.weight) + self.bias
-        present = (delta != 0).any(-1)
-        if skip and not bool(present.all()):
-            return self._sparse(delta, base, present)
-        terms = delta @ self.weight.flatten(1)
-        n, height, width = x.shape[:3]
-        shifted = [shift(part, i, j) for part, (i, j) in zip(terms.chunk(self.k, -1), self.taps, strict=True)]
-        phi = self.window_values(base, torch.stack(shifted).flatten(1, 3)).unflatten(1, (n, height, width))
-        total = sum(shift(part, -i, -j) for part, (i, j) in zip(phi, self.taps, strict=True))
-        return missing_to_zero(total, ~present)  # type: ignore[arg-type]
-
-    def _sparse(self, delta: Tensor, base: Tensor, present: Tensor) -> Tensor:
-        """The same, computing only pixels with input and windows that hold one of them."""
-        n, height, width, _ = delta.shape
-        flat = present.flatten().nonzero().flatten()
-        terms = (delta.flatten(0, 2)[flat] @ self.weight.flatten(1)).unflatten(1, (self.k, -1))
-        place = torch.full((n * height * width + 1,), len(flat), device=delta.device)  # one row of zeros at the end
-        place[flat] = torch.arange(len(flat), device=delta.device)
-        terms = torch.cat([terms, terms.new_zeros(1, *terms.shape[1:])])
-        grid = place[:-1].view(n, height, width, 1)
-        sources = torch.stack([shift(grid, i, j, len(flat)).flatten() for i, j in self.taps])
-        live = (sources < len(flat)).any(0).nonzero().flatten()
-        sources = sources[:, live]
-        phi = self.window_values(base, torch.stack([terms[s, j] for j, s in enumerate(sources)]))
-        total = terms.new_zeros(len(flat) + 1, phi.shape[-1], dtype=phi.dtype)
-        for s, part in zip(sources, phi, strict=True):
-            total = total.index_add(0, s, part)
-        result = total.new_zeros(n * height * width, phi.shape[-1])
-        return result.index_copy(0, flat, total[:-1]).view(n, height, width, -1)
+        taps = tuple(self.taps)
+        if skip:
+            present = (delta != 0).any(-1)
+            sources, rows = window_sources(present, taps), delta[present]
+        else:
+            sources, rows = every_source(tuple(x.shape[:3]), taps, x.device), delta.flatten(0, 2)
+        # One more row of zeros, for what lies outside the picture.
+        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        terms = (rows @ self.weight.flatten(1)).unflatten(1, (self.k, -1))
+        watched = torch.compiler.is_compiling() or torch._C._len_torch_function_stack() > 0
+        quick = (self.k == 4 and self.activation in SLOPES and x.device.type == "cpu" and not watched
+                 and terms.dtype in (torch.float32, torch.float64))
+        values = _FourTaps.apply if quick else window_values
+        total = values(terms, base, sources, self.activation)[:-1]
+        total = total if self.scale == 1 else total * self.scale
+        if not skip:
+            exact = quick and bool((delta != 0).any(-1).all())
+            return (total if exact else missing_to_zero(total, rows[:-1])).unflatten(0, x.shape[:3])
+        return total.new_zeros(*x.shape[:3], total.shape[1]).masked_scatter(present.unsqueeze(-1), total)
 
     def live_modules(self, x: Tensor) -> Tensor:
         """How many windows hold a pixel away from the reference, for each picture: ``(N,)``."""
@@ -157,6 +137,73 @@ class ConvShapleyTransform(nn.Module):
     def multiply_adds(self) -> int:
         """Multiplications for one pixel in the matrix product."""
         return self.weight.numel()
+
+
+def window_sources(present: Tensor, taps: tuple[tuple[int, int], ...]) -> Tensor:
+    """Which of the present pixels each tap of each window reads, ``(k, windows)``; one past the last for none.
+
+    ``present (N, H, W)``. Windows without a present pixel are left out.
+    """
+    count = int(present.sum())
+    place = torch.full(present.shape, count, device=present.device)
+    place[present] = torch.arange(count, device=present.device)
+    table = torch.stack([shift(place.unsqueeze(-1), i, j, count).flatten() for i, j in taps])
+    return table[:, (table < count).any(0)]
+
+
+@lru_cache(maxsize=32)
+def every_source(shape: tuple[int, int, int], taps: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """The same when all pixels are present."""
+    return window_sources(torch.ones(shape, dtype=torch.bool, device=device), taps)
+
+
+def window_values(terms: Tensor, base: Tensor, sources: Tensor, activation: str) -> Tensor:
+    """Shapley values of all windows, summed for each pixel, from ``terms (P, k, C')`` and the rows they read."""
+    total = terms.new_zeros(len(terms), terms.shape[2])
+    # In blocks, so that the 2**k sums of a window never travel to memory and back.
+    weights = coalition_weights(terms.shape[1])[1].to(terms)
+    block = sources.shape[1] if terms.is_cuda else max(256, 2**18 // (2**terms.shape[1] * terms.shape[2]))
+    for part in sources.split(block, dim=1):
+        taps = torch.stack([terms[rows, j] for j, rows in enumerate(part)]).unsqueeze(0)
+        inner = ACTIVATIONS[activation](subset_sums(base.to(terms.dtype).expand(1, 1, *taps.shape[2:]), taps)[0])
+        phi = (weights @ inner.flatten(1)).unflatten(1, taps.shape[2:])
+        for rows, mine in zip(part, phi, strict=True):
+            total = total.index_add(0, rows, mine.to(total.dtype))
+    return total
+
+
+class _FourTaps(torch.autograd.Function):
+    """:func:`window_values` for four taps and a piecewise linear activation, compiled."""
+
+    @staticmethod
+    def forward(ctx: Any, terms: Tensor, base: Tensor, sources: Tensor, activation: str) -> Tensor:
+        ctx.save_for_backward(terms, base, sources)
+        ctx.activation, ctx.slope = activation, SLOPES[activation]
+        out = torch.zeros(len(terms), terms.shape[2], dtype=terms.dtype)
+        values_of_four(*_arrays(terms, base.to(terms.dtype), sources), *_constants(ctx.slope, out), out.numpy())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        terms, base, sources = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: once more, in steps that torch can follow
+            wanted = [t for t in (terms, base) if t.requires_grad]
+            out = window_values(terms, base, sources, ctx.activation)
+            parts = iter(torch.autograd.grad(out, wanted, grads[0], create_graph=True))
+            return *(next(parts) if t.requires_grad else None for t in (terms, base)), None, None
+        found = torch.zeros_like(terms), torch.zeros_like(base, dtype=terms.dtype)
+        gradients_of_four(*_arrays(terms, base.to(terms.dtype), sources), *_constants(ctx.slope, terms),
+                          *_arrays(*grads, *found))
+        return found[0], found[1].to(base.dtype), None, None
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [t.detach().contiguous().numpy() for t in tensors]
+
+
+def _constants(slope: float, like: Tensor) -> tuple[Any, np.ndarray]:
+    w = torch.tensor([1 / 4, 1 / 12, 1 / 3, 1 / 6, slope], dtype=like.dtype).numpy()
+    return w[4], w[:4]
 
 
 def shift(x: Tensor, rows: int, columns: int, fill: int = 0) -> Tensor:

@@ -78,7 +78,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
         epochs: int = 10, batch_size: int = 32, learning_rate: float = 1e-3, penalty: Penalty | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None, seed: int = 0, progress: bool = False) -> list[float]:
+        augment: Callable[[Tensor], Tensor] | None = None, one_cycle: bool = False, seed: int = 0,
+        progress: bool = False) -> list[float]:
     """Train a network in place with Adam; small enough to read.
 
     Parameters
@@ -90,6 +91,7 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
     epochs, batch_size, learning_rate : as usual; the defaults of Adam otherwise.
     penalty : from :func:`explanation_penalty`, or any callable of the list ``net.layers(x)``.
     augment : callable of an input batch to a changed one, for training only.
+    one_cycle : let the rate rise from a small one to ``learning_rate`` and fall to almost nothing (torch's OneCycleLR).
     seed : order of the batches and everything else that is random; torch's own generator is left as it was.
     progress : show a bar.
 
@@ -114,8 +116,10 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
         fail("y", f"{len(inputs)} values, as X has rows", f"{len(target)}", "Give one target a row")
     check_int(batch_size, "batch_size")
     optimizer, history = torch.optim.Adam(net.parameters(), lr=learning_rate), []
+    steps = check_int(epochs, "epochs") * -(-len(inputs) // batch_size)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps) if one_cycle else None
     net.train()
-    with seeded(seed), progress_bar(check_int(epochs, "epochs"), progress, type(net).__name__) as bar:
+    with seeded(seed), progress_bar(epochs, progress, type(net).__name__) as bar:
         for epoch in range(epochs):
             total = 0.0
             for rows in torch.randperm(len(inputs)).to(like.device).split(batch_size):
@@ -129,6 +133,8 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
                 optimizer.zero_grad()
                 value.backward()
                 optimizer.step()
+                if cycle is not None:
+                    cycle.step()
                 total += float(value.detach()) * len(rows)
             history.append(total / len(inputs))
             if not np.isfinite(history[-1]):

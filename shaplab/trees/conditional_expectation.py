@@ -240,7 +240,10 @@ def saabas(model: Any, X: Any) -> Explanation:
 
 
 def split_count(model: Any) -> np.ndarray:
-    """How often each feature splits, ``(d,)``: a global importance that ignores what a split does (Methods 5)."""
+    """How often each feature splits, ``(d,)``: a global importance that ignores what a split does (Methods 5).
+
+    Parameters: ``model``, anything that ``TreeEnsemble.from_model`` reads.
+    """
     e = as_ensemble(model)
     return np.bincount(e.feature[e.feature >= 0], minlength=e.n_features).astype(float)
 
@@ -250,6 +253,7 @@ def gain_importance(model: Any) -> np.ndarray:
 
     For a regression tree with row covers this is the training gain; for boosted trees it is the gain of the tree's
     own outputs, r_a r_b / r (mean_a - mean_b)^2 for each split. Source: Lundberg et al. 2020, Methods 5.
+    Parameters as in ``split_count``.
     """
     e = as_ensemble(model)
     mean, inner = _node_means(e), np.flatnonzero(e.feature >= 0)

@@ -238,6 +238,8 @@ def _rescaled(e: TreeEnsemble, codes: np.ndarray, y: np.ndarray, references: np.
     columns = np.ascontiguousarray(codes.T)
     f_x, f_r = e.predict_codes(codes)[:, 0], e.predict_codes(references)[:, 0]
     loss_x = loss.value(f_x, y)
+    if loss is get_loss("squared_error"):
+        return _rescaled_square(paths, codes, y, references, f_x, f_r, jobs)
     values, base = np.zeros(codes.shape), np.zeros(len(codes))
     slow, plan = interventional_plan(paths, False, len(codes), 1, "auto")
     one = np.ones(1)
@@ -254,3 +256,17 @@ def _rescaled(e: TreeEnsemble, codes: np.ndarray, y: np.ndarray, references: np.
             base += loss_r / len(references)
             bar.update()
     return values, base
+
+
+def _rescaled_square(paths: Paths, codes: np.ndarray, y: np.ndarray, references: np.ndarray, f_x: np.ndarray,
+                     f_r: np.ndarray, jobs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The same for the squared error, whose secant f_x + f_r - 2 y splits: two weightings of the whole background."""
+    there, columns, middle = np.ascontiguousarray(references.T), np.ascontiguousarray(codes.T), f_r.mean()
+    slow, plan = interventional_plan(paths, False, len(codes), len(references), "auto")
+    values = np.zeros(codes.shape)
+    for weights, factor in ((np.ones(len(f_r)), f_x + middle - 2.0 * y), (f_r - middle, np.ones(len(f_x)))):
+        weights = weights / len(f_r)
+        counts = plan.histogram(there, weights, jobs)
+        values += interventional_sums(paths, slow, plan, counts, None, there, weights, columns, False, jobs).T \
+            * factor[:, None]
+    return values, (y - middle) ** 2 + f_r.var()

@@ -56,8 +56,10 @@ def test_chapters_can_be_downloaded_as_notebooks(html, root):
 
 
 def test_take_home_files_compile(html):
-    for path in (html / "_downloads" / "take_home").glob("*.py"):
-        compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    files = list((html / "_downloads" / "take_home").glob("*.py"))
+    assert files
+    for path in files:
+        assert compile(path.read_text(encoding="utf-8"), str(path), "exec")
 
 
 def test_launch_buttons_open_notebooks(html, root):

@@ -77,8 +77,9 @@ def test_equal_inputs_get_exactly_nothing(name: str) -> None:
     model, X, _ = _case(name, torch.float32)
     B = X[:1].clone()
     B.reshape(-1)[1::2] += 1.0
-    phi = deep_shap(model, X[:1], B).values.reshape(X[:1].numel(), -1)
-    assert_array_equal(phi[0::2], 0.0)
+    for rule in RULES:
+        phi = deep_shap(model, X[:1], B, rule=rule).values.reshape(X[:1].numel(), -1)
+        assert_array_equal(phi[0::2], 0.0)
     assert_array_equal(deep_shap(model, X[:1], X[:1], max_rule="cross").values, 0.0)
 
 
@@ -250,3 +251,23 @@ def test_layer_attributions() -> None:
     assert at_conv.values.shape == (2, 2, 6, 6, 3)
     with pytest.raises(ValueError, match="layer: expected"):
         deep_shap(model, X, B, layer="nope")
+    twice = Net(lambda n, x: n.c(torch.tanh(n.a(torch.tanh(n.a(x))))), a=Linear(3, 3), c=Linear(3, 1)).double()
+    x, b = torch.randn(2, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    after = Net(lambda n, h: n.c(torch.tanh(h)), c=twice.c)
+    z = [twice.a(torch.tanh(twice.a(t))).detach() for t in (x, b)]
+    assert_allclose(deep_shap(twice, x, b, layer="a:1").values, deep_shap(after, *z).values, atol=1e-14)
+    with pytest.raises(ValueError, match="layer: expected"):
+        deep_shap(twice, x, b, layer="a:2")
+
+
+def test_work_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows forward: N + B, not N B; a bar only when asked for."""
+    seen = []
+    model = Net(lambda n, x: (seen.append(len(x)), n.c(torch.tanh(x)))[1], c=Linear(3, 2))
+    X, B = torch.randn(6, 3), torch.randn(50, 3)
+    found = deep_shap(model, X, B)
+    assert sum(seen) == 56
+    assert capsys.readouterr().err == ""
+    shown = deep_shap(model, X, B, outputs=[1, 0], progress=True)
+    assert "deep_shap" in capsys.readouterr().err
+    assert_array_equal(shown.values, found.values[..., ::-1])

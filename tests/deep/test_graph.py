@@ -84,6 +84,7 @@ def test_everything_is_restored_after_an_exception(error: str) -> None:
 
 SIGNS = {
     "gt": lambda net, x: net.a(x * (x > 0)),
+    "ne": lambda net, x: net.a(x * (x != x[0, 0])),
     "sort": lambda net, x: net.a(torch.sort(x, 1)[0]),
     "cumprod": lambda net, x: net.a(torch.cumprod(x, 1)),
     "fft_fft": lambda net, x: net.a(torch.fft.fft(x).real),
@@ -165,7 +166,11 @@ def test_compiled_models() -> None:
     ("change", "message"),
     [
         (lambda m, X, B: (m.train(), X, B), "model: expected evaluation mode, got Dropout '1' in training mode"),
+        (lambda m, X, B: (nn.Sequential(m, nn.BatchNorm1d(1)).train(), X, B), "model: expected evaluation mode, got"),
+        (lambda m, X, B: (nn.BatchNorm1d(3), X, B), "model: expected evaluation mode, got BatchNorm1d '' in training"),
         (lambda m, X, B: (m, X.double(), B), "X: expected dtype torch.float32 on cpu"),
+        (lambda m, X, B: (m, X.to("meta"), B), "X: expected dtype torch.float32 on cpu"),
+        (lambda m, X, B: (m, X, B.to("meta")), "background: expected dtype torch.float32 on cpu"),
         (lambda m, X, B: (m, X, B[:, :2]), "background: expected inputs of shape"),
         (lambda m, X, B: (m, X * torch.nan, B), "X: expected finite numbers"),
         (lambda m, X, B: (m, X, B / 0), "background: expected finite numbers"),

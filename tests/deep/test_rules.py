@@ -8,7 +8,9 @@ import torch
 from numpy.testing import assert_allclose
 
 from shaplab.deep import rules
+from shaplab.deep._reveal import _above, _split
 from shaplab.deep._windows import exact_windows, window_table
+from shaplab.deep.kernels.units import above_mean, padded, split_at_mean
 from tests.deep.nets import brute_force
 
 
@@ -134,3 +136,42 @@ def test_reveal_cancel_literal_on_paper_example() -> None:
     w, f, b = np.array([1.0, 1.0]), np.array([3.0, -2.0]), np.zeros(2)
     exact = brute_force(lambda x: torch.relu(x.sum(1)), torch.tensor(f), torch.tensor(b))
     assert_allclose(rules.reveal_cancel_literal(relu, w, f, b), exact, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", list(rules.LIMITS))
+def test_kernel_of_rescale_is_the_formula_for_other_devices(kind: str, dtype: torch.dtype) -> None:
+    functions = {"smooth": torch.tanh, "pole": torch.exp, "kinked": torch.abs, "bent": torch.nn.functional.elu}
+    g = functions.get(kind, torch.relu)
+    f, b, q = (t.to(dtype) for t in (_rows(0, 1, 40), _rows(1, 30, 40), _rows(2, 30, 40)))
+    b[:10] = f + b[:10] * 1e-7  # too near for a quotient
+    b[10] = f
+    kernel = rules.rescale(g, f, b, kind, q=q)
+    formula = [[rules.rescale(g, f[0, j], b[i, j], kind, q=q[i, j]) for j in range(40)] for i in range(30)]  # no axis
+    eps = torch.finfo(dtype).eps  # quotients of differences down to the limit, eps**(1/3) / 4: 4 eps**(2/3), some ulp
+    assert_allclose(kernel.numpy(), np.array(formula), atol=20 * eps ** (2 / 3) * float(q.abs().max()))
+    assert_allclose((kernel * (f - b)).double(), (q * (g(f) - g(b))).double(), atol=40 * eps)
+    # Another axis of rows: the same pairs.
+    turned = rules.rescale(g, f.T[:, :, None], b.T[:, :, None], kind, q=q.T[:, :, None])
+    assert_allclose(turned[..., 0].T.numpy(), kernel.numpy(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("rows", "tokens", "n", "units"), [(1, 1, 1, 1), (13, 1, 17, 5), (3, 4, 33, 9)])
+def test_kernels_of_reveal_cancel_mean_are_the_formulas_for_other_devices(
+    rows: int, tokens: int, n: int, units: int
+) -> None:
+    w, f, b = _rows(0, units, n), _rows(1, tokens, n), _rows(2, rows * tokens, n)
+    z_f, z_b, inverse = f @ w.T, b @ w.T, torch.full((tokens,), 1.0 / n, dtype=torch.float64)
+    kernel = [t.numpy() for t in (f, b, z_f, z_b, inverse)]
+    weight = padded(w.numpy())
+    up = above_mean(kernel[0], kernel[1], weight, *kernel[2:])
+    assert_allclose(up, _above(f, b, w, z_f, z_b, inverse).numpy(), atol=1e-12)
+    own = [torch.from_numpy(up), z_f.tanh(), 1 - z_f.tanh() ** 2, z_b.tanh(), 1 - z_b.tanh() ** 2]
+    own += [(z_b + own[0]).tanh(), (z_f.repeat(rows, 1) - own[0]).tanh(), _rows(3, rows * tokens, units)]
+    shared = (kernel[0], kernel[1], weight, *kernel[2:])
+    found = split_at_mean(*shared, 1e-14, *[t.numpy() for t in own])
+    expected = _split(f, b, w, z_f, z_b, inverse, 1e-14, *own)
+    assert_allclose(found, expected.numpy(), atol=1e-12)
+    step = f.repeat(rows, 1) - b
+    change = own[-1] * (z_f.repeat(rows, 1).tanh() - z_b.tanh())
+    assert_allclose((found * step.numpy()).sum(1), change.sum(1).numpy(), atol=1e-12)

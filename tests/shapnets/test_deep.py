@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shaplab.deep.deep_shap import deep_shap
 from shaplab.shapnets import DeepShapNet, ResidualDNN, butterfly
 from shaplab.shapnets.deep import deep_shapnet_literal
 
@@ -116,6 +117,16 @@ def test_state_dtype_and_autocast():
     assert net.double().explain(x.double()).dtype == torch.float64
     e = twin.explanation(x.numpy())
     assert abs(e.gap(twin(x))).max() < 1e-5  # float32
+
+
+def test_deep_shap_looks_through():
+    net = DeepShapNet(6, 2, seed=0).double()
+    x = torch.randn(4, 6, dtype=torch.float64)
+    x[:, 2] = 0
+    values = torch.tensor(deep_shap(net, x, torch.zeros(1, 6, dtype=torch.float64)).values)
+    # The reference is the background, so both explanations sum to the same rise; double precision.
+    torch.testing.assert_close(values.sum(1), net.explain(x).sum(1), atol=1e-10, rtol=0)
+    assert bool((values[:, 2] == 0).all())
 
 
 @pytest.mark.parametrize("equal", ["parameters", "compute"])

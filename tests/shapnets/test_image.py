@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shaplab.deep.deep_shap import deep_shap
 from shaplab.shapnets import ComparableCNN, ImageShapNet
-from shaplab.shapnets.image import ConvShapleyTransform, conv_transform_literal, shift
+from shaplab.shapnets.image import ConvShapleyTransform, _FourTaps, conv_transform_literal, shift, window_values
 
 
 def leaky(a):
@@ -79,6 +80,46 @@ def test_blocks_of_windows_do_not_matter():
     x = torch.randn(2, 20, 20, 2, dtype=torch.float64)
     # More windows than one block holds; each picture alone is cut elsewhere.
     torch.testing.assert_close(t(x), torch.cat([t(x[:1]), t(x[1:])]), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_the_kernel_is_the_torch_path(activation):
+    torch.manual_seed(0)
+    terms, base = torch.randn(31, 4, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    terms[-1] = 0  # the pixel that stands for all outside the picture
+    # Each tap of a pixel is read by one window at most, as in a picture; 30 stands for nothing there.
+    sources = torch.stack([torch.randperm(30)[:20] for _ in range(4)])
+    sources[torch.rand(4, 20) < 0.2] = 30
+    for t in (terms, base):
+        t.requires_grad_()
+    pull = torch.randn(30, 3, dtype=torch.float64)
+    found = []
+    for run in (_FourTaps.apply, window_values):
+        out = run(terms, base, sources, activation)[:30]
+        slopes = torch.autograd.grad((out * pull).sum(), (terms, base), create_graph=True)
+        cubes = (run(terms, base, sources, activation)[:30] ** 3).sum()
+        twice = torch.autograd.grad(cubes, terms, create_graph=True)[0]
+        found.append((out, slopes[0][:30], slopes[1], torch.autograd.grad(twice[:30].square().sum(), base)[0]))
+    for ours, theirs in zip(*found, strict=True):
+        # float64 sums of 16 terms of order 1, the second derivatives of order 100.
+        torch.testing.assert_close(ours, theirs, atol=1e-11, rtol=1e-12)
+
+
+def test_nan_stays_nan():
+    x = torch.ones(1, 1, 4, 4)
+    x[0, 0, 0, 0] = torch.nan
+    z = ImageShapNet(1, 2, channels=(), seed=0).explain(x)
+    assert bool(z[0, 0, 0].isnan().all())
+    assert not bool(z[0, 3, 3].isnan().any())
+
+
+def test_deep_shap_looks_through():
+    net = ImageShapNet(1, 3, channels=(4,), seed=0).double()
+    x, background = torch.randn(2, 1, 5, 5, dtype=torch.float64), torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    x[0, 0, :2] = 0
+    values = torch.tensor(deep_shap(net, x, background).values)
+    # Double precision; the net has local accuracy for its own reference, so both explanations have the same sum.
+    torch.testing.assert_close(values.flatten(1, 3).sum(1), net.explain(x).sum((1, 2)), atol=1e-10, rtol=0)
 
 
 def test_cnn_has_the_same_parameters_and_shape():

@@ -1,4 +1,4 @@
-"""Random ensembles that are nasty on purpose, Shapley values by brute force, and the readers' comparison of outputs."""
+"""Random ensembles that are nasty on purpose, and Shapley values by brute force for any function of a coalition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import numpy as np
 
 from shaplab.trees.ensemble import TreeEnsemble
 
-__all__ = ["agree", "brute", "random_ensemble", "random_rows"]
+__all__ = ["brute", "random_ensemble", "random_rows"]
+
+
+def assert_agrees(ours, theirs, tolerance=1e-12):
+    """Equal to rounding, in shape and value; float64 sums in another order by default."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * max(1.0, np.abs(theirs).max()))
 
 
 def random_ensemble(rng, *, trees=3, d=4, depth=4, outputs=None, zero=0.15, chain=False):
@@ -76,10 +83,3 @@ def brute(v, d):
     for i in range(d):
         both[i, i] = phi[i] - both[i].sum(axis=0)
     return phi, both
-
-
-def agree(ours, theirs, tolerance):
-    """Same shape, and as near as the tolerance says relative to the largest output."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * max(1.0, np.abs(theirs).max()))

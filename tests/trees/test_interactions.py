@@ -16,7 +16,7 @@ from shaplab.trees.path_dependent import tree_shap
 TIGHT = 1e-11  # sums of at most a few hundred leaf values of order 1 in float64
 
 
-def compare(seed):
+def assert_all_agree(seed):
     """Both games, all routes = two runs of the literal algorithms = Equations 15-18 by brute force."""
     rng = np.random.default_rng(seed)
     d = int(rng.integers(2, 5))
@@ -43,14 +43,14 @@ def compare(seed):
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
 def test_fast_is_literal_is_brute_force(seed):
-    compare(seed)
+    assert_all_agree(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
 def test_a_thousand_random_models(block):
     for seed in range(100):
-        compare(30_000 + 100 * block + seed)
+        assert_all_agree(30_000 + 100 * block + seed)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))

@@ -23,7 +23,7 @@ def marginal_game(e, x, background, weights=None):
     return v
 
 
-def compare(seed):
+def assert_all_agree(seed):
     rng = np.random.default_rng(seed)
     d, r = int(rng.integers(1, 6)), int(rng.integers(1, 8))
     e = random_ensemble(rng, trees=int(rng.integers(1, 4)), d=d, depth=int(rng.integers(1, 7)),
@@ -44,14 +44,14 @@ def compare(seed):
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
 def test_fast_is_literal_is_brute_force(seed):
-    compare(seed)
+    assert_all_agree(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(20))
 def test_two_thousand_random_models(block):
     for seed in range(100):
-        compare(20_000 + 100 * block + seed)
+        assert_all_agree(20_000 + 100 * block + seed)
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_trees import brute, random_ensemble, random_rows
 
-from shaplab._losses import get_loss
+from shaplab._losses import Loss, get_loss
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.loss import cox_loss, tree_loss_shap, tree_output_shap
@@ -144,3 +144,20 @@ def test_wrong_arguments_are_named():
     for argument, model, target, arguments in cases:
         with pytest.raises(ValueError, match=f"^{argument}: expected"):
             tree_loss_shap(model, np.abs(X), target, np.abs(X), **arguments)
+
+
+def test_squared_error_takes_the_whole_background_at_once():
+    # Deep trees, so that some paths pass 14 features; the general way, reference by reference, is the truth.
+    from sklearn.tree import DecisionTreeRegressor
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 40))
+    y = 1e3 + X[:, 0] * X[:, 1] + rng.normal(size=300)
+    m = DecisionTreeRegressor(random_state=0, splitter="random").fit(X, y)
+    square = get_loss("squared_error")
+    general = Loss("square", square.value, square.slope)
+    slow = tree_loss_shap(m, X[:20], y[:20] + 1, X[:50], loss=general, game="rescaled_margin")
+    fast = tree_loss_shap(m, X[:20], y[:20] + 1, X[:50], loss="squared_error", game="rescaled_margin")
+    # The general way subtracts squares of order 1e6 and divides by changes of order 1: 1e-16 * 1e6 a term.
+    np.testing.assert_allclose(fast.values, slow.values, atol=1e-8)
+    np.testing.assert_allclose(fast.base_values, slow.base_values, rtol=1e-9)

@@ -14,7 +14,7 @@ from shaplab.trees.path_dependent import tree_shap, tree_shap_literal
 TIGHT = 1e-11
 
 
-def compare(seed):
+def assert_all_agree(seed):
     """Fast on both routes = Algorithm 2 = Equation 5 over Algorithm 1."""
     rng = np.random.default_rng(seed)
     d = int(rng.integers(1, 6))
@@ -36,14 +36,14 @@ def compare(seed):
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
 def test_fast_is_literal_is_brute_force(seed):
-    compare(seed)
+    assert_all_agree(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(20))
 def test_two_thousand_random_models(block):
     for seed in range(100):
-        compare(10_000 + 100 * block + seed)
+        assert_all_agree(10_000 + 100 * block + seed)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(5, 30))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from random_trees import agree
+from random_trees import assert_agrees
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
@@ -15,12 +15,8 @@ from shaplab.trees.readers._lightgbm import read_text
 lgb = pytest.importorskip("lightgbm")
 
 # LightGBM adds leaves in float64, in the same order; only the average of rf mode is taken apart differently.
-TOLERANCE = 1e-12
+# That leaves rounding: 1e-12, the default of assert_agrees.
 BASE = {"verbose": -1, "num_threads": 1, "num_leaves": 12, "min_data_in_leaf": 3, "seed": 1}
-
-
-def agrees(ours, theirs, tolerance=TOLERANCE):
-    agree(ours, theirs, tolerance)
 
 
 def table(n=400, d=5, seed=0, missing=True):
@@ -52,7 +48,7 @@ def test_every_objective(objective):
     parameters = {"objective": objective} | ({"num_class": 3} if objective.startswith("multi") else {})
     booster = train(parameters, X, np.asarray(OBJECTIVES[objective](y), float), **more)
     ensemble = as_ensemble(booster)
-    agrees(ensemble.predict(X), booster.predict(X, raw_score=True))
+    assert_agrees(ensemble.predict(X), booster.predict(X, raw_score=True))
     assert ensemble.objective == objective
     raw = ensemble.predict(X)
     link = {"identity": lambda z: z, "logistic": lambda z: 1 / (1 + np.exp(-z)), "exp": np.exp,
@@ -65,13 +61,13 @@ def test_own_objective_and_changed_leaves():
     X, y = table()
     booster = train({"objective": lambda found, data: (found - data.get_label(), np.ones_like(found))}, X, y)
     ensemble = as_ensemble(booster)
-    agrees(ensemble.predict(X), booster.predict(X))
+    assert_agrees(ensemble.predict(X), booster.predict(X))
     assert (ensemble.objective, ensemble.link) == ("", "identity")
     booster = train({}, X, y)
     booster.set_leaf_output(0, 0, 5.0)
-    agrees(as_ensemble(booster).predict(X), booster.predict(X))
+    assert_agrees(as_ensemble(booster).predict(X), booster.predict(X))
     again = booster.refit(X, y + 1)
-    agrees(as_ensemble(again).predict(X), again.predict(X))
+    assert_agrees(as_ensemble(again).predict(X), again.predict(X))
 
 
 @pytest.mark.parametrize("parameters", [
@@ -94,9 +90,9 @@ def test_every_booster(parameters, classes, missing):
                            np.full((1, 5), np.float32(1e-35)), [[np.inf, -np.inf, 1e300, 0.0, -1e-40]]])
     expected = booster.predict(test, raw_score=True)
     # LightGBM's raw score of a forest is the sum of its trees; what it predicts with is their mean, as ours.
-    agrees(as_ensemble(booster).predict(test), expected / (6 if parameters.get("boosting") == "rf" else 1))
+    assert_agrees(as_ensemble(booster).predict(test), expected / (6 if parameters.get("boosting") == "rf" else 1))
     if parameters.get("boosting") == "rf" and classes == 1:
-        agrees(as_ensemble(booster).predict(test), booster.predict(test))
+        assert_agrees(as_ensemble(booster).predict(test), booster.predict(test))
 
 
 def test_best_round_and_ranges():
@@ -105,12 +101,12 @@ def test_best_round_and_ranges():
                         valid_sets=[lgb.Dataset(X[300:], y[300:])], callbacks=[lgb.early_stopping(3, verbose=False)],
                         keep_training_booster=True)
     assert 0 < booster.best_iteration < booster.current_iteration()
-    agrees(as_ensemble(booster).predict(X), booster.predict(X))
+    assert_agrees(as_ensemble(booster).predict(X), booster.predict(X))
     part = TreeEnsemble.from_model(booster, iteration_range=(1, 3))
-    agrees(part.predict(X), booster.predict(X, start_iteration=1, num_iteration=2))
+    assert_agrees(part.predict(X), booster.predict(X, start_iteration=1, num_iteration=2))
     forest = train({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, X, y, 7)
     part = TreeEnsemble.from_model(forest, iteration_range=(2, 5))
-    agrees(part.predict(X), forest.predict(X, start_iteration=2, num_iteration=3))
+    assert_agrees(part.predict(X), forest.predict(X, start_iteration=2, num_iteration=3))
     with pytest.raises(ValueError, match="iteration_range"):
         TreeEnsemble.from_model(forest, iteration_range=(3, 9))
 
@@ -121,7 +117,7 @@ def test_scikit_learn_classes(classes):
     y = np.digitize(y, [-1.5, 0][:classes - 1])
     model = lgb.LGBMClassifier(n_estimators=5, num_leaves=8, verbose=-1, n_jobs=1).fit(X, y)
     ensemble = as_ensemble(model)
-    agrees(ensemble.predict(X), model.predict(X, raw_score=True))
+    assert_agrees(ensemble.predict(X), model.predict(X, raw_score=True))
     assert ensemble.output_names == (("0", "1", "2") if classes == 3 else None)
     assert ensemble.feature_names is None
 
@@ -148,12 +144,12 @@ def test_categories_of_a_frame(one_hot, missing):
     booster = train({"max_cat_to_onehot": one_hot, "min_data_per_group": 3, "cat_smooth": 1}, X, y, 10)
     ensemble = as_ensemble(booster)
     assert (ensemble.set_start >= 0).any()
-    agrees(ensemble.predict(X), booster.predict(X))
+    assert_agrees(ensemble.predict(X), booster.predict(X))
     gaps, _ = frame(seed=1)
-    agrees(ensemble.predict(gaps), booster.predict(gaps))
+    assert_agrees(ensemble.predict(gaps), booster.predict(gaps))
     unseen = X.copy()
     unseen["the letter"] = unseen["the letter"].astype(object).where(np.arange(400) % 3 > 0, "new").astype("category")
-    agrees(ensemble.predict(unseen), booster.predict(unseen))  # LightGBM's rule: unseen is missing
+    assert_agrees(ensemble.predict(unseen), booster.predict(unseen))  # LightGBM's rule: unseen is missing
     with pytest.raises(ValueError, match="3 categorical columns, as in training, got 2"):
         ensemble.predict(X.assign(number=1.0))
     with pytest.raises(ValueError, match="unknown other"):
@@ -173,7 +169,7 @@ def test_categories_as_codes_with_unseen_ones(one_hot, gaps):
                     categorical_feature=[0])
     assert (as_ensemble(booster).set_start >= 0).any()
     test = np.array([[c, 0.1] for c in (*range(70), 71, 96, 1000, 2.7, -0.5, -1, -7, np.nan, 1e9, np.inf)])
-    agrees(as_ensemble(booster).predict(test), booster.predict(test))
+    assert_agrees(as_ensemble(booster).predict(test), booster.predict(test))
 
 
 def test_training_continued_on_rows_with_gaps():
@@ -182,7 +178,7 @@ def test_training_continued_on_rows_with_gaps():
     X = X.copy()
     X[::5] = np.nan
     booster = lgb.train(BASE, lgb.Dataset(X, y), 4, init_model=first)
-    agrees(as_ensemble(booster).predict(X), booster.predict(X))
+    assert_agrees(as_ensemble(booster).predict(X), booster.predict(X))
     other = lgb.train(BASE | {"zero_as_missing": True}, lgb.Dataset(X, y), 4, init_model=first)
     with pytest.raises(UnsupportedModelError, match="one meaning of zero"):
         as_ensemble(other)
@@ -201,7 +197,7 @@ def test_thresholds_at_zero(missing):
     booster = lgb.Booster(model_str="\n".join(lines))
     tiny = float(np.float32(1e-35))
     test = np.repeat(np.array([np.nan, 0.0, -0.0, 1e-36, -1e-36, tiny, -tiny, 1e-34, -1e-34])[:, None], 5, axis=1)
-    agrees(as_ensemble(booster).predict(test), booster.predict(test))
+    assert_agrees(as_ensemble(booster).predict(test), booster.predict(test))
     assert (as_ensemble(booster).threshold == 0).any()
 
 
@@ -211,9 +207,9 @@ def test_layouts_of_the_table():
     booster = train({}, X, y)
     ours, expected = as_ensemble(booster), booster.predict(X)
     for layout in (np.asfortranarray(X), X[:, ::-1][:, ::-1], X.tolist(), sparse.csr_matrix(X), sparse.csc_matrix(X)):
-        agrees(ours.predict(layout), expected)
-    agrees(ours.predict(X[:1]), expected[:1])
-    agrees(ours.predict(X.astype(np.float32)), booster.predict(X.astype(np.float32)))
+        assert_agrees(ours.predict(layout), expected)
+    assert_agrees(ours.predict(X[:1]), expected[:1])
+    assert_agrees(ours.predict(X.astype(np.float32)), booster.predict(X.astype(np.float32)))
 
 
 def test_covers_are_the_counts_of_lightgbm():

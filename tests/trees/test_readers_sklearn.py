@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from random_trees import agree
+from random_trees import assert_agrees
 from scipy import sparse
 from sklearn.datasets import make_classification
 from sklearn.dummy import DummyRegressor
@@ -29,11 +29,7 @@ from shaplab import UnsupportedModelError
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 
 # Both sums are float64; only the order of additions and of the division by the number of trees differs.
-TOLERANCE = 1e-12
-
-
-def agrees(ours, theirs, tolerance=TOLERANCE):
-    agree(ours, theirs, tolerance)
+# That leaves rounding: 1e-12, the default of assert_agrees.
 
 
 def table(n=300, d=5, seed=0, missing=False):
@@ -64,7 +60,7 @@ def test_regressors(model):
     model = model.set_params(random_state=0).fit(X, np.abs(y) if getattr(model, "criterion", "") == "poisson" else y)
     test = np.concatenate([X, X + 0.05, [[0.0, -0.0, 1e-40, -1e-40, 1e30]]])
     ensemble = as_ensemble(model)
-    agrees(ensemble.predict(test), model.predict(test))
+    assert_agrees(ensemble.predict(test), model.predict(test))
     assert not ensemble.has_outputs
     assert ensemble.link == "identity"
 
@@ -74,7 +70,7 @@ def test_histogram_boosting_on_the_log_scale(loss):
     X, y = table(missing=True)
     model = HistGradientBoostingRegressor(max_iter=5, loss=loss).fit(X, np.abs(y) + 0.1)
     ensemble = as_ensemble(model)
-    agrees(np.exp(ensemble.predict(X)), model.predict(X), 1e-10)
+    assert_agrees(np.exp(ensemble.predict(X)), model.predict(X), 1e-10)
     assert ensemble.link == "exp"
 
 
@@ -91,7 +87,8 @@ def test_monotonic_constraints():
     X, y = table()
     for model in (RandomForestClassifier(4, monotonic_cst=[1, 0, -1, 0, 0], random_state=0).fit(X, y > -1),
                   HistGradientBoostingRegressor(max_iter=4, monotonic_cst=[1, 0, -1, 0, 0]).fit(X, y)):
-        agrees(as_ensemble(model).predict(X), (model.predict_proba if hasattr(model, "classes_") else model.predict)(X))
+        predict = model.predict_proba if hasattr(model, "classes_") else model.predict
+        assert_agrees(as_ensemble(model).predict(X), predict(X))
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=lambda model: str(model)[:60])
@@ -102,7 +99,7 @@ def test_classifiers(model, classes):
     model = model.set_params(random_state=0).fit(X, y)
     ensemble = as_ensemble(model)
     boosting = hasattr(model, "decision_function")
-    agrees(ensemble.predict(X), (model.decision_function if boosting else model.predict_proba)(X))
+    assert_agrees(ensemble.predict(X), (model.decision_function if boosting else model.predict_proba)(X))
     assert ensemble.has_outputs == (classes == 3 or not boosting)
     assert ensemble.output_names == (tuple(model.classes_) if ensemble.has_outputs else None)
     if boosting:
@@ -112,9 +109,9 @@ def test_classifiers(model, classes):
 def test_one_class_and_exponential_loss():
     X, y = table()
     only = DecisionTreeClassifier().fit(X, np.zeros(len(X)))
-    agrees(as_ensemble(only).predict(X), only.predict_proba(X))
+    assert_agrees(as_ensemble(only).predict(X), only.predict_proba(X))
     boosted = GradientBoostingClassifier(loss="exponential", n_estimators=4).fit(X, y > -1)
-    agrees(as_ensemble(boosted).predict(X), boosted.decision_function(X))
+    assert_agrees(as_ensemble(boosted).predict(X), boosted.decision_function(X))
 
 
 def test_several_outputs():
@@ -122,11 +119,11 @@ def test_several_outputs():
     Y = np.stack([y, -y, y**2], axis=1)
     for model in (DecisionTreeRegressor(max_depth=5), RandomForestRegressor(5), ExtraTreesRegressor(3)):
         model.set_params(random_state=0).fit(X, Y)
-        agrees(as_ensemble(model).predict(X), model.predict(X))
+        assert_agrees(as_ensemble(model).predict(X), model.predict(X))
     labels = np.stack([y > -1, np.digitize(y, [-2, 0])], axis=1)
     forest = RandomForestClassifier(4, random_state=0).fit(X, labels)
     ensemble = as_ensemble(forest)
-    agrees(ensemble.predict(X), np.concatenate(forest.predict_proba(X), axis=1))
+    assert_agrees(ensemble.predict(X), np.concatenate(forest.predict_proba(X), axis=1))
     assert ensemble.output_names[0] == "output 0: 0"
 
 
@@ -138,7 +135,7 @@ def test_missing_values(model, seen):
     X, y = table(missing=seen)
     model = model.set_params(random_state=0).fit(X, y)
     test, _ = table(seed=1, missing=True)
-    agrees(as_ensemble(model).predict(test), model.predict(test))
+    assert_agrees(as_ensemble(model).predict(test), model.predict(test))
 
 
 def test_what_the_library_refuses_is_refused():
@@ -151,7 +148,7 @@ def test_what_the_library_refuses_is_refused():
             boosting.predict(np.full((1, 5), value))
     histogram = HistGradientBoostingRegressor(max_iter=5).fit(X, y)
     test = np.array([[np.inf, -np.inf, 1e300, 0, 0]])
-    agrees(as_ensemble(histogram).predict(test), histogram.predict(test))
+    assert_agrees(as_ensemble(histogram).predict(test), histogram.predict(test))
 
 
 def frame(n=400, seed=0):
@@ -173,10 +170,10 @@ def test_histogram_boosting_with_categories_of_a_frame(gaps):
     model.fit(train, y[train.index])
     ensemble = as_ensemble(model)
     assert (ensemble.set_start >= 0).any()
-    agrees(ensemble.predict(X), model.predict(X))
+    assert_agrees(ensemble.predict(X), model.predict(X))
     unseen = X.copy()
     unseen["letter"] = unseen["letter"].astype(object).where(np.arange(400) % 3 > 0, "new").astype("category")
-    agrees(ensemble.predict(unseen), model.predict(unseen))  # the library's rule: unseen is missing
+    assert_agrees(ensemble.predict(unseen), model.predict(unseen))  # the library's rule: unseen is missing
     with pytest.raises(ValueError, match="another order"):
         ensemble.predict(X[X.columns[::-1]])
 
@@ -190,12 +187,12 @@ def test_histogram_boosting_with_categories_of_an_array():
     model.fit(X, np.digitize(y, [0.5, 1.5]))
     test = np.array([[0.1, c, e] for c in (-3, 0, 2.5, 7, 100, 255, 1, 2, np.nan)
                      for e in (0, 7, 199, 200, np.nan, 0.5)])
-    agrees(as_ensemble(model).predict(test), model.decision_function(test))
+    assert_agrees(as_ensemble(model).predict(test), model.decision_function(test))
     words = np.array([[0.3, "a"], [0.1, "b"], [-0.4, "c"]] * 40, dtype=object)
     model = HistGradientBoostingRegressor(max_iter=8, categorical_features=[1], min_samples_leaf=3)
     model.fit(words, np.arange(120) % 3)
     test = np.array([[0.2, "a"], [0.0, "zz"], [0.1, "c"]], dtype=object)
-    agrees(as_ensemble(model).predict(test), model.predict(test))
+    assert_agrees(as_ensemble(model).predict(test), model.predict(test))
 
 
 @pytest.mark.parametrize("parameters", [
@@ -204,7 +201,7 @@ def test_isolation_forest(parameters):
     X, _ = table()
     model = IsolationForest(n_estimators=9, random_state=0, **parameters).fit(X)
     ensemble = as_ensemble(model)
-    agrees(-2.0 ** -ensemble.predict(X), model.score_samples(X))
+    assert_agrees(-2.0 ** -ensemble.predict(X), model.score_samples(X))
     assert ensemble.link == "isolation"
 
 
@@ -215,7 +212,7 @@ def test_numbers_that_float32_cannot_tell_apart():
     for model in (RandomForestRegressor(3, random_state=0), DecisionTreeRegressor(), ExtraTreesRegressor(3),
                   HistGradientBoostingRegressor(max_iter=4), GradientBoostingRegressor(n_estimators=4)):
         model.fit(X, y)
-        agrees(as_ensemble(model).predict(X), model.predict(X), 1e-11)
+        assert_agrees(as_ensemble(model).predict(X), model.predict(X), 1e-11)
 
 
 def test_ties_at_every_threshold():
@@ -225,7 +222,7 @@ def test_ties_at_every_threshold():
     near = np.concatenate([np.nextafter(threshold, -np.inf), threshold, np.nextafter(threshold, np.inf),
                            threshold.astype(np.float32), np.nextafter(threshold.astype(np.float32), np.float32(9))])
     test = np.repeat(near[:, None], 3, axis=1)
-    agrees(as_ensemble(model).predict(test), model.predict(test))
+    assert_agrees(as_ensemble(model).predict(test), model.predict(test))
 
 
 def test_layouts_weights_and_names():
@@ -235,11 +232,11 @@ def test_layouts_weights_and_names():
     forest = RandomForestRegressor(4, random_state=0, bootstrap=False).fit(X, y, sample_weight=weight)
     ours, expected = as_ensemble(forest), forest.predict(X)
     for layout in (np.asfortranarray(X), X[::-1][::-1], X.astype(np.float32), sparse.csr_matrix(X), X.tolist()):
-        agrees(ours.predict(layout), expected)
+        assert_agrees(ours.predict(layout), expected)
     np.testing.assert_allclose(ours.with_covers(X, weight).cover, ours.cover, rtol=1e-12)
     named = pd.DataFrame(X, columns=[*"abcde"])
     model = RandomForestRegressor(3, random_state=0).fit(named, y)
-    agrees(as_ensemble(model).predict(named), model.predict(named))
+    assert_agrees(as_ensemble(model).predict(named), model.predict(named))
     assert as_ensemble(model).feature_names == tuple("abcde")
     with pytest.raises(ValueError, match="missing e; unknown z"):
         as_ensemble(model).predict(named.rename(columns={"e": "z"}))
@@ -253,7 +250,7 @@ def test_deep_trees_with_zero_weights():
     model = ExtraTreesClassifier(3, random_state=0).fit(X, y, sample_weight=weight)
     ensemble = as_ensemble(model)
     assert ensemble.max_depth >= 12
-    agrees(ensemble.predict(X), model.predict_proba(X))
+    assert_agrees(ensemble.predict(X), model.predict_proba(X))
 
 
 def test_refusals():
@@ -279,4 +276,4 @@ def test_a_class_derived_from_a_known_one():
 
     X, y = table()
     model = Mine(3, random_state=0).fit(X, y)
-    agrees(as_ensemble(model).predict(X), model.predict(X))
+    assert_agrees(as_ensemble(model).predict(X), model.predict(X))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
-from random_trees import agree
+import random_trees
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
@@ -18,11 +19,7 @@ from shaplab.trees.readers._xgboost import read_json
 xgb = pytest.importorskip("xgboost")
 
 # XGBoost adds leaves in float32: its sum over T trees is off by up to about T * 6e-8 of the partial sums.
-TOLERANCE = 2e-6
-
-
-def agrees(ours, theirs, tolerance=TOLERANCE):
-    agree(ours, theirs, tolerance)
+assert_agrees = partial(random_trees.assert_agrees, tolerance=2e-6)
 
 
 def table(n=300, d=5, seed=0, missing=True):
@@ -56,7 +53,7 @@ def test_every_objective(objective, base_score):
         parameters["base_score"] = base_score
     booster = xgb.train(parameters, data, 8)
     ensemble = TreeEnsemble.from_model(booster)
-    agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
+    assert_agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
     assert ensemble.objective == objective
     assert not ensemble.has_outputs
     link = {"identity": lambda z: z, "logistic": lambda z: 1 / (1 + np.exp(-z)), "exp": np.exp}.get(ensemble.link)
@@ -70,7 +67,7 @@ def test_aft():
     data.set_float_info("label_lower_bound", np.abs(y) + 0.1)
     data.set_float_info("label_upper_bound", np.where(y > 0, np.inf, np.abs(y) + 0.1))
     booster = xgb.train({"objective": "survival:aft", "max_depth": 3}, data, 8)
-    agrees(as_ensemble(booster).predict(X), booster.predict(data, output_margin=True))
+    assert_agrees(as_ensemble(booster).predict(X), booster.predict(data, output_margin=True))
 
 
 def test_own_objective():
@@ -78,14 +75,14 @@ def test_own_objective():
     data = xgb.DMatrix(X, y)
     booster = xgb.train({"max_depth": 3, "disable_default_eval_metric": True}, data, 5,
                         obj=lambda found, data: (found - data.get_label(), np.ones_like(found)))
-    agrees(as_ensemble(booster).predict(X), booster.predict(data, output_margin=True))
+    assert_agrees(as_ensemble(booster).predict(X), booster.predict(data, output_margin=True))
 
 
 def test_quantiles():
     X, y = table()
     booster = xgb.train({"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.5, 0.9], "max_depth": 3},
                         xgb.QuantileDMatrix(X, y), 6)
-    agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
+    assert_agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*(are not used|is deprecated)")  # drop-out has two names in different versions
@@ -107,7 +104,7 @@ def test_every_booster(parameters, classes):
     data = xgb.DMatrix(X, y)
     booster = xgb.train(parameters, data, 6)
     ensemble = as_ensemble(booster)
-    agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
+    assert_agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
     assert ensemble.n_trees == len(booster.get_dump())
     assert ensemble.has_outputs == (classes == 3)
 
@@ -120,7 +117,7 @@ def test_several_targets(strategy):
     booster = xgb.train({"multi_strategy": strategy, "max_depth": 4, "tree_method": "hist"}, data, 6)
     ensemble = as_ensemble(booster)
     assert ensemble.n_trees == (6 if strategy == "multi_output_tree" else 18)
-    agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
+    assert_agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
     assert ensemble.predict(X[:1]).shape == (1, 3)
     assert len(set(ensemble.base)) == 3 or xgb.__version__ < "3.1"  # a vector of base scores since then
 
@@ -130,15 +127,15 @@ def test_scikit_learn_classes_use_their_best_round(tmp_path):
     model = xgb.XGBRegressor(n_estimators=300, learning_rate=0.5, early_stopping_rounds=3, max_depth=5)
     model.fit(X[:200], y[:200], eval_set=[(X[200:], y[200:])], verbose=False)
     assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
-    agrees(as_ensemble(model).predict(X), model.predict(X, output_margin=True))
+    assert_agrees(as_ensemble(model).predict(X), model.predict(X, output_margin=True))
     model.save_model(tmp_path / "model.json")
     again = xgb.XGBRegressor()
     again.load_model(tmp_path / "model.json")
-    agrees(as_ensemble(again).predict(X), again.predict(X, output_margin=True))
+    assert_agrees(as_ensemble(again).predict(X), again.predict(X, output_margin=True))
     booster = model.get_booster()
-    agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
+    assert_agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
     part = TreeEnsemble.from_model(booster, iteration_range=(1, 3))
-    agrees(part.predict(X), booster.predict(xgb.DMatrix(X), output_margin=True, iteration_range=(1, 3)))
+    assert_agrees(part.predict(X), booster.predict(xgb.DMatrix(X), output_margin=True, iteration_range=(1, 3)))
     assert part.n_trees == 2
 
 
@@ -146,9 +143,9 @@ def test_forests_and_rankers_of_the_scikit_learn_interface():
     X, y = table()
     for model in (xgb.XGBRFRegressor(n_estimators=5), xgb.XGBRFClassifier(n_estimators=5)):
         model.fit(X, y if isinstance(model, xgb.XGBRegressor) else np.digitize(y, [-1.5, 0]))
-        agrees(as_ensemble(model).predict(X), model.predict(X, output_margin=True))
+        assert_agrees(as_ensemble(model).predict(X), model.predict(X, output_margin=True))
     ranker = xgb.XGBRanker(n_estimators=5).fit(X, np.clip(np.round(y + 2), 0, 4), group=[100, 200])
-    agrees(as_ensemble(ranker).predict(X), ranker.predict(X))
+    assert_agrees(as_ensemble(ranker).predict(X), ranker.predict(X))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -157,7 +154,7 @@ def test_classifier_names_its_classes(classes):
     y = np.digitize(y, [-1.5, 0][:classes - 1])
     model = xgb.XGBClassifier(n_estimators=5, max_depth=3).fit(X, y)
     ensemble = as_ensemble(model)
-    agrees(ensemble.predict(X), model.predict(X, output_margin=True))
+    assert_agrees(ensemble.predict(X), model.predict(X, output_margin=True))
     assert ensemble.output_names == (("0", "1", "2") if classes == 3 else None)
 
 
@@ -165,11 +162,11 @@ def test_missing_value_of_the_model():
     X, y = table(missing=False)
     X[::7, 1] = -999.0
     model = xgb.XGBRegressor(n_estimators=5, missing=-999.0).fit(X, y)
-    agrees(as_ensemble(model).predict(X), model.predict(X))
+    assert_agrees(as_ensemble(model).predict(X), model.predict(X))
     assert (as_ensemble(model).encode(X)[::7, 1] == -1).all()
     data = xgb.DMatrix(X, y, missing=-999.0)
     booster = xgb.train({}, data, 5)
-    agrees(TreeEnsemble.from_model(booster, missing=-999.0).predict(X), booster.predict(data))
+    assert_agrees(TreeEnsemble.from_model(booster, missing=-999.0).predict(X), booster.predict(data))
 
 
 def frame(n=300, seed=0):
@@ -196,7 +193,7 @@ def test_categories_of_a_frame(one_hot, wrapped):
         theirs = model.predict(data)
     ensemble = as_ensemble(model)
     assert (ensemble.set_start >= 0).any()
-    agrees(ensemble.predict(X), theirs)
+    assert_agrees(ensemble.predict(X), theirs)
     other = X.copy()
     other["letter"] = other["letter"].cat.reorder_categories([*X["letter"].cat.categories[::-1]])
     np.testing.assert_array_equal(ensemble.predict(other), ensemble.predict(X))
@@ -216,10 +213,10 @@ def test_categories_with_names_that_xgboost_stores_cut():
     X, y = frame()
     X["letter"] = X["letter"].cat.rename_categories({"b": "é", "d": "日本"})
     model = xgb.XGBRegressor(n_estimators=8, max_depth=4, enable_categorical=True).fit(X, y)
-    agrees(as_ensemble(model).predict(X), model.predict(X))
+    assert_agrees(as_ensemble(model).predict(X), model.predict(X))
     X["letter"] = X["letter"].cat.reorder_categories([*X["letter"].cat.categories[::-1]])
     if tuple(map(int, xgb.__version__.split(".")[:2])) >= (3, 4):
-        agrees(as_ensemble(model).predict(X), model.predict(X))
+        assert_agrees(as_ensemble(model).predict(X), model.predict(X))
     else:
         with pytest.raises(ValueError, match="categories in their order in column 'letter'"):
             as_ensemble(model).predict(X)
@@ -233,14 +230,14 @@ def test_categories_as_codes_with_unseen_ones(one_hot):
     data = xgb.DMatrix(X, codes % 3 + X[:, 1], feature_types=["c", "q"])
     booster = xgb.train({"max_cat_to_onehot": one_hot, "max_depth": 4}, data, 8)
     test = np.array([[c, 0.1] for c in (0, 3, 8, 9, 31, 32, 64, 1000, 2.7, -0.5, -0.0, -1, -7, np.nan)])
-    agrees(as_ensemble(booster).predict(test), booster.predict(xgb.DMatrix(test, feature_types=["c", "q"])))
+    assert_agrees(as_ensemble(booster).predict(test), booster.predict(xgb.DMatrix(test, feature_types=["c", "q"])))
 
 
 def test_numbers_that_float32_cannot_tell_apart():
     rng = np.random.default_rng(0)
     X = (2.0**24 + rng.integers(-40, 40, (400, 2)) + rng.choice([0, 0.5], (400, 2)))
     booster = xgb.train({"max_depth": 6}, xgb.DMatrix(X, X[:, 0] % 7), 5)
-    agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X)))
+    assert_agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X)))
 
 
 def test_many_thresholds_and_signed_zeros():
@@ -253,7 +250,7 @@ def test_many_thresholds_and_signed_zeros():
     thresholds = ensemble.threshold[np.isfinite(ensemble.threshold)]
     below = np.nextafter(thresholds.astype(np.float32), np.float32(-9))
     test = np.concatenate([thresholds, below, [0.0, -0.0]])[:, None]
-    agrees(ensemble.predict(test), booster.predict(xgb.DMatrix(test)))
+    assert_agrees(ensemble.predict(test), booster.predict(xgb.DMatrix(test)))
     zero = xgb.train({"max_depth": 1, "min_child_weight": 0}, xgb.DMatrix([[-1.0], [0.0]], [0.0, 1.0]), 1)
     np.testing.assert_allclose(as_ensemble(zero).predict([[-0.0], [0.0], [-1e-45]]),
                                zero.predict(xgb.DMatrix([[-0.0], [0.0], [-1e-45]])), rtol=1e-6)
@@ -266,11 +263,11 @@ def test_layouts_of_the_table():
     ours = as_ensemble(dense)
     expected = dense.predict(xgb.DMatrix(X))
     for layout in (np.asfortranarray(X), X[:, ::-1][:, ::-1], X.astype(np.float32), X.tolist(), pd.DataFrame(X)):
-        agrees(ours.predict(layout), expected)
-    agrees(ours.predict(X[:1]), expected[:1])
+        assert_agrees(ours.predict(layout), expected)
+    assert_agrees(ours.predict(X[:1]), expected[:1])
     # what a sparse matrix leaves out is missing for XGBoost
     rows = sparse.csr_matrix(X)
-    agrees(ours.predict(rows), dense.predict(xgb.DMatrix(rows)))
+    assert_agrees(ours.predict(rows), dense.predict(xgb.DMatrix(rows)))
     assert np.abs(ours.predict(rows) - expected).max() > 0.01
 
 
@@ -278,7 +275,7 @@ def test_infinite_values_and_what_float32_makes_infinite():
     X, y = table()
     booster = xgb.train({"max_depth": 4}, xgb.DMatrix(X, y), 4)
     test = np.array([[np.inf, -np.inf, 1e300, -1e300, 0.0], [-np.inf, np.inf, np.nan, 0.0, 1e39]])
-    agrees(as_ensemble(booster).predict(test), booster.inplace_predict(test))
+    assert_agrees(as_ensemble(booster).predict(test), booster.inplace_predict(test))
 
 
 def test_no_rounds_and_zero_weights():
@@ -287,7 +284,7 @@ def test_no_rounds_and_zero_weights():
     np.testing.assert_allclose(as_ensemble(empty).predict(X), 0.7, rtol=1e-7)
     data = xgb.DMatrix(X, y, weight=(np.arange(300) % 2).astype(float))
     weighted = xgb.train({"max_depth": 5, "min_child_weight": 0}, data, 5)
-    agrees(as_ensemble(weighted).predict(X), weighted.predict(data))
+    assert_agrees(as_ensemble(weighted).predict(X), weighted.predict(data))
 
 
 def test_loaded_from_every_format(tmp_path):

@@ -99,19 +99,26 @@ def split_at_mean(f: np.ndarray, b: np.ndarray, weight: np.ndarray, z_f: np.ndar
     total = np.empty_like(step)
     high = np.zeros((8, weight.shape[0]), dtype=b.dtype)
     low, bound = np.zeros_like(high), np.zeros_like(high)
+    gain, flat = np.empty(units, dtype=b.dtype), np.empty(units, dtype=b.dtype)
     for start in range(0, b.shape[0], 8):
         stop = min(start + 8, b.shape[0])
         for r in range(start, stop):
             k, source = r - start, r % z_f.shape[0]
             step[k, :n] = f[r % f.shape[0]] - b[r]
+            whole, part, level = inverse[r % inverse.shape[0]], up[r], z_b[r]
+            for o in range(units):  # loops of one result each, which compilers turn into vector operations
+                bound[k, o] = (z_f[source, o] - level[o]) * whole
             for o in range(units):
-                rise = z_f[source, o] - z_b[r, o]
-                bound[k, o] = rise * inverse[r % inverse.shape[0]]
-                whole, cross = at_f[source, o] - at_b[r, o], at_up[r, o] - at_down[r, o]
-                flat = half * (slope_f[source, o] + slope_b[r, o])
-                more, less, limit = up[r, o], rise - up[r, o], small * (one + abs(z_b[r, o]))
-                high[k, o] = q[r, o] * (flat if abs(more) <= limit else half * (whole + cross) / more)
-                low[k, o] = q[r, o] * (flat if abs(less) <= limit else half * (whole - cross) / less)
+                gain[o] = half * (at_f[source, o] - at_b[r, o] + (at_up[r, o] - at_down[r, o]))
+            for o in range(units):
+                flat[o] = half * (slope_f[source, o] + slope_b[r, o])
+            for o in range(units):
+                close = abs(part[o]) <= small * (one + abs(level[o]))
+                high[k, o] = q[r, o] * (flat[o] if close else gain[o] / part[o])
+            for o in range(units):
+                rest, close = z_f[source, o] - level[o] - part[o], small * (one + abs(level[o]))
+                least = at_f[source, o] - at_b[r, o] - gain[o]
+                low[k, o] = q[r, o] * (flat[o] if abs(rest) <= close else least / rest)
         total[:] = 0
         for o in range(0, weight.shape[0], 4):
             w0, w1, w2, w3 = weight[o], weight[o + 1], weight[o + 2], weight[o + 3]

@@ -30,69 +30,72 @@ def _share(a: int, c: int) -> float:
     return share
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def pooled_maximum(f: np.ndarray, b: np.ndarray, q: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
     """Add ``q`` times the exact multipliers of each window's maximum to ``out``.
 
     ``f (R_f, S)`` repeats over the rows of ``b (R, S)``; ``q (R, W)``; ``out (R, S)``, filled with zeros.
-    The walk goes down from the largest value. ``rise`` and ``fall`` are what a member of A and of C has
-    earned so far; each member remembers what it was when it joined. The walk ends at the first player
-    that is above with both values.
+    Only inputs whose larger value lies above ``floor``, the largest of the smaller values, can decide. They
+    are sorted by it, and the walk goes down from the largest to the floor. ``rise`` and ``fall`` are what a
+    member of A and of C has earned so far; each member remembers what it was when it joined.
     """
     windows, k = table.shape
-    which = np.empty(2 * k, dtype=np.int64)
-    when = np.empty(2 * k)
-    used = np.empty(2 * k, dtype=np.bool_)
-    values = np.empty(2 * k)
+    top, who, when = np.empty(k + 1), np.empty(k + 1, dtype=np.int64), np.empty(k)
     for r in range(b.shape[0]):
-        source = r % f.shape[0]
+        ours, theirs, found = f[r % f.shape[0]], b[r], out[r]
         for w in range(windows):
             weight = q[r, w]
             if weight == 0.0:
                 continue
+            floor, tied = -np.inf, 0
             for i in range(k):
                 place = table[w, i]
-                used[i] = used[k + i] = place < 0
                 if place >= 0:
-                    values[i], values[k + i] = f[source, place], b[r, place]
-            rise = fall = level = 0.0
-            a = c = joined = 0
-            while True:
-                best = -1
-                for j in range(2 * k):
-                    if not used[j] and (best < 0 or values[j] > values[best]):
-                        best = j
-                if best < 0:
-                    break
-                width = level - values[best]
-                if joined > 0 and width > 0.0:
-                    if a > 0:
-                        rise += width * _share(a, c)
-                    if c > 0:
-                        fall -= width * _share(c, a)
-                level = values[best]
-                twin = best + k if best < k else best - k
-                if used[twin] or values[twin] == level:
-                    break
-                used[best] = True
-                which[joined] = best
-                if best < k:
-                    when[joined] = rise
-                    a += 1
-                else:
-                    when[joined] = fall
-                    c += 1
-                joined += 1
+                    floor = max(floor, min(ours[place], theirs[place]))
+            joined = 0
+            for i in range(k):
+                place = table[w, i]
+                if place < 0:
+                    continue
+                x, y = ours[place], theirs[place]
+                larger = max(x, y)
+                tied += (x == y) & (x == floor)
+                if larger > floor:
+                    at = joined
+                    while at > 0 and top[at - 1] < larger:
+                        top[at], who[at] = top[at - 1], who[at - 1]
+                        at -= 1
+                    top[at], who[at] = larger, place
+                    joined += 1
             a = c = 0
-            for j in range(joined):
-                if values[which[j]] > level:
-                    a += which[j] < k
-                    c += which[j] >= k
-            for i in range(k):  # equal values decide at their level as a vanishing step would
-                if table[w, i] >= 0 and values[i] == level and values[k + i] == level:
-                    out[r, table[w, i]] += weight * _share(a + 1, c)
-            for j in range(joined):
-                best = which[j]
-                player = best if best < k else best - k
-                earned = rise - when[j] if best < k else fall - when[j]
-                out[r, table[w, player]] += weight * earned / (values[player] - values[k + player])
+            if joined == 1:
+                place = who[0]
+                found[place] += weight * (top[0] - floor) / abs(ours[place] - theirs[place])
+                a, c = (1, 0) if ours[place] > theirs[place] else (0, 1)
+            elif joined > 1:
+                rise = fall = 0.0
+                top[joined] = floor
+                for j in range(joined):
+                    if ours[who[j]] > theirs[who[j]]:
+                        when[j] = rise
+                        a += 1
+                    else:
+                        when[j] = fall
+                        c += 1
+                    width = top[j] - top[j + 1]
+                    if width > 0.0:
+                        if a > 0:
+                            rise += width * _share(a, c)
+                        if c > 0:
+                            fall += width * _share(c, a)
+                for j in range(joined):
+                    place = who[j]
+                    step = ours[place] - theirs[place]
+                    earned = rise - when[j] if step > 0 else fall - when[j]
+                    found[place] += weight * earned / abs(step)
+            if tied > 0:  # equal values decide at the floor as a vanishing step would
+                share = _share(a + 1, c)
+                for i in range(k):
+                    place = table[w, i]
+                    if place >= 0 and ours[place] == floor and theirs[place] == floor:
+                        found[place] += weight * share

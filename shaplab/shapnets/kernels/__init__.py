@@ -1,0 +1,1 @@
+"""numba kernels of the ShapNets: numeric arrays in and out."""
