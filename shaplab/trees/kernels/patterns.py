@@ -18,7 +18,7 @@ __all__ = ["coalition_outputs", "pair_patterns"]
 
 
 @njit(cache=True, nogil=True)
-def _refine(node, child_is_right, bit, fresh, goes, groups, patterns, n_groups, renamed, new_groups, new_patterns):
+def _refine(child_is_right, bit, fresh, goes, groups, patterns, n_groups, renamed, new_groups, new_patterns):
     """Split the groups by whether their rows take this edge; returns the number of new groups."""
     word = bit >> 6
     one = np.uint64(1) << np.uint64(bit & 63)
@@ -162,11 +162,11 @@ def pair_patterns(chosen, low, high, tree_start, feature, left, right, order, ed
             fresh = edges[node, 4] == 0
             f = feature[parent]
             _goes_left(codes[f, low:high], rank[parent], missing_left[parent], set_start[parent], set_bits, goes[:n])
-            x_count[level] = _refine(parent, is_right, edges[node, 3], fresh, goes[:n], x_groups[level - 1],
+            x_count[level] = _refine(is_right, edges[node, 3], fresh, goes[:n], x_groups[level - 1],
                                      x_patterns[level - 1], x_count[level - 1], renamed, x_groups[level],
                                      x_patterns[level])
             _goes_left(background[f], rank[parent], missing_left[parent], set_start[parent], set_bits, goes[:r])
-            b_count[level] = _refine(parent, is_right, edges[node, 3], fresh, goes[:r], b_groups[level - 1],
+            b_count[level] = _refine(is_right, edges[node, 3], fresh, goes[:r], b_groups[level - 1],
                                      b_patterns[level - 1], b_count[level - 1], renamed, b_groups[level],
                                      b_patterns[level])
             if feature[node] >= 0:
