@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from shaplab import datasets
-from shaplab.shapnets import ImageShapNet, prune
+from shaplab.shapnets import ImageShapNet, coalition_weights, prune
 from shaplab.shapnets.image import ConvShapleyTransform
 
 
@@ -34,7 +34,7 @@ def unfolded(layer: ConvShapleyTransform, z: torch.Tensor) -> torch.Tensor:
     present = ((torch.arange(16)[:, None] >> torch.arange(4)) & 1).float()[:, None, None, :, None]
     inner = torch.nn.functional.leaky_relu((patches * present).flatten(3) @ layer.weight.permute(1, 0, 2).flatten(0, 1)
                                            + layer.bias)
-    return torch.tensordot(layer.weights.float() / 24, inner, 1)
+    return torch.tensordot(coalition_weights(4)[1].float(), inner, 1)
 
 
 def main() -> None:

@@ -115,7 +115,8 @@ def test_nan_stays_nan():
 
 def test_deep_shap_looks_through():
     net = ImageShapNet(1, 3, channels=(4,), seed=0).double()
-    x, background = torch.randn(2, 1, 5, 5, dtype=torch.float64), torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    # So many rows that the explainer works in batches of rows and background rows.
+    x, background = torch.randn(18, 1, 5, 5, dtype=torch.float64), torch.zeros(2, 1, 5, 5, dtype=torch.float64)
     x[0, 0, :2] = 0
     values = torch.tensor(deep_shap(net, x, background).values)
     # Double precision; the net has local accuracy for its own reference, so both explanations have the same sum.
