@@ -131,6 +131,10 @@ def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
             ),
             (4, 6),
         ),
+        "conv3d": (
+            nn.Sequential(nn.Conv3d(2, 3, 2, stride=(1, 2, 1)), nn.ReLU(), nn.MaxPool3d(2, 1), nn.Flatten(), Linear(3, 1)),
+            (2, 3, 4, 3),
+        ),
         "gate": (Net(lambda n, x: n.c(n.a(x) * torch.sigmoid(n.b(x))), **pair), (6,)),
         "quotient and norm": (Net(lambda n, x: n.c(F.normalize(n.a(x)) / (1 + n.b(x) ** 2)), **pair), (6,)),
         "two-player units": (
