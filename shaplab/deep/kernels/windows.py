@@ -41,61 +41,63 @@ def pooled_maximum(f: np.ndarray, b: np.ndarray, q: np.ndarray, table: np.ndarra
     """
     windows, k = table.shape
     top, who, when = np.empty(k + 1), np.empty(k + 1, dtype=np.int64), np.empty(k)
+    xs, ys = np.empty(k, dtype=f.dtype), np.empty(k, dtype=f.dtype)
+    few = k <= 30  # their shares are looked up
+    listed = k + 2 if few else 1
+    shares = np.zeros((listed, listed))
+    for a in range(1, listed):
+        for c in range(listed):
+            shares[a, c] = _share(a, c)
     for r in range(b.shape[0]):
         ours, theirs, found = f[r % f.shape[0]], b[r], out[r]
         for w in range(windows):
             weight = q[r, w]
             if weight == 0.0:
                 continue
-            floor, tied = -np.inf, 0
+            floor = f.dtype.type(-np.inf)
             for i in range(k):
                 place = table[w, i]
+                x = y = f.dtype.type(-np.inf)
                 if place >= 0:
-                    floor = max(floor, min(ours[place], theirs[place]))
-            joined = 0
-            for i in range(k):
-                place = table[w, i]
-                if place < 0:
-                    continue
-                x, y = ours[place], theirs[place]
+                    x, y = ours[np.uint64(place)], theirs[np.uint64(place)]
+                xs[i], ys[i] = x, y
+                floor = max(floor, min(x, y))
+            joined = tied = 0
+            for i in range(k):  # no branches: which inputs decide is unpredictable
+                x, y = xs[i], ys[i]
                 larger = max(x, y)
-                tied += (x == y) & (x == floor)
-                if larger > floor:
-                    at = joined
-                    while at > 0 and top[at - 1] < larger:
-                        top[at], who[at] = top[at - 1], who[at - 1]
-                        at -= 1
-                    top[at], who[at] = larger, place
-                    joined += 1
+                top[joined], who[joined] = larger, i
+                joined += larger > floor
+                tied += (x == floor) & (y == floor)
+            for j in range(1, joined):
+                larger, i, at = top[j], who[j], j
+                while at > 0 and top[at - 1] < larger:
+                    top[at], who[at] = top[at - 1], who[at - 1]
+                    at -= 1
+                top[at], who[at] = larger, i
+            top[joined] = floor
             a = c = 0
-            if joined == 1:
-                place = who[0]
-                found[place] += weight * (top[0] - floor) / abs(ours[place] - theirs[place])
-                a, c = (1, 0) if ours[place] > theirs[place] else (0, 1)
-            elif joined > 1:
-                rise = fall = 0.0
-                top[joined] = floor
-                for j in range(joined):
-                    if ours[who[j]] > theirs[who[j]]:
-                        when[j] = rise
-                        a += 1
-                    else:
-                        when[j] = fall
-                        c += 1
-                    width = top[j] - top[j + 1]
-                    if width > 0.0:
-                        if a > 0:
-                            rise += width * _share(a, c)
-                        if c > 0:
-                            fall += width * _share(c, a)
-                for j in range(joined):
-                    place = who[j]
-                    step = ours[place] - theirs[place]
-                    earned = rise - when[j] if step > 0 else fall - when[j]
-                    found[place] += weight * earned / abs(step)
+            rise = fall = 0.0
+            for j in range(joined):
+                i = who[j]
+                up = xs[i] > ys[i]
+                when[j] = rise if up else fall
+                a += up
+                c += not up
+                width = top[j] - top[j + 1]
+                if few:
+                    rise += width * shares[a, c]
+                    fall += width * shares[c, a]
+                elif width > 0.0:
+                    rise += width * _share(a, c) if a else 0.0
+                    fall += width * _share(c, a) if c else 0.0
+            for j in range(joined):
+                i = who[j]
+                step = xs[i] - ys[i]
+                earned = rise - when[j] if step > 0 else fall - when[j]
+                found[np.uint64(table[w, i])] += weight * earned / abs(step)
             if tied > 0:  # equal values decide at the floor as a vanishing step would
-                share = _share(a + 1, c)
+                share = shares[a + 1, c] if few else _share(a + 1, c)
                 for i in range(k):
-                    place = table[w, i]
-                    if place >= 0 and ours[place] == floor and theirs[place] == floor:
-                        found[place] += weight * share
+                    if xs[i] == floor and ys[i] == floor and table[w, i] >= 0:
+                        found[np.uint64(table[w, i])] += weight * share
