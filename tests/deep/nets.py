@@ -132,7 +132,9 @@ def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
             (4, 6),
         ),
         "conv3d": (
-            nn.Sequential(nn.Conv3d(2, 3, 2, stride=(1, 2, 1)), nn.ReLU(), nn.MaxPool3d(2, 1), nn.Flatten(), Linear(3, 1)),
+            nn.Sequential(
+                nn.Conv3d(2, 3, 2, stride=(1, 2, 1)), nn.ReLU(), nn.MaxPool3d(2, 1), nn.Flatten(), Linear(3, 1)
+            ),
             (2, 3, 4, 3),
         ),
         "gate": (Net(lambda n, x: n.c(n.a(x) * torch.sigmoid(n.b(x))), **pair), (6,)),
