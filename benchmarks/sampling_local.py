@@ -3,7 +3,7 @@
     python benchmarks/sampling_local.py > benchmarks/results/sampling_local.txt
 
 Truth is shap's exact interventional TreeExplainer on boosted trees: another package's exact algorithm. Errors are
-root mean squares over features, rows and ten problems, relative to the root mean square of the values; rows are
+root mean squares over features, rows and three problems, relative to the root mean square of the values; rows are
 model rows for each explained row. The ratio compares rows at the same error, by a line through the peer's errors in
 the logarithm.
 """
@@ -95,7 +95,7 @@ def methods(model: Any, Z: np.ndarray, B: np.ndarray, seed: int) -> Iterator[tup
         yield "shapiq Explainer, default", f"{n}", lambda n=n, e=whole: firsts([e.explain(z, budget=n) for z in Z])
 
 
-def curves(d: int, problems: int = 10) -> None:
+def curves(d: int, problems: int = 3) -> None:
     """Print errors and ratios for one number of features."""
     table: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for seed in range(problems):
