@@ -75,6 +75,38 @@ def test_keep_absolute_by_hand():
     assert curves["remove absolute (mask)"] == pytest.approx([1 - out**2 / 9 for out in (0, 2, 3.5, 2.5, 3)])
 
 
+HAND = {  # three points each: no feature, the first of two, both
+    "keep signed": {"mask": [0, 0, 6], "resample": [1, 0, 6], "impute": [0, 4, 6]},
+    "remove signed": {"mask": [6, 0, 0], "resample": [6, 0, 1], "impute": [6, 9, 0]},
+    "keep absolute": {"mask": [[0, 0], [0, 0], [6, -1]], "resample": [[1, 1], [0, 0], [6, -1]],
+                      "impute": [[0, 0], [4, 1], [6, -1]]},
+    "remove absolute": {"mask": [[6, -1], [0, 0], [0, 0]], "resample": [[6, -1], [0, 0], [1, 1]],
+                        "impute": [[6, -1], [9, 1], [0, 0]]},
+}
+
+
+@pytest.mark.parametrize("hiding", ["mask", "resample", "impute"])
+@pytest.mark.parametrize("sign", ["positive", "negative", "absolute"])
+@pytest.mark.parametrize("verb", ["keep", "remove"])
+def test_each_curve_by_hand(verb, sign, hiding):
+    # f = x1 x2 on training rows (1, 1) and (-1, -1). Masked features are 0. Resampled, one is 0 on average, but both
+    # hidden give f = 1. Imputed, each is the copy of the other: knowing x1 = 2 says x2 = 2, so f = 4.
+    hider = Hider(np.array([[1.0, 1.0], [-1.0, -1.0]]))
+    hider.draws = np.array([0, 1])
+    rows, size = np.array([[2.0, 3.0], [1.0, -1.0]]), np.array([[1.0, 0.5]])
+    phi = (-size if sign == "negative" else size).repeat(2, axis=0)
+    expected = HAND[f"{verb} {'absolute' if sign == 'absolute' else 'signed'}"][hiding]
+    if sign == "absolute":  # outputs 6 and -1 have the mean 2.5 and the sum of squares 24.5
+        expected = [1 - ((6 - a) ** 2 + (-1 - b) ** 2) / 24.5 for a, b in expected]
+    else:  # a mean over rows: the first row twice
+        rows = rows[[0, 0]]
+    found, curves = explanation_metrics(lambda X: phi, lambda X: X[:, 0] * X[:, 1], rows, np.array([6.0, -1.0]), hider,
+                                        n_fractions=3)
+    name = f"{verb} {sign} ({hiding})"
+    assert curves[name] == pytest.approx(expected, abs=1e-9)  # the ridge of impute is 1e-12
+    assert found[name] == pytest.approx(expected[0] / 4 + expected[1] / 2 + expected[2] / 4, abs=1e-9)
+
+
 @pytest.mark.parametrize("hiding", ["mask", "resample", "impute"])
 @pytest.mark.parametrize("model", [linear, bent])
 def test_curves_are_the_literal_ones(hiding, model):
