@@ -18,7 +18,7 @@ book: html
 	$(BIN)/python book/_ext/serve.py _build/html
 
 html: executed
-	$(BIN)/jupyter-book build book --path-output . --config _config.yml --toc $(CURDIR)/_toc.yml -W -n --keep-going
+	$(BIN)/jupyter-book build . -W -n --keep-going
 
 executed: $(READY)
 	$(BIN)/python book/_ext/run_chapters.py --profile $(PROFILE) --jobs $(JOBS)

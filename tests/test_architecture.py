@@ -169,4 +169,4 @@ def test_public_names_resolve():
 def test_every_part_has_a_page_in_the_library(part):
     page = ROOT / "book" / "reference" / "api" / f"{part}.md"
     assert page.exists()
-    assert f"reference/api/{part}\n" in (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    assert f"book/reference/api/{part}\n" in (ROOT / "_toc.yml").read_text(encoding="utf-8")

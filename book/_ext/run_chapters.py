@@ -38,8 +38,9 @@ def chapters(root: Path) -> list[str]:
 
 
 def pages(root: Path) -> list[str]:
-    """Return all pages in the order of the table of contents."""
-    return list(_pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))))
+    """Return all pages in the order of the table of contents, as they are named inside ``book/``."""
+    listed = _pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
+    return [page.removeprefix("book/") for page in listed]
 
 
 def _pages(node: Any) -> Iterator[str]:
@@ -102,6 +103,15 @@ def is_current(path: Path, key: str) -> bool:
     if not path.exists():
         return False
     return nbformat.read(path, as_version=4).metadata.get("shaplab", {}).get("key") == key
+
+
+def complete(root: Path, profile: str) -> bool:
+    """Say whether every chapter's outputs are those of its present text and library, and in the cache."""
+    library = fingerprint(root)
+    return cache_path(root, profile).exists() and all(
+        is_current(executed_path(root, page, profile),
+                   key_of((root / "book" / f"{page}.md").read_text("utf-8"), profile, DEFAULT_SEED, library))
+        for page in chapters(root))
 
 
 def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[float, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
-from run_chapters import cache_path, chapters, executed_path, is_chapter, pages
+from run_chapters import cache_path, chapters, complete, executed_path, is_chapter, main, pages
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -28,36 +28,41 @@ def profile() -> str:
 
 
 def project_root(app: Sphinx) -> Path:
-    return Path(app.srcdir).parent
+    return Path(app.srcdir)
 
 
 # -- one execution ----------------------------------------------------------------------------------------------------
 
 
 def use_executed_chapters(app: Sphinx, config: Any) -> None:
-    """Point myst-nb at the cache of this library, and make a miss an error instead of a second execution."""
+    """Run what has changed, point myst-nb at the cache, and make a miss an error instead of a second execution."""
     import myst_nb.core.execute.cache as cache
+
+    root = project_root(app)
+    if not complete(root, profile()) and main(["--root", str(root), "--profile", profile()]):
+        raise ExtensionError("A chapter failed; its cell and its error stand above.")
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         page = app.env.docname
-        raise ExtensionError(f"{page} has no outputs for its present text and library. Run `make html`, not Sphinx.")
+        raise ExtensionError(f"{page} changed while the book was built. Build it again.")
 
     cache.single_nb_execution = refuse
     if profile() != "quick":
         config.html_theme_options["announcement"] = f"Built with the parameters profile = {profile()!r}, seed = 0."
     config.nb_execution_mode = "cache"
-    config.nb_execution_cache_path = str(cache_path(project_root(app), profile()))
+    config.nb_execution_cache_path = str(cache_path(root, profile()))
 
 
 def extend_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
     """Read a chapter again when its outputs changed, though its text did not; add what it offers to take home."""
     if not is_chapter(source[0]):
         return
-    app.env.note_dependency(str(executed_path(project_root(app), docname, profile())))
+    page = docname.removeprefix("book/")
+    app.env.note_dependency(str(executed_path(project_root(app), page, profile())))
     lines = ["", "## Take it home", ""]
     if "{nb-download}" not in source[0]:
-        lines += [f"The whole chapter as a notebook: {{nb-download}}`{docname.split('/')[-1]}.ipynb`.", ""]
-    names = [] if "{take-home}" in source[0] else functions_of(project_root(app), docname)
+        lines += [f"The whole chapter as a notebook: {{nb-download}}`{page.split('/')[-1]}.ipynb`.", ""]
+    names = [] if "{take-home}" in source[0] else functions_of(project_root(app), page)
     if names:
         lines += ["Each function in one file of plain Python that needs no shaplab:", ""]
         lines += ["```{take-home} " + " ".join(names), "```", ""]
@@ -211,7 +216,7 @@ def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, l
     named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [name.removeprefix("shaplab.").replace(".", "/")]
     text = re.sub(r"^Chapter: .*$", "", text, flags=re.M)
     listed = pages(project_root(app))
-    known = [f":doc:`/{page}`" for page in named if page in listed]
+    known = [f":doc:`/book/{page}`" for page in named if page in listed]
     lines[:] = [*text.splitlines(), "", *([f"Derived in {', '.join(known)}."] if known else []), ""]
 
 
@@ -280,7 +285,7 @@ class ReproductionTable(SphinxDirective):
         cells = []
         for page, row in found:
             value = _sentence(f"{row['value']} {row['unit']}")
-            cells.append(f"**{row['verdict']}**: {value} {_sentence(row['note'])} [](/{page}.md)")
+            cells.append(f"**{row['verdict']}**: {value} {_sentence(row['note'])} [](/book/{page}.md)")
         reported = next((row["source"] for _, row in found if row["source"]), claim["reported"])
         about = f"{_sentence(claim['claim'])} {_sentence(claim['setup'])}"
         return f"| {id} | {about} | {_sentence(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"

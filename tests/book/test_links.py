@@ -48,10 +48,10 @@ def test_links_lead_somewhere(html):
 
 def test_chapters_can_be_downloaded_as_notebooks(html, root):
     for page in chapters(root):
-        links = Page((html / f"{page}.html").read_text(encoding="utf-8")).links
+        links = Page((html / f"book/{page}.html").read_text(encoding="utf-8")).links
         notebooks = [link for link in links if link.endswith(".ipynb") and not re.match(r"[a-z]+:", link)]
         assert notebooks, page
-        path = ((html / page).parent / notebooks[0]).resolve()
+        path = ((html / "book" / page).parent / notebooks[0]).resolve()
         assert json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
@@ -64,10 +64,10 @@ def test_take_home_files_compile(html):
 
 def test_launch_buttons_open_notebooks(html, root):
     for page in chapters(root):
-        links = Page((html / f"{page}.html").read_text(encoding="utf-8")).links
+        links = Page((html / f"book/{page}.html").read_text(encoding="utf-8")).links
         colab = [link for link in links if "colab.research" in link]
         binder = [link for link in links if "mybinder" in link]
         assert len(colab) == len(binder) == 1
-        assert colab[0].endswith(f"/blob/gh-pages/_sources/{page}.ipynb")
-        assert (html / "_sources" / f"{page}.ipynb").exists()
+        assert colab[0].endswith(f"/blob/gh-pages/_sources/book/{page}.ipynb")
+        assert (html / "_sources" / f"book/{page}.ipynb").exists()
         assert binder[0].endswith(f"urlpath=lab/tree/book/{page}.ipynb")

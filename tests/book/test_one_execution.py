@@ -16,7 +16,8 @@ import run_chapters
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (ROOT / "tests" / "book" / "sample" / "tiny.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.xdist_group("one execution")  # its tests share a project, in order
-TOC = "format: jb-book\nroot: index\nchapters:\n  - file: part/one\n  - file: part/two\n  - file: reproduction\n"
+TOC = "format: jb-book\nroot: book/index\nchapters:\n" + "".join(
+    f"  - file: book/{page}\n" for page in ("part/one", "part/two", "reproduction"))
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,7 @@ def run(project: Path, capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def build(project: Path) -> subprocess.CompletedProcess:
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "--path-output", "."]
-    command += ["--config", "_config.yml", "--toc", str(project / "_toc.yml"), "-W", "-n", "--keep-going"]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"]
     env = {**os.environ, "PROFILE": "quick", "PYTHONPATH": os.pathsep.join([str(project), str(project / "book/_ext")])}
     return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
 
@@ -100,18 +100,24 @@ def test_the_build_reads_the_cache_and_never_executes(project, capsys):
         assert "Executing notebook" not in done.stdout + done.stderr
         if attempt == 1:
             assert done.stdout.count("Using cached notebook") == 2
-    page = (project / "_build/html/part/one.html").read_text(encoding="utf-8")
+    page = (project / "_build/html/book/part/one.html").read_text(encoding="utf-8")
     text = re.sub(r"<[^>]+>", "", page)
     assert "The total is 2, recorded as 2 gloves" in text
-    rows = (project / "_build/html/reproduction.html").read_text(encoding="utf-8")
+    rows = (project / "_build/html/book/reproduction.html").read_text(encoding="utf-8")
     assert "2 reproduced, 0 reproduced on a stand-in" in rows
     assert "2 gloves" in rows
     assert (project / "_build/html/_static/mathjax/tex-mml-chtml.js").exists()
 
     edit(project / "book/part/two.md", "total = 2 + seed", "total = 2 + 1 * seed")
-    missed = build(project)
-    assert missed.returncode != 0
-    assert "has no outputs for its present text" in missed.stderr + missed.stdout
+    # The build runs what changed, through papermill and once, and does not hide a failure.
+    done = build(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 chapters, 1 unchanged, 1 to run" in done.stdout
+    edit(project / "book/part/two.md", "assert total == 2 + seed", "assert total == 7")
+    failed = build(project)
+    assert failed.returncode != 0
+    assert "A chapter failed" in failed.stderr + failed.stdout
+    edit(project / "book/part/two.md", "assert total == 7", "assert total == 2 + seed")
     edit(project / "book/part/two.md", "total = 2 + 1 * seed", "total = 2 + seed")
 
 

@@ -10,7 +10,7 @@ import pytest
 from run_chapters import pages as listed
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*listed(ROOT), "genindex", "search"]
+PAGES = [*(f"book/{page}" for page in listed(ROOT)), "genindex", "search"]
 pytestmark = pytest.mark.browser
 
 # Without preload: axe would fetch style sheets again, from wrong addresses.
