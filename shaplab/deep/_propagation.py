@@ -24,17 +24,18 @@ swapaxes movedim expand expand_as view_as reshape_as repeat cat concat stack chu
 index_select pad constant_pad_nd flip roll alias detach
 """.split())
 _SCALES = frozenset("add sub rsub neg positive mul div batch_norm dropout feature_dropout alpha_dropout".split())
-_WEIGHTED = frozenset("linear matmul mm bmm mv addmm conv1d conv2d conv3d convolution einsum".split())
+_WEIGHTED = frozenset("linear matmul mm bmm mv conv1d conv2d conv3d convolution einsum".split())
 _SMOOTH = ("sigmoid", "tanh", "gelu", "silu", "elu", "selu", "celu", "softplus", "mish", "exp", "hardtanh", "hardswish",
            "hardsigmoid", "relu6", "logsigmoid", "log_sigmoid")
-
 
 
 class Propagation(Capture):
     """One run of the model on baseline and single-player rows, turned into moments at the first non-linearity.
 
     Until then tensors hold ``1 + n`` plain rows. From then on a row is one of ``2 K I`` propagations (without
-    and with the player, K sizes, I players), and ``self.spread`` knows the moments of every tensor.
+    and with the player, K sizes, I players), and ``self.spread`` knows the moments of every tensor. There are
+    ``self.rows = 2 K I`` rows from the start, since the model may ask for their number: players are repeated, and
+    plain rows added, until both fit.
     """
 
     def __init__(self, model: Any, players: np.ndarray, shares: np.ndarray, method: str, covariance: str) -> None:
@@ -44,6 +45,14 @@ class Propagation(Capture):
         self.players, self.shares, self.method, self.covariance = players, shares, method, covariance
         self.spread: dict[int, tuple[torch.Tensor, Moments]] = {}
         self.gone: dict[int, torch.Tensor] = {}
+        self.plain = self.rows = 0
+
+    def leaf(self, values: torch.Tensor) -> torch.Tensor:
+        """The start of a run on the baseline, then each player alone."""
+        self.plain, pair = len(values), 2 * len(self.shares)
+        self.players = np.resize(self.players, max(len(self.players), -(-self.plain // pair)))
+        self.rows = pair * len(self.players)
+        return super().leaf(torch.cat([values, values[:1].expand(self.rows - self.plain, *values.shape[1:])]))
 
     def moments(self, tensor: torch.Tensor) -> Moments:
         """The moments of a tensor, made now if it still holds plain rows."""
@@ -56,12 +65,18 @@ class Propagation(Capture):
     def register(self, found: Moments) -> torch.Tensor:
         """Name moments by a tensor that the model's own code can carry on."""
         tensor = found.mean.detach().requires_grad_()
+        self._keeps_rows(tensor)
         self.spread[id(tensor)] = (tensor, found)
         self.leaves[id(tensor)] = tensor
         return tensor
 
+    def _keeps_rows(self, tensor: torch.Tensor) -> None:
+        if self.rows and tensor.shape[:1] != (self.rows,):
+            self.refuse("reshape", f"shape {tuple(tensor.shape)} for {self.rows} rows: they must stay first")
+
     def _coalitions(self, rows: torch.Tensor) -> Moments:
-        start, c = rows[:1], rows[1:] - rows[:1]
+        self._keeps_rows(rows)
+        start, c = rows[:1], rows[1 : self.plain] - rows[:1]
         n, shape, mine = len(c), rows.shape[1:], c[self.players]
         others, owen = n - 1, self.method == "owen"
         share = torch.as_tensor(self.shares, dtype=rows.dtype, device=rows.device)
@@ -94,10 +109,12 @@ class Propagation(Capture):
         found = tensors_of(args) if sign or (raw.endswith("_") and not raw.endswith("__") and raw != "requires_grad_"
                                              ) else []
         if any(id(t) in self.spread or (name in self.handlers and self.depends(t)) for t in found):
-            # The result may have other rows than its input: compute it aside, and watch that nobody reads the old one.
+            # The result has moments of its own: compute it aside, and watch that nobody reads the old one.
             base = f"__{raw[3:]}" if sign else raw.strip("_")
-            result = super().__torch_function__(
-                getattr(torch.Tensor, base, None) or getattr(torch._C._nn, base), types, args, kwargs)
+            plain = getattr(torch.Tensor, base, None) or getattr(torch._C._nn, base, None)
+            if plain is None:
+                self.refuse(raw, "it overwrites a tensor that depends on the input")
+            result = super().__torch_function__(plain, types, args, kwargs)
             self.gone[id(found[0])] = found[0]
             return result
         return super().__torch_function__(func, types, args, kwargs)
@@ -133,7 +150,9 @@ class Propagation(Capture):
         """The variances behind a linear operation, of what its inputs do not share."""
         if name in _MOVES and (len(parts) == 1 or name in ("cat", "stack", "concat")):
             rest = apply(lambda m: m.rest)
-            return rest - apply(lambda m: torch.zeros_like(m.rest)) if "pad" in name else rest
+            if "pad" not in name and name not in ("cat", "stack", "concat"):
+                return rest
+            return rest - apply(lambda m: torch.zeros_like(m.rest))  # constants that were joined do not vary
         if len(parts) > 1:
             if name not in ("add", "sub", "rsub"):
                 self.refuse(name, "several random tensors meet here in a way no moment rule describes")
@@ -146,8 +165,6 @@ class Propagation(Capture):
             fixed, named = list(args), {**kwargs, "bias": None} if "bias" in kwargs else kwargs
             if name in ("linear", "conv1d", "conv2d", "conv3d", "convolution") and len(fixed) > 2:
                 fixed[2] = None
-            if name == "addmm":
-                fixed[0] = torch.zeros_like(fixed[0])
             put = lambda t: X.rest if self.depends(t) else t**2  # noqa: E731
             return func(*walk(put, tuple(fixed)), **walk(put, named))
         change = lambda z: func(z, *args[1:], **kwargs)  # noqa: E731
@@ -178,8 +195,12 @@ def _max_pool(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     dims, shape = 1 if "1d" in func.__name__ else 2, X.mean.shape[1:]
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
     given = {**dict(zip(names, args[1:], strict=False)), **kwargs}
-    if given.get("ceil_mode") or len(shape) != dims + 1:
-        run.refuse(func.__name__, "ceil_mode is on" if given.get("ceil_mode") else "its input has no axis of channels")
+    given["return_indices"] = given.get("return_indices") or func.__name__.endswith("indices")
+    for option in ("ceil_mode", "return_indices"):
+        if given.get(option):
+            run.refuse(func.__name__, f"{option} is on")
+    if len(shape) != dims + 1:
+        run.refuse(func.__name__, "its input has no axis of channels")
 
     def sides(name: str, default: Any) -> tuple[int, int]:
         value = np.broadcast_to(np.asarray(given.get(name) or default, dtype=int), dims)

@@ -24,14 +24,8 @@ __all__: list[str] = []
 
 
 @lru_cache(maxsize=64)
-def window_table(
-    sizes: tuple[int, ...],
-    outs: tuple[int, ...],
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-) -> np.ndarray:
+def window_table(sizes: tuple[int, ...], outs: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
+                 padding: tuple[int, ...], dilation: tuple[int, ...]) -> np.ndarray:
     """Positions each window reads, ``(windows, taps)``; -1 where it reads padding. Kernel () is adaptive."""
     axes = []
     for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
@@ -60,13 +54,15 @@ def exact_windows(table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.
         arrays = [np.ascontiguousarray(t.numpy()) for t in rows]
         pooled_maximum(arrays[0], arrays[1], arrays[2], table, out)
         return torch.from_numpy(out).to(b.dtype).reshape(b.shape)
-    index = torch.as_tensor(table, device=b.device)
+    return _everywhere(torch.as_tensor(table, device=b.device), *rows).to(b.dtype).reshape(b.shape)
+
+
+def _everywhere(index: torch.Tensor, f: torch.Tensor, b: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """What the kernel does, in torch."""
     missing = index < 0
-    f, b_, q_ = rows[0].repeat(len(rows[1]) // len(rows[0]), 1), rows[1], rows[2]
-    seen = [t[:, index.clamp(min=0)].masked_fill(missing, -torch.inf) for t in (f, b_)]
-    share = torch.where(missing, 0.0, maximum(*seen)) * q_.unsqueeze(-1)
-    flat = torch.zeros_like(b_).index_add_(1, index.clamp(min=0).reshape(-1), share.reshape(len(b_), -1))
-    return flat.to(b.dtype).reshape(b.shape)
+    seen = [t[:, index.clamp(min=0)].masked_fill(missing, -torch.inf) for t in (f.repeat(len(b) // len(f), 1), b)]
+    share = torch.where(missing, 0.0, maximum(*seen)) * q.unsqueeze(-1)
+    return torch.zeros_like(b).index_add_(1, index.clamp(min=0).reshape(-1), share.reshape(len(b), -1))
 
 
 def cross_windows(

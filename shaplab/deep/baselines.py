@@ -12,6 +12,7 @@ shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -34,20 +35,15 @@ def _evaluate(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
 def _slopes(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Gradients ``(N, *input, K)``, parameters and their gradients untouched."""
     found = []
-    for rows in chunks(len(x), batch_size):
-        with torch.enable_grad():
+    # cuDNN has no gradients of recurrent layers in evaluation mode.
+    recurrent = isinstance(model, torch.nn.Module) and any(isinstance(m, torch.nn.RNNBase) for m in model.modules())
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+        for rows in chunks(len(x), batch_size):
             point = x[rows].detach().clone().requires_grad_()
             out = model(point)
-            out = out if out.dim() == 2 else out[:, None]
-            found.append(
-                torch.stack(
-                    [
-                        torch.autograd.grad(out[:, k].sum(), point, retain_graph=True)[0].double()
-                        for k in range(out.shape[1])
-                    ],
-                    -1,
-                )
-            )
+            each = out.unbind(1) if out.dim() == 2 else [out]
+            slopes = [torch.autograd.grad(part.sum(), point, retain_graph=True)[0].double() for part in each]
+            found.append(torch.stack(slopes, -1))
     return torch.cat(found)
 
 
@@ -59,14 +55,8 @@ def _explained(
     gap = out.cpu().numpy() - start - table.reshape(len(table), -1, table.shape[-1]).sum(1)
     if table.shape[-1] == 1:
         table, start, gap = table[..., 0], start[:, 0], gap[:, 0]
-    return Explanation(
-        table,
-        start,
-        x.float().cpu().numpy(),
-        tuple(column_names(X) or ()) or None,
-        method=name,
-        info={"gap": gap, "evaluations": evaluations},
-    )
+    names, info = tuple(column_names(X) or ()) or None, {"gap": gap, "evaluations": evaluations}
+    return Explanation(table, start, x.float().cpu().numpy(), names, method=name, info=info)
 
 
 def gradients(model: Any, X: Any, *, batch_size: int = 256) -> Explanation:
@@ -195,11 +185,7 @@ def deeplift(model: Any, X: Any, baseline: Any = None, *, rule: str = "rescale",
     Shrikumar, Greenside and Kundaje (2017).
     """
     (x,) = as_inputs(model, X, "X")
-    row = (
-        torch.zeros_like(x[:1])
-        if baseline is None
-        else torch.as_tensor(np.asarray(baseline), dtype=x.dtype, device=x.device)
-    )
-    return deep_shap(
-        model, X if not isinstance(X, torch.Tensor) else x, row.reshape(1, *x.shape[1:]), rule=rule, **options
-    )
+    given = baseline if isinstance(baseline, torch.Tensor) else np.asarray(baseline)
+    row = torch.zeros_like(x[:1]) if baseline is None else torch.as_tensor(given, dtype=x.dtype, device=x.device)
+    row = row.detach().reshape(1, *x.shape[1:])
+    return deep_shap(model, X if not isinstance(X, torch.Tensor) else x, row, rule=rule, **options)

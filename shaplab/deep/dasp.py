@@ -26,11 +26,12 @@ import numpy as np
 import torch
 
 from shaplab._parallel import chunks, progress_bar
-from shaplab._validation import check_choice, check_int, check_names, fail
+from shaplab._validation import UnsupportedModelError, check_choice, check_int, check_names, fail
 from shaplab.deep._propagation import Propagation
 from shaplab.explanation import Explanation
 
 __all__ = ["coalition_moments_literal", "compare_attributions", "dasp", "size_nodes"]
+
 
 def coalition_moments_literal(contributions: np.ndarray, i: int, k: int) -> tuple[float, float]:
     """Mean and variance of the sum of k contributions drawn without replacement from all but the i-th."""
@@ -123,7 +124,7 @@ def dasp(
         two are for few players: each propagation costs ``n (n + 3) / 2`` more passes.
     players : "features", every input entry; or "pixels", all channels of a position together.
     normalize : True spreads each row's additivity gap over its values in proportion to their size.
-    batch_size : rows in one run, at least those of one player; bounds memory.
+    batch_size : rows in one run, at least ``n + 1``; bounds memory.
     progress : show a progress bar.
     feature_names : names of the players.
 
@@ -135,13 +136,15 @@ def dasp(
     Raises
     ------
     UnsupportedModelError
-        For an operation without a moment rule, by name and place.
+        For an operation without a moment rule, by name and place; and when the output propagated for nobody or
+        everybody present, which leaves nothing to chance, is not the model's.
 
     Notes
     -----
-    Approximate: the network's units are treated as Gaussian (nearly, if "skewed"). Where two random tensors are added
-    (residual links) "diagonal" takes them as independent. Networks without a non-linearity are exact. Cost: ``2 K``
-    propagations for each player, row and reference; one counts for about two forward passes (diagonal).
+    Approximate: the network's units are treated as Gaussian (nearly, if "skewed"). Where random tensors are added
+    (residual links) or entries repeated (reflecting padding) "diagonal" takes them as independent. Networks without a
+    non-linearity are exact. Cost: ``2 K`` propagations for each player, row and reference, and one run more to check
+    the model; a propagation counts for about two forward passes (diagonal), through max pooling for dozens.
 
     References
     ----------
@@ -162,7 +165,7 @@ def dasp(
     pixels = check_choice(players, "players", ["features", "pixels"]) == "pixels"
     batch = check_int(batch_size, "batch_size")
     rows, references = _tensor(X, model, "X"), _tensor(baseline, model, "baseline")
-    if rows.ndim < 2:
+    if rows.ndim < 2 or len(rows) == 0:
         fail("X", "rows (N, ...)", f"shape {tuple(rows.shape)}", "Give a single row as X[None]")
     if pixels and rows.ndim < 3:
         fail("X", "shape (N, channels, ...) for pixel players", f"shape {tuple(rows.shape)}", 'Use players="features"')
@@ -175,26 +178,37 @@ def dasp(
     shares, weights = size_nodes(n, sizes, method)
     values = torch.zeros(len(rows), n, 1, dtype=torch.float64)
     masks = torch.eye(n, dtype=torch.bool, device=rows.device).reshape(n, *((1,) if pixels else ()), *shape)
-    step = max(1, batch // (2 * len(shares) * (1 if covariance == "diagonal" else 1 + n * (n + 3) // 2)))
+    pair = 2 * len(shares)
+    step = max(-(-(n + 1) // pair), batch // (pair * (1 if covariance == "diagonal" else 1 + n * (n + 3) // 2)))
     weight = torch.as_tensor(weights)
+
+    def propagated(x: torch.Tensor, b: torch.Tensor, players: np.ndarray, shares: np.ndarray) -> torch.Tensor:
+        run = Propagation(model, players, shares, method, covariance)
+        with torch.no_grad(), run:
+            out = model(run.leaf(torch.cat([b[None], torch.where(masks, x, b)])))
+        mean = run.moments(out).mean[: 2 * len(shares) * len(players)].double().cpu()
+        return mean.reshape(len(players), len(shares), 2, -1)
+
+    ends = propagated(rows[0], references[0], np.arange(1), np.array([0.0, 1.0]))  # nobody and everybody: no chance
+    with torch.no_grad():  # that run has refused dropout and batch statistics: the model may run unwatched
+        top, base = model(rows).double(), model(references).double()
+    scale, digits = max(top.abs().max().item(), base.abs().max().item()), torch.finfo(rows.dtype).eps
+    for found, true, what in ((ends[0, 0, 0], base[0], "nobody"), (ends[0, 1, 1], top[0], "everybody")):
+        off = (found - true.reshape(-1).cpu()).abs().max().item()
+        if not off <= 30 * digits**0.5 * scale:  # as for the sums of deep_shap
+            got = f"one that is {off:.3g} off, on a scale of {scale:.3g}"
+            fail("model", f"the model's own output for the coalition of {what}", got, "Some step is hidden from torch "
+                 "or mixes rows; rewrite it in torch operations on the input, row by row", UnsupportedModelError)
     with progress_bar(len(rows) * len(references) * n, progress, "dasp") as bar:
         for r, x in enumerate(rows):
             for b in references:
-                single = torch.cat([b[None], torch.where(masks, x, b)])
                 for part in chunks(n, step):
-                    run = Propagation(model, np.arange(n)[part], shares, method, covariance)
-                    with torch.no_grad(), run:
-                        out = model(run.leaf(single))
-                    mean = run.moments(out).mean.double().cpu()
-                    mean = mean.reshape(part.stop - part.start, len(shares), 2, -1)
+                    mean = propagated(x, b, np.arange(n)[part], shares)
                     if mean.shape[3] > values.shape[2]:
                         values = values.repeat(1, 1, mean.shape[3])
                     difference = mean[:, :, 1] - mean[:, :, 0]
                     values[r, part] += torch.einsum("iko,k->io", difference, weight) / len(references)
                     bar.update(part.stop - part.start)
-    # Only now, when the watched runs have refused dropout and batch statistics, may the model run unwatched.
-    with torch.no_grad():
-        top, base = model(rows).double(), model(references).double()
     several = top.ndim == 2 and top.shape[1] > 1
     center = base.mean(0).reshape(-1).cpu()
     target = top.reshape(len(rows), -1).cpu()
@@ -208,7 +222,7 @@ def dasp(
     label = f"dasp ({method}, {len(shares)} sizes, {covariance} covariance{', normalised' if normalize else ''})"
     return Explanation(
         result.numpy(), (center if several else center[0]).expand(gap.shape if several else (len(rows),)).numpy(),
-        data=rows.cpu().numpy(), feature_names=names, method=label,
+        data=(rows.float() if rows.dtype.itemsize < 4 else rows).cpu().numpy(), feature_names=names, method=label,
         info={"gap": (gap if several else gap[:, 0]).numpy(),
               "evaluations": 2 * len(shares) * n * len(references) * len(rows)})
 

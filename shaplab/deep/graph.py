@@ -86,35 +86,11 @@ max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptiv
 DROPOUT = _names("""
 dropout alpha_dropout feature_dropout feature_alpha_dropout
 """)
-_ALIAS = {
-    "iadd": "add",
-    "radd": "add",
-    "isub": "sub",
-    "imul": "mul",
-    "rmul": "mul",
-    "itruediv": "div",
-    "truediv": "div",
-    "rtruediv": "rdiv",
-    "divide": "div",
-    "true_divide": "div",
-    "ipow": "pow",
-    "multiply": "mul",
-    "clip": "clamp",
-    "absolute": "abs",
-    "concat": "cat",
-    "swapdims": "transpose",
-    "expit": "sigmoid",
-    "max_pool1d_with_indices": "max_pool1d",
-    "max_pool2d_with_indices": "max_pool2d",
-    "max_pool3d_with_indices": "max_pool3d",
-    "subtract": "sub",
-    "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d",
-    "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
-    "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d",
-    "iand": "and",
-    "ior": "or",
-    "ixor": "xor",
-}
+_ALIAS = dict(pair.split("=") for pair in """
+iadd=add radd=add isub=sub imul=mul rmul=mul itruediv=div truediv=div rtruediv=rdiv divide=div true_divide=div
+ipow=pow multiply=mul clip=clamp absolute=abs concat=cat swapdims=transpose expit=sigmoid subtract=sub iand=and ior=or
+ixor=xor
+""".split())
 _COPIED = _names("""
 getitem view reshape flatten unflatten squeeze unsqueeze transpose permute t T select narrow unbind chunk split
 split_with_sizes tensor_split contiguous clone expand expand_as repeat index_select cat stack movedim flip roll detach
@@ -131,7 +107,7 @@ def operation(func: Callable[..., Any]) -> tuple[str, str]:
     if raw in ("__get__", "__set__", "__delete__"):
         owner = getattr(func, "__self__", None)
         return getattr(owner, "__name__", raw), raw
-    plain = raw.strip("_").removeprefix("special_").removeprefix("linalg_")
+    plain = raw.strip("_").removeprefix("special_").removeprefix("linalg_").removesuffix("_with_indices")
     return _ALIAS.get(plain, plain), raw
 
 
@@ -309,7 +285,7 @@ class Capture(TorchFunctionMode):
         if name in META:
             return func(*args, **kwargs)
         if name in ("detach", "data", "detach_copy"):
-            return args[0].view_as(args[0])
+            return self.linear("view_as", torch.Tensor.view_as, (args[0], args[0]), {}, found)
         if (
             name in LINEAR
             or (name in PRODUCTS and len(found) == 1)

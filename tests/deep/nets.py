@@ -77,7 +77,7 @@ def _cells(net: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _attention(net: Any, x: torch.Tensor) -> torch.Tensor:
-    hidden = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
+    hidden = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype, device=x.device)
     return net.head(net.body(x, x, x, attn_mask=hidden)[0].mean(1))
 
 

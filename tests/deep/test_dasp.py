@@ -151,6 +151,41 @@ def test_writing_into_tensors_changes_nothing(covariance):
                        atol=1e-12)
 
 
+class _Run(nn.Module):
+    def __init__(self, run):
+        super().__init__()
+        self.run, self.one, self.two, self.out = run, nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+def _joined(net, x):
+    constant = torch.full((len(x), 2), 5.0, dtype=torch.float64)
+    return net.two(torch.cat([F.relu(net.one(x))[:, :4], constant], 1))
+
+
+def _counted(net, x):
+    rows = x.shape[0]  # asked for before the first non-linearity, used behind it
+    return net.two(torch.zeros(rows, 6, dtype=torch.float64) + F.relu(net.one(x)).view(rows, -1))
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize(("name", "run"), [
+    ("detached", lambda net, x: net.two(F.relu(net.one(x)).detach())), ("counted", _counted), ("joined", _joined),
+    ("data", lambda net, x: net.two(F.relu(net.one(x)).data))])
+def test_bookkeeping_of_a_model_changes_nothing(name, run, covariance):
+    net = _Run(lambda net, x: net.out(F.relu(run(net, x)))).double().eval()
+    first = nn.Linear(6, 6).double()  # the same network in plain layers; joined constants have weights 0 and bias 5
+    first.load_state_dict(net.one.state_dict())
+    if name == "joined":
+        first.weight.data[4:], first.bias.data[4:] = 0.0, 5.0
+    plain = nn.Sequential(first, nn.ReLU(), net.two, nn.ReLU(), net.out)
+    x, b = torch.randn(2, 6).double(), torch.zeros(6).double()
+    found, same = (dasp(model, x, b, covariance=covariance, sizes=2).values for model in (net, plain))
+    assert np.allclose(found, same, atol=1e-12)
+
+
 def test_trained_like_networks_are_near_exact_and_covariance_helps():
     errors = {"diagonal": [], "full": [], "skewed": []}
     for seed in range(6):
@@ -267,14 +302,33 @@ class _Softmax(nn.Module):
         return torch.softmax(x, dim=1)
 
 
+class _Hidden(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        with torch._C.DisableTorchFunction():
+            return x.clamp(min=0.0)
+
+
 X, B = np.ones((2, 4)), np.zeros(4)
+Y, C = np.ones((2, 6)), np.full(6, -1.0)
 
 
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda: dasp(_Softmax(), X, B), "softmax"),
+        (lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Softmax(1)), X, B),
+         r"`softmax` in module '2' \(Softmax\).*no rule"),
+        (lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), X, B), r"in module '1' \(LayerNorm\)"),
         (lambda: dasp(_Overwritten(), X, B), "overwritten"),
+        (lambda: dasp(_Run(lambda net, x: F.relu(net.one(x)).zero_()), Y, C), "`zero_`.*overwrites"),
+        (lambda: dasp(_Run(lambda net, x: net.out(x - x.mean(0))), Y, C), "own output for the coalition of nobody"),
+        (lambda: dasp(_Run(lambda net, x: _Hidden.apply(net.one(x)).sum(1)), Y, C), "coalition of everybody"),
+        (lambda: dasp(_Run(lambda net, x: F.relu(x.reshape(-1, 3)).reshape(-1, 6)), Y, C), "they must stay first"),
+        (lambda: dasp(_Run(lambda net, x: torch.addmm(net.one.bias, F.relu(x), net.one.weight, alpha=2.0)), Y, C),
+         "`addmm`.*no moment rule"),
+        (lambda: dasp(nn.MaxPool1d(2, return_indices=True), Y[:, None], C[None]), "return_indices is on"),
+        (lambda: dasp(nn.Linear(4, 1), X[:0], B), "X: expected rows"),
         (lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), X, B), "BatchNorm1d"),
         (lambda: dasp(nn.Sequential(nn.Dropout(0.5)), X, B), "dropout is active"),
         (lambda: dasp(lambda x: x, X, B), "model: expected a torch.nn.Module"),

@@ -15,7 +15,6 @@ from shaplab.deep import _propagation, moments
 from shaplab.deep.moments import (
     Moments,
     leaky_relu,
-    max_pool,
     pair_literal,
     quadrature,
     relu_literal,
@@ -44,17 +43,21 @@ def linear_literal(layer, x, power):
 def conv_literal(layer, x, power):
     W, b = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     stride, padding, dilation = layer.stride, layer.padding, layer.dilation
+    if padding == "same":  # one more on the right where the sides differ
+        padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, layer.kernel_size, strict=True))
     if W.ndim == 3:  # one dimension is a picture of height one
         W, x = W[:, :, None], x[:, None]
         stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
     channels, (high, wide) = W.shape[1], W.shape[2:]
-    size = [(side + 2 * p - d * (k - 1) - 1) // s + 1
+    size = [side if layer.padding == "same" else (side + 2 * p - d * (k - 1) - 1) // s + 1
             for side, p, d, k, s in zip(x.shape[1:], padding, dilation, (high, wide), stride, strict=True)]
+    around = layer.padding_mode == "circular"
     out = np.zeros((len(W), *size))
     for o, r, s in np.ndindex(*out.shape):
         first = o // (len(W) // layer.groups) * channels
         for c, h, w in np.ndindex(channels, high, wide):
             row, column = r * stride[0] - padding[0] + h * dilation[0], s * stride[1] - padding[1] + w * dilation[1]
+            row, column = (row % x.shape[1], column % x.shape[2]) if around else (row, column)
             if 0 <= row < x.shape[1] and 0 <= column < x.shape[2]:
                 out[o, r, s] += W[o, c, h, w] ** power * x[first + c, row, column]
         out[o, r, s] += b[o] if power == 1 else 0.0
@@ -115,6 +118,8 @@ LINEAR = {
     "conv1d": (lambda: nn.Conv1d(2, 3, 3, stride=2, padding=1), (2, 12), conv_literal),
     "conv2d, strides and groups": (
         lambda: nn.Conv2d(4, 6, 2, stride=(1, 2), padding=1, groups=2), (4, 2, 3), conv_literal),
+    "conv1d, same": (lambda: nn.Conv1d(2, 3, 4, padding="same", dilation=2), (2, 12), conv_literal),
+    "conv2d, circular": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), (2, 3, 4), conv_literal),
     "conv2d, dilation": (lambda: nn.Conv2d(2, 3, 2, dilation=(1, 2)), (2, 3, 4), conv_literal),
     "average pool": (lambda: nn.AvgPool2d(2, stride=1, padding=1), (2, 3, 4), average_literal),
     "batch norm": (lambda: nn.BatchNorm2d(4), (4, 2, 3), norm_literal),
@@ -127,8 +132,14 @@ BENT = {  # module, scalar function, twin
     "leaky relu": (lambda: nn.LeakyReLU(0.3), lambda m, v: relu_literal(m, v, 0.3)),
     "sigmoid": (nn.Sigmoid, lambda m, v: smooth_literal(lambda x: 1 / (1 + np.exp(-x)), m, v)),
     "tanh": (nn.Tanh, lambda m, v: smooth_literal(np.tanh, m, v)),
+    "elu": (nn.ELU, lambda m, v: smooth_literal(lambda x: np.where(x > 0, x, np.expm1(x)), m, v)),
 }
 PAIRS = (lambda: nn.MaxPool1d(2), (2, 12))
+
+
+def _named(name):
+    make, shape = PAIRS if name == "max of pairs" else LINEAR[name][:2] if name in LINEAR else (BENT[name][0], (P,))
+    return _made(make), shape
 
 
 def _covariance():
@@ -204,8 +215,9 @@ def test_linear_layers_equal_their_scalar_twins(name):
 def test_bends_equal_their_scalar_twins(name):
     make, twin = BENT[name]
     mean, var = np.array([twin(m, v) for m, v in zip(MU, V, strict=True)]).T
-    # Closed forms agree to rounding; 32 Hermite nodes leave 2e-5 for a tanh at a spread of 1.2.
-    limit = 1e-13 if "relu" in name else 5e-5
+    # Closed forms agree to rounding; 100 Hermite nodes leave 1e-8 for a tanh at a spread of 1.2 and, where the second
+    # derivative jumps, 4e-4 for an ELU.
+    limit = 1e-13 if "relu" in name else 1e-3 if name == "elu" else 1e-7
     for full in (False, True):
         found = _through(_made(make), _start((P,), full))
         assert np.allclose(found.mean[0].numpy(), mean, atol=limit)
@@ -222,13 +234,11 @@ def test_max_pooling_of_pairs_equals_clark():
             assert (mean.item(), var.item()) == pytest.approx(twin, abs=1e-13)
 
 
-@pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("name", [*LINEAR, *BENT, "max of pairs"])
+# Without covariances the branches of a residual link count as independent, so draws differ; the twin above says how.
+@pytest.mark.parametrize(("name", "full"), [(name, full) for name in [*LINEAR, *BENT, "max of pairs"]
+                                            for full in (False, True) if full or name != "residual"])
 def test_every_rule_agrees_with_draws(name, full):
-    if name == "residual" and not full:
-        pytest.skip("independence of the branches is assumed there, so draws differ; the twin above says how")
-    make, shape = PAIRS if name == "max of pairs" else LINEAR[name][:2] if name in LINEAR else (BENT[name][0], (P,))
-    compare_with_draws(_made(make), shape, full)
+    compare_with_draws(*_named(name), full)
 
 
 # rule: (module, text, the text with a sign flipped, layer it shows in, with covariances). Terms of one sign throughout
@@ -269,8 +279,7 @@ def test_a_flipped_sign_is_noticed(rule):
         spaces.append(space)
     for part in ("Moments", "leaky_relu", "max_pool", "quadrature", "spatial_linear"):
         setattr(spaces[1], part, getattr(spaces[0], part))
-    make, shape = PAIRS if name == "max of pairs" else LINEAR[name][:2] if name in LINEAR else (BENT[name][0], (P,))
-    layer = _made(make)
+    layer, shape = _named(name)
     if name == "residual":
         found, right = (_through(layer, _start(shape, False), space) for space in (spaces[1], _propagation))
         assert not torch.allclose(found.var, right.var)
@@ -351,38 +360,3 @@ def test_average_pooling_squares_its_weights(pool):
     zero = torch.zeros(5, 7, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda x: pool(x[None, None])[0, 0], zero)
     assert torch.allclose(found, torch.einsum("abhw,nchw->ncab", jacobian**2, var), atol=1e-12)
-
-
-@pytest.mark.parametrize("ratio", [-40.0, -12.0, 12.0, 40.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", ["plain", "terms", "skewed"])
-def test_far_tails_are_finite_and_right(ratio, dtype, kind):
-    mu, one = torch.tensor([[ratio, 0.0]], dtype=dtype), torch.ones(1, dtype=dtype)
-    slopes = torch.zeros(5, 1, 2, dtype=dtype)  # two players, one for each entry, and three pairs
-    slopes[0, 0, 0] = slopes[1, 0, 1] = 1.0
-    X = Moments(mu, torch.ones_like(mu)) if kind == "plain" else Moments(
-        mu, 0 * mu, slopes, (one, one if kind == "skewed" else None))
-    relu, top, smooth = leaky_relu(X), max_pool(X, torch.tensor([[0, 1]]), (1,)), quadrature(X, torch.tanh)
-    for found in (relu, top, smooth):
-        assert all(torch.isfinite(part).all() for part in (found.mean, found.var, found.rest))
-        assert found.terms is None or torch.isfinite(found.terms).all()
-        assert (found.rest >= 0).all()
-    limit = (max(ratio, 0.0), 1.0 if ratio > 0 else 0.0)
-    assert (relu.mean[0, 0].item(), relu.var[0, 0].item()) == pytest.approx(limit, abs=1e-5)
-    assert (top.mean.item(), top.var.item()) == pytest.approx((max(ratio, 0.0), 1.0), abs=1e-5)
-    assert smooth.mean[0, 0].item() == pytest.approx(math.copysign(1.0, ratio), abs=1e-5)
-
-
-def test_zero_variance_is_the_function_itself():
-    mu = torch.tensor([[-2.0, 0.0, 3.0]], dtype=torch.float64)
-    for found, function in ((leaky_relu(Moments(mu, 0 * mu), 0.1), lambda x: F.leaky_relu(x, 0.1)),
-                            (quadrature(Moments(mu, 0 * mu), torch.tanh), torch.tanh)):
-        assert torch.allclose(found.mean, function(mu))
-        assert found.var.abs().max() < 1e-15
-    both = max_pool(Moments(mu, 0 * mu), torch.tensor([[0, 1], [1, -1]]), (2,))
-    assert both.mean.tolist() == [[0.0, 0.0]]
-
-
-def test_terms_and_law_come_together():
-    with pytest.raises(TypeError, match="law: expected given exactly when terms are"):
-        Moments(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(2, 1, 1))
