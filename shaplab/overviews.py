@@ -156,8 +156,9 @@ def compare(explanations: Mapping[str, Explanation], *, row: int = 0, kind: str 
         plot(e, row=row, max_features=max_features, units=units, output_unit=output_unit, ax=one)
         one.set_title(escape(title, 60), pad=18, fontsize=10)
     low, high = np.transpose([one.get_xlim() for one in drawn])
+    room = 0.1 * (high.max() - low.min())  # numbers beside a step keep their width when a wide scale is shared
     for one in drawn:
-        one.set_xlim(low.min(), high.max())
+        one.set_xlim(low.min() - room, high.max() + room)
     at = [(e, check_row(e, row)) for e in parts.values()]
     order = np.argsort(-np.max([np.abs(e.values[r]) for e, r in at], axis=0), kind="stable")
     left_out = any(e.rest is not None for e, _ in at)

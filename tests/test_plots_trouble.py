@@ -66,3 +66,15 @@ def test_bad_input_is_named(call, text):
 
 def test_one_position_is_one_image():
     assert plots.table(overviews.images(MAPS, rows=1))["row"].tolist() == [1]
+
+
+def test_numbers_beside_narrow_steps_stay_inside_when_panels_share_a_wide_scale():
+    near = Explanation([[0.9, -0.3, -0.2]], -0.3, data=X[:1])
+    far = Explanation([[0.6, -2.5, -1.0]], 3.0, data=X[:1])
+    figure = overviews.compare({"near": near, "far": far})
+    figure.canvas.draw()
+    for ax in figure.axes:
+        for text in ax.texts:
+            box, frame = text.get_window_extent(), ax.get_window_extent()
+            assert frame.x0 <= box.x0, f"{text.get_text()} runs into the names"
+            assert box.x1 <= figure.bbox.x1

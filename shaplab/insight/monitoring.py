@@ -84,8 +84,7 @@ class Monitor:
         self.alarms: list[dict[str, Any]] = []
         self.names = (*one_output(reference, None, "reference").names, LOSS)
         if len(set(self.names)) < len(self.names):
-            fail("reference", f"features of different names, none of them {LOSS!r}",
-                 shorten(", ".join(self.names[:-1])), "Rename the columns")
+            fail("reference", f"features of different names, none of them {LOSS!r}", self.names[:-1], "Rename some")
         self.time = np.empty(0)
         values, moments = self._check(reference, time, "reference")
         self.n_reference = len(values)

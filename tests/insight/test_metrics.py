@@ -167,6 +167,16 @@ def test_resample_has_the_closed_form_of_a_linear_model():
         assert curves["keep positive (resample)"][round(10 * fraction)] == pytest.approx(expected)
 
 
+def test_resample_has_the_closed_form_of_a_square_of_gaussians():
+    # f = (x0 + x1)^2 with x1 hidden: E f = x0^2 + 2 x0 E[x1] + E[x1^2], whatever the correlation. Here E[x1] = 0 and
+    # E[x1^2] = 1. Of 40,000 draws the mean of f has the standard error sqrt(4 x0^2 + 2) / 200 = 0.012.
+    draws = np.random.default_rng(8).normal(size=(4000, 2)) @ np.linalg.cholesky([[1, 0.6], [0.6, 1]]).T
+    white = (draws - draws.mean(axis=0)) / draws.std(axis=0)
+    x = np.array([[1.0, 5.0]])
+    hidden = Hider(white, n_resample=40_000, rng=0)(x, np.array([[True, False]]), "resample")[0]
+    assert abs((hidden.sum(axis=1) ** 2).mean() - 2.0) < 4 * 0.0123
+
+
 def test_true_values_beat_random_ones():
     good, _ = graded(shapley)
     bad, _ = graded(lambda X: np.random.default_rng(1).normal(size=X.shape))
