@@ -28,18 +28,21 @@ def escape(text: object, limit: int = 34) -> str:
     return shorten(text, limit).replace("$", r"\$")
 
 
-def one_output(explanation: Explanation, output: int | str | None) -> Explanation:
-    """Attributions of a table with one output."""
+def one_output(explanation: Any, output: int | str | None, argument: str = "explanation") -> Explanation:
+    """Attributions of a table with one output, all finite."""
+    if not isinstance(explanation, Explanation):
+        fail(argument, "an Explanation", explanation, "Pass what an explaining function returned", TypeError)
     if explanation.interaction or len(explanation.feature_shape) != 1:
-        fail("explanation", "attributions of shape (N, d)", f"values of shape {explanation.shape}",
+        fail(argument, "attributions of shape (N, d)", f"values of shape {explanation.shape}",
              "Select a table's attributions; images and interactions have their own plots")
     if len(explanation) == 0 or explanation.feature_shape[0] == 0:
-        fail("explanation", "at least one row and one feature", f"shape {explanation.shape}", "Select some")
+        fail(argument, "at least one row and one feature", f"shape {explanation.shape}", "Select some")
+    if not np.isfinite(explanation.prediction).all():
+        fail(argument, "finite values", "NaN or infinite values", "Explain rows that the model can score")
     if explanation.has_outputs:
         if output is None and explanation.shape[-1] > 1:
             names = explanation.output_names or [str(k) for k in range(explanation.shape[-1])]
-            fail("output", f"one of {shorten(', '.join(names))}", "None", "Say which output to plot, for example "
-                                                                          "output=0")
+            fail("output", f"one of {shorten(', '.join(names))}", "None", "Say which output, for example output=0")
         return explanation[:, :, 0 if output is None else output]
     if output is not None:
         fail("output", "None, as the model has one output", repr(output), "Leave it out")
@@ -52,9 +55,8 @@ def feature_units(explanation: Explanation, units: Units) -> list[str]:
         return [""] * len(explanation.names)
     if isinstance(units, Mapping):
         return [str(units.get(name, "")) for name in explanation.names]
-    if isinstance(units, str) or len(units) != len(explanation.names):
-        fail("units", f"{len(explanation.names)} units or a mapping from names", units, "Give one unit a feature, '' "
-                                                                                        "if none")
+    if isinstance(units, str) or not hasattr(units, "__len__") or len(units) != len(explanation.names):
+        fail("units", f"{len(explanation.names)} units or a mapping from names", units, "Give '' where there is none")
     return [str(unit) for unit in units]
 
 
@@ -107,8 +109,9 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
                                      squeeze=False)
         figure.patch.set_alpha(1.0)
         found = found.ravel()
-    if len(found) != rows * columns:
-        fail("ax", f"{rows * columns} Axes", f"{len(found)}", f"Pass those of plt.subplots({rows}, {columns})")
+    if len(found) != rows * columns or not all(hasattr(one, "spines") for one in found):
+        fail("ax", f"{rows * columns} Axes", ax if len(found) == rows * columns else f"{len(found)}",
+             f"Pass those of plt.subplots({rows}, {columns})")
     for one in found:
         if ax is None:
             one.tick_params(colors=INK)
@@ -223,8 +226,7 @@ def to_unit(codes: np.ndarray) -> np.ndarray:
     low, high = np.percentile(known, [5, 95])
     if low == high:
         low, high = known.min(), known.max()
-    return np.clip((codes - low) / ((high - low) or 1.0), 0, 1) if low < high else np.where(np.isnan(codes), np.nan,
-                                                                                            0.5)
+    return np.clip((codes - low) / (high - low), 0, 1) if low < high else np.where(np.isnan(codes), np.nan, 0.5)
 
 
 def dots(ax: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray | None, name: str | None,

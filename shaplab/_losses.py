@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import fail
+from shaplab._validation import as_finite, fail
 
 __all__ = ["Loss", "get_loss"]
 
@@ -137,14 +137,7 @@ def get_loss(loss: Any) -> Loss:
 
 def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np.ndarray:
     """Return ``y`` as float64 ``(n,)`` after checking its length, its values and, for class losses, its labels."""
-    try:
-        target = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError):
-        fail("y", "numbers", y, "Encode class labels as 0, 1, ...", TypeError)
-    if target.shape != (n,):
-        fail("y", f"shape ({n},)", f"shape {target.shape}", "Give one target for each row of X")
-    if not np.isfinite(target).all():
-        fail("y", "finite numbers", "NaN or infinity", "Drop rows with a missing target")
+    target = as_finite(y, "y", (n,), "Give one target for each row of X, classes as 0, 1, ...")
     if loss.labels:
         top = 1 if n_outputs is None else n_outputs - 1
         if (target != np.round(target)).any() or target.min() < 0 or target.max() > top:

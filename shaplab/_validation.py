@@ -41,13 +41,7 @@ def describe(value: Any) -> str:
     return shorten(repr(value))
 
 
-def fail(
-    argument: str,
-    expected: str,
-    got: Any,
-    remedy: str,
-    kind: type[Exception] = ValueError,
-) -> NoReturn:
+def fail(argument: str, expected: str, got: Any, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
     """Raise ``kind`` in the one form; ``got`` is used as it is when it is a string."""
     shown = got if isinstance(got, str) else describe(got)
     raise kind(f"{argument}: expected {expected}, got {shown}. {remedy.rstrip('.')}.")
@@ -155,6 +149,18 @@ def as_matrix(X: Any, argument: str, *, n_columns: int | None = None, finite: bo
     return np.ascontiguousarray(table)
 
 
+def as_finite(values: Any, argument: str, shape: tuple[int, ...], remedy: str) -> np.ndarray:
+    """Return finite numbers of this shape as float64."""
+    rule = f"shape {shape} of finite numbers"
+    try:
+        found = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        fail(argument, rule, values, remedy, TypeError)
+    if found.shape != shape or not np.isfinite(found).all():
+        fail(argument, rule, f"shape {found.shape}" if found.shape != shape else "NaN or infinity", remedy)
+    return found
+
+
 def check_same_columns(X: Any, background: Any, argument: str = "background") -> None:
     """Require that two tables have the same columns in the same order."""
     ours, theirs = column_names(X), column_names(background)
@@ -162,9 +168,8 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
         missing = [name for name in ours if name not in theirs]
         extra = [name for name in theirs if name not in ours]
         if missing or extra:
-            detail = "; ".join(part for part in (
-                f"missing {shorten(', '.join(missing))}" if missing else "",
-                f"unknown {shorten(', '.join(extra))}" if extra else "") if part)
+            detail = "; ".join(f"{word} {shorten(', '.join(part))}" for word, part in (("missing", missing),
+                                                                                      ("unknown", extra)) if part)
             fail(argument, "the columns of X", detail, "Select the same columns")
         fail(argument, "the columns of X in the same order", "another order",
              f"Reorder them: {argument}[list(X.columns)]")

@@ -22,7 +22,9 @@ from shaplab._figures import (  # isort: skip
     COLOURS, DOWN, GREY, INK, Units, axes, axis_label, check_row, codes_of, colour_bar, dots, escape, one_output,
     panels, position, ranked, signed_colours, tell, to_unit)
 from shaplab._rows import Rows
-from shaplab._validation import as_matrix, check_choice, check_int, column_names, fail, is_frame, resolve_rng, shorten
+
+from shaplab._validation import (  # isort: skip
+    as_matrix, check_callable, check_choice, check_int, check_names, column_names, fail, is_frame, resolve_rng, shorten)
 from shaplab.explanation import Explanation
 from shaplab.insight.summaries import Clusters, Embedding, cluster_rows
 from shaplab.plots import bar, beeswarm, force, scatter, table, waterfall
@@ -51,9 +53,8 @@ def interaction(explanation: Explanation, feature: int | str, other: int | str, 
     interaction, the other half has the plot with the two exchanged; with ``other`` equal to ``feature`` it is the main
     effect. The rest as in ``plots.scatter``.
     """
-    if not explanation.interaction:
-        fail("explanation", "interaction values of shape (N, d, d)", f"attributions of shape {explanation.shape}",
-             "Compute them, for example with tree_shap_interactions")
+    if not isinstance(explanation, Explanation) or not explanation.interaction:
+        fail("explanation", "interaction values of shape (N, d, d)", explanation, "Use tree_shap_interactions")
     i, j = position(explanation.names, feature), position(explanation.names, other, "other")
     e = one_output(replace(explanation, values=explanation.values[:, :, j], interaction=False,
                            std=None if explanation.std is None else explanation.std[:, :, j]), output)
@@ -76,8 +77,9 @@ def heatmap(explanation: Explanation, clusters: Clusters | None = None, *, outpu
     if len(e) < 2:
         fail("explanation", "at least two rows", f"{len(e)}", "There is nothing to put in order")
     found = cluster_rows(e, n_clusters=min(8, len(e))) if clusters is None else clusters
-    if len(found.order) != len(e):
-        fail("clusters", f"an order of {len(e)} rows", f"one of {len(found.order)}", "Cluster the explained rows")
+    if not isinstance(found, Clusters) or len(found.order) != len(e):
+        fail("clusters", f"an order of {len(e)} rows",
+             f"one of {len(found.order)}" if isinstance(found, Clusters) else found, "Cluster the explained rows")
     top = ranked(e, max_features)
     cells = e.values[found.order][:, top].T
     limit = float(np.percentile(np.abs(cells), 98)) or float(np.abs(cells).max()) or 1.0
@@ -109,13 +111,14 @@ def embedding(embedded: Embedding, *, color_by: Any = None, color_name: str = ""
     feature_names : of the columns that were embedded, for the table; ``unit`` is the unit of their values.
     ax : Axes to draw on.
     """
-    points, names = embedded.points, feature_names
-    if points.shape[1] < 2:
-        fail("embedded", "at least two components", f"{points.shape[1]}", "Use embed_rows(..., n_components=2)")
+    if not isinstance(embedded, Embedding) or embedded.points.shape[1] < 2:
+        fail("embedded", "at least two components", f"{embedded.points.shape[1]}" if isinstance(embedded, Embedding)
+             else embedded, "Use embed_rows(..., n_components=2)")
+    points, d = embedded.points, embedded.components.shape[1]
+    if color_by is not None and np.shape(color_by) != points.shape[:1]:
+        fail("color_by", f"{len(points)} values, one a row", f"shape {np.shape(color_by)}", "Pass one for each row")
     codes, labels = (None, None) if color_by is None else codes_of(np.asarray(color_by))
-    if codes is not None and codes.shape != points.shape[:1]:
-        fail("color_by", f"{len(points)} values, one a row", f"shape {codes.shape}", "Pass one for each embedded row")
-    names = [f"x{i}" for i in range(embedded.components.shape[1])] if names is None else list(names)
+    names = check_names(feature_names, d, "feature_names") or [f"x{i}" for i in range(d)]
     ax = axes(ax, 5.6, 4.2)
     ends = ["low", "high"] if not labels else [escape(labels[0], 14), escape(labels[-1], 14)]
     if codes is not None and labels is None and (~np.isnan(codes)).any():
@@ -140,7 +143,8 @@ def compare(explanations: Mapping[str, Explanation], *, row: int = 0, kind: str 
     (one below the other). The rest as in ``plots.waterfall``.
     """
     plot = {"waterfall": waterfall, "force": force}[check_choice(kind, "kind", ("waterfall", "force"))]
-    parts = {str(title): one_output(e, output) for title, e in explanations.items()}
+    given = explanations if isinstance(explanations, Mapping) else {}
+    parts = {str(title): one_output(e, output) for title, e in given.items()}
     if len({e.names for e in parts.values()}) != 1:
         fail("explanations", "at least one explanation, all of the same features", f"{len(parts)} explanations",
              "Explain the same columns in the same order")
@@ -152,8 +156,9 @@ def compare(explanations: Mapping[str, Explanation], *, row: int = 0, kind: str 
         plot(e, row=row, max_features=max_features, units=units, output_unit=output_unit, ax=one)
         one.set_title(escape(title, 60), pad=18, fontsize=10)
     low, high = np.transpose([one.get_xlim() for one in drawn])
+    room = 0.1 * (high.max() - low.min())  # numbers beside a step keep their width when a wide scale is shared
     for one in drawn:
-        one.set_xlim(low.min(), high.max())
+        one.set_xlim(low.min() - room, high.max() + room)
     at = [(e, check_row(e, row)) for e in parts.values()]
     order = np.argsort(-np.max([np.abs(e.values[r]) for e, r in at], axis=0), kind="stable")
     left_out = any(e.rest is not None for e, _ in at)
@@ -165,9 +170,10 @@ def compare(explanations: Mapping[str, Explanation], *, row: int = 0, kind: str 
 
 def _maps(e: Explanation, title: str, output: int | str | None) -> dict[str, np.ndarray]:
     """Signed maps ``(N, H, W)`` by title: one for each output, channels summed."""
-    if e.interaction or len(e.feature_shape) not in (2, 3) or len(e) == 0:
-        fail("explanation", "attributions of images, (N, H, W) or (N, C, H, W)", f"values of shape {e.shape}",
-             "Tables have their own plots")
+    if (not isinstance(e, Explanation) or e.interaction or len(e.feature_shape) not in (2, 3) or not len(e)
+            or not np.isfinite(e.values).all()):
+        fail("explanation", "attributions of images, finite and of shape (N, H, W) or (N, C, H, W)",
+             f"values of shape {e.shape}" if isinstance(e, Explanation) else e, "Tables have their own plots")
     found = {title: e.values}
     if e.has_outputs:
         names = e.output_names or [str(k) for k in range(e.shape[-1])]
@@ -190,14 +196,16 @@ def images(explanation: Explanation | Mapping[str, Explanation], *, rows: Sequen
     output : name or position, for one map instead of all.
     ax : Axes, for each image one and one a map. Below each map stands the sum of its contributions.
     """
-    given = {"": explanation} if isinstance(explanation, Explanation) else dict(explanation)
+    given = explanation if isinstance(explanation, Mapping) else {"": explanation}
     maps = {name: part for title, e in given.items() for name, part in _maps(e, str(title), output).items()}
     first = next(iter(given.values()), None)
     shape = None if first is None or first.data is None else (*first.data.shape[:1], *first.data.shape[-2:])
     if first is None or first.data is None or any(part.shape != shape for part in maps.values()):
         fail("explanation", "explanations of the same images, with data (N, H, W) or (N, C, H, W)", "none or others",
              "Make them with data=X")
-    chosen = [check_row(first, row) for row in (range(min(4, len(first))) if rows is None else rows)]
+    chosen = [check_row(first, row) for row in (range(min(4, len(first))) if rows is None else np.ravel(rows).tolist())]
+    if not chosen:
+        fail("rows", "positions of at least one image", rows, "Leave it out for the first four")
     pictures = np.asarray(first.data, dtype=float)
     if pictures.ndim == 4:
         pictures = np.moveaxis(pictures, 1, -1) if pictures.shape[1] == 3 else pictures.mean(axis=1)
@@ -217,11 +225,10 @@ def images(explanation: Explanation | Mapping[str, Explanation], *, rows: Sequen
             one.spines[:].set_visible(True)
     colour_bar(list(drawn), image, axis_label(output_unit, "contribution"), None)
     return tell(drawn[0].figure, lambda: [
-        {"row": n, "map": name, "sum": part[n].sum(), "raises": part[n].clip(0).sum(),
-         "lowers": part[n].clip(max=0).sum(),
-         "most raising pixel": tuple(map(int, np.unravel_index(part[n].argmax(), part[n].shape))),
-         "most lowering pixel": tuple(map(int, np.unravel_index(part[n].argmin(), part[n].shape)))}
-        for n in chosen for name, part in maps.items()])
+        {"row": n, "map": name, "sum": m.sum(), "raises": m.clip(0).sum(), "lowers": m.clip(max=0).sum(),
+         "most raising pixel": tuple(map(int, np.unravel_index(m.argmax(), m.shape))),
+         "most lowering pixel": tuple(map(int, np.unravel_index(m.argmin(), m.shape)))}
+        for n in chosen for name, part in maps.items() for m in [part[n]]])
 
 
 def partial_dependence(model: Any, X: Any, feature: int | str, *, grid: Any = None, centered: bool = False,
@@ -249,17 +256,19 @@ def partial_dependence(model: Any, X: Any, feature: int | str, *, grid: Any = No
     if grid is None:
         low, high = np.nanpercentile(codes_of(columns[j])[0], [1, 99])
         grid = own if len(own) <= 25 else np.linspace(low, high, 25)
-    steps = np.asarray(grid, dtype=float)
-    if steps.ndim != 1 or len(steps) < 2 or not (np.diff(steps) > 0).all():
+    steps = as_matrix(np.atleast_2d(grid), "grid")[0]
+    if len(steps) < 2 or not (np.diff(steps) > 0).all():
         fail("grid", "at least two increasing numbers", grid, f"Give values of {shorten(names[j], 40)}")
     moved = X.iloc[[0] * len(steps)].copy() if is_frame(X) else X[[0] * len(steps)].astype(float)
     if is_frame(X):
         moved.isetitem(j, steps)
     else:
         moved[:, j] = steps
-    rows, n, count = Rows(model, X, moved), len(X), check_int(max_curves, "max_curves")
+    rows, n, count = Rows(check_callable(model, "model"), X, moved), len(X), check_int(max_curves, "max_curves")
     present = np.tile(np.arange(len(names)) != j, (n, 1))
     found = np.stack([rows.outputs(present, np.arange(n), np.full(n, g)) for g in range(len(steps))], axis=1)
+    if found.ndim == 2 and output is not None:
+        fail("output", "None, as the model has one output", repr(output), "Leave it out")
     if found.ndim == 3 and (output is not None or found.shape[2] == 1):
         found = found[..., check_int(output or 0, "output", minimum=0, maximum=found.shape[2] - 1)]
     if found.ndim == 3:

@@ -68,9 +68,8 @@ def waterfall(explanation: Explanation, *, row: int = 0, output: int | str | Non
     ends = base + np.cumsum(values[::-1])[::-1]
     starts, places = ends - values, np.arange(len(values))[::-1]
     ax.barh(places, values, left=starts, height=0.66, color=np.where(values >= 0, UP, DOWN), zorder=2)
-    for place, start, end, value, error in zip(places, starts, ends, values,
-                                               [0.0] * len(values) if errors is None else errors,
-                                               strict=True):
+    for place, start, end, value, error in zip(places, starts, ends, values, [0.0] * len(values) if errors is None
+                                               else errors, strict=True):
         side = 1 if value >= 0 else -1
         ax.annotate(f"{value:+.3g}", (end + side * error, place), xytext=(side * 4, 0), textcoords="offset points",
                     ha="left" if side > 0 else "right", va="center", color=INK, fontsize=9)
@@ -145,9 +144,8 @@ def beeswarm(explanation: Explanation, *, output: int | str | None = None, max_f
     return tell(ax, lambda: table(e))
 
 
-def scatter(explanation: Explanation, feature: int | str, *, color_by: Any = None,
-            output: int | str | None = None, units: Units = None, output_unit: str = "", rng: Any = 0,
-            ax: Any = None) -> Any:
+def scatter(explanation: Explanation, feature: int | str, *, color_by: Any = None, output: int | str | None = None,
+            units: Units = None, output_unit: str = "", rng: Any = 0, ax: Any = None) -> Any:
     """Dependence: the contribution of one feature against its value, in colour a second feature.
 
     ``color_by`` names the second feature, or asks for the one that the vertical spread comes from: an Explanation of
@@ -208,8 +206,7 @@ def force(explanation: Explanation, *, row: int = 0, output: int | str | None = 
                 # Far segments are named above near ones, away from the output: no line crosses a name.
                 error = "" if errors is None else f" ± {errors[i]:.1g}"
                 ax.annotate(f"{labels[i]}\n{values[i]:+.3g}{error}", ((end + at) / 2, 0), va="top", color=colour,
-                            fontsize=8.5,
-                            xytext=((end + at) / 2, -0.3 - 0.95 * (len(told) - 1 - told.index(i))),
+                            xytext=((end + at) / 2, -0.3 - 0.95 * (len(told) - 1 - told.index(i))), fontsize=8.5,
                             ha="right" if side > 0 else "left",
                             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "relpos": (side > 0, 1.0)})
             at = end
@@ -262,11 +259,9 @@ def table(explanation: Any, *, row: int | None = None, feature: int | str | None
             frame.insert(1, "value", [number(e.data[row, j]) + text for j, text in zip(order, told, strict=True)])
         if e.std is not None:
             frame["standard error"] = e.std[row, order]
-        ends = pd.DataFrame({"feature": ["base value", "output"], "contribution": [e.base_values[row],
-                                                                                   e.prediction[row]]})
-        left = [] if e.rest is None else [pd.DataFrame({"feature": ["features left out"],
-                                                        "contribution": [e.rest[row]]})]
-        return pd.concat([ends.iloc[:1], frame, *left, ends.iloc[1:]], ignore_index=True)[list(frame.columns)]
+        first, *last = (pd.DataFrame({"feature": [name], "contribution": [part[row]]}) for name, part in (
+            ("base value", e.base_values), ("features left out", e.rest), ("output", e.prediction)) if part is not None)
+        return pd.concat([first, frame, *last], ignore_index=True)[list(frame.columns)]
     if feature is not None:
         if not known or e.data is None:
             fail("explanation", "an explanation with the explained rows in .data", "none", "Make it with data=X")

@@ -131,7 +131,7 @@ def test_names_callables_and_losses_are_resolved() -> None:
 @pytest.mark.parametrize(("y", "loss", "outputs", "kind", "message"), [
     ([1, 2], "mse", None, ValueError, r"y: expected shape \(3,\)"), ([[1], [2], [3]], "mse", None, ValueError, "shape"),
     ([1, np.nan, 2], "mse", None, ValueError, "finite numbers"),
-    (["a", "b", "c"], "mse", None, TypeError, "y: expected numbers"),
+    (["a", "b", "c"], "mse", None, TypeError, r"y: expected shape \(3,\) of finite numbers"),
     ([0, 1, 2], "logistic", None, ValueError, "class labels 0 to 1"),
     ([0, 0.5, 1], "logistic", None, ValueError, "0 to 1"),
     ([-1, 1, 1], "logistic", None, ValueError, "0 to 1"),

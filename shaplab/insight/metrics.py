@@ -32,7 +32,10 @@ import numpy as np
 
 from shaplab._figures import COLOURS, INK, axes, escape, tell
 from shaplab._parallel import run_tasks, spawn
-from shaplab._validation import as_matrix, check_callable, check_choice, check_int, check_outputs, fail, resolve_rng
+
+from shaplab._validation import (  # isort: skip
+    as_finite, as_matrix, check_callable, check_choice, check_int, check_outputs, check_real, fail, is_frame,
+    resolve_rng)
 
 __all__ = ["METRICS", "Hider", "explanation_metrics", "grade_methods", "local_accuracy_score", "plot_tiles",
            "scale_tiles"]
@@ -53,7 +56,8 @@ def local_accuracy_score(sigma: float) -> float:
     >>> [local_accuracy_score(s) for s in (0.0, 1e-6, 0.04, 0.7)]
     [1.0, 0.9, 0.75, 0.0]
     """
-    return next((score for bound, score in _LEVELS if sigma < bound), 0.0)
+    size = check_real(sigma, "sigma", low=0.0)
+    return next((score for bound, score in _LEVELS if size < bound), 0.0)
 
 
 def curve_literal(f: Callable[..., Any], x: np.ndarray, phi: np.ndarray, hide: Callable[..., Any], verb: str,
@@ -88,11 +92,14 @@ class Hider:
         centred = self.rows - self.mean
         self.covariance = centred.T @ centred / len(self.rows)
         # Copies of a column make the covariance singular; this much noise leaves twelve digits to all others.
-        self.ridge = 1e-12 * max(float(np.trace(self.covariance)) / len(self.mean), 1e-300)
+        self.ridge = 1e-12 * (float(np.trace(self.covariance)) / len(self.mean) or 1.0)
         self.draws = resolve_rng(rng).integers(len(self.rows), size=check_int(n_resample, "n_resample"))
 
     def __call__(self, X: np.ndarray, kept: np.ndarray, hiding: str) -> np.ndarray:
         """Hidden rows ``(N, R, d)`` for ``X`` ``(N, d)`` and ``kept`` ``(N, d)`` bool; R = 1 unless resampled."""
+        if np.shape(X)[1:] != self.mean.shape or np.shape(kept) != np.shape(X):
+            fail("kept", f"a mask of the shape of X, (N, {len(self.mean)})", f"shapes {np.shape(kept)}, {np.shape(X)}",
+                 "Pass rows with the columns of X_train")
         if check_choice(hiding, "hiding", _HIDING) == "resample":
             return np.where(kept[:, None], X[:, None], self.rows[self.draws][None])
         if hiding == "mask":
@@ -144,11 +151,13 @@ def explanation_metrics(explain: Any, model: Any, X: Any, y: Any, hider: Hider, 
     -------
     metrics, curves : dicts, name in ``METRICS`` to raw value, and keep or remove metric to its ``(n_fractions,)``.
     """
-    rows = as_matrix(X, "X", finite=True).astype(float)
-    targets = np.asarray(y, dtype=float)
+    model, batch_rows = check_callable(model, "model"), check_int(batch_rows, "batch_rows")
+    prepare_seconds = check_real(prepare_seconds, "prepare_seconds", low=0.0)
+    if not isinstance(hider, Hider):
+        fail("hider", "a Hider", hider, "Make one from the training rows", TypeError)
+    rows = as_matrix(X, "X", n_columns=len(hider.mean), finite=True).astype(float)
     n, d = rows.shape
-    if targets.shape != (n,):
-        fail("y", f"shape ({n},), as X has", targets, "Pass one target for each row")
+    targets = as_finite(y, "y", (n,), "Pass one target for each row")
     labels = set(targets.tolist())
     if check_choice(accuracy, "accuracy", ("r2", "auc")) == "auc" and labels != {0.0, 1.0}:
         fail("y", "both 0 and 1 for accuracy='auc'", f"{len(labels)} distinct values", "Use accuracy='r2', or encode y")
@@ -158,9 +167,7 @@ def explanation_metrics(explain: Any, model: Any, X: Any, y: Any, hider: Hider, 
     start = perf_counter()
     found = check_callable(explain, "explain")(X)
     seconds = perf_counter() - start
-    phi = np.asarray(getattr(found, "values", found), dtype=float)
-    if phi.shape != (n, d) or not np.isfinite(phi).all():
-        fail("explain", f"finite values of shape {(n, d)}", phi, "Return one number for each row and feature")
+    phi = as_finite(getattr(found, "values", found), "explain", (n, d), "Return one number for each row and feature")
 
     def outputs(table: np.ndarray) -> np.ndarray:
         parts = [check_outputs(model(table[i:i + batch_rows]), len(table[i:i + batch_rows]))
@@ -213,7 +220,7 @@ def _task(fit: Callable[..., Any], X: Any, y: np.ndarray, methods: Mapping[str, 
             if path is not None and path.exists()}
     if len(done) == len(files):
         return done
-    model = fit(take(train), y[train], seed)
+    model = check_callable(fit(take(train), y[train], seed), "model")
     hider = Hider(take(train), n_resample=n_resample, rng=seed)
     for name, path in files.items():
         if name in done:
@@ -267,17 +274,20 @@ def grade_methods(methods: Mapping[str, Any], models: Mapping[str, Any], X: Any,
     import pandas as pd
 
     n_test, n_splits = check_int(n_test, "n_test", minimum=2), check_int(n_splits, "n_splits")
-    targets = np.asarray(y, dtype=float)
     table = as_matrix(X, "X", finite=True)
-    if targets.shape != (len(table),):
-        fail("y", f"shape ({len(table)},), as X has", targets, "Pass one target for each row")
+    X, targets = X if is_frame(X) else table, as_finite(y, "y", (len(table),), "Pass one target for each row")
     if n_test + 2 > len(targets):
         fail("n_test", f"at most {len(targets) - 2}, so that rows are left to train on", f"{n_test}", "Take fewer")
     for group, named in (("methods", methods), ("models", models)):
-        if not named:
-            fail(group, "at least one name", "none", "Pass a dictionary of names and callables")
+        if not isinstance(named, Mapping) or not named:
+            fail(group, "at least one name", named or "none", "Pass a dictionary of names and callables")
         for name, item in named.items():
             check_callable(item, f"{group}[{name!r}]")
+    for name, proved in dict(guarantees or {}).items():
+        check_choice(name, "guarantees", tuple(methods))
+        check_choice(proved, f"guarantees[{name!r}]", tuple(GUARANTEES))
+    if not isinstance(store, str | os.PathLike | None):
+        fail("store", "the path of a folder, or None", store, "Pass text or a Path", TypeError)
     generator = resolve_rng(rng)
     options = {"accuracy": accuracy, "n_test": n_test, "n_fractions": n_fractions, "n_resample": n_resample}
     state = json.dumps([options, generator.bit_generator.state, dict(guarantees or {})], sort_keys=True, default=str)
@@ -289,10 +299,8 @@ def grade_methods(methods: Mapping[str, Any], models: Mapping[str, Any], X: Any,
     tasks, keys = [], []
     for model in models:
         for split in range(n_splits):
-            files: dict[str, Path | None] = {}
-            for name in methods:
-                key = hashlib.sha256(json.dumps([digest, model, split, name]).encode()).hexdigest()[:32]
-                files[name] = None if folder is None else folder / f"{key}.json"
+            named = {name: hashlib.sha256(json.dumps([digest, model, split, name]).encode()) for name in methods}
+            files = {name: folder and folder / f"{key.hexdigest()[:32]}.json" for name, key in named.items()}
             # The same split for every model, whatever else is graded.
             seeded = spawn(np.random.default_rng(int(entropy[split])), 1)[0]
             tasks.append((models[model], X, targets, methods, dict(guarantees or {}), seeded, files, options))
@@ -311,6 +319,8 @@ def scale_tiles(grades: Any, model: str) -> Any:
     Runtime is scaled by its logarithm. A metric on which all methods agree is 1 for all. Returns a DataFrame, methods
     by metrics, with the mean of a row as its last column, "mean".
     """
+    if not is_frame(grades) or not {"model", "method", "metric", "score"} <= set(grades.columns):
+        fail("grades", "the table of grade_methods", grades, "Pass it whole, or some of its rows", TypeError)
     part = grades[grades["model"] == model]
     if len(part) == 0:
         fail("model", f"one of {', '.join(map(repr, grades['model'].unique()))}", repr(model), "Check the spelling")

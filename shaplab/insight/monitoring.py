@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._figures import DOWN, GREY, UP, axes, axis_label, escape, one_output, tell
-from shaplab._validation import check_int, check_real, fail, resolve_rng, shorten
+from shaplab._validation import as_finite, check_int, check_real, fail, resolve_rng, shorten
 from shaplab.explanation import Explanation
 
 __all__ = ["Monitor", "monitor", "plot_monitor"]
@@ -82,8 +82,9 @@ class Monitor:
         self.least_rise = check_real(least_rise, "least_rise", low=0.0)
         self._rng = resolve_rng(rng)
         self.alarms: list[dict[str, Any]] = []
-        explanation = one_output(reference, None)
-        self.names = (*explanation.names, LOSS)
+        self.names = (*one_output(reference, None, "reference").names, LOSS)
+        if len(set(self.names)) < len(self.names):
+            fail("reference", f"features of different names, none of them {LOSS!r}", self.names[:-1], "Rename some")
         self.time = np.empty(0)
         values, moments = self._check(reference, time, "reference")
         self.n_reference = len(values)
@@ -108,19 +109,14 @@ class Monitor:
 
     def _check(self, explanation: Explanation, time: Any, argument: str) -> tuple[np.ndarray, np.ndarray]:
         """Attributions with the whole loss as last column, and times."""
-        e = one_output(explanation, None)
+        e = one_output(explanation, None, argument)
         if (*e.names, LOSS) != self.names:
             fail(argument, f"the features {shorten(', '.join(self.names[:-1]))}", shorten(", ".join(e.names)),
                  "Explain the same model on the same columns")
-        moments = np.asarray(time, dtype=float)
-        if moments.shape != (len(e),) or not np.isfinite(moments).all():
-            fail("time", f"{len(e)} finite numbers, one a row", moments, "Pass one time for each explained row")
+        moments = as_finite(time, "time", (len(e),), "Pass one time for each explained row")
         if (np.diff(np.concatenate([self.time[-1:], moments])) < 0).any():
             fail("time", "times that do not fall, later than those seen", "earlier ones", "Sort the rows by time")
-        values = np.column_stack([e.values, e.prediction])
-        if not np.isfinite(values).all():
-            fail(argument, "finite attributions", "NaN or infinity", "Check the loss of these rows")
-        return values, moments
+        return np.column_stack([e.values, e.prediction]), moments
 
     def _column(self, feature: int | str) -> int:
         if isinstance(feature, str):
@@ -196,19 +192,20 @@ class Monitor:
         """
         from scipy.stats import ttest_ind
 
-        column = self.values[:, self._column(feature)]
-        a, b = column[np.asarray(first)], column[np.asarray(last)]
-        for name, part in (("first", a), ("last", b)):
-            if part.ndim != 1 or len(part) < 2:
-                fail(name, "a mask or indices of at least two rows", f"{part.size} rows", "Take a longer period")
-        return float(b.mean() - a.mean()), float(ttest_ind(b, a, equal_var=False).pvalue)
+        column, parts = self.values[:, self._column(feature)], []
+        for name, rows in (("first", first), ("last", last)):
+            try:
+                parts.append(column[np.asarray(rows)])
+            except IndexError:
+                parts.append(column[:0])
+            if parts[-1].ndim != 1 or len(parts[-1]) < 2:
+                fail(name, "a mask or indices of at least two rows", rows, f"There are {len(column)} rows")
+        return float(parts[1].mean() - parts[0].mean()), float(ttest_ind(*parts[::-1], equal_var=False).pvalue)
 
     def smooth(self, feature: int | str, *, window: int = 1000, level: float = 0.95) -> Any:
         """Mean over the nearest ``window`` rows, with pointwise bands from Student's t.
 
-        Returns
-        -------
-        DataFrame with ``time`` (of the middle row), ``mean``, ``low``, ``high``, one row a window.
+        Returns a DataFrame, one row a window: ``time`` (of the middle row), ``mean``, ``low``, ``high``.
         """
         import pandas as pd
         from scipy.stats import t as student
@@ -216,15 +213,12 @@ class Monitor:
         column = self.values[:, self._column(feature)]
         window = check_int(window, "window", minimum=2, maximum=len(column))
         level = check_real(level, "level", low=0.0, high=1.0)
-        centre = column.mean()  # differences of running sums lose digits when the mean is large
-        sums = [np.concatenate([[0.0], np.cumsum((column - centre) ** power)]) for power in (1, 2)]
-        total, square = (part[window:] - part[:-window] for part in sums)
-        mean = total / window
-        error = np.sqrt(np.maximum(square / window - mean**2, 0) / (window - 1))
-        reach = student.ppf((1 + level) / 2, window - 1) * error
-        middle = self.time[window // 2:window // 2 + len(mean)]
-        return pd.DataFrame({"time": middle, "mean": mean + centre, "low": mean + centre - reach,
-                             "high": mean + centre + reach})
+        mean = column.mean()  # differences of running sums lose digits when the mean is large
+        sums = [np.concatenate([[0.0], np.cumsum((column - mean) ** power)]) for power in (1, 2)]
+        total, square = ((part[window:] - part[:-window]) / window for part in sums)
+        reach = student.ppf((1 + level) / 2, window - 1) * np.sqrt(np.maximum(square - total**2, 0) / (window - 1))
+        return pd.DataFrame({"time": self.time[window // 2:window // 2 + len(total)], "mean": mean + total,
+                             "low": mean + total - reach, "high": mean + total + reach})
 
     def report(self, *, first: float = 0.25, last: float = 0.5) -> Any:
         """A table, one row a watched stream: alarms first, the largest rise on top.
@@ -283,9 +277,8 @@ def monitor(loss_explanations: Explanation, time: Any, *, reference_until: float
     >>> watched.alarms[0]["feature"], 400 < watched.alarms[0]["row"] < 430
     ('x1', True)
     """
-    moments = np.asarray(time, dtype=float)
-    if moments.shape != (len(loss_explanations),):
-        fail("time", f"{len(loss_explanations)} numbers, one a row", moments, "Pass one time for each explained row")
+    count = len(one_output(loss_explanations, None, "loss_explanations"))
+    moments = as_finite(time, "time", (count,), "Pass one time for each explained row")
     n0 = int((moments < check_real(reference_until, "reference_until")).sum())
     if n0 == 0:
         fail("reference_until", "a time after some rows", f"{reference_until:g}", f"The first row is at {moments[0]:g}")
@@ -307,6 +300,8 @@ def plot_monitor(watched: Monitor, feature: int | str, *, window: int = 1000, le
     window, level : as in ``Monitor.smooth``.
     unit, time_unit : units for the axes.
     """
+    if not isinstance(watched, Monitor):
+        fail("watched", "a Monitor", watched, "Make one with monitor", TypeError)
     name = watched.names[watched._column(feature)]
     table = watched.smooth(feature, window=window, level=level)
     ax = axes(ax, 6.4, 3.0)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import check_callable, check_choice, check_real, fail
+from shaplab._validation import as_finite, check_callable, check_choice, check_real, fail
 from shaplab.trees.ensemble import TreeEnsemble
 
 __all__ = ["Scenario", "score_scenarios", "user_study"]
@@ -117,12 +117,12 @@ def score_scenarios(explain: Callable[..., Any], *, scenarios: Sequence[Scenario
     import pandas as pd
 
     check_callable(explain, "explain")
-    rows = {}
-    for scene in user_study() if scenarios is None else scenarios:
+    rows, scenes = {}, user_study() if scenarios is None else scenarios
+    if not isinstance(scenes, Sequence) or not scenes or not all(isinstance(scene, Scenario) for scene in scenes):
+        fail("scenarios", "a list of Scenario", scenes, "Pass some of user_study()", TypeError)
+    for scene in scenes:
         found = explain(scene.model, scene.X, scene.background)
-        values = np.asarray(getattr(found, "values", found), dtype=float)
-        if values.shape != (1, 3) or not np.isfinite(values).all():
-            fail("explain", "finite values of shape (1, 3)", values, "Return one number for each of the three symptoms")
+        values = as_finite(getattr(found, "values", found), "explain", (1, 3), "Return one number for each symptom")
         rows[scene.name] = [*values[0], *scene.consensus, np.abs(values[0] - scene.consensus).sum()]
     people = [f"people: {name}" for name in FEATURES]
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*FEATURES, *people, "score"])

@@ -52,16 +52,9 @@ class Embedding:
     center: np.ndarray
 
 
-def _finite(explanation: Explanation, output: int | str | None) -> Explanation:
-    e = one_output(explanation, output)
-    if not np.isfinite(e.values).all():
-        fail("explanation", "finite values", "NaN or infinite values", "Explain rows that the model can score")
-    return e
-
-
 def _rows(table: Any) -> np.ndarray:
     if isinstance(table, Explanation):
-        return _finite(table, None).values
+        return one_output(table, None).values
     return as_matrix(table, "table", finite=True).astype(np.float64, copy=False)
 
 
@@ -87,7 +80,7 @@ def feature_ranking(explanation: Explanation, *, output: int | str | None = None
     """
     import pandas as pd
 
-    e = _finite(explanation, output)
+    e = one_output(explanation, output)
     size = np.abs(e.values)
     error = size.std(axis=0, ddof=1) / np.sqrt(len(e)) if len(e) > 1 else np.full(size.shape[1], np.nan)
     low, five, middle, ninety_five, high = np.quantile(e.values, [0, 0.05, 0.5, 0.95, 1], axis=0)
@@ -124,14 +117,13 @@ def rare_effects(explanation: Explanation, *, output: int | str | None = None, t
     """
     import pandas as pd
 
-    e = _finite(explanation, output)
+    e = one_output(explanation, output)
     times, share = check_real(times, "times", low=0, open_low=True), check_real(share, "share", low=0, high=1)
     size = np.abs(e.values).mean(axis=0)
     away = e.values - np.median(e.values, axis=0)
     extreme = (np.abs(away) > times * size) & (size > 0)
     count = extreme.sum(axis=0)
-    rank = np.empty(len(size), dtype=int)
-    rank[np.argsort(-size, kind="stable")] = np.arange(1, len(size) + 1)
+    rank = np.argsort(np.argsort(-size, kind="stable")) + 1
     right, far = (extreme & (away > 0)).sum(axis=0), np.abs(away)
     frame = pd.DataFrame({"mean |value|": size, "rank": rank, "rows": count, "right": right, "reach right":
                           away.max(axis=0), "reach left": -away.min(axis=0), "row": far.argmax(axis=0)}, index=e.names)
@@ -216,11 +208,10 @@ def variance_explained(labels: Any, values: Any) -> float:
     >>> variance_explained([0, 0, 1, 1], [1.0, 3.0, 5.0, 7.0])
     0.8
     """
-    found = np.asarray(values, dtype=np.float64)
-    groups = np.asarray(labels)
-    if found.ndim not in (1, 2) or groups.shape != found.shape[:1] or not np.isfinite(found).all():
-        fail("values", "one finite row for each label", found, f"labels have shape {groups.shape}")
-    found = found.reshape(len(found), -1)
+    groups, found = np.asarray(labels).astype(str), np.asarray(values)
+    if found.ndim not in (1, 2) or groups.shape != found.shape[:1]:
+        fail("values", "one row for each label", found, f"labels have shape {groups.shape}")
+    found = as_matrix(found.reshape(len(groups), -1) if found.size else found[:, None], "values", finite=True)
     total = float(((found - found.mean(axis=0)) ** 2).sum())
     if total == 0:
         fail("values", "values that differ between rows", "equal rows", "There is no variance to explain")

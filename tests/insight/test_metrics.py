@@ -151,6 +151,12 @@ def test_impute_survives_copies_and_constants():
     assert found == pytest.approx([1.5, 1.5, 4.0], abs=1e-6)
 
 
+def test_impute_of_one_training_row_is_that_row():
+    # Nothing varies, so nothing is known: without a floor the ridge would be 0 times anything, and the answer NaN.
+    kept = np.array([[True, False, True]])
+    assert Hider([[1.0, 2.0, 3.0]])(np.array([[7.0, 8.0, 9.0]]), kept, "impute").tolist() == [[[7.0, 2.0, 9.0]]]
+
+
 def test_resample_has_the_closed_form_of_a_linear_model():
     _, curves = graded(shapley)
     mean = TRAIN[Hider(TRAIN, n_resample=25, rng=1).draws].mean(axis=0)
@@ -159,6 +165,16 @@ def test_resample_has_the_closed_form_of_a_linear_model():
         kept = (phi.argsort(axis=1)[:, ::-1].argsort(axis=1) < count) & (phi >= 0)
         expected = linear(np.where(kept, TEST, mean)).mean()
         assert curves["keep positive (resample)"][round(10 * fraction)] == pytest.approx(expected)
+
+
+def test_resample_has_the_closed_form_of_a_square_of_gaussians():
+    # f = (x0 + x1)^2 with x1 hidden: E f = x0^2 + 2 x0 E[x1] + E[x1^2], whatever the correlation. Here E[x1] = 0 and
+    # E[x1^2] = 1. Of 40,000 draws the mean of f has the standard error sqrt(4 x0^2 + 2) / 200 = 0.012.
+    draws = np.random.default_rng(8).normal(size=(4000, 2)) @ np.linalg.cholesky([[1, 0.6], [0.6, 1]]).T
+    white = (draws - draws.mean(axis=0)) / draws.std(axis=0)
+    x = np.array([[1.0, 5.0]])
+    hidden = Hider(white, n_resample=40_000, rng=0)(x, np.array([[True, False]]), "resample")[0]
+    assert abs((hidden.sum(axis=1) ** 2).mean() - 2.0) < 4 * 0.0123
 
 
 def test_true_values_beat_random_ones():
@@ -234,6 +250,11 @@ def test_grades_are_tidy_parallel_and_resumable(tmp_path):
     victim.unlink()
     pd.testing.assert_frame_equal(found[steady], run(store=tmp_path)[steady])
     assert CALLS == ["true"]
+    X = np.random.default_rng(6).normal(size=(60, 4))
+    as_list = grade_methods({"true": prepare_true}, {"linear": fit_linear}, X.tolist(), linear(X).tolist(), n_splits=2,
+                            n_test=20, n_resample=5, rng=3, guarantees={"true": "exact"})
+    same = found[(found["method"] == "true") & steady].reset_index(drop=True)
+    pd.testing.assert_frame_equal(as_list[as_list["metric"] != "runtime"].reset_index(drop=True), same)
     sign = found.set_index("metric")[["value", "score"]]
     assert (sign.loc["keep positive (mask)", "value"] == sign.loc["keep positive (mask)", "score"]).all()
     for lower in ("runtime", "keep negative (mask)", "remove positive (impute)", "remove absolute (resample)"):
@@ -260,7 +281,7 @@ def test_tiles():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"explain: expected finite values of shape \(8, 4\)"):
+    with pytest.raises(ValueError, match=r"explain: expected shape \(8, 4\) of finite numbers"):
         graded(lambda X: X[:, :2])
     with pytest.raises(ValueError, match="y: expected both 0 and 1"):
         graded(shapley, accuracy="auc")
@@ -268,6 +289,34 @@ def test_bad_input():
         graded(shapley, model=lambda X: X[:, :2])
     with pytest.raises(ValueError, match="hiding: expected one of"):
         Hider(TRAIN)(TEST, TEST > 0, "blank")
+    with pytest.raises(ValueError, match=r"kept: expected a mask of the shape of X, \(N, 4\)"):
+        Hider(TRAIN)(TEST, TEST[:3] > 0, "mask")
+    with pytest.raises(ValueError, match="sigma: expected a number in"):
+        local_accuracy_score(np.nan)
+    with pytest.raises(TypeError, match="hider: expected a Hider, got None"):
+        explanation_metrics(shapley, linear, TEST, linear(TEST), None)
+    with pytest.raises(ValueError, match="X: expected 2 columns, got 4"):
+        explanation_metrics(shapley, linear, TEST, linear(TEST), Hider(TRAIN[:, :2]))
+    for y in (["a"] * 8, [np.nan] * 8, [1.0] * 7):
+        with pytest.raises((TypeError, ValueError), match=r"y: expected shape \(8,\) of finite numbers, got"):
+            graded(shapley, y=y)
+    for options, text in (({"batch_rows": 0}, "batch_rows"), ({"prepare_seconds": -1}, "prepare_seconds"),
+                          ({"model": None}, "model"), ({"guarantee": "yes"}, "guarantee")):
+        with pytest.raises((TypeError, ValueError), match=f"{text}: expected"):
+            graded(shapley, **options)
+    for guarantees, text in (({"b": "exact"}, "guarantees: expected one of 'a'"),
+                             ({"a": "maybe"}, r"guarantees\['a'\]: expected one of 'exact'")):
+        with pytest.raises(ValueError, match=text):
+            grade_methods({"a": prepare_true}, {"b": fit_linear}, TRAIN, TRAIN[:, 0], guarantees=guarantees)
+    with pytest.raises(TypeError, match="store: expected the path of a folder, or None, got 3"):
+        grade_methods({"a": prepare_true}, {"b": fit_linear}, TRAIN, TRAIN[:, 0], store=3)
+    with pytest.raises(TypeError, match="model: expected a callable"):
+        grade_methods({"a": prepare_true}, {"b": lambda X, y, seed: None}, TRAIN, TRAIN[:, 0], n_test=20, n_splits=1)
+    with pytest.raises(ValueError, match="methods: expected at least one name, got"):
+        grade_methods([prepare_true], {"b": fit_linear}, TRAIN, TRAIN[:, 0])
+    for grades in (None, pd.DataFrame({"model": ["a"]})):
+        with pytest.raises(TypeError, match="grades: expected the table of grade_methods, got"):
+            plot_tiles(grades, "a")
     with pytest.raises(ValueError, match="n_test: expected at most 58"):
         grade_methods({"a": prepare_true}, {"b": fit_linear}, TRAIN[:60], TRAIN[:60, 0])
     with pytest.raises(ValueError, match="methods: expected at least one name"):

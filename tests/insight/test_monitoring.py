@@ -180,7 +180,7 @@ def test_bad_input():
         monitor(good, np.arange(50), reference_until=-1)
     with pytest.raises(ValueError, match="time: expected times that do not fall"):
         monitor(good, np.arange(50)[::-1], reference_until=60)
-    with pytest.raises(ValueError, match="time: expected 50 numbers"):
+    with pytest.raises(ValueError, match=r"time: expected shape \(50,\) of finite numbers, got shape \(49,\)"):
         monitor(good, np.arange(49), reference_until=20)
     watched = monitor(good, np.arange(50), reference_until=20, rng=0)
     with pytest.raises(ValueError, match="times that do not fall"):
@@ -195,3 +195,21 @@ def test_bad_input():
         watched.t_test(0, first=[1, 2], last=[3])
     with pytest.raises(ValueError, match=r"false_alarm_rate: expected a number in \(0, 1\]"):
         monitor(good, np.arange(50), reference_until=20, false_alarm_rate=0.0)
+    with pytest.raises(TypeError, match="loss_explanations: expected an Explanation, got"):
+        monitor(values, np.arange(50), reference_until=20)
+    with pytest.raises(TypeError, match=r"time: expected shape \(50,\) of finite numbers, got"):
+        monitor(good, ["monday"] * 50, reference_until=20)
+    with pytest.raises(ValueError, match=r"time: expected shape \(50,\) of finite numbers, got NaN"):
+        monitor(good, [np.nan] * 50, reference_until=20)
+    with pytest.raises(TypeError, match="watched: expected a Monitor, got None"):
+        plot_monitor(None, 0)
+    for rows in (None, [98, 99], [True, False], [0.5, 1.5]):
+        with pytest.raises(ValueError, match="first: expected a mask or indices of at least two rows, got"):
+            watched.t_test(0, first=rows, last=[3, 4])
+
+
+@pytest.mark.parametrize("names", [["loss", "a"], ["a", "a"]])
+def test_streams_need_names_of_their_own(names):
+    # Alarms and the report go by name: two streams of one name would hide each other.
+    with pytest.raises(ValueError, match="reference: expected features of different names, none of them 'loss', got"):
+        monitor(Explanation(stream(50, 2, 0), 0.0, feature_names=names), np.arange(50), reference_until=20)

@@ -75,7 +75,10 @@ def test_bad_input():
         user_study(first="headache")
     with pytest.raises(ValueError, match=r"symptom_rate: expected a number in \(0, 1\]"):
         user_study(symptom_rate=0.0)
-    with pytest.raises(ValueError, match=r"explain: expected finite values of shape \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"explain: expected shape \(1, 3\) of finite numbers"):
         score_scenarios(lambda m, X, b: np.zeros(3))
     with pytest.raises(TypeError, match="explain"):
         score_scenarios("saabas")
+    for scenes in ([], [1], 3):
+        with pytest.raises(TypeError, match="scenarios: expected a list of Scenario, got"):
+            score_scenarios(lambda m, X, b: X, scenarios=scenes)

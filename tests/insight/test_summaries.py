@@ -140,6 +140,7 @@ def test_standardized():
 def test_variance_explained_by_hand():
     assert variance_explained([0, 0, 1, 1], [1.0, 3.0, 5.0, 7.0]) == pytest.approx(0.8, abs=1e-15)
     assert variance_explained(["a", "b", "a", "b"], np.array([[1.0, 0], [1, 0], [2, 0], [2, 0]])) == 0
+    assert variance_explained(np.array([None, 1], dtype=object), [1.0, 2.0]) == 1.0
 
 
 @pytest.mark.parametrize(("call", "text"), [
@@ -150,10 +151,15 @@ def test_variance_explained_by_hand():
     (lambda: embed_rows([[1.0], [2.0]], n_components=2), "n_components: expected"),
     (lambda: standardized([[np.inf]]), "X: expected finite"),
     (lambda: variance_explained([0, 1], [1.0, 1.0]), "values: expected values that differ"),
-    (lambda: variance_explained([0], [1.0, 2.0]), "values: expected one finite row"),
+    (lambda: variance_explained([0], [1.0, 2.0]), "values: expected one row for each label"),
     (lambda: feature_ranking(explanation([[np.nan]])), "explanation: expected finite"),
     (lambda: rare_effects(explanation([[1.0]]), share=2), "share: expected"),
+    (lambda: rare_effects(np.ones((2, 2))), "explanation: expected an Explanation"),
+    (lambda: feature_ranking(None), "explanation: expected an Explanation, got None"),
+    (lambda: variance_explained([0, 1], ["a", "b"]), "values: expected a numeric table"),
+    (lambda: variance_explained([], []), "values: expected at least one row"),
+    (lambda: variance_explained([0, 1], [np.nan, 1.0]), "values: expected finite numbers"),
 ])
 def test_bad_input_is_named(call, text):
-    with pytest.raises(ValueError, match=text.replace("(", r"\(")):
+    with pytest.raises((ValueError, TypeError), match=text.replace("(", r"\(")):
         call()
