@@ -112,7 +112,7 @@ class Run(Capture):
                 given.append(copy)
         hook = _listen(self) if self.layer is not None else None
         try:
-            with torch.compiler.set_stance("force_eager"), torch.inference_mode(False), torch.enable_grad(), self:
+            with torch.compiler.set_stance("force_eager"), torch.enable_grad(), self:
                 out = self.model(*given)
         finally:
             if hook is not None:

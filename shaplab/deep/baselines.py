@@ -32,6 +32,7 @@ def _evaluate(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
     return out if out.dim() == 2 else out[:, None]
 
 
+@torch.inference_mode(False)
 def _slopes(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Gradients ``(N, *input, K)``, parameters and their gradients untouched."""
     found = []

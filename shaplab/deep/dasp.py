@@ -95,6 +95,7 @@ def _tensor(value: Any, model: torch.nn.Module, argument: str) -> torch.Tensor:
     return found
 
 
+@torch.inference_mode(False)
 def dasp(
     model: torch.nn.Module,
     X: Any,
@@ -176,11 +177,11 @@ def dasp(
     shape = tuple(rows.shape[2:] if pixels else rows.shape[1:])
     n = int(np.prod(shape))
     shares, weights = size_nodes(n, sizes, method)
-    values = torch.zeros(len(rows), n, 1, dtype=torch.float64)
+    values = torch.zeros(len(rows), n, 1, dtype=torch.float64, device="cpu")
     masks = torch.eye(n, dtype=torch.bool, device=rows.device).reshape(n, *((1,) if pixels else ()), *shape)
     pair = 2 * len(shares)
     step = max(-(-(n + 1) // pair), batch // (pair * (1 if covariance == "diagonal" else 1 + n * (n + 3) // 2)))
-    weight = torch.as_tensor(weights)
+    weight = torch.as_tensor(weights, device="cpu")
 
     def propagated(x: torch.Tensor, b: torch.Tensor, players: np.ndarray, shares: np.ndarray) -> torch.Tensor:
         run = Propagation(model, players, shares, method, covariance)

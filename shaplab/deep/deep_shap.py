@@ -60,12 +60,8 @@ def as_inputs(
                 tensor = tensor.to(dtype=first.dtype)
             tensor = tensor if first is None else tensor.to(first.device)
         if tensor.dim() < 1 or tensor.shape[0] == 0:
-            fail(
-                argument,
-                "at least one row, rows along the first axis",
-                f"shape {tuple(tensor.shape)}",
-                "Pass a non-empty batch",
-            )
+            fail(argument, "at least one row, rows along the first axis", f"shape {tuple(tensor.shape)}",
+                 "Pass a non-empty batch")
         if tensor.is_floating_point():
             if first is not None and (tensor.dtype != first.dtype or tensor.device != first.device):
                 fail(
@@ -78,12 +74,8 @@ def as_inputs(
                 fail(argument, "finite numbers", "NaN or infinity", "Impute or drop missing values first")
         found.append(tensor)
     if any(value.shape[0] != found[0].shape[0] for value in found):
-        fail(
-            argument,
-            "the same number of rows in every input",
-            str([value.shape[0] for value in found]),
-            "Align the inputs",
-        )
+        fail(argument, "the same number of rows in every input", str([value.shape[0] for value in found]),
+             "Align the inputs")
     for i, value in enumerate(like or ()):
         if len(found) != len(like or ()) or found[i].shape[1:] != value.shape[1:] or found[i].dtype != value.dtype:
             fail(
@@ -118,6 +110,7 @@ def check_model(model: Any) -> None:
             )
 
 
+@torch.inference_mode(False)
 def deep_shap(
     model: Any,
     X: Any,

@@ -213,6 +213,7 @@ def _wide(values: np.ndarray) -> np.ndarray:
     return values[:, None] if values.ndim == 1 else values
 
 
+@torch.inference_mode(False)
 def stack_shap(
     stages: Sequence[Any],
     X: Any,

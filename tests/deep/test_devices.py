@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from shaplab import deeplift, gradients, integrated_gradients
+from shaplab import dasp, deep_shap, deeplift, gradients, integrated_gradients, stack_shap
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.deep._propagation import Propagation
 from shaplab.deep._windows import _everywhere, exact_windows, window_table
@@ -79,3 +79,15 @@ def test_a_baseline_may_be_a_tensor_that_numpy_cannot_read():
     net, row = nn.Linear(3, 1), torch.ones(3, requires_grad=True)  # as little to numpy as a tensor on a GPU
     found = deeplift(net, torch.zeros(2, 3), row).values
     assert np.allclose(found, -net.weight.detach().numpy(), atol=1e-6)  # single precision
+
+
+@pytest.mark.parametrize("call", [
+    deep_shap, dasp, integrated_gradients, lambda net, x, r: deep_shap(net, x, r[:1], rule="reveal_cancel_mean"),
+    lambda net, x, r: dasp(net, x, r, covariance="full"), lambda net, x, r: stack_shap([net], x, r),
+    lambda net, x, r: deeplift(net, x, r[0])])
+def test_inference_mode_changes_nothing(call):
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
+    expected = call(net, torch.eye(3), -torch.eye(3)).values
+    with torch.inference_mode():
+        found = call(net, torch.eye(3), -torch.eye(3)).values  # the inputs belong to that mode, too
+    assert np.array_equal(found, expected)
