@@ -30,11 +30,15 @@ def escape(text: object, limit: int = 34) -> str:
 
 def one_output(explanation: Explanation, output: int | str | None) -> Explanation:
     """Attributions of a table with one output."""
+    if not isinstance(explanation, Explanation):
+        fail("explanation", "an Explanation", explanation, "Pass what an explainer returned", TypeError)
     if explanation.interaction or len(explanation.feature_shape) != 1:
         fail("explanation", "attributions of shape (N, d)", f"values of shape {explanation.shape}",
              "Select a table's attributions; images and interactions have their own plots")
     if len(explanation) == 0 or explanation.feature_shape[0] == 0:
         fail("explanation", "at least one row and one feature", f"shape {explanation.shape}", "Select some")
+    if not np.isfinite(explanation.values).all():
+        fail("explanation", "finite values", "NaN or infinity", "Leave out the rows that could not be explained")
     if explanation.has_outputs:
         if output is None and explanation.shape[-1] > 1:
             names = explanation.output_names or [str(k) for k in range(explanation.shape[-1])]
@@ -52,7 +56,7 @@ def feature_units(explanation: Explanation, units: Units) -> list[str]:
         return [""] * len(explanation.names)
     if isinstance(units, Mapping):
         return [str(units.get(name, "")) for name in explanation.names]
-    if isinstance(units, str) or len(units) != len(explanation.names):
+    if isinstance(units, str) or not hasattr(units, "__len__") or len(units) != len(explanation.names):
         fail("units", f"{len(explanation.names)} units or a mapping from names", units, "Give one unit a feature, '' "
                                                                                         "if none")
     return [str(unit) for unit in units]
@@ -107,8 +111,9 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
                                      squeeze=False)
         figure.patch.set_alpha(1.0)
         found = found.ravel()
-    if len(found) != rows * columns:
-        fail("ax", f"{rows * columns} Axes", f"{len(found)}", f"Pass those of plt.subplots({rows}, {columns})")
+    if len(found) != rows * columns or not all(hasattr(one, "inset_axes") for one in found):
+        fail("ax", f"{rows * columns} Axes", f"{len(found)} of type {type(found[0]).__name__}",
+             f"Pass those of plt.subplots({rows}, {columns})")
     for one in found:
         if ax is None:
             one.tick_params(colors=INK)

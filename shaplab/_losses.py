@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import fail
+from shaplab._validation import as_numbers, fail
 
 __all__ = ["Loss", "get_loss"]
 
@@ -136,11 +136,13 @@ def get_loss(loss: Any) -> Loss:
 
 
 def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np.ndarray:
-    """Return ``y`` as float64 ``(n,)`` after checking its length, its values and, for class losses, its labels."""
-    try:
-        target = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError):
-        fail("y", "numbers", y, "Encode class labels as 0, 1, ...", TypeError)
+    """Return ``y`` as float64 ``(n,)`` after checking that outputs, loss and target suit each other."""
+    if n_outputs is not None and not loss.classes and loss.slope is not None:
+        fail("loss", f"a loss of {n_outputs} outputs", repr(loss.name),
+             "Use 'cross_entropy' for probabilities, 'softmax_cross_entropy' for logits, or explain one output")
+    if n_outputs is None and loss.name == "softmax_cross_entropy":
+        fail("loss", "a loss of one output", repr(loss.name), "Use 'logistic' for log-odds")
+    target = as_numbers(y, "y", remedy="Encode class labels as 0, 1, ...")
     if target.shape != (n,):
         fail("y", f"shape ({n},)", f"shape {target.shape}", "Give one target for each row of X")
     if not np.isfinite(target).all():

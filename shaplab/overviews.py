@@ -21,8 +21,9 @@ import numpy as np
 from shaplab._figures import (  # isort: skip
     COLOURS, DOWN, GREY, INK, Units, axes, axis_label, check_row, codes_of, colour_bar, dots, escape, one_output,
     panels, position, ranked, signed_colours, tell, to_unit)
+from shaplab._validation import (  # isort: skip
+    as_matrix, as_numbers, check_choice, check_int, column_names, fail, is_frame, resolve_rng, shorten)
 from shaplab._rows import Rows
-from shaplab._validation import as_matrix, check_choice, check_int, column_names, fail, is_frame, resolve_rng, shorten
 from shaplab.explanation import Explanation
 from shaplab.insight.summaries import Clusters, Embedding, cluster_rows
 from shaplab.plots import bar, beeswarm, force, scatter, table, waterfall
@@ -51,8 +52,8 @@ def interaction(explanation: Explanation, feature: int | str, other: int | str, 
     interaction, the other half has the plot with the two exchanged; with ``other`` equal to ``feature`` it is the main
     effect. The rest as in ``plots.scatter``.
     """
-    if not explanation.interaction:
-        fail("explanation", "interaction values of shape (N, d, d)", f"attributions of shape {explanation.shape}",
+    if not getattr(explanation, "interaction", False):
+        fail("explanation", "interaction values of shape (N, d, d)", explanation,
              "Compute them, for example with tree_shap_interactions")
     i, j = position(explanation.names, feature), position(explanation.names, other, "other")
     e = one_output(replace(explanation, values=explanation.values[:, :, j], interaction=False,
@@ -76,8 +77,8 @@ def heatmap(explanation: Explanation, clusters: Clusters | None = None, *, outpu
     if len(e) < 2:
         fail("explanation", "at least two rows", f"{len(e)}", "There is nothing to put in order")
     found = cluster_rows(e, n_clusters=min(8, len(e))) if clusters is None else clusters
-    if len(found.order) != len(e):
-        fail("clusters", f"an order of {len(e)} rows", f"one of {len(found.order)}", "Cluster the explained rows")
+    if not isinstance(found, Clusters) or len(found.order) != len(e):
+        fail("clusters", f"cluster_rows of the {len(e)} explained rows", found, "Cluster the explained rows")
     top = ranked(e, max_features)
     cells = e.values[found.order][:, top].T
     limit = float(np.percentile(np.abs(cells), 98)) or float(np.abs(cells).max()) or 1.0
@@ -109,9 +110,9 @@ def embedding(embedded: Embedding, *, color_by: Any = None, color_name: str = ""
     feature_names : of the columns that were embedded, for the table; ``unit`` is the unit of their values.
     ax : Axes to draw on.
     """
-    points, names = embedded.points, feature_names
+    points, names = getattr(embedded, "points", np.empty((0, 0))), feature_names
     if points.shape[1] < 2:
-        fail("embedded", "at least two components", f"{points.shape[1]}", "Use embed_rows(..., n_components=2)")
+        fail("embedded", "an Embedding of at least two components", embedded, "Use embed_rows(..., n_components=2)")
     codes, labels = (None, None) if color_by is None else codes_of(np.asarray(color_by))
     if codes is not None and codes.shape != points.shape[:1]:
         fail("color_by", f"{len(points)} values, one a row", f"shape {codes.shape}", "Pass one for each embedded row")
@@ -140,7 +141,8 @@ def compare(explanations: Mapping[str, Explanation], *, row: int = 0, kind: str 
     (one below the other). The rest as in ``plots.waterfall``.
     """
     plot = {"waterfall": waterfall, "force": force}[check_choice(kind, "kind", ("waterfall", "force"))]
-    parts = {str(title): one_output(e, output) for title, e in explanations.items()}
+    given = explanations if isinstance(explanations, Mapping) else {}
+    parts = {str(title): one_output(e, output) for title, e in given.items()}
     if len({e.names for e in parts.values()}) != 1:
         fail("explanations", "at least one explanation, all of the same features", f"{len(parts)} explanations",
              "Explain the same columns in the same order")
@@ -165,9 +167,8 @@ def compare(explanations: Mapping[str, Explanation], *, row: int = 0, kind: str 
 
 def _maps(e: Explanation, title: str, output: int | str | None) -> dict[str, np.ndarray]:
     """Signed maps ``(N, H, W)`` by title: one for each output, channels summed."""
-    if e.interaction or len(e.feature_shape) not in (2, 3) or len(e) == 0:
-        fail("explanation", "attributions of images, (N, H, W) or (N, C, H, W)", f"values of shape {e.shape}",
-             "Tables have their own plots")
+    if not isinstance(e, Explanation) or e.interaction or len(e.feature_shape) not in (2, 3) or len(e) == 0:
+        fail("explanation", "attributions of images, (N, H, W) or (N, C, H, W)", e, "Tables have their own plots")
     found = {title: e.values}
     if e.has_outputs:
         names = e.output_names or [str(k) for k in range(e.shape[-1])]
@@ -190,7 +191,7 @@ def images(explanation: Explanation | Mapping[str, Explanation], *, rows: Sequen
     output : name or position, for one map instead of all.
     ax : Axes, for each image one and one a map. Below each map stands the sum of its contributions.
     """
-    given = {"": explanation} if isinstance(explanation, Explanation) else dict(explanation)
+    given = explanation if isinstance(explanation, Mapping) else {"": explanation}
     maps = {name: part for title, e in given.items() for name, part in _maps(e, str(title), output).items()}
     first = next(iter(given.values()), None)
     shape = None if first is None or first.data is None else (*first.data.shape[:1], *first.data.shape[-2:])
@@ -249,7 +250,7 @@ def partial_dependence(model: Any, X: Any, feature: int | str, *, grid: Any = No
     if grid is None:
         low, high = np.nanpercentile(codes_of(columns[j])[0], [1, 99])
         grid = own if len(own) <= 25 else np.linspace(low, high, 25)
-    steps = np.asarray(grid, dtype=float)
+    steps = as_numbers(grid, "grid")
     if steps.ndim != 1 or len(steps) < 2 or not (np.diff(steps) > 0).all():
         fail("grid", "at least two increasing numbers", grid, f"Give values of {shorten(names[j], 40)}")
     moved = X.iloc[[0] * len(steps)].copy() if is_frame(X) else X[[0] * len(steps)].astype(float)

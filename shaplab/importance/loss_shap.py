@@ -65,9 +65,6 @@ class LossWalks(Sampler):
         t, p = tables, tables.p
         self.loss = get_loss(loss)
         self.squared = self.loss.name == "squared_error"
-        if self.squared and t.K > 1:
-            fail("loss", "a loss of several outputs", f"squared error beside {t.K} outputs",
-                 'Use loss="cross_entropy" for class probabilities, or explain one output')
         self.y = check_target(y, t.n, self.loss, t.K if t.K > 1 else None)
         if self.loss.name == "cross_entropy" and (t.fx.min() < 0.0 or t.fx.max() > 1.0 + 1e-6):
             fail("model", "probabilities from 0 to 1 for cross entropy",
@@ -272,9 +269,8 @@ state : as in :func:`shaplab.foundations.permutation.permutation_shap`; a round 
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
-        data = X.to_numpy() if hasattr(X, "to_numpy") else np.asarray(X)
         return Explanation(values=values[..., 0], std=std[..., 0], base_values=sampler.empty,
-                           data=data if tables.p == tables.rows.d else None, feature_names=tables.names,
+                           data=X if tables.p == tables.rows.d else None, feature_names=tables.names,
                            method=f"loss_shap ({sampler.loss.name} of the mean prediction, {removal} removal)",
                            info=info | {"rounds": tally.count.copy()})
 
