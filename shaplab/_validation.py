@@ -190,6 +190,12 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
         fail(argument, f"{X.shape[1]} columns, as X has", f"{background.shape[1]}", "Select the same columns")
 
 
+def check_frames(X: Any, background: Any, argument: str = "background") -> None:
+    """Require the same columns in the same order where both tables name theirs."""
+    if is_frame(X) and is_frame(background):
+        check_same_columns(X, background, argument)
+
+
 def resolve_rng(rng: Any) -> np.random.Generator:
     """Turn ``None``, an int, a SeedSequence or a Generator into a Generator; global state is never touched."""
     if rng is None or isinstance(rng, np.random.Generator | np.random.SeedSequence | int | np.integer):

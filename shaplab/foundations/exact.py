@@ -154,7 +154,7 @@ def axioms(
     n_players : int, at most 12: every pair of players is compared on every coalition.
     rule : callable ``(game, n_players) -> values`` that made the attribution. Linearity and monotonicity
         speak of several games, so they are measured only with it: linearity on the game and a fixed second
-        one, monotonicity by raising one player's marginal contributions.
+        one, monotonicity on games in which a player's marginal contributions rise, or stay while others change.
     tolerance : float, relative to the game's range: marginal contributions this close count as equal.
 
     Returns
@@ -162,7 +162,7 @@ def axioms(
     dict of violations, 0 when the axiom holds: ``efficiency`` is ``abs(sum - (v(all) - v(none)))``, ``symmetry``
     the largest difference between interchangeable players, ``null_player`` the largest value of a player
     that never adds anything, ``linearity`` the largest deviation from additivity, ``monotonicity`` the largest
-    drop of a player's value when its contributions rose. All in the game's unit.
+    drop of a player's value when its contributions rose, or change of it when they stayed. All in the game's unit.
 
     Examples
     --------
@@ -201,9 +201,13 @@ def axioms(
         other = np.sin(1.0 + numbers) * scale
         apart = 2.0 * own - 3.0 * _shares(rule, other, n)
         found["linearity"] = float(np.abs(_shares(rule, 2.0 * table - 3.0 * other, n) - apart).max())
-        # Coalitions with i become worth more, so each marginal contribution of i rises.
-        raised = [table + np.where(coalitions[:, i], scale * (1 + size % 2), 0.0) for i in range(n)]
-        found["monotonicity"] = max(0.0, *(float(own[i] - _shares(rule, raised[i], n)[i]) for i in range(n)))
+        change = 0.0
+        for i in range(n):
+            # First every marginal contribution of i rises; then none changes, though the game does.
+            raised = _shares(rule, table + np.where(coalitions[:, i], scale * (1 + size % 2), 0.0), n)[i]
+            same = _shares(rule, table + other[numbers & ~(1 << i)], n)[i]
+            change = max(change, float(own[i] - raised), abs(float(own[i] - same)))
+        found["monotonicity"] = change
     return found
 
 

@@ -188,9 +188,8 @@ def confidence_interval(explanation: Explanation, level: float = 0.95) -> tuple[
     array([[1., 1.]])
     """
     level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
-    if explanation.std is None or "rounds" not in explanation.info:
-        fail("explanation", "sampled values with standard errors", explanation.method or "exact values",
-             "Exact values need no interval")
+    if getattr(explanation, "std", None) is None or "rounds" not in explanation.info:
+        fail("explanation", "sampled values with standard errors", explanation, "Exact values need no interval")
     freedom = np.asarray(explanation.info["rounds"], dtype=float) - 1.0
     freedom = freedom.reshape(freedom.shape + (1,) * (explanation.values.ndim - freedom.ndim))
     reach = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0)) * explanation.std

@@ -216,25 +216,10 @@ def _covariance(t: Tables) -> np.ndarray:
     return np.cov(z, rowvar=False).reshape(t.rows.d, t.rows.d)
 
 
-def loss_shap(
-    model: Any,
-    X: Any,
-    y: Any,
-    background: Any,
-    *,
-    loss: Any = "mse",
-    removal: str = "marginal",
-    groups: Any = None,
-    rounds: int | None = None,
-    thresh: float = 0.02,
-    max_evaluations: int | None = None,
-    rng: Any = None,
-    n_jobs: int | None = None,
-    batch_size: int = 16384,
-    progress: bool = False,
-    callback: Callable[[dict[str, Any]], Any] | None = None,
-    state: Any = None,
-) -> Explanation:
+def loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", removal: str = "marginal",
+              groups: Any = None, rounds: int | None = None, thresh: float = 0.02, max_evaluations: int | None = None,
+              rng: Any = None, n_jobs: int | None = None, batch_size: int = 16384, progress: bool = False,
+              callback: Callable[[dict[str, Any]], Any] | None = None, state: Any = None) -> Explanation:
     """LossSHAP values of rows: how much each feature lowers each row's loss, with standard errors.
 
     Parameters

@@ -311,6 +311,8 @@ def scale_tiles(grades: Any, model: str) -> Any:
     Runtime is scaled by its logarithm. A metric on which all methods agree is 1 for all. Returns a DataFrame, methods
     by metrics, with the mean of a row as its last column, "mean".
     """
+    if not hasattr(grades, "columns"):
+        fail("grades", "the table of grade_methods", grades, "Grade some methods first", TypeError)
     part = grades[grades["model"] == model]
     if len(part) == 0:
         fail("model", f"one of {', '.join(map(repr, grades['model'].unique()))}", repr(model), "Check the spelling")

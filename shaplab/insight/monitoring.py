@@ -307,6 +307,8 @@ def plot_monitor(watched: Monitor, feature: int | str, *, window: int = 1000, le
     window, level : as in ``Monitor.smooth``.
     unit, time_unit : units for the axes.
     """
+    if not isinstance(watched, Monitor):
+        fail("watched", "a Monitor", watched, "Pass what monitor returned", TypeError)
     name = watched.names[watched._column(feature)]
     table = watched.smooth(feature, window=window, level=level)
     ax = axes(ax, 6.4, 3.0)

@@ -121,6 +121,7 @@ def test_page(visit, name):
     assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table, on a phone"
     assert seen.page.evaluate(CUT) == [], "formulas cut on a phone"
     assert seen.page.evaluate(WIDE) == [], "wider than a phone"
+    assert seen.page.locator(".cell_input .copybtn").count() == seen.page.locator(".cell_input pre").count()
     _solutions_unfold(seen)
     _explorers_react(seen)
     assert seen.problems == []

@@ -122,6 +122,15 @@ def test_each_other_rule_breaks_its_axiom(rule, broken):
     assert found["efficiency"] < 1e-9
 
 
+@pytest.mark.parametrize("rule", [_equal_split, _proportional])
+def test_no_other_efficient_and_symmetric_rule_is_monotone(rule):
+    # Young's theorem: the measure must not let one pass.
+    game = TableGame.of(lambda S: S[:, 0] * 2.0 + S[:, 1] * 2.0 + 3 * S[:, 0] * S[:, 1], 3)
+    found = axioms(rule(game, 3), game, 3, rule=rule)
+    assert max(found["efficiency"], found["symmetry"]) < 1e-9
+    assert found["monotonicity"] > 0.1
+
+
 def test_monotonicity_catches_a_rule_that_punishes_contribution():
     def perverse(game, n):
         return -shapley_values(game, n)
