@@ -201,7 +201,7 @@ def deeplift(model: Any, X: Any, baseline: Any = None, *, rule: str = "rescale",
     (x,) = as_inputs(model, X, "X")
     row = torch.zeros_like(x[:1])
     if baseline is not None:
-        given = torch.as_tensor(as_numbers(baseline, "baseline"), dtype=x.dtype, device=x.device)
+        given = torch.as_tensor(as_numbers(baseline, "baseline").copy(), dtype=x.dtype, device=x.device)
         if given.numel() != row.numel():
             fail("baseline", f"one row of shape {tuple(x.shape[1:])}", f"shape {tuple(given.shape)}",
                  "Use deep_shap for several reference rows")

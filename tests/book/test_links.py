@@ -76,7 +76,7 @@ def test_the_install_cell_asks_for_nothing_that_is_there():
     assert shell.run_cell(cell).success
     assert asked == []
     assert shell.run_cell(cell.replace('find_spec("shaplab")', 'find_spec("a_package_that_is_not_there")')).success
-    assert asked == ['--quiet "shaplab[book] @ git+https://example.org/book@main"']
+    assert asked == ['install --quiet "shaplab[book] @ git+https://example.org/book@main"']
 
 
 def test_chapters_lead_to_the_pages_of_the_library(html, root):
