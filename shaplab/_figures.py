@@ -38,7 +38,7 @@ def one_output(explanation: Any, output: int | str | None, argument: str = "expl
     if len(explanation) == 0 or explanation.feature_shape[0] == 0:
         fail(argument, "at least one row and one feature", f"shape {explanation.shape}", "Select some")
     if not np.isfinite(explanation.prediction).all():
-        fail(argument, "finite values", "NaN or infinite values", "Explain rows that the model can score")
+        fail(argument, "finite values", "NaN or infinity", "Explain rows that the model can score")
     if explanation.has_outputs:
         if output is None and explanation.shape[-1] > 1:
             names = explanation.output_names or [str(k) for k in range(explanation.shape[-1])]
@@ -110,7 +110,7 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
         figure.patch.set_alpha(1.0)
         found = found.ravel()
     if len(found) != rows * columns or not all(hasattr(one, "spines") for one in found):
-        fail("ax", f"{rows * columns} Axes", ax if len(found) == rows * columns else f"{len(found)}",
+        fail("ax", f"{rows * columns} Axes", f"{len(found)} of type {type(found[0]).__name__}" if len(found) else "none",
              f"Pass those of plt.subplots({rows}, {columns})")
     for one in found:
         if ax is None:

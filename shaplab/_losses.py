@@ -136,7 +136,12 @@ def get_loss(loss: Any) -> Loss:
 
 
 def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np.ndarray:
-    """Return ``y`` as float64 ``(n,)`` after checking its length, its values and, for class losses, its labels."""
+    """Return ``y`` as float64 ``(n,)`` after checking that outputs, loss and target suit each other."""
+    if n_outputs is not None and not loss.classes and loss.slope is not None:
+        fail("loss", f"a loss of {n_outputs} outputs", repr(loss.name),
+             "Use 'cross_entropy' for probabilities, 'softmax_cross_entropy' for logits, or explain one output")
+    if n_outputs is None and loss.name == "softmax_cross_entropy":
+        fail("loss", "a loss of one output", repr(loss.name), "Use 'logistic' for log-odds")
     target = as_finite(y, "y", (n,), "Give one target for each row of X, classes as 0, 1, ...")
     if loss.labels:
         top = 1 if n_outputs is None else n_outputs - 1

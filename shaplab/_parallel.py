@@ -61,6 +61,8 @@ def run_tasks(
 
     ``n_jobs=None`` follows the surrounding ``joblib.parallel_config``, one worker by default.
     """
+    if n_jobs is not None and (not isinstance(n_jobs, int) or n_jobs == 0):
+        fail("n_jobs", "None, a number of workers, or -1 for all processors", n_jobs, "Pass a number such as 2")
     results: list[Any] = [None] * len(tasks)
     with progress_bar(len(tasks), progress, description) as bar:
         worker = Parallel(n_jobs=n_jobs, return_as="generator_unordered")

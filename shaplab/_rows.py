@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import as_matrix, check_outputs, check_same_columns, column_names, fail, is_frame
+from shaplab._validation import as_matrix, check_callable, check_outputs, check_same_columns, fail, is_frame
 
 __all__ = ["Rows"]
 
@@ -24,25 +24,26 @@ class Rows:
     ----------
     model : callable ``(n, d) -> (n,)`` or ``(n, K)``; a torch module gets tensors, in evaluation mode.
     X : array or DataFrame ``(N, d)``, rows to explain.
-    background : array or DataFrame ``(B, d)``, reference rows.
+    background : array or DataFrame ``(B, d)``, reference rows; ``argument`` is what the caller calls them.
     """
 
-    def __init__(self, model: Any, X: Any, background: Any) -> None:
+    def __init__(self, model: Any, X: Any, background: Any, argument: str = "background") -> None:
+        check_callable(model, "model")
         self.model = _TorchCall(model) if hasattr(model, "state_dict") and hasattr(model, "eval") else model
-        self.names = column_names(X)
+        self.names = [str(name) for name in X.columns] if is_frame(X) else None
         self.evaluations = 0
         if is_frame(X) or is_frame(background):
-            check_same_columns(X, background)
+            check_same_columns(X, background, argument)
             if len(X) == 0 or len(background) == 0:
-                fail("X" if len(X) == 0 else "background", "at least one row", "none", "Pass a non-empty table")
+                fail("X" if len(X) == 0 else argument, "at least one row", "none", "Pass a non-empty table")
             self._columns = [_joined(X[name], background[name]) for name in X.columns]
             self._frame: Any = X
             # Equal values of a column have equal numbers; missing values are equal.
             self._codes: Any = np.stack([column.factorize()[0] for column in self._columns], axis=1)
             self.n, self.size, self.d = len(X), len(background), X.shape[1]
         else:
-            X, background = as_matrix(X, "X"), as_matrix(background, "background")
-            check_same_columns(X, background)
+            X, background = as_matrix(X, "X"), as_matrix(background, argument)
+            check_same_columns(X, background, argument)
             self._frame = None
             self._X, self._background = X, background
             self.n, self.size, self.d = X.shape[0], background.shape[0], X.shape[1]

@@ -42,8 +42,8 @@ def describe(value: Any) -> str:
 
 
 def fail(argument: str, expected: str, got: Any, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
-    """Raise ``kind`` in the one form; ``got`` is used as it is when it is a string."""
-    shown = got if isinstance(got, str) else describe(got)
+    """Raise ``kind`` in the one form; ``got`` is used as it is, if not too long, when it is a string."""
+    shown = shorten(got, 300) if isinstance(got, str) else describe(got)
     raise kind(f"{argument}: expected {expected}, got {shown}. {remedy.rstrip('.')}.")
 
 
@@ -51,9 +51,9 @@ def check_int(value: Any, argument: str, *, minimum: int = 1, maximum: int | Non
     """Return ``value`` as an int within bounds."""
     rule = f"an integer >= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        fail(argument, rule, repr(value), "Pass a whole number", TypeError)
+        fail(argument, rule, describe(value), "Pass a whole number", TypeError)
     if value < minimum or (maximum is not None and value > maximum):
-        fail(argument, rule, repr(value), "Pass a number in that range")
+        fail(argument, rule, describe(value), "Pass a number in that range")
     return int(value)
 
 
@@ -63,10 +63,10 @@ def check_real(
     """Return ``value`` as a finite float within ``[low, high]`` (``(low, high]`` if ``open_low``)."""
     rule = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        fail(argument, rule, repr(value), "Pass a number", TypeError)
+        fail(argument, rule, describe(value), "Pass a number", TypeError)
     number = float(value)
     if not np.isfinite(number) or not low <= number <= high or (open_low and number == low):
-        fail(argument, rule, repr(value), "Pass a number in that range")
+        fail(argument, rule, describe(value), "Pass a number in that range")
     return number
 
 
@@ -74,7 +74,7 @@ def check_choice(value: Any, argument: str, choices: Sequence[str]) -> str:
     """Return ``value`` if it is one of ``choices``."""
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        fail(argument, f"one of {listed}", repr(value), "Pass one of these names")
+        fail(argument, f"one of {listed}", describe(value), "Pass one of these names")
     return value
 
 
@@ -101,15 +101,34 @@ def column_names(X: Any) -> list[str] | None:
 
 
 def check_names(names: Iterable[Any] | None, n: int, argument: str) -> tuple[str, ...] | None:
-    """Return ``n`` unique-length names as strings, or None."""
+    """Return ``n`` names as strings, or None."""
     if names is None:
         return None
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Iterable):
         fail(argument, f"{n} names", repr(names), "Pass a list of names", TypeError)
     found = tuple(str(name) for name in names)
     if len(found) != n:
         fail(argument, f"{n} names", f"{len(found)}", "Pass one name for each column")
     return found
+
+
+def plain(X: Any) -> Any:
+    """A torch tensor or a scipy sparse matrix as an array; anything else as it is."""
+    if hasattr(X, "detach") and hasattr(X, "cpu"):
+        return X.detach().cpu().numpy()
+    return X.toarray() if hasattr(X, "toarray") else X
+
+
+def as_numbers(value: Any, argument: str, rule: str = "numbers", remedy: str = "Pass numbers",
+               dtype: Any = np.float64) -> np.ndarray:
+    """Return an array of floats; None, text, dates, complex numbers and ragged lists are refused."""
+    try:
+        found = np.asarray(plain(value))
+        if value is None or found.dtype.kind not in "biufO":
+            raise TypeError
+        return found.astype(dtype, copy=False)
+    except (TypeError, ValueError):
+        fail(argument, rule, describe(value), remedy, TypeError)
 
 
 def as_matrix(X: Any, argument: str, *, n_columns: int | None = None, finite: bool = False) -> np.ndarray:
@@ -118,23 +137,16 @@ def as_matrix(X: Any, argument: str, *, n_columns: int | None = None, finite: bo
     Accepts arrays, nested lists, numeric DataFrames, scipy sparse matrices and torch tensors.
     NaN is allowed unless ``finite``: many models handle it.
     """
-    if hasattr(X, "detach") and hasattr(X, "cpu"):
-        X = X.detach().cpu().numpy()
-    elif hasattr(X, "toarray"):
-        X = X.toarray()
-    elif is_frame(X):
+    X = plain(X)
+    if is_frame(X):
         bad = [str(name) for name, kind in zip(X.columns, X.dtypes, strict=True)
                if getattr(kind, "kind", "O") not in "biuf"]
         if bad:
             fail(argument, "numeric columns", f"{shorten(', '.join(bad))} of another type",
                  "Encode these columns as numbers first")
         X = X.to_numpy(dtype=np.float64)
-    try:
-        table = np.asarray(X)
-        if table.dtype != np.float32:
-            table = table.astype(np.float64)
-    except (TypeError, ValueError):
-        fail(argument, "a numeric table of shape (n, d)", X, "Encode text and objects as numbers first", TypeError)
+    dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
+    table = as_numbers(X, argument, "a numeric table of shape (n, d)", "Encode text as numbers first", dtype)
     if table.ndim != 2:
         fail(argument, "a table of shape (n, d)", f"shape {table.shape}",
              "Use X.reshape(1, -1) for a single row, X.reshape(-1, 1) for a single feature")
@@ -164,6 +176,9 @@ def as_finite(values: Any, argument: str, shape: tuple[int, ...], remedy: str) -
 def check_same_columns(X: Any, background: Any, argument: str = "background") -> None:
     """Require that two tables have the same columns in the same order."""
     ours, theirs = column_names(X), column_names(background)
+    twice = [name for name in ours or () if (ours or []).count(name) > 1]
+    if twice:
+        fail("X", "columns with different names", f"{shorten(twice[0])!r} twice", "Rename or drop one of them")
     if ours is not None and theirs is not None and ours != theirs:
         missing = [name for name in ours if name not in theirs]
         extra = [name for name in theirs if name not in ours]
@@ -180,6 +195,12 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
         fail(argument, f"{X.shape[1]} columns, as X has", f"{background.shape[1]}", "Select the same columns")
 
 
+def check_frames(X: Any, background: Any, argument: str = "background") -> None:
+    """Require the same columns in the same order where both tables name theirs."""
+    if is_frame(X) and is_frame(background):
+        check_same_columns(X, background, argument)
+
+
 def resolve_rng(rng: Any) -> np.random.Generator:
     """Turn ``None``, an int, a SeedSequence or a Generator into a Generator; global state is never touched."""
     if rng is None or isinstance(rng, np.random.Generator | np.random.SeedSequence | int | np.integer):
@@ -191,13 +212,7 @@ def resolve_rng(rng: Any) -> np.random.Generator:
 
 def check_outputs(outputs: Any, n_rows: int, argument: str = "model", *, finite: bool = True) -> np.ndarray:
     """Return a model's outputs as float64 ``(n,)`` or ``(n, K)`` after checking rows and NaN."""
-    if hasattr(outputs, "detach"):
-        outputs = outputs.detach().cpu().numpy()
-    try:
-        found = np.asarray(outputs, dtype=np.float64)
-    except (TypeError, ValueError):
-        fail(argument, "numeric outputs (n,) or (n, K)", outputs,
-             "Explain probabilities or scores, not labels", TypeError)
+    found = as_numbers(outputs, argument, "numeric outputs", "Explain scores or probabilities, not labels")
     if found.ndim not in (1, 2) or found.shape[0] != n_rows:
         fail(argument, f"outputs of shape ({n_rows},) or ({n_rows}, K) for {n_rows} rows", f"shape {found.shape}",
              "Return one output row for each input row")

@@ -35,20 +35,10 @@ from typing import Any
 
 import numpy as np
 
+from shaplab._simulated import (  # isort: skip
+    Dataset, pack, pack_images, simulate_corrgroups60, simulate_deployment, simulate_dna, simulate_independent60,
+    simulate_large, simulate_large_chunks, simulate_parkinsons, simulate_shapnet16)
 from shaplab._files import data_file, package_file, read_csv
-from shaplab._simulated import (
-    Dataset,
-    pack,
-    pack_images,
-    simulate_corrgroups60,
-    simulate_deployment,
-    simulate_dna,
-    simulate_independent60,
-    simulate_large,
-    simulate_large_chunks,
-    simulate_parkinsons,
-    simulate_shapnet16,
-)
 
 __all__ = [
     "Dataset", "load_adult", "load_bank", "load_bank_additional", "load_bike", "load_bike_daily", "load_breast_cancer",

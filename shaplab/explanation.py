@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import check_names, fail, shorten
+from shaplab._validation import as_numbers, check_names, fail, plain, shorten
 
 __all__ = ["Explanation"]
 
@@ -31,7 +31,7 @@ class Explanation:
         In units of the explained output.
     base_values : array ``(N,)`` or ``(N, K)``, the value of the empty coalition. A scalar or an
         array ``(K,)`` beside ``K`` outputs is repeated for every row.
-    data : array of the explained rows, or None.
+    data : the explained rows as an array, tensor or DataFrame, or None.
     feature_names, output_names : sequences of names, or None.
     std : standard error of ``values`` (same shape), None when nothing was sampled; ``method`` says whether exact.
     method : name of the function that made the values, and of its game.
@@ -57,8 +57,8 @@ class Explanation:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        values = _frozen(self.values)
-        base = np.asarray(self.base_values, dtype=np.float64)
+        values = _frozen(self.values, "values")
+        base = as_numbers(self.base_values, "base_values")
         if values.ndim < 2:
             fail("values", "an array of at least 2 axes, (N, d, ...)", f"shape {values.shape}",
                  "Give a single row as shape (1, d)")
@@ -72,19 +72,21 @@ class Explanation:
                  "Give one base value for each row and output")
         put = object.__setattr__
         put(self, "values", values)
-        put(self, "base_values", _frozen(base))
-        for name in ("std", "rest"):
+        put(self, "base_values", _frozen(base, "base_values"))
+        for name, like in (("std", values), ("rest", base)):
             if getattr(self, name) is not None:
-                put(self, name, _frozen(getattr(self, name)))
-        if self.std is not None and self.std.shape != values.shape:
-            fail("std", f"the shape of values, {values.shape}", f"{self.std.shape}", "Give one standard error a value")
+                put(self, name, _frozen(getattr(self, name), name))
+                if getattr(self, name).shape != like.shape:
+                    fail(name, f"shape {like.shape}, as {'values' if like is values else 'base_values'} have",
+                         f"shape {getattr(self, name).shape}", "Give one number for each of them")
         if self.interaction and (len(self.feature_shape) != 2 or len(set(self.feature_shape)) != 1):
             fail("values", "shape (N, d, d) or (N, d, d, K) for interactions", f"shape {values.shape}",
                  "Give a square matrix for each row")
         if self.data is not None:
-            put(self, "data", _read_only(np.asarray(self.data)))
-            if self.data.shape[0] != n:
-                fail("data", f"{n} rows, as values has", f"{self.data.shape[0]}", "Give the explained rows")
+            put(self, "data", _read_only(np.asarray(plain(self.data))))
+            table = self.data.ndim == 2 and len(self.feature_shape) == 1
+            if self.data.shape[:1] != (n,) or (table and self.data.shape[1:] != self.feature_shape):
+                fail("data", f"{n} rows and the columns of values", f"shape {self.data.shape}", "Pass X")
         put(self, "feature_names", check_names(self.feature_names, self.feature_shape[0], "feature_names")
             if len(self.feature_shape) == 1 or self.interaction else _names(self.feature_names))
         put(self, "output_names", check_names(self.output_names, values.shape[-1], "output_names")
@@ -134,7 +136,7 @@ class Explanation:
         -------
         array of the same shape.
         """
-        found = np.asarray(outputs.detach().cpu() if hasattr(outputs, "detach") else outputs, dtype=np.float64)
+        found = as_numbers(outputs, "outputs")
         if found.shape != self.base_values.shape and found.size == self.base_values.size:
             found = found.reshape(self.base_values.shape)
         if found.shape != self.base_values.shape:
@@ -285,8 +287,8 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _frozen(array: Any) -> np.ndarray:
-    return _read_only(np.asarray(array, dtype=np.float64))
+def _frozen(array: Any, argument: str) -> np.ndarray:
+    return _read_only(as_numbers(array, argument))
 
 
 def _names(names: Any) -> tuple[str, ...] | None:

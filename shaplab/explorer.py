@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import check_names, fail, shorten
+from shaplab._validation import check_int, check_names, fail, shorten
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import TableGame, check_players
 
@@ -106,16 +106,18 @@ class CoalitionExplorer:
 
     def __init__(self, game: Callable[[np.ndarray], Any], names: Sequence[str] | None = None, *, unit: str = "",
                  title: str = "Explore the game", digits: int = 2, seed: int = 1) -> None:
-        found = names if names is not None else getattr(game, "names", None)
-        if found is None:
-            fail("names", "the players' names", "None", "Pass names=[...]", TypeError)
+        found: Any = names if names is not None else getattr(game, "names", None)
+        if not hasattr(found, "__len__"):
+            fail("names", "the players' names", repr(found), "Pass names=[...]", TypeError)
         n = check_players(len(found), maximum=10)
         self.names = check_names(found, n, "names") or ()
         self.table = TableGame.of(game, n).table
         if self.table.ndim != 1:
             fail("game", "a scalar payoff", f"payoff of shape {self.table.shape[1:]}", "Select one row and output")
         self.shapley = shapley_values(TableGame(self.table), n)
-        self.unit, self.title, self.digits, self.seed = unit, title, digits, seed
+        self.unit, self.title = shorten(unit, 20), str(title)
+        self.digits = check_int(digits, "digits", minimum=0, maximum=12)
+        self.seed = check_int(seed, "seed", minimum=0, maximum=2**32 - 1)
 
     def __repr__(self) -> str:
         return f"<CoalitionExplorer of {len(self.names)} players: {shorten(', '.join(self.names), 120)}>"

@@ -27,7 +27,7 @@ from itertools import chain
 from pathlib import Path
 
 from shaplab._flatten import NotFlat, Package, Symbol, Unit
-from shaplab._validation import fail
+from shaplab._validation import describe, fail
 
 __all__ = ["extract", "write"]
 
@@ -137,14 +137,14 @@ def extract_from(folder: Path, names: Sequence[str]) -> str:
     public = package.public()
     roots = []
     for name in names:
-        home, _, local = name.removeprefix(f"{package.name}.").rpartition(".")
+        home, _, local = str(name).removeprefix(f"{package.name}.").rpartition(".")
         if not home and local not in public:
-            close = difflib.get_close_matches(local, public, n=3, cutoff=0.5) or sorted(public)
-            fail("names", f"public names of {package.name}, or module.name", repr(name),
-                 f"Names that are close: {', '.join(close)}")
+            close = difflib.get_close_matches(local, public, n=3, cutoff=0.5)
+            fail("names", f"public names of {package.name}, or module.name", describe(name),
+                 f"Names that are close: {', '.join(close)}" if close else f"dir({package.name}) lists the names")
         module = package.module(f"{package.name}.{home}" if home else public[local])
         if local not in module.bindings:
-            fail("names", f"names that {module.name} defines", repr(name), "Check the spelling")
+            fail("names", f"names that {module.name} defines", describe(name), "Check the spelling")
         roots.append(package.resolve(Symbol(module.name, local)))
     imports, body, needed = flatten(package, roots)
     sources = list(dict.fromkeys(root.home for root in roots))
@@ -186,8 +186,9 @@ def extract(*names: str) -> str:
 def write(text: str, path: str | os.PathLike[str]) -> None:
     """Write a text file at once: readers see the old file or the new one, never a part."""
     target = Path(path)
-    if not target.parent.is_dir():
-        fail("path", "a file in a folder that exists", repr(str(target)), "Create the folder first", FileNotFoundError)
+    if target.is_dir() or not target.parent.is_dir():
+        fail("path", "a file in a folder that exists", repr(str(target)), "Make the folder, and name a file in it",
+             OSError)
     handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

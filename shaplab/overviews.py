@@ -21,10 +21,10 @@ import numpy as np
 from shaplab._figures import (  # isort: skip
     COLOURS, DOWN, GREY, INK, Units, axes, axis_label, check_row, codes_of, colour_bar, dots, escape, one_output,
     panels, position, ranked, signed_colours, tell, to_unit)
-from shaplab._rows import Rows
-
 from shaplab._validation import (  # isort: skip
-    as_matrix, check_callable, check_choice, check_int, check_names, column_names, fail, is_frame, resolve_rng, shorten)
+    as_matrix, as_numbers, check_callable, check_choice, check_int, check_names, column_names, fail, is_frame,
+    resolve_rng, shorten)
+from shaplab._rows import Rows
 from shaplab.explanation import Explanation
 from shaplab.insight.summaries import Clusters, Embedding, cluster_rows
 from shaplab.plots import bar, beeswarm, force, scatter, table, waterfall
@@ -78,8 +78,8 @@ def heatmap(explanation: Explanation, clusters: Clusters | None = None, *, outpu
         fail("explanation", "at least two rows", f"{len(e)}", "There is nothing to put in order")
     found = cluster_rows(e, n_clusters=min(8, len(e))) if clusters is None else clusters
     if not isinstance(found, Clusters) or len(found.order) != len(e):
-        fail("clusters", f"an order of {len(e)} rows",
-             f"one of {len(found.order)}" if isinstance(found, Clusters) else found, "Cluster the explained rows")
+        fail("clusters", f"cluster_rows of the {len(e)} explained rows",
+             f"an order of {len(found.order)}" if isinstance(found, Clusters) else found, "Cluster the explained rows")
     top = ranked(e, max_features)
     cells = e.values[found.order][:, top].T
     limit = float(np.percentile(np.abs(cells), 98)) or float(np.abs(cells).max()) or 1.0
@@ -112,8 +112,9 @@ def embedding(embedded: Embedding, *, color_by: Any = None, color_name: str = ""
     ax : Axes to draw on.
     """
     if not isinstance(embedded, Embedding) or embedded.points.shape[1] < 2:
-        fail("embedded", "at least two components", f"{embedded.points.shape[1]}" if isinstance(embedded, Embedding)
-             else embedded, "Use embed_rows(..., n_components=2)")
+        fail("embedded", "an Embedding of at least two components",
+             f"{embedded.points.shape[1]}" if isinstance(embedded, Embedding) else embedded,
+             "Use embed_rows(..., n_components=2)")
     points, d = embedded.points, embedded.components.shape[1]
     if color_by is not None and np.shape(color_by) != points.shape[:1]:
         fail("color_by", f"{len(points)} values, one a row", f"shape {np.shape(color_by)}", "Pass one for each row")
@@ -256,8 +257,8 @@ def partial_dependence(model: Any, X: Any, feature: int | str, *, grid: Any = No
     if grid is None:
         low, high = np.nanpercentile(codes_of(columns[j])[0], [1, 99])
         grid = own if len(own) <= 25 else np.linspace(low, high, 25)
-    steps = as_matrix(np.atleast_2d(grid), "grid")[0]
-    if len(steps) < 2 or not (np.diff(steps) > 0).all():
+    steps = as_numbers(grid, "grid")
+    if steps.ndim != 1 or len(steps) < 2 or not (np.diff(steps) > 0).all():
         fail("grid", "at least two increasing numbers", grid, f"Give values of {shorten(names[j], 40)}")
     moved = X.iloc[[0] * len(steps)].copy() if is_frame(X) else X[[0] * len(steps)].astype(float)
     if is_frame(X):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -65,6 +67,61 @@ def test_environment_points_at_pyproject_and_constraints():
     assert lines[0] == "-c constraints.txt"
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", lines[1]).group(1).split(",")
     assert {"book", "test"} <= set(extras) <= set(PROJECT["optional-dependencies"])
+
+
+# What README says can be done.
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_readme_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 1
+    names: dict[str, object] = {}
+    exec(compile(blocks[0], "README.md", "exec"), names)
+    assert abs(names["explained"].gap(names["forest"].predict(names["X"]))).max() < 1e-9  # a mean of 20 trees
+
+
+def test_the_targets_extras_and_files_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"book", "test", "chapter"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for extras in re.findall(r"\.\[([\w,]+)\]", README):
+        assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).is_file(), link
+
+
+def test_the_readme_tells_what_each_part_teaches():
+    parts = re.findall(r"caption: (.+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", README, re.M)[1:]
+    assert rows == [*parts[:-2], "Library and reference"]
+
+
+def test_the_workflow_publishes_what_the_buttons_open():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    steps = workflow["jobs"]["test"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make test PYTHON=python"]
+    assert next(step["with"]["path"] for step in steps if "upload" in step.get("uses", "")) == "_build/html"
+    publish = workflow["jobs"]["publish"]
+    assert publish["needs"] == "test"
+    assert publish["permissions"] == {"contents": "write"}
+    assert "git init -q -b gh-pages" in publish["steps"][-1]["run"]
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert publish["if"] == f"github.ref == 'refs/heads/{config['repository']['branch']}'"
+
+
+def test_binder_gets_a_notebook_beside_every_chapter(tmp_path):
+    shutil.copy(ROOT / "postBuild", tmp_path)
+    (tmp_path / "book" / "part").mkdir(parents=True)
+    shutil.copy(ROOT / "tests/book/sample/tiny.md", tmp_path / "book" / "part")
+    (tmp_path / "book" / "index.md").write_text("# No chapter\n", encoding="utf-8")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(["./postBuild"], cwd=tmp_path, check=True, capture_output=True, env={**os.environ, "PATH": path})
+    assert [p.name for p in tmp_path.rglob("*.ipynb")] == ["tiny.ipynb"]
 
 
 @pytest.mark.slow

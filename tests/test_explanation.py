@@ -53,14 +53,36 @@ def test_one_base_value_an_output_is_repeated() -> None:
     ({"base_values": np.zeros(4)}, r"base_values: expected shape \(5,\)"),
     ({"base_values": np.zeros((5, 2))}, r"base_values: expected shape"),
     ({"base_values": np.zeros((1, 1, 1))}, r"base_values: expected shape"),
-    ({"std": np.zeros((5, 2))}, "std: expected the shape of values"),
+    ({"std": np.zeros((5, 2))}, r"std: expected shape \(5, 3\), as values have"),
+    ({"rest": np.zeros(4)}, r"rest: expected shape \(5,\), as base_values have, got shape \(4,\)"),
     ({"interaction": True}, "values: expected shape .N, d, d."),
     ({"data": np.zeros((4, 3))}, "data: expected 5 rows"),
+    ({"data": np.zeros((5, 2))}, r"data: expected 5 rows and the columns of values, got shape \(5, 2\)"),
+    ({"data": 3.0}, r"data: expected 5 rows and the columns of values, got shape \(\)"),
     ({"feature_names": ["a", "b"]}, "feature_names: expected 3 names, got 2"),
 ])
 def test_wrong_shapes_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Explanation(**{"values": np.zeros((5, 3)), "base_values": 0.0} | options)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"values": "abc"}, "values: expected numbers, got 'abc'"), ({"values": [[1, 2], [3]]}, "values: expected numbers"),
+    ({"base_values": "x"}, "base_values: expected numbers, got 'x'"),
+    ({"base_values": None}, "base_values: expected numbers, got None"),
+    ({"std": [["a"] * 3] * 5}, "std: expected numbers"),
+    ({"feature_names": 5}, "feature_names: expected 3 names, got 5"),
+])
+def test_what_is_no_number_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Explanation(**{"values": np.zeros((5, 3)), "base_values": 0.0} | options)
+
+
+def test_rows_may_be_frames_tensors_or_sparse() -> None:
+    sparse, torch = pytest.importorskip("scipy.sparse"), pytest.importorskip("torch")
+    X = np.arange(6.0).reshape(2, 3)
+    for data in (X.tolist(), pd.DataFrame(X), torch.tensor(X, requires_grad=True), sparse.csr_matrix(X)):
+        np.testing.assert_array_equal(Explanation(X, 0.0, data=data).data, X)
 
 
 def test_names_must_be_a_list() -> None:
@@ -94,6 +116,8 @@ def test_gap_measures_and_never_raises_on_its_size() -> None:
     assert e.gap(list(e.prediction)).shape == (5,)
     with pytest.raises(ValueError, match=r"outputs: expected shape \(5,\), got shape \(4,\)"):
         e.gap(np.zeros(4))
+    with pytest.raises(TypeError, match="outputs: expected numbers"):
+        e.gap(["yes"] * 5)
 
 
 def test_gap_takes_tensors() -> None:

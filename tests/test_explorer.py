@@ -41,6 +41,9 @@ def test_hostile_names_are_text():
     assert "alert(\"x\")" not in page.replace('alert(\\"x\\")', "")
     assert "long" * 30 not in page
     assert _payload(page)["names"][0].startswith("</script>")
+    page = CoalitionExplorer(TableGame([0.0, 1.0]), unit="<script>" + "long" * 120)._repr_html_()
+    assert page.count("<script") == 2
+    assert "long" * 10 not in page
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,12 @@ def test_hostile_names_are_text():
         (lambda: CoalitionExplorer(lambda S: S[:, 0]), "names: expected the players' names"),
         (lambda: CoalitionExplorer(lambda S: S[:, 0], names=list("abcdefghijk")), "expected at most 10"),
         (lambda: CoalitionExplorer(TableGame(np.zeros((2, 3)))), "game: expected a scalar payoff"),
+        (lambda: CoalitionExplorer(company_game(), names=5), "names: expected the players' names, got 5"),
+        (lambda: CoalitionExplorer(company_game(), names=["a", "b"]), "n_players: expected 5, the players of"),
+        (lambda: CoalitionExplorer(TableGame([0.0, np.nan])), "game: expected finite values"),
+        (lambda: CoalitionExplorer(company_game(), digits="2"), "digits: expected an integer"),
+        (lambda: CoalitionExplorer(company_game(), digits=-1), "digits: expected an integer >= 0"),
+        (lambda: CoalitionExplorer(company_game(), seed="<script>"), "seed: expected an integer"),
     ],
 )
 def test_bad_input_is_named(make, text):

@@ -101,6 +101,13 @@ def test_callables_and_the_way_out_for_estimators() -> None:
     refuses(TypeError, lambda: check.check_callable(3, "model"), "Pass a function")
 
 
+def test_long_texts_are_cut_in_every_message() -> None:
+    for call in (lambda: check.check_callable("f" * 1000, "model"), lambda: check.resolve_rng("r" * 1000),
+                 lambda: check.as_numbers("n" * 1000, "y"), lambda: check.check_int("i" * 1000, "n"),
+                 lambda: check.fail("n", "a rule", "g" * 1000, "Do that", TypeError)):
+        refuses(TypeError, call, "…")
+
+
 # Tables.
 
 def test_matrices_of_every_kind_become_contiguous_floats() -> None:
@@ -128,7 +135,9 @@ def test_tensors_become_matrices() -> None:
     (np.zeros(3), ValueError, "X.reshape(1, -1)"), (np.zeros((2, 2, 2)), ValueError, "shape (2, 2, 2)"),
     (np.zeros((0, 3)), ValueError, "at least one row"), (np.zeros((3, 0)), ValueError, "at least one row"),
     ([["a", "b"]], TypeError, "Encode text"), ([[1, 2], [3]], TypeError, "numeric table"),
-    (None, ValueError, "shape ()"),
+    (None, TypeError, "got None"), (np.array([["1", "2"]]), TypeError, "Encode text"),
+    (np.array([["2020-01-01"]], dtype="datetime64[D]"), TypeError, "Encode text"),
+    (np.ones((2, 2)) * 1j, TypeError, "numeric table"),
     (5.0, ValueError, "shape ()"), (pd.DataFrame({"a": [1], "bad <b>": ["x"]}), ValueError, "bad <b>"),
     (np.zeros((2, 2)), ValueError, "4 columns"),
 ])
@@ -150,6 +159,9 @@ def test_columns_must_match_in_name_and_order() -> None:
     refuses(ValueError, lambda: check.check_same_columns(X, X[["a", "b"]].assign(z=1.0)), "missing c; unknown z")
     refuses(TypeError, lambda: check.check_same_columns(X, np.zeros((2, 3))), "a DataFrame exactly when X is one")
     refuses(ValueError, lambda: check.check_same_columns(np.zeros((1, 2)), np.zeros((1, 3))), "2 columns")
+    twice = pd.DataFrame(np.zeros((1, 3)), columns=["a", "<b>" * 200, "a"])
+    refuses(ValueError, lambda: check.check_same_columns(twice, twice), "X: expected columns with different names",
+            "got 'a' twice")
     many = pd.DataFrame(np.zeros((1, 300)), columns=[f"column number {i}" for i in range(300)])
     refuses(ValueError, lambda: check.check_same_columns(many, X))
 
@@ -159,6 +171,7 @@ def test_names() -> None:
     assert check.check_names([1, "b"], 2, "names") == ("1", "b")
     assert check.check_names(pd.Index(["a"]), 1, "names") == ("a",)
     refuses(TypeError, lambda: check.check_names("ab", 2, "names"), "Pass a list of names")
+    refuses(TypeError, lambda: check.check_names(5, 2, "names"), "2 names, got 5")
     refuses(ValueError, lambda: check.check_names(["a"], 2, "names"), "2 names, got 1")
     assert check.column_names(pd.DataFrame({3: [1]})) == ["3"]
     assert check.column_names(np.zeros((1, 1))) is None
@@ -186,7 +199,8 @@ def test_outputs_of_the_right_shape_pass() -> None:
 
 @pytest.mark.parametrize(("outputs", "kind", "part"), [
     (np.ones(3), ValueError, "for 2 rows"), (np.ones((2, 1, 1)), ValueError, "shape (2, 1, 1)"),
-    (1.0, ValueError, "shape ()"), (["yes", "no"], TypeError, "not labels"), (None, ValueError, "shape ()"),
+    (1.0, ValueError, "shape ()"), (["yes", "no"], TypeError, "not labels"), (None, TypeError, "got None"),
+    (["1", "2"], TypeError, "not labels"), ([1j, 2j], TypeError, "numeric outputs"),
     ([1.0, np.nan], ValueError, "for row 1"), ([[1.0, 2.0], [np.inf, 0.0]], ValueError, "for row 1")])
 def test_other_outputs_do_not(outputs: object, kind: type[Exception], part: str) -> None:
     refuses(kind, lambda: check.check_outputs(outputs, 2), part)

@@ -304,6 +304,30 @@ def _cell(text: str) -> str:
     return " ".join(text.split())
 
 
+# -- notebooks that run elsewhere -------------------------------------------------------------------------------------
+
+INSTALL = """\
+# Only where shaplab is missing, as on Colab: it takes a few minutes.
+import importlib.util
+
+if importlib.util.find_spec("shaplab") is None:
+    %pip install --quiet "shaplab[book] @ git+{url}@{branch}"
+"""
+
+
+def lead_with_install(app: Sphinx, env: Any) -> list[str]:
+    """Let the notebooks that readers download, or open in Colab, install the library where it is missing."""
+    options = app.config.html_theme_options
+    source = INSTALL.format(url=options["repository_url"], branch=options["repository_branch"])
+    for path in (Path(app.outdir).parent / "jupyter_execute").rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        if all(cell.get("id") != "install" for cell in notebook.cells):
+            first = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), 0)
+            notebook.cells.insert(first, nbformat.v4.new_code_cell(source, id="install"))
+            nbformat.write(notebook, path)
+    return []
+
+
 # -- pages everybody can read, and buttons ----------------------------------------------------------------------------
 
 
@@ -321,7 +345,7 @@ def fix_roles(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
 
 
 def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Colab and Binder open notebooks: point at the ones published beside the pages, and made by Binder's postBuild."""
+    """Point Colab at the notebooks published beside the pages, and Binder at those that its postBuild makes."""
     for button in context.get("header_buttons", []):
         for entry in button.get("buttons", []) if isinstance(button, dict) else []:
             url = str(entry.get("url", ""))
@@ -344,6 +368,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("missing-reference", find_at_home)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
+    app.connect("env-updated", lead_with_install)
     app.connect("html-page-context", fix_roles, priority=900)
     app.connect("html-page-context", fix_launch_buttons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

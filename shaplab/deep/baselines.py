@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from shaplab._parallel import chunks
-from shaplab._validation import check_int, column_names
+from shaplab._validation import as_numbers, check_frames, check_int, column_names, fail
 from shaplab.deep.deep_shap import as_inputs, check_model, deep_shap
 from shaplab.explanation import Explanation
 
@@ -46,6 +46,15 @@ def _slopes(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
             slopes = [torch.autograd.grad(part.sum(), point, retain_graph=True)[0].double() for part in each]
             found.append(torch.stack(slopes, -1))
     return torch.cat(found)
+
+
+def _inputs(model: Any, X: Any, background: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Explained rows and reference rows as tensors."""
+    check_model(model)
+    check_frames(X, background)
+    (x,) = as_inputs(model, X, "X")
+    (r,) = as_inputs(model, background, "background", (x,))
+    return x, r
 
 
 def _explained(
@@ -96,9 +105,7 @@ def input_x_gradient(model: Any, X: Any, background: Any, *, batch_size: int = 2
     -------
     Explanation
     """
-    check_model(model)
-    (x,) = as_inputs(model, X, "X")
-    (r,) = as_inputs(model, background, "background", (x,))
+    x, r = _inputs(model, X, background)
     step = x.double() - r.double().mean(0)
     base = _evaluate(model, r, batch_size).mean(0, keepdim=True)
     return _explained(model, X, _slopes(model, x, batch_size) * step[..., None], x, base, "input_x_gradient", len(x))
@@ -121,10 +128,8 @@ def integrated_gradients(model: Any, X: Any, background: Any, *, steps: int = 32
     ----------
     Sundararajan, Taly and Yan (2017).
     """
-    check_model(model)
     check_int(steps, "steps")
-    (x,) = as_inputs(model, X, "X")
-    (r,) = as_inputs(model, background, "background", (x,))
+    x, r = _inputs(model, X, background)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     total: Any = 0.0
     for one in r:
@@ -153,9 +158,7 @@ def occlusion(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> 
     ----------
     Zeiler and Fergus (2014).
     """
-    check_model(model)
-    (x,) = as_inputs(model, X, "X")
-    (r,) = as_inputs(model, background, "background", (x,))
+    x, r = _inputs(model, X, background)
     out = _evaluate(model, x, batch_size)
     flat, count = x.flatten(1), x[0].numel()
     values = torch.zeros((len(x), count, out.shape[1]), dtype=torch.float64, device=x.device)
@@ -185,8 +188,14 @@ def deeplift(model: Any, X: Any, baseline: Any = None, *, rule: str = "rescale",
     ----------
     Shrikumar, Greenside and Kundaje (2017).
     """
+    check_frames(X, baseline, "baseline")
     (x,) = as_inputs(model, X, "X")
-    given = baseline if isinstance(baseline, torch.Tensor) else np.asarray(baseline)
-    row = torch.zeros_like(x[:1]) if baseline is None else torch.as_tensor(given, dtype=x.dtype, device=x.device)
-    row = row.detach().reshape(1, *x.shape[1:])
+    row = torch.zeros_like(x[:1])
+    if baseline is not None:
+        given = baseline.detach() if isinstance(baseline, torch.Tensor) else as_numbers(baseline, "baseline").copy()
+        given = torch.as_tensor(given, dtype=x.dtype, device=x.device)
+        if given.numel() != row.numel():
+            fail("baseline", f"one row of shape {tuple(x.shape[1:])}", f"shape {tuple(given.shape)}",
+                 "Use deep_shap for several reference rows")
+        row = given.reshape(row.shape)
     return deep_shap(model, X if not isinstance(X, torch.Tensor) else x, row, rule=rule, **options)

@@ -26,7 +26,15 @@ import numpy as np
 import torch
 
 from shaplab._parallel import chunks, progress_bar
-from shaplab._validation import UnsupportedModelError, check_choice, check_int, check_names, fail
+from shaplab._validation import (
+    UnsupportedModelError,
+    check_choice,
+    check_frames,
+    check_int,
+    check_names,
+    column_names,
+    fail,
+)
 from shaplab.deep._propagation import Propagation
 from shaplab.explanation import Explanation
 
@@ -127,7 +135,7 @@ def dasp(
     normalize : True spreads each row's additivity gap over its values in proportion to their size.
     batch_size : rows in one run, at least ``n + 1``; bounds memory.
     progress : show a progress bar.
-    feature_names : names of the players.
+    feature_names : names of the players; the columns of a DataFrame by default.
 
     Returns
     -------
@@ -165,6 +173,7 @@ def dasp(
     check_choice(covariance, "covariance", ["diagonal", "full", "skewed"])
     pixels = check_choice(players, "players", ["features", "pixels"]) == "pixels"
     batch = check_int(batch_size, "batch_size")
+    check_frames(X, baseline, "baseline")
     rows, references = _tensor(X, model, "X"), _tensor(baseline, model, "baseline")
     if rows.ndim < 2 or len(rows) == 0:
         fail("X", "rows (N, ...)", f"shape {tuple(rows.shape)}", "Give a single row as X[None]")
@@ -219,7 +228,7 @@ def dasp(
         total = size.sum(1, keepdim=True)
         values = values + gap[:, None] * torch.where(total > 0, size / total.clamp_min(1e-300), 1.0 / n)
     result = values.reshape(len(rows), *shape, -1) if several else values[..., 0].reshape(len(rows), *shape)
-    names = check_names(feature_names, n, "feature_names")
+    names = check_names(column_names(X) if feature_names is None else feature_names, n, "feature_names")
     label = f"dasp ({method}, {len(shares)} sizes, {covariance} covariance{', normalised' if normalize else ''})"
     return Explanation(
         result.numpy(), (center if several else center[0]).expand(gap.shape if several else (len(rows),)).numpy(),

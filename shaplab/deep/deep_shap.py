@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from shaplab._parallel import progress_bar
-from shaplab._validation import UnsupportedModelError, check_choice, check_int, column_names, fail
+from shaplab._validation import UnsupportedModelError, check_choice, check_frames, check_int, column_names, fail
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.explanation import Explanation
 
@@ -181,6 +181,7 @@ def deep_shap(
     check_choice(max_rule, "max_rule", ("exact", "cross"))
     check_int(batch_size, "batch_size")
     check_model(model)
+    check_frames(X, background)
     rows = as_inputs(model, X, "X")
     references = as_inputs(model, background, "background", rows)
     n, size = rows[0].shape[0], references[0].shape[0]

@@ -32,9 +32,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from shaplab._validation import (  # isort: skip
+    UnsupportedModelError, check_callable, check_choice, check_frames, check_int, column_names, fail)
 from shaplab._losses import check_target, get_loss
 from shaplab._parallel import chunks, progress_bar
-from shaplab._validation import UnsupportedModelError, check_callable, check_choice, check_int, column_names, fail
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.deep.deep_shap import RULES, as_inputs, check_model
 from shaplab.explanation import Explanation
@@ -276,6 +277,7 @@ def stack_shap(
         fail("stages", "a list of at least one stage", stages, "Pass [network, trees], for example", TypeError)
     series = [as_stage(stage, settings) for stage in stages]
     names = feature_names if feature_names is not None else column_names(X)
+    check_frames(X, background)
     rows, references = (_array(part, name) for part, name in ((X, "X"), (background, "background")))
     if rows.shape[1:] != references.shape[1:]:
         fail(

@@ -26,7 +26,7 @@ import numpy as np
 
 from shaplab._parallel import Crew, chunks, progress_bar
 from shaplab._rows import Rows
-from shaplab._validation import check_callable, check_int, check_real, fail, resolve_rng
+from shaplab._validation import check_int, check_real, fail, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations.games import group_matrix
 
@@ -46,7 +46,6 @@ class Tables:
     """
 
     def __init__(self, model: Any, X: Any, background: Any, groups: Any, batch_size: Any) -> None:
-        check_callable(model, "model")
         self.batch_size = check_int(batch_size, "batch_size")
         self.rows = Rows(model, X, background)
         self.n, self.size = self.rows.n, self.rows.size
@@ -128,10 +127,9 @@ class Tables:
         """Build the result, dropping the output axis when the model has none."""
         keep = slice(None) if self.has_outputs else 0
         classes = getattr(getattr(self.rows.model, "__self__", None), "classes_", ())
-        data = X.to_numpy() if hasattr(X, "to_numpy") else X
         return Explanation(
             values=values[..., keep], std=None if std is None else std[..., keep], base_values=base[..., keep],
-            data=data if self.p == self.rows.d and data is not None else None, feature_names=self.names,
+            data=X if self.p == self.rows.d else None, feature_names=self.names,
             output_names=tuple(map(str, classes)) if self.has_outputs and len(classes) == self.K else None,
             method=method, info=info)
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import check_int, fail
-from shaplab.foundations.games import all_coalitions, check_players, evaluate_game, iterate_game
+from shaplab._validation import as_numbers, check_int, check_real, fail
+from shaplab.foundations.games import TableGame, all_coalitions, check_players, evaluate_game, iterate_game
 
 __all__ = [
     "axioms",
@@ -80,8 +80,8 @@ def shapley_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
     Raises
     ------
     ValueError
-        For more players than enumeration can hold, and for games that return the wrong number of values
-        or values that are not finite.
+        For more players than enumeration can hold, for another number than the game has, and for games that
+        return the wrong number of values or values that are not finite.
 
     Notes
     -----
@@ -154,7 +154,7 @@ def axioms(
     n_players : int, at most 12: every pair of players is compared on every coalition.
     rule : callable ``(game, n_players) -> values`` that made the attribution. Linearity and monotonicity
         speak of several games, so they are measured only with it: linearity on the game and a fixed second
-        one, monotonicity by raising one player's marginal contributions.
+        one, monotonicity on games in which a player's marginal contributions rise, or stay while others change.
     tolerance : float, relative to the game's range: marginal contributions this close count as equal.
 
     Returns
@@ -162,7 +162,7 @@ def axioms(
     dict of violations, 0 when the axiom holds: ``efficiency`` is ``abs(sum - (v(all) - v(none)))``, ``symmetry``
     the largest difference between interchangeable players, ``null_player`` the largest value of a player
     that never adds anything, ``linearity`` the largest deviation from additivity, ``monotonicity`` the largest
-    drop of a player's value when its contributions rose. All in the game's unit.
+    drop of a player's value when its contributions rose, or change of it when they stayed. All in the game's unit.
 
     Examples
     --------
@@ -172,14 +172,15 @@ def axioms(
     1.0
     """
     n = check_players(n_players, maximum=12)
-    values = np.asarray(values, dtype=np.float64)
-    if values.shape != (n,):
-        fail("values", f"shape ({n},), one value a player", f"shape {values.shape}", "Judge one scalar game at a time")
+    values = as_numbers(values, "values")
+    if values.shape != (n,) or not np.isfinite(values).all():
+        fail("values", f"shape ({n},), one finite value a player", values.tolist() if values.ndim == 1 else values,
+             "Judge one scalar game at a time")
     coalitions = all_coalitions(n)
     table = evaluate_game(game, coalitions)
     if table.ndim != 1:
         fail("game", "a scalar payoff", f"payoff of shape {table.shape[1:]}", "Select one row and output of the game")
-    close = tolerance * max(1e-300, float(np.ptp(table)))
+    close = check_real(tolerance, "tolerance", low=0.0) * max(1e-300, float(np.ptp(table)))
     numbers = np.arange(2**n)
     symmetric = null = 0.0
     for i in range(n):
@@ -196,21 +197,25 @@ def axioms(
         "null_player": null,
     }
     if rule is not None:
-        size = coalitions.sum(axis=1)
-        other = np.sin(1.0 + numbers) * (1.0 + np.abs(table).max())
-        both = np.asarray(rule(_lookup(2.0 * table - 3.0 * other), n))
-        apart = 2.0 * np.asarray(rule(_lookup(table), n)) - 3.0 * np.asarray(rule(_lookup(other), n))
-        found["linearity"] = float(np.abs(both - apart).max())
-        drop = 0.0
+        size, scale, own = coalitions.sum(axis=1), 1.0 + np.abs(table).max(), _shares(rule, table, n)
+        other = np.sin(1.0 + numbers) * scale
+        apart = 2.0 * own - 3.0 * _shares(rule, other, n)
+        found["linearity"] = float(np.abs(_shares(rule, 2.0 * table - 3.0 * other, n) - apart).max())
+        change = 0.0
         for i in range(n):
-            # Coalitions with i become worth more, so each marginal contribution of i rises.
-            raised = table + np.where(coalitions[:, i], (1.0 + np.abs(table).max()) * (1 + size % 2), 0.0)
-            drop = max(drop, float(np.asarray(rule(_lookup(table), n))[i] - np.asarray(rule(_lookup(raised), n))[i]))
-        found["monotonicity"] = max(0.0, drop)
+            # First every marginal contribution of i rises; then none changes, though the game does.
+            raised = _shares(rule, table + np.where(coalitions[:, i], scale * (1 + size % 2), 0.0), n)[i]
+            same = _shares(rule, table + other[numbers & ~(1 << i)], n)[i]
+            change = max(change, float(own[i] - raised), abs(float(own[i] - same)))
+        found["monotonicity"] = change
     return found
 
 
-def _lookup(table: np.ndarray) -> Game:
-    """Turn a full table back into a game."""
-    n = int(np.log2(len(table)))
-    return lambda coalitions: table[np.asarray(coalitions, dtype=bool) @ (1 << np.arange(n))]
+def _shares(rule: Callable[[Game, int], Any], table: np.ndarray, n: int) -> np.ndarray:
+    """What a rule gives the players of the game with this table of values."""
+    if not callable(rule):
+        fail("rule", "a callable (game, n_players) -> values", rule, "Pass the function that made them", TypeError)
+    found = as_numbers(rule(TableGame(table), n), "rule", "values from the rule")
+    if found.shape != (n,):
+        fail("rule", f"{n} values, one a player", f"shape {found.shape}", "Return one value for each player")
+    return found

@@ -13,16 +13,17 @@ Needs: shaplab._validation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from shaplab._validation import check_int, fail, shorten
+from shaplab._validation import as_numbers, check_int, check_names, check_real, fail, shorten
 
 __all__ = ["GroupedGame", "MeanGame", "TableGame", "all_coalitions", "company_game", "evaluate_game"]
 
 MAX_PLAYERS = 24
+MAX_TABLE = 2**31
 
 
 def all_coalitions(n_players: int, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -44,8 +45,9 @@ def all_coalitions(n_players: int, start: int = 0, stop: int | None = None) -> n
     >>> all_coalitions(2).astype(int).tolist()
     [[0, 0], [1, 0], [0, 1], [1, 1]]
     """
-    numbers = np.arange(start, 2**n_players if stop is None else stop, dtype=np.int64)
-    return (numbers[:, None] >> np.arange(n_players)) & 1 > 0
+    n = check_players(n_players)
+    numbers = np.arange(start, 2**n if stop is None else stop, dtype=np.int64)
+    return (numbers[:, None] >> np.arange(n)) & 1 > 0
 
 
 def evaluate_game(game: Callable[[np.ndarray], Any], coalitions: np.ndarray) -> np.ndarray:
@@ -67,7 +69,7 @@ def evaluate_game(game: Callable[[np.ndarray], Any], coalitions: np.ndarray) -> 
     """
     if not callable(game):
         fail("game", "a callable of a boolean array (m, n)", game, "Wrap a table of values in TableGame", TypeError)
-    values = np.asarray(game(coalitions), dtype=np.float64)
+    values = as_numbers(game(coalitions), "game", "numbers (m, *payoff)", "Return one array of numbers")
     if values.ndim == 0 or values.shape[0] != len(coalitions):
         fail("game", f"{len(coalitions)} values for {len(coalitions)} coalitions", f"shape {values.shape}",
              "Return one value (or one payoff array) for each row of the coalition array")
@@ -78,9 +80,20 @@ def evaluate_game(game: Callable[[np.ndarray], Any], coalitions: np.ndarray) -> 
     return values
 
 
+def check_coalitions(coalitions: Any, n_players: int) -> np.ndarray:
+    """Return coalitions as a boolean array ``(m, n_players)``."""
+    found = np.asarray(coalitions, dtype=bool)
+    if found.ndim != 2 or found.shape[1] != n_players:
+        fail("coalitions", f"a boolean array (m, {n_players})", found, "Give one coalition a row")
+    return found
+
+
 def iterate_game(game: Callable[[np.ndarray], Any], n_players: int, batch: int = 2**12
                  ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield all coalitions and their values in batches, so that memory stays bounded."""
+    known = getattr(game, "n_players", n_players)
+    if known != n_players:
+        fail("n_players", f"{known}, the players of this game", str(n_players), "Pass game.n_players")
     total = 2**n_players
     for start in range(0, total, batch):
         coalitions = all_coalitions(n_players, start, min(start + batch, total))
@@ -103,7 +116,7 @@ class TableGame:
     ----------
     values : array ``(2**n, *payoff)`` where entry ``s`` is the value of the coalition whose members are
         the set bits of ``s``, or a dict from tuples of players to values (coalitions left out are worth 0).
-    names : names of the players, needed for a dict keyed by names.
+    names : sequence of different names, needed for a dict keyed by names.
 
     Examples
     --------
@@ -112,41 +125,47 @@ class TableGame:
     array([0., 1.])
     """
 
-    def __init__(self, values: Any, names: Sequence[str] | None = None) -> None:
+    def __init__(self, values: Any, names: Any = None) -> None:
         if isinstance(values, dict):
-            if names is None:
-                fail("names", "the players' names beside a dict of values", "None", "Pass names=[...]", TypeError)
+            if isinstance(names, str) or not hasattr(names, "__len__"):
+                fail("names", "the players' names beside a dict of values", repr(names), "Pass names=[...]", TypeError)
             position = {name: i for i, name in enumerate(names)}
+            if len(position) < len(names):
+                fail("names", "different names", f"{len(names)} names, {len(position)} different", "Rename some")
             table = np.zeros(2 ** check_players(len(names)))
             for members, value in values.items():
+                if not isinstance(members, Iterable):
+                    fail("values", "tuples of players as keys", shorten(repr(members)), f"Write ({members!r},)")
                 unknown = [member for member in members if member not in position]
                 if unknown:
                     fail("values", f"players among {shorten(', '.join(map(str, names)))}", repr(shorten(unknown[0])),
                          "Check the names in the coalition")
-                table[sum(1 << position[member] for member in set(members))] = value
+                worth = as_numbers(value, "values", "numbers as values")
+                if worth.ndim:
+                    fail("values", "one number for each coalition", worth, "Give an array for payoffs with axes")
+                table[sum(1 << position[member] for member in set(members))] = worth
         else:
-            table = np.array(values, dtype=np.float64)
+            table = as_numbers(values, "values").copy()
         n = int(np.log2(max(1, len(table)))) if table.ndim else 0
         if table.ndim == 0 or n < 1 or len(table) != 2**n:
             fail("values", "2**n values for n >= 1 players", f"shape {table.shape}",
                  "Give one value for every coalition, the empty one first")
         self.n_players = check_players(n)
-        self.names = tuple(names) if names is not None else tuple(str(i) for i in range(n))
-        if len(self.names) != n:
-            fail("names", f"{n} names", f"{len(self.names)}", "Pass one name for each player")
+        self.names = check_names(range(n) if names is None else names, n, "names") or ()
         self.table = table
         self.table.flags.writeable = False
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        coalitions = np.asarray(coalitions, dtype=bool)
-        if coalitions.ndim != 2 or coalitions.shape[1] != self.n_players:
-            fail("coalitions", f"a boolean array (m, {self.n_players})", coalitions, "Give one coalition a row")
-        return self.table[coalitions @ (1 << np.arange(self.n_players))]
+        return self.table[check_coalitions(coalitions, self.n_players) @ (1 << np.arange(self.n_players))]
 
     @classmethod
     def of(cls, game: Callable[[np.ndarray], Any], n_players: int, names: Sequence[str] | None = None) -> TableGame:
         """Tabulate any game on a few players."""
         n = check_players(n_players)
+        _, one = next(iterate_game(game, n, 1))
+        if one.nbytes << n > MAX_TABLE:
+            fail("n_players", f"a table of at most {MAX_TABLE >> 30} GiB", f"{(one.nbytes << n) / 2**30:.0f} GiB: "
+                 f"2**{n} payoffs of shape {one.shape[1:]}", "Tabulate fewer rows at a time, or group players")
         return cls(np.concatenate([values for _, values in iterate_game(game, n)]), names)
 
 
@@ -166,17 +185,16 @@ class GroupedGame:
 
     def __init__(self, game: Callable[[np.ndarray], Any], groups: Sequence[Sequence[int]]) -> None:
         self.game = game
-        members = [player for group in groups for player in group]
-        self.membership, self.names = group_matrix(groups, max([int(i) for i in members], default=-1) + 1)
+        self.membership, self.names = group_matrix(groups, None)
         self.n_players = len(self.membership)
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return np.asarray(self.game(np.asarray(coalitions, dtype=bool) @ self.membership))
+        return evaluate_game(self.game, check_coalitions(coalitions, self.n_players) @ self.membership)
 
 
 def group_matrix(
     groups: Sequence[Sequence[Any]] | Mapping[str, Sequence[Any]],
-    n_players: int,
+    n_players: int | None,
     names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Resolve groups of players.
@@ -185,7 +203,7 @@ def group_matrix(
     ----------
     groups : list of lists, or dict from a group's name to a list; players by number, or by name when
         ``names`` are known. Each player in exactly one group.
-    n_players : int
+    n_players : int, or None: as many as are named.
     names : the players' names, or None.
 
     Returns
@@ -193,16 +211,20 @@ def group_matrix(
     bool array ``(n_groups, n_players)`` and the groups' names.
     """
     titles = list(groups) if isinstance(groups, Mapping) else None
-    lists = list(groups.values()) if isinstance(groups, Mapping) else list(groups)
+    rule = f"a partition of the {n_players or ''} players into non-empty groups".replace("  ", " ")
+    each = groups.values() if isinstance(groups, Mapping) else groups if isinstance(groups, Iterable) else ()
+    lists: list[Any] = list(each)
+    for group in lists or [groups]:
+        if isinstance(group, str) or not hasattr(group, "__len__") or len(group) == 0:
+            fail("groups", rule, f"group {shorten(repr(group))}", "Give a list of groups, each a list of players")
+    n_players = sum(map(len, lists)) if n_players is None else n_players
     known = {name: i for i, name in enumerate(names or ())}
     matrix = np.zeros((len(lists), n_players), dtype=bool)
     count = np.zeros(n_players, dtype=int)
-    rule = f"a partition of the {n_players} players into non-empty groups"
     for row, group in enumerate(lists):
-        if isinstance(group, str) or len(group) == 0:
-            fail("groups", rule, f"group {shorten(repr(group))}", "Give each group as a list of players")
         for player in group:
-            index = known.get(player, -1) if isinstance(player, str) else int(player)
+            number = isinstance(player, int | np.integer) and not isinstance(player, bool)
+            index = int(player) if number else known.get(player, -1) if isinstance(player, str) else -1
             if not 0 <= index < n_players:
                 fail("groups", rule, f"player {shorten(repr(player))}", "Use the players' numbers or names")
             matrix[row, index] = True
@@ -233,9 +255,15 @@ class MeanGame:
     def __init__(self, game: Callable[[np.ndarray], Any], sign: int = -1) -> None:
         self.game = game
         self.sign = sign
+        if sign not in (-1, 1):
+            fail("sign", "-1 for losses or 1 for gains", repr(sign), "Pass one of the two")
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return self.sign * np.asarray(self.game(coalitions)).mean(axis=1)
+        values = evaluate_game(self.game, coalitions)
+        if values.ndim < 2:
+            fail("game", "a payoff whose first axis are rows", "one number for each coalition",
+                 "Use a game of many rows, such as LossOfMean")
+        return self.sign * values.mean(axis=1)
 
 
 def company_game(profit: float = 1_000_000.0) -> TableGame:
@@ -263,4 +291,4 @@ def company_game(profit: float = 1_000_000.0) -> TableGame:
     engineers = coalitions[:, 1].astype(int) + coalitions[:, 2]
     hires = coalitions[:, 3].astype(int) + coalitions[:, 4]
     staff = np.array([0.0, 0.6, 0.95])[engineers] + 0.025 * hires * (engineers > 0)
-    return TableGame(profit * staff * np.where(coalitions[:, 0], 1.0, 0.5), names)
+    return TableGame(check_real(profit, "profit") * staff * np.where(coalitions[:, 0], 1.0, 0.5), names)

@@ -151,19 +151,9 @@ def _row(tables: Tables, row: int, depth: int, draws: int | None, leverage: bool
             A, b, width = (A[::2] + A[1::2]) / 2, (b[::2] + b[1::2]) / 2, 2 * width
 
 
-def kernel_shap(
-    model: Any,
-    X: Any,
-    background: Any,
-    *,
-    groups: Any = None,
-    sampling: str = "kernel",
-    thresh: float = 0.02,
-    max_evaluations: int | None = None,
-    rng: Any = None,
-    n_jobs: int | None = None,
-    batch_size: int = 16384,
-) -> Explanation:
+def kernel_shap(model: Any, X: Any, background: Any, *, groups: Any = None, sampling: str = "kernel",
+                thresh: float = 0.02, max_evaluations: int | None = None, rng: Any = None, n_jobs: int | None = None,
+                batch_size: int = 16384) -> Explanation:
     """Shapley values of any model by KernelSHAP, with standard errors.
 
     Parameters

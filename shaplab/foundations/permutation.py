@@ -99,22 +99,10 @@ def _balanced(rng: np.random.Generator, walks: int, p: int) -> np.ndarray:
     return np.asarray(rng.permuted(np.tile(np.arange(walks)[:, None], p), axis=0) + rng.random((walks, p)))
 
 
-def permutation_shap(
-    model: Any,
-    X: Any,
-    background: Any,
-    *,
-    groups: Any = None,
-    rounds: int | None = None,
-    thresh: float = 0.02,
-    max_evaluations: int | None = None,
-    rng: Any = None,
-    n_jobs: int | None = None,
-    batch_size: int = 16384,
-    progress: bool = False,
-    callback: Callable[[dict[str, Any]], Any] | None = None,
-    state: Any = None,
-) -> Explanation:
+def permutation_shap(model: Any, X: Any, background: Any, *, groups: Any = None, rounds: int | None = None,
+                     thresh: float = 0.02, max_evaluations: int | None = None, rng: Any = None,
+                     n_jobs: int | None = None, batch_size: int = 16384, progress: bool = False,
+                     callback: Callable[[dict[str, Any]], Any] | None = None, state: Any = None) -> Explanation:
     """Shapley values of any model by antithetic walks over orderings, with standard errors.
 
     Parameters
@@ -200,9 +188,8 @@ def confidence_interval(explanation: Explanation, level: float = 0.95) -> tuple[
     array([[1., 1.]])
     """
     level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
-    if explanation.std is None or "rounds" not in explanation.info:
-        fail("explanation", "sampled values with standard errors", explanation.method or "exact values",
-             "Exact values need no interval")
+    if getattr(explanation, "std", None) is None or "rounds" not in explanation.info:
+        fail("explanation", "sampled values with standard errors", explanation, "Exact values need no interval")
     freedom = np.asarray(explanation.info["rounds"], dtype=float) - 1.0
     freedom = freedom.reshape(freedom.shape + (1,) * (explanation.values.ndim - freedom.ndim))
     reach = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0)) * explanation.std
@@ -245,18 +232,8 @@ def _ime_row(tables: Tables, row: int, least: int, samples: int, entropy: list[i
     return mean, np.sqrt(spread), count
 
 
-def ime(
-    model: Any,
-    X: Any,
-    background: Any,
-    *,
-    samples: int | None = None,
-    min_samples: int = 10,
-    groups: Any = None,
-    rng: Any = None,
-    n_jobs: int | None = None,
-    batch_size: int = 16384,
-) -> Explanation:
+def ime(model: Any, X: Any, background: Any, *, samples: int | None = None, min_samples: int = 10, groups: Any = None,
+        rng: Any = None, n_jobs: int | None = None, batch_size: int = 16384) -> Explanation:
     """Shapley values as IME samples them: single steps of random orderings, adaptively shared among features.
 
     Parameters

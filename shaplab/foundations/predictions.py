@@ -24,10 +24,10 @@ import numpy as np
 
 from shaplab._losses import check_target, get_loss
 from shaplab._rows import Rows
-from shaplab._validation import as_matrix, check_callable, check_int, check_same_columns, fail, is_frame, resolve_rng
+from shaplab._validation import as_matrix, as_numbers, check_int, check_same_columns, fail, is_frame, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations.exact import shapley_values
-from shaplab.foundations.games import group_matrix
+from shaplab.foundations.games import check_coalitions, group_matrix
 
 __all__ = [
     "BaselineGame",
@@ -61,10 +61,11 @@ class MarginalGame:
     unit. ``evaluations`` counts model rows.
     """
 
+    _filler = "background"
+
     def __init__(self, model: Any, X: Any, background: Any, *, groups: Groups | None = None,
                  batch_size: int = 65536) -> None:
-        check_callable(model, "model")
-        self.rows = Rows(model, X, background)
+        self.rows = Rows(model, X, background, self._filler)
         self.batch_size = check_int(batch_size, "batch_size")
         self.names = self.rows.names
         self._membership = None
@@ -78,10 +79,8 @@ class MarginalGame:
         return self.rows.evaluations
 
     def _present(self, coalitions: np.ndarray) -> np.ndarray:
-        coalitions = np.asarray(coalitions, dtype=bool)
-        if coalitions.ndim != 2 or coalitions.shape[1] != self.n_players:
-            fail("coalitions", f"a boolean array (m, {self.n_players})", coalitions, "Give one coalition a row")
-        return coalitions if self._membership is None else coalitions @ self._membership
+        found = check_coalitions(coalitions, self.n_players)
+        return found if self._membership is None else found @ self._membership
 
     def outputs(self, coalitions: np.ndarray) -> np.ndarray:
         """Predictions for every reference row, ``(m, N, B)`` or ``(m, N, B, K)``, before any averaging."""
@@ -96,7 +95,7 @@ class MarginalGame:
         return found.reshape(*shape, *found.shape[1:])
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        coalitions = np.asarray(coalitions, dtype=bool)
+        coalitions = check_coalitions(coalitions, self.n_players)
         step = max(1, self.batch_size // (self.rows.n * self.rows.size))
         return np.concatenate([self.outputs(coalitions[i:i + step]).mean(axis=2)
                                for i in range(0, max(1, len(coalitions)), step)])
@@ -111,6 +110,8 @@ class BaselineGame(MarginalGame):
     baseline : array ``(d,)`` or ``(1, d)``, or a DataFrame of one row.
     """
 
+    _filler = "baseline"
+
     def __init__(self, model: Any, X: Any, baseline: Any, *, groups: Groups | None = None,
                  batch_size: int = 65536) -> None:
         if not is_frame(baseline):
@@ -121,32 +122,31 @@ class BaselineGame(MarginalGame):
 
 
 class _Conditional:
-    """What the conditional games on numeric tables share."""
+    """What the conditional games on numeric tables share: rows to explain are filled ``step`` at a time."""
+
+    _filler, _finite = "background", True
+    step = 1
 
     def __init__(self, model: Any, X: Any, background: Any) -> None:
-        self.model = check_callable(model, "model")
         if is_frame(X) or is_frame(background):
-            check_same_columns(X, background)
-        self.rows = Rows(model, as_matrix(X, "X", finite=True), as_matrix(background, "background", finite=True))
-        self.X = self.rows._X.astype(np.float64)
-        self.background = self.rows._background.astype(np.float64)
+            check_same_columns(X, background, self._filler)
+        self.X = as_matrix(X, "X", finite=self._finite).astype(np.float64)
+        self.background = as_matrix(background, self._filler, finite=self._finite).astype(np.float64)
+        self.rows = Rows(model, self.X, self.background, self._filler)
         self.n_players = self.rows.d
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        coalitions = np.asarray(coalitions, dtype=bool)
-        if coalitions.ndim != 2 or coalitions.shape[1] != self.n_players:
-            fail("coalitions", f"a boolean array (m, {self.n_players})", coalitions, "Give one coalition a row")
-        return np.stack([self._value(S) for S in coalitions])
+        return np.stack([np.concatenate([self._value(S, self.X[start:start + self.step])
+                                         for start in range(0, len(self.X), self.step)])
+                         for S in check_coalitions(coalitions, self.n_players)])
 
-    def _value(self, S: np.ndarray) -> np.ndarray:
-        present = np.broadcast_to(S, (len(self.X), *S.shape))
-        filled = self._fill(S)
-        table = np.where(present[:, None], self.X[:, None], filled)
+    def _value(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+        table = np.where(S, X[:, None], self._fill(S, X))
         found = self.rows.predict(table.reshape(-1, self.n_players))
         return found.reshape(*table.shape[:2], *found.shape[1:]).mean(axis=1)
 
-    def _fill(self, S: np.ndarray) -> np.ndarray:
-        """Values ``(N, draws, d)`` for the absent features."""
+    def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Values ``(n, draws, d)`` for the absent features."""
         raise TypeError("a conditional game says how absent features are filled")
 
 
@@ -161,6 +161,7 @@ class GaussianGame(_Conditional):
     n_samples : int, draws for each coalition, antithetic. The same draws serve every coalition, so the game
         is a fixed function; its own Monte-Carlo error falls as ``1 / sqrt(n_samples)``.
     rng : None, int or Generator.
+    batch_size : int, model rows in one call; bounds memory.
 
     Notes
     -----
@@ -168,24 +169,26 @@ class GaussianGame(_Conditional):
     the conditional mean. A singular covariance is handled by the pseudo-inverse.
     """
 
-    def __init__(self, model: Any, X: Any, background: Any, *, n_samples: int = 200, rng: Any = None) -> None:
+    def __init__(self, model: Any, X: Any, background: Any, *, n_samples: int = 200, rng: Any = None,
+                 batch_size: int = 65536) -> None:
         super().__init__(model, X, background)
         if len(self.background) < 2:
             fail("background", "at least 2 rows to fit a covariance", "1", "Pass more rows, or use BaselineGame")
         half = (check_int(n_samples, "n_samples", minimum=2) + 1) // 2
         draws = resolve_rng(rng).standard_normal((half, self.n_players))
         self.draws = np.concatenate([draws, -draws])
+        self.step = max(1, check_int(batch_size, "batch_size") // len(self.draws))
         self.mean = self.background.mean(axis=0)
         self.covariance = np.cov(self.background, rowvar=False).reshape(self.n_players, self.n_players)
 
-    def _fill(self, S: np.ndarray) -> np.ndarray:
+    def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
         out, C = ~S, self.covariance
         regression = C[np.ix_(out, S)] @ np.linalg.pinv(C[np.ix_(S, S)], hermitian=True)
-        mean = self.mean[out] + (self.X[:, S] - self.mean[S]) @ regression.T
+        mean = self.mean[out] + (X[:, S] - self.mean[S]) @ regression.T
         spread = C[np.ix_(out, out)] - regression @ C[np.ix_(S, out)]
         size, axes = np.linalg.eigh((spread + spread.T) / 2)
         root = axes * np.sqrt(np.clip(size, 0.0, None))
-        filled = np.zeros((len(self.X), len(self.draws), self.n_players))
+        filled = np.zeros((len(X), len(self.draws), self.n_players))
         filled[:, :, out] = mean[:, None] + self.draws[:, : out.sum()] @ root.T
         return filled
 
@@ -195,7 +198,7 @@ class NearestGame(_Conditional):
 
     Parameters
     ----------
-    model, X, background : as in :class:`GaussianGame`.
+    model, X, background, batch_size : as in :class:`GaussianGame`.
     n_neighbors : int, rows averaged; distance is Euclidean on the known features, each in units of its
         background standard deviation. With nothing known, all rows are averaged.
 
@@ -204,21 +207,22 @@ class NearestGame(_Conditional):
     An estimate whose bias grows with the number of known features: near neighbours get rare.
     """
 
-    def __init__(self, model: Any, X: Any, background: Any, *, n_neighbors: int = 10) -> None:
+    def __init__(self, model: Any, X: Any, background: Any, *, n_neighbors: int = 10, batch_size: int = 65536) -> None:
         super().__init__(model, X, background)
+        self.step = max(1, check_int(batch_size, "batch_size") // len(self.background))
         self.n_neighbors = check_int(n_neighbors, "n_neighbors", maximum=len(self.background))
         spread = self.background.std(axis=0)
         self.scale = np.where(spread > 0, spread, 1.0)
 
-    def _fill(self, S: np.ndarray) -> np.ndarray:
+    def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
         if not S.any():
-            return np.broadcast_to(self.background, (len(self.X), *self.background.shape))
-        difference = (self.X[:, None, S] - self.background[None, :, S]) / self.scale[S]
+            return np.broadcast_to(self.background, (len(X), *self.background.shape))
+        difference = (X[:, None, S] - self.background[None, :, S]) / self.scale[S]
         order = np.argsort((difference**2).sum(axis=2), axis=1, kind="stable")
         return self.background[order[:, : self.n_neighbors]]
 
 
-class DiscreteGame:
+class DiscreteGame(_Conditional):
     """The exact conditional mean prediction, for a joint distribution given as a table.
 
     Parameters
@@ -229,31 +233,26 @@ class DiscreteGame:
     probability : array ``(R,)``, non-negative, with sum 1; None: equal.
     """
 
+    _filler, _finite = "support", False
+
     def __init__(self, model: Any, X: Any, support: Any, probability: Any = None) -> None:
-        check_callable(model, "model")
-        self.X, self.support = as_matrix(X, "X"), as_matrix(support, "support")
-        check_same_columns(self.X, self.support, "support")
-        count = len(self.support)
-        weights = np.full(count, 1.0 / count) if probability is None else np.asarray(probability, dtype=np.float64)
+        super().__init__(model, X, support)
+        count = len(self.background)
+        weights = np.full(count, 1.0 / count) if probability is None else as_numbers(probability, "probability")
         if weights.shape != (count,) or not (weights >= 0).all() or abs(weights.sum() - 1.0) > 1e-9:
             fail("probability", f"{count} non-negative numbers with sum 1",
                  f"shape {weights.shape} with sum {weights.sum():g}", "Normalise the table")
         self.probability = weights
-        self.n_players = self.X.shape[1]
-        self.values = Rows(model, self.X, self.support).predict(self.support)
-        self._equal = self.X[:, None, :] == self.support[None, :, :]
+        self.values = self.rows.predict(self.background)
+        self.step = max(1, 65536 // count)
 
-    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        coalitions = np.asarray(coalitions, dtype=bool)
-        found = []
-        for S in coalitions:
-            match = self._equal[:, :, S].all(axis=2) * self.probability
-            mass = match.sum(axis=1)
-            if (mass == 0).any():
-                fail("X", "rows with positive probability under the table",
-                     f"row {int(np.argmin(mass))} with probability 0", "Add the row to the support or drop it")
-            found.append(np.tensordot(match / mass[:, None], self.values, axes=1))
-        return np.stack(found)
+    def _value(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+        match = (X[:, None, S] == self.background[:, S]).all(axis=2) * self.probability
+        mass = match.sum(axis=1)
+        if (mass == 0).any():
+            fail("X", "rows with positive probability under the table",
+                 f"{X[np.argmin(mass)].tolist()} with probability 0", "Add the row to the support or drop it")
+        return np.tensordot(match / mass[:, None], self.values, axes=1)
 
 
 class LossOfMean:
@@ -263,30 +262,42 @@ class LossOfMean:
     ----------
     game : a prediction game with payoff ``(N,)`` or ``(N, K)``.
     y : array ``(N,)``, each row's own target.
-    loss : name or callable, see :func:`shaplab._losses.get_loss`.
+    loss : ``"squared_error"``, ``"logistic"`` (labels 0 and 1, log-odds), ``"cross_entropy"`` (probabilities),
+        ``"softmax_cross_entropy"`` (logits), or a callable ``(output, y)`` that gives one number a row.
 
     Notes
     -----
     Payoff ``(N,)``: positive Shapley values raise the loss. This is the game that SAGE averages.
     """
 
+    _needs, _rule = "n_players", "a prediction game"
+
     def __init__(self, game: Any, y: Any, loss: Any) -> None:
+        if not hasattr(game, self._needs):
+            fail("game", self._rule, f"a {type(game).__name__}", "Make one with shaplab.MarginalGame", TypeError)
         self.game = game
         self.loss = get_loss(loss)
         self.n_players = game.n_players
-        self.y = np.asarray(y, dtype=np.float64)
+        self.y = y
         self._checked = False
 
-    def _check(self, n: int, n_outputs: int | None) -> None:
+    def _price(self, outputs: np.ndarray, leading: int) -> np.ndarray:
+        """Losses of outputs ``(..., N[, K])`` with so many axes before the rows."""
+        if outputs.ndim not in (leading + 1, leading + 2):
+            fail("game", "a payoff (N,) or (N, K)", f"{outputs.shape[1:]}", "Explain the predictions of rows")
+        shape, K = outputs.shape[:leading + 1], outputs.shape[-1] if outputs.ndim == leading + 2 else None
         if not self._checked:
-            self.loss = self.loss.for_outputs(n_outputs)
-            self.y = check_target(self.y, n, self.loss, n_outputs)
+            self.loss = self.loss.for_outputs(K)
+            self.y = check_target(self.y, shape[-1], self.loss, K)
             self._checked = True
+        found = as_numbers(self.loss.value(outputs, self.y), "loss", "numbers")
+        if found.shape != shape:
+            fail("loss", f"one number for each output, {shape}", f"shape {found.shape}",
+                 "Let (output, y) keep all axes but that of the outputs")
+        return found
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        mean = self.game(coalitions)
-        self._check(mean.shape[1], mean.shape[2] if mean.ndim == 3 else None)
-        return self.loss.value(mean, self.y)
+        return self._price(np.asarray(self.game(coalitions)), 1)
 
 
 class MeanLoss(LossOfMean):
@@ -298,15 +309,14 @@ class MeanLoss(LossOfMean):
     y, loss : as in :class:`LossOfMean`.
     """
 
+    _needs, _rule = "outputs", "a game that knows its reference rows"
+
     def _outputs(self, coalitions: np.ndarray) -> np.ndarray:
         """Outputs ``(m, B, N[, K])``: rows last, as losses broadcast."""
-        outputs = np.swapaxes(self.game.outputs(coalitions), 1, 2)
-        self._check(outputs.shape[2], outputs.shape[3] if outputs.ndim == 4 else None)
-        return outputs
+        return np.swapaxes(self.game.outputs(coalitions), 1, 2)
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        outputs = self._outputs(coalitions)
-        return self.loss.value(outputs, self.y).mean(axis=1)
+        return self._price(self._outputs(coalitions), 2).mean(axis=1)
 
 
 class RescaledMargin(MeanLoss):
@@ -327,10 +337,10 @@ class RescaledMargin(MeanLoss):
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         ends = np.zeros((2, self.n_players), dtype=bool)
         ends[1] = True
-        b, x = self._outputs(ends)
+        b, x = outputs = self._outputs(ends)
+        loss_b, loss_x = self._price(outputs, 2)
         if b.ndim != 2:
             fail("game", "one output", f"{b.shape[-1]} outputs", "Explain one output, or use MeanLoss")
-        loss_b, loss_x = self.loss.value(b, self.y), self.loss.value(x, self.y)
         step = 1e-6 * (1.0 + np.abs(b))
         if self.loss.slope is not None:
             slope = self.loss.slope((x + b) / 2, self.y)
@@ -341,14 +351,8 @@ class RescaledMargin(MeanLoss):
         return (loss_b + (self._outputs(coalitions) - b) * ratio).mean(axis=1)
 
 
-def exact_shap(
-    model: Any,
-    X: Any,
-    background: Any,
-    *,
-    groups: Groups | None = None,
-    batch_size: int = 65536,
-) -> Explanation:
+def exact_shap(model: Any, X: Any, background: Any, *, groups: Groups | None = None,
+               batch_size: int = 65536) -> Explanation:
     """Exact interventional Shapley values of any model on few features, by enumeration.
 
     Parameters
@@ -380,10 +384,7 @@ def exact_shap(
     step = max(1, game.batch_size // (game.rows.n * game.rows.size))
     phi = shapley_values(game, game.n_players, batch_size=min(4096, step))
     base = game(np.zeros((1, game.n_players), dtype=bool))[0]
-    data = None
-    if groups is None:
-        data = X.to_numpy() if is_frame(X) else np.asarray(X)
     return Explanation(
-        values=np.moveaxis(phi, 0, 1), base_values=base, data=data,
+        values=np.moveaxis(phi, 0, 1), base_values=base, data=X if groups is None else None,
         feature_names=None if game.names is None else tuple(game.names),
         method="exact_shap (marginal game, enumerated)", info={"evaluations": game.evaluations})

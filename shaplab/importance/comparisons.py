@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks
-from shaplab._validation import check_int, is_frame, resolve_rng
+from shaplab._validation import as_matrix, check_int, is_frame, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import Tables
 from shaplab.importance.loss_shap import LossWalks
@@ -95,14 +95,14 @@ def mean_importance(model: Any, X: Any, y: Any, background: Any, *, loss: Any = 
     -------
     Explanation with ``values`` ``(1, d)``; exact for this background, and not additive.
     """
-    if is_frame(background):
+    if is_frame(background) and len(background):
         middle = background.iloc[:1].copy()
         for name, kind in background.dtypes.items():
             numeric = getattr(kind, "kind", "O") in "iuf"
             value = background[name].mean() if numeric else background[name].mode().iloc[0]
             middle[name] = type(background[name])([value], index=middle.index, dtype=float if numeric else kind)
     else:
-        middle = np.asarray(background, dtype=np.float64).mean(axis=0, keepdims=True)
+        middle = as_matrix(background, "background").mean(axis=0, keepdims=True, dtype=np.float64)
     return _one_by_one(model, X, y, middle, loss, batch_size, False, "mean_importance")
 
 

@@ -65,9 +65,6 @@ class LossWalks(Sampler):
         t, p = tables, tables.p
         self.loss = get_loss(loss)
         self.squared = self.loss.name == "squared_error"
-        if self.squared and t.K > 1:
-            fail("loss", "a loss of several outputs", f"squared error beside {t.K} outputs",
-                 'Use loss="cross_entropy" for class probabilities, or explain one output')
         self.y = check_target(y, t.n, self.loss, t.K if t.K > 1 else None)
         if self.loss.name == "cross_entropy" and (t.fx.min() < 0.0 or t.fx.max() > 1.0 + 1e-6):
             fail("model", "probabilities from 0 to 1 for cross entropy",
@@ -219,25 +216,10 @@ def _covariance(t: Tables) -> np.ndarray:
     return np.cov(z, rowvar=False).reshape(t.rows.d, t.rows.d)
 
 
-def loss_shap(
-    model: Any,
-    X: Any,
-    y: Any,
-    background: Any,
-    *,
-    loss: Any = "mse",
-    removal: str = "marginal",
-    groups: Any = None,
-    rounds: int | None = None,
-    thresh: float = 0.02,
-    max_evaluations: int | None = None,
-    rng: Any = None,
-    n_jobs: int | None = None,
-    batch_size: int = 16384,
-    progress: bool = False,
-    callback: Callable[[dict[str, Any]], Any] | None = None,
-    state: Any = None,
-) -> Explanation:
+def loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", removal: str = "marginal",
+              groups: Any = None, rounds: int | None = None, thresh: float = 0.02, max_evaluations: int | None = None,
+              rng: Any = None, n_jobs: int | None = None, batch_size: int = 16384, progress: bool = False,
+              callback: Callable[[dict[str, Any]], Any] | None = None, state: Any = None) -> Explanation:
     """LossSHAP values of rows: how much each feature lowers each row's loss, with standard errors.
 
     Parameters
@@ -272,9 +254,8 @@ state : as in :func:`shaplab.foundations.permutation.permutation_shap`; a round 
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
-        data = X.to_numpy() if hasattr(X, "to_numpy") else np.asarray(X)
         return Explanation(values=values[..., 0], std=std[..., 0], base_values=sampler.empty,
-                           data=data if tables.p == tables.rows.d else None, feature_names=tables.names,
+                           data=X if tables.p == tables.rows.d else None, feature_names=tables.names,
                            method=f"loss_shap ({sampler.loss.name} of the mean prediction, {removal} removal)",
                            info=info | {"rounds": tally.count.copy()})
 

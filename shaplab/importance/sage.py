@@ -111,25 +111,10 @@ class Epochs(LossWalks):
         return np.asarray(np.sqrt(spread / self.shape[0]))
 
 
-def sage(
-    model: Any,
-    X: Any,
-    y: Any,
-    background: Any,
-    *,
-    loss: Any = "mse",
-    removal: str = "marginal",
-    groups: Any = None,
-    rounds: int | None = None,
-    thresh: float = 0.025,
-    max_evaluations: int | None = None,
-    rng: Any = None,
-    n_jobs: int | None = None,
-    batch_size: int = 16384,
-    progress: bool = False,
-    callback: Callable[[dict[str, Any]], Any] | None = None,
-    state: Any = None,
-) -> Explanation:
+def sage(model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", removal: str = "marginal",
+         groups: Any = None, rounds: int | None = None, thresh: float = 0.025, max_evaluations: int | None = None,
+         rng: Any = None, n_jobs: int | None = None, batch_size: int = 16384, progress: bool = False,
+         callback: Callable[[dict[str, Any]], Any] | None = None, state: Any = None) -> Explanation:
     """SAGE values: how much each feature lowers the model's loss, with standard errors.
 
     Parameters

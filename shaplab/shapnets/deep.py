@@ -110,7 +110,7 @@ class DeepShapNet(ShapNet):
             fail("hidden", f"one tuple of widths, or {len(stages)} of them", f"{len(widths)}", "Give one a stage")
         start = as_reference(reference, (d, check_int(channels_in, "channels_in")))
         start = torch.cat([start, start.new_zeros(width - d, channels_in)])
-        sizes = [channels_in, *sizes, n_outputs]
+        sizes = [channels_in, *sizes, check_int(n_outputs, "n_outputs")]
         with seeded(seed):
             transforms = [
                 ShapleyTransform(width, sets, sizes[s], sizes[s + 1], hidden=widths[s], activation=activation,
@@ -147,9 +147,9 @@ class ResidualDNN(nn.Module):
     def __init__(self, n_features: int, n_outputs: int, *, width: int = 64, depth: int = 4, seed: int | None = None):
         super().__init__()
         with seeded(seed):
-            self.first = nn.Linear(n_features, check_int(width, "width"))
+            self.first = nn.Linear(check_int(n_features, "n_features"), check_int(width, "width"))
             self.inner = nn.ModuleList([nn.Linear(width, width) for _ in range(check_int(depth, "depth") - 1)])
-            self.last = nn.Linear(width, n_outputs)
+            self.last = nn.Linear(width, check_int(n_outputs, "n_outputs"))
 
     def forward(self, x: Tensor) -> Tensor:
         h = nn.functional.relu(self.first(x))

@@ -267,7 +267,7 @@ class ImageShapNet(ShapNet):
                  dilations: Sequence[int] | None = None, kernel: tuple[int, int] = (2, 2),
                  channel_share: float = 1.0, reference: Any = None, activation: str = "leaky_relu",
                  intercept: bool = True, scale: float = 0.02, seed: int | None = None):
-        sizes = [check_int(in_channels, "in_channels"), *channels, n_outputs]
+        sizes = [check_int(in_channels, "in_channels"), *channels, check_int(n_outputs, "n_outputs")]
         steps = [2 * s + 1 for s in range(len(sizes) - 1)] if dilations is None else list(dilations)
         share = check_real(channel_share, "channel_share", low=0.0, high=1.0, open_low=True)
         if len(steps) != len(sizes) - 1:
@@ -300,6 +300,8 @@ class ComparableCNN(nn.Module):
 
     def __init__(self, net: ImageShapNet, *, seed: int | None = None):
         super().__init__()
+        if not isinstance(net, ImageShapNet):
+            fail("net", "an ImageShapNet", net, "Make the network to match first", TypeError)
         self.intercept = nn.Parameter(torch.zeros(len(net.intercept)))
         stages = [t for t in net.transforms if isinstance(t, ConvShapleyTransform)]
         self.scale = stages[-1].scale

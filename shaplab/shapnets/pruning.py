@@ -123,6 +123,8 @@ def prune(net: ShapNet, *, threshold: float | None = None, fraction: float | Non
     for value, name in ((threshold, "threshold"), (fraction, "fraction")):
         if value is not None:
             check_real(value, name, low=0.0, high=1.0)
+    if not isinstance(net, ShapNet):
+        fail("net", "a DeepShapNet or ImageShapNet", net, "Other networks have no explanations to prune", TypeError)
     count = len(net.transforms)
     chosen = list(range(count - 1)) if stages is None else [check_int(s, "stages", minimum=0, maximum=count - 1)
                                                            for s in stages]
@@ -152,6 +154,8 @@ def strip_modules(net: ShapNet, x: Tensor, *, stage: int, keep: int) -> ShapNet:
     ----------
     Wang, Wang & Inouye (2021), Appendix E.
     """
+    if not isinstance(net, ShapNet):
+        fail("net", "a ShallowShapNet or DeepShapNet", net, "Other networks have no such modules", TypeError)
     result = copy.deepcopy(net)
     transform = result.transforms[check_int(stage, "stage", minimum=0, maximum=len(net.transforms) - 1)]
     if not isinstance(transform, ShapleyTransform):

@@ -150,8 +150,8 @@ class ShallowShapNet(ShapNet):
                  intercept: bool = True, seed: int | None = None):
         sets = check_active_sets(active_sets, check_int(n_features, "n_features"))
         with seeded(seed):
-            layer = ShapleyTransform(n_features, sets, channels, n_outputs, hidden=hidden, activation=activation,
-                                     shared=shared, reference=reference)
+            layer = ShapleyTransform(n_features, sets, channels, check_int(n_outputs, "n_outputs"), hidden=hidden,
+                                     activation=activation, shared=shared, reference=reference)
         super().__init__([layer], (n_features, channels), n_outputs, intercept)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks
-from shaplab._validation import check_choice, check_int, check_same_columns, fail, is_frame
+from shaplab._validation import check_choice, check_frames, check_int, check_same_columns, fail, is_frame
 from shaplab.explanation import Explanation
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
@@ -211,9 +211,8 @@ def explain_background(model: Any, X: Any, background: Any, pairs: bool, weights
         return model(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)
     if background is None:
         fail("background", "rows (R, d)", "None", "Pass a background, such as training rows", TypeError)
-    if is_frame(X) and is_frame(background):
-        check_same_columns(X, background)
-    n = X.shape[0] if hasattr(X, "shape") else len(X)
+    check_frames(X, background)
+    n = X.shape[0] if hasattr(X, "shape") else len(X or ())
     prepared = BackgroundTrees(model, background, weights=weights, interactions=pairs, n_rows=max(1, n), n_jobs=n_jobs,
                                memory_limit=0 if n <= 65536 else 2**28, route=route)
     return prepared(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)

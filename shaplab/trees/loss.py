@@ -115,11 +115,6 @@ def tree_loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any, ga
     else:
         loss = get_loss(loss).for_outputs(e.n_outputs if e.has_outputs else None)
         target = check_target(y, len(codes), loss, e.n_outputs if e.has_outputs else None)
-    if e.has_outputs and not loss.classes and loss.slope is not None:
-        fail("loss", "a loss of several outputs for this model", repr(loss.name),
-             "Use softmax_cross_entropy or cross_entropy")
-    if loss.name == "softmax_cross_entropy" and not e.has_outputs:
-        fail("loss", "a loss of one output for this model", repr(loss.name), "Use logistic")
     return _explain(e, X, codes, target, background, loss, game, n_jobs, max_players, progress,
                     f"tree_loss_shap ({loss.name}, {game})")
 

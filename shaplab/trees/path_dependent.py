@@ -139,7 +139,7 @@ def explain_paths(model: Any, X: Any, pairs: bool, n_jobs: int | None, batch_siz
     check_choice(route, "route", ("auto", "tables", "walk"))
     e = as_ensemble(model)
     paths, jobs = Paths(e), threads(n_jobs)
-    n = X.shape[0] if hasattr(X, "shape") else len(X)
+    n = X.shape[0] if hasattr(X, "shape") else len(X or ())
     walked, plan = path_dependent_plan(paths, pairs, min(n, 65536 if batch_size is None else batch_size), route)
     values = explain_rows(e, X, pairs, lambda codes: path_dependent_sums(paths, walked, plan, codes, pairs, jobs), out,
                           batch_size, progress)

@@ -121,6 +121,7 @@ def test_page(visit, name):
     assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table, on a phone"
     assert seen.page.evaluate(CUT) == [], "formulas cut on a phone"
     assert seen.page.evaluate(WIDE) == [], "wider than a phone"
+    assert seen.page.locator(".cell_input .copybtn").count() == seen.page.locator(".cell_input pre").count()
     _solutions_unfold(seen)
     _explorers_react(seen)
     assert seen.problems == []
@@ -149,6 +150,32 @@ def _explorers_react(seen: Visit) -> None:
             players.nth(number).focus()
             seen.page.keyboard.press("Enter")
         assert shown.inner_text() != after, "the explorer does not react to the keyboard"
+        _orderings_add_up(seen, explorer, players.count())
+
+
+def _orderings_add_up(seen: Visit, explorer: Any, n: int) -> None:
+    """One ordering by keyboard, a hundred by mouse: the running means share what the last player completes."""
+    runs, order = explorer.locator("[data-role='runs']"), explorer.locator("[data-role='order']")
+    for number in range(n):
+        assert runs.inner_text() == "0 orderings finished"
+        explorer.locator("[data-action='step']").focus()
+        seen.page.keyboard.press("Enter")
+        assert order.inner_text().count("next: ") == (number < n - 1)
+    assert runs.inner_text() == "1 ordering finished"
+    explorer.locator("[data-action='many']").click()
+    assert runs.inner_text() == "101 orderings finished"
+    table = explorer.evaluate(r"""e => [...e.querySelectorAll("tbody tr")].map(row => [2, 3].map(k =>
+        parseFloat(row.children[k].textContent.replace("\u2212", "-").replace(/[^-\d.]/g, ""))))""")
+    data = explorer.evaluate("e => JSON.parse(e.querySelector('script').textContent)")
+    rounding = n * 10.0 ** -data["digits"]
+    for column in zip(*table, strict=True):
+        assert abs(sum(column) - (data["values"][-1] - data["values"][0])) <= rounding
+    # A hundred orderings: the standard error is a tenth of the spread of one, which is at most that of the worths.
+    spread = max(data["values"]) - min(data["values"])
+    assert all(abs(mean - share) < 0.2 * spread for mean, share in table)
+    explorer.locator("[data-action='reset']").click()
+    assert order.inner_text() == "no ordering yet"
+    assert runs.inner_text() == "0 orderings finished"
 
 
 def test_search_finds_a_term(browser, address):

@@ -122,6 +122,15 @@ def test_each_other_rule_breaks_its_axiom(rule, broken):
     assert found["efficiency"] < 1e-9
 
 
+@pytest.mark.parametrize("rule", [_equal_split, _proportional])
+def test_no_other_efficient_and_symmetric_rule_is_monotone(rule):
+    # Young's theorem: the measure must not let one pass.
+    game = TableGame.of(lambda S: S[:, 0] * 2.0 + S[:, 1] * 2.0 + 3 * S[:, 0] * S[:, 1], 3)
+    found = axioms(rule(game, 3), game, 3, rule=rule)
+    assert max(found["efficiency"], found["symmetry"]) < 1e-9
+    assert found["monotonicity"] > 0.1
+
+
 def test_monotonicity_catches_a_rule_that_punishes_contribution():
     def perverse(game, n):
         return -shapley_values(game, n)
@@ -137,6 +146,15 @@ def test_monotonicity_catches_a_rule_that_punishes_contribution():
         (lambda: shapley_values(lambda S: S[:, 0], 2.0), "n_players: expected an integer"),
         (lambda: shapley_values([1, 2], 1), "game: expected a callable"),
         (lambda: shapley_values(lambda S: 1.0, 2), "game: expected 4 values for 4 coalitions"),
+        (lambda: shapley_values(company_game(), 4), "n_players: expected 5, the players of this game, got 4"),
+        (lambda: banzhaf_values(lambda S: S[:, 0], 25), "n_players: expected at most 24"),
+        (lambda: shapley_values(lambda S: ["a"] * len(S), 2), "game: expected numbers"),
+        (lambda: axioms([np.nan] * 5, company_game(), 5), "values: expected shape.*one finite value a player"),
+        (lambda: axioms("abcde", company_game(), 5), "values: expected numbers, got 'abcde'"),
+        (lambda: axioms(np.zeros(13), lambda S: S[:, 0], 13), "n_players: expected at most 12"),
+        (lambda: axioms(np.zeros(5), company_game(), 5, rule="shapley"), "rule: expected a callable"),
+        (lambda: axioms(np.zeros(5), company_game(), 5, rule=lambda game, n: [0.0]), "rule: expected 5 values"),
+        (lambda: axioms(np.zeros(5), company_game(), 5, tolerance="x"), "tolerance: expected a number"),
         (lambda: axioms(np.zeros(3), company_game(), 5), "values: expected shape \\(5,\\)"),
         (lambda: axioms(np.zeros(2), TableGame(np.zeros((4, 2))), 2), "game: expected a scalar payoff"),
     ],

@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 
 from shaplab.foundations.exact import shapley_values, shapley_values_literal
-from shaplab.foundations.games import all_coalitions
+from shaplab.foundations.games import all_coalitions, company_game
 from shaplab.foundations.predictions import (
     BaselineGame,
     DiscreteGame,
@@ -243,7 +244,7 @@ FRAME = pd.DataFrame(np.eye(3), columns=["a", "b", "c"])
         (lambda X, B: NearestGame(model, X, B, n_neighbors=8), "n_neighbors: expected an integer >= 1 and <= 7"),
         (lambda X, B: DiscreteGame(model, X, B)(np.ones((1, 3), bool)), "rows with positive probability"),
         (lambda X, B: DiscreteGame(model, X, B, np.ones(7)), "probability: expected 7 non-negative numbers"),
-        (lambda X, B: MeanLoss(MarginalGame(model, X, B), [1, 2], "mse")(all_coalitions(3)), "y: expected shape"),
+        (lambda X, B: MeanLoss(MarginalGame(model, X, B), [1, 2], "mse")(all_coalitions(3)), "y: expected"),
         (lambda X, B: MeanLoss(MarginalGame(model, X, B), [0, 1, 2, 0], "logistic")(all_coalitions(3)),
          "y: expected class labels 0 to 1"),
         (lambda X, B: LossOfMean(MarginalGame(model, X, B), [0] * 4, "l2"), "loss: expected one of"),
@@ -254,6 +255,65 @@ FRAME = pd.DataFrame(np.eye(3), columns=["a", "b", "c"])
 def test_bad_input_is_named(tables, call, text):
     with pytest.raises((ValueError, TypeError), match=text):
         call(*tables)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda X, B: DiscreteGame(model, FRAME, FRAME[["b", "a", "c"]]), "support: expected the columns of X in"),
+        (lambda X, B: DiscreteGame(model, FRAME, FRAME.rename(columns={"a": "z"})), "support: .*missing a; unknown z"),
+        (lambda X, B: DiscreteGame(model, FRAME, B), "support: expected a DataFrame exactly when X is one"),
+        (lambda X, B: DiscreteGame(model, X, B[:, :2]), "support: expected 3 columns, as X has, got 2"),
+        (lambda X, B: DiscreteGame(model, X, X)(np.ones((1, 5), bool)), "coalitions: expected a boolean array"),
+        (lambda X, B: DiscreteGame(model, X, X, "x"), "probability: expected numbers, got 'x'"),
+        (lambda X, B: DiscreteGame(model, X, X, [np.nan] * 4), "probability: expected 4 non-negative numbers"),
+        (lambda X, B: GaussianGame(model, FRAME, FRAME[["b", "a", "c"]]), "background: expected the columns"),
+        (lambda X, B: NearestGame(model, X, B, batch_size=0, n_neighbors=2), "batch_size: expected an integer >= 1"),
+        (lambda X, B: exact_shap(model, FRAME.set_axis(["a", "a", "c"], axis=1), FRAME), "got 'a' twice"),
+        (lambda X, B: exact_shap(model, X.astype(str), B), "X: expected a numeric table"),
+        (lambda X, B: exact_shap(model, X, B, groups=[0, 1, 2]), "groups: expected a partition"),
+        (lambda X, B: BaselineGame(model, X, np.zeros(2)), "baseline: expected 3 columns, as X has, got 2"),
+        (lambda X, B: BaselineGame(model, X, "zero"), "baseline: expected a numeric table"),
+        (lambda X, B: BaselineGame(model, FRAME, FRAME[["b", "a", "c"]].iloc[:1]), "baseline: expected the columns"),
+        (lambda X, B: LossOfMean(len, [0], "mse"), "game: expected a prediction game, got a builtin_function"),
+        (lambda X, B: MeanLoss(GaussianGame(model, X, B), [0] * 4, "mse"), "game: expected a game that knows"),
+        (lambda X, B: RescaledMargin(NearestGame(model, X, B, n_neighbors=1), [0] * 4, "mse"), "a game that knows"),
+        (lambda X, B: LossOfMean(company_game(), [0] * 4, "mse")(all_coalitions(5)), "game: expected a payoff"),
+        (lambda X, B: LossOfMean(MarginalGame(model, X, B), list("abcd"), "mse")(all_coalitions(3)), "y: expected"),
+        (lambda X, B: LossOfMean(MarginalGame(model, X, B), [np.nan] * 4, "mse")(all_coalitions(3)), "finite numbers"),
+        (lambda X, B: LossOfMean(MarginalGame(two_outputs, X, B), [0] * 4, "mse")(all_coalitions(3)),
+         "loss: expected a loss of 2 outputs, got 'squared_error'"),
+        (lambda X, B: MeanLoss(MarginalGame(model, X, B), [0] * 4, "softmax_cross_entropy")(all_coalitions(3)),
+         "loss: expected a loss of one output, got 'softmax_cross_entropy'"),
+        (lambda X, B: LossOfMean(MarginalGame(model, X, B), [0] * 4, lambda f, y: 1.0)(all_coalitions(3)),
+         "loss: expected one number for each output, \\(8, 4\\), got shape \\(\\)"),
+    ],
+)
+def test_more_bad_input_is_named(tables, call, text):
+    with pytest.raises((ValueError, TypeError), match=text):
+        call(*tables)
+
+
+@pytest.mark.parametrize("kind", [GaussianGame, NearestGame])
+def test_conditional_games_bound_the_model_rows_of_a_call(tables, kind):
+    X, B = tables
+    options = {"rng": 0, "n_samples": 6} if kind is GaussianGame else {"n_neighbors": 3}
+    largest = []
+
+    def watched(rows):
+        largest.append(len(rows))
+        return two_outputs(rows)
+
+    whole = kind(two_outputs, X, B, **options)(all_coalitions(3))
+    assert np.allclose(kind(watched, X, B, batch_size=14, **options)(all_coalitions(3)), whole, atol=EXACT)
+    assert max(largest) <= 14 < kind(two_outputs, X, B, **options).step * 6
+
+
+@pytest.mark.parametrize("make", [np.asarray, np.ndarray.tolist, scipy.sparse.csr_matrix, pd.DataFrame])
+def test_the_explained_rows_are_kept_whatever_they_came_in(tables, make):
+    X, B = tables
+    found = exact_shap(lambda rows: model(np.asarray(rows)), make(X), make(B) if make is pd.DataFrame else B)
+    assert (found.data == X).all()
 
 
 def test_an_estimator_is_not_called_by_guess(tables):

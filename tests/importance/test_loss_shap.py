@@ -127,7 +127,7 @@ def test_bad_input(data):
     X, y, B = data
     with pytest.raises(ValueError, match="y: expected class labels 0 to 1"):
         loss_shap(probabilities, X, np.array([0, 1, 2, 1]), B, loss="cross_entropy")
-    with pytest.raises(ValueError, match="loss: expected a loss of several outputs"):
+    with pytest.raises(ValueError, match="loss: expected a loss of 2 outputs"):
         loss_shap(probabilities, X, y, B)
     with pytest.raises(ValueError, match="model: expected probabilities from 0 to 1"):
         loss_shap(model, X, y > 0, B, loss="cross_entropy")
