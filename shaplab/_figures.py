@@ -110,7 +110,7 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
         figure.patch.set_alpha(1.0)
         found = found.ravel()
     if len(found) != rows * columns or not all(hasattr(one, "spines") for one in found):
-        fail("ax", f"{rows * columns} Axes", f"{len(found)} of type {type(found[0]).__name__}" if len(found) else "none",
+        fail("ax", f"{rows * columns} Axes", f"{len(found)} of type {type(found[0]).__name__}" if len(found) else "0",
              f"Pass those of plt.subplots({rows}, {columns})")
     for one in found:
         if ax is None:
