@@ -84,16 +84,14 @@ class ConvShapleyTransform(nn.Module):
                  reads: Sequence[int] | None = None, activation: str = "leaky_relu", reference: Any = None,
                  scale: float = 1.0):
         super().__init__()
-        self.scale = scale
-        rows, columns = check_int(kernel[0], "kernel"), check_int(kernel[1], "kernel")
-        self.kernel = rows, columns
+        self.scale, self.reads = scale, None if reads is None else list(reads)
+        self.kernel = rows, columns = check_int(kernel[0], "kernel"), check_int(kernel[1], "kernel")
         self.k, self.dilation = rows * columns, check_int(dilation, "dilation")
         if self.k > MAX_ACTIVE:
             fail("kernel", f"at most {MAX_ACTIVE} taps", f"{rows} x {columns}", "Use (2, 2), and more stages for reach")
         # Windows are centred, so that as many of a pixel's windows lie before it as after it.
         self.taps = [(i * dilation - (rows - 1) * dilation // 2, j * dilation - (columns - 1) * dilation // 2)
                      for i in range(rows) for j in range(columns)]
-        self.reads = None if reads is None else list(reads)
         fan_in = (check_int(channels_in, "channels_in") if reads is None else len(self.reads or [])) * self.k
         self.activation = check_choice(activation, "activation", tuple(ACTIVATIONS))
         check_int(channels_out, "channels_out")
@@ -101,17 +99,17 @@ class ConvShapleyTransform(nn.Module):
         self.bias = uniform(channels_out, fan_in=fan_in)
         self.register_buffer("reference", as_reference(reference, (channels_in,)))
 
-    def forward(self, x: Tensor, skip: bool = False) -> Tensor:
-        """Shapley representation of ``x``; with ``skip``, windows and pixels at the reference are left out."""
+    def forward(self, x: Tensor, skip: bool | str = False) -> Tensor:
+        """Shapley representation of ``x``; ``skip`` as in ``ShapNet.layers``, for windows and pixels."""
         delta, r = x - self.reference, self.reference
         if self.reads is not None:
             delta, r = delta[..., self.reads], r[self.reads]
         base = torch.einsum("c,ckd->d", r, self.weight) + self.bias
-        if torch.compiler.is_compiling() or torch._C._len_torch_function_stack() > 0:
+        if (torch.compiler.is_compiling() or torch._C._len_torch_function_stack() > 0
+                or torch._C._functorch.maybe_current_level() is not None):  # torch.func.grad, vmap and the like
             return self._in_the_open(delta, base)
-        taps = tuple(self.taps)
-        if skip:
-            present = (delta != 0).any(-1)
+        taps, present = tuple(self.taps), delta.detach().abs().amax(-1) != 0
+        if skip is True:
             sources, rows = window_sources(present, taps), delta[present]
         else:
             sources, rows = every_source(tuple(x.shape[:3]), taps, x.device), delta.flatten(0, 2)
@@ -120,13 +118,15 @@ class ConvShapleyTransform(nn.Module):
         terms = (rows @ self.weight.flatten(1)).unflatten(1, (self.k, -1))
         quick = (self.k == 4 and self.activation in SLOPES and x.device.type == "cpu"
                  and terms.dtype in (torch.float32, torch.float64))
+        if skip == "exact" and quick:  # each window by itself; but a product of fewer rows may round otherwise
+            sources = sources[:, nn.functional.pad(present.flatten(), (0, 1))[sources].any(0)]
         values = _FourTaps.apply if quick else window_values
         total = values(terms, base, sources, self.activation)[:-1]
         total = total if self.scale == 1 else total * self.scale
-        if not skip:
-            exact = quick and bool((delta != 0).any(-1).all())
-            return (total if exact else missing_to_zero(total, rows[:-1])).unflatten(0, x.shape[:3])
-        return total.new_zeros(*x.shape[:3], total.shape[1]).masked_scatter(present.unsqueeze(-1), total)
+        if skip is True:
+            return total.new_zeros(*x.shape[:3], total.shape[1]).masked_scatter(present.unsqueeze(-1), total)
+        whole = quick and bool(present.all())
+        return (total if whole else missing_to_zero(total, rows[:-1])).unflatten(0, x.shape[:3])
 
     def _in_the_open(self, delta: Tensor, base: Tensor) -> Tensor:
         """The same in plain steps with rows kept apart, which compilers fuse and explainers look through."""
@@ -165,10 +165,19 @@ def window_sources(present: Tensor, taps: tuple[tuple[int, int], ...]) -> Tensor
     return table[:, (table < count).any(0)]
 
 
-@lru_cache(maxsize=32)
-def every_source(shape: tuple[int, int, int], taps: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """The same when all pixels are present."""
-    return window_sources(torch.ones(shape, dtype=torch.bool, device=device), taps)
+@lru_cache(maxsize=64)
+def one_picture(height: int, width: int, taps: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """:func:`window_sources` of one picture with all its pixels."""
+    with torch.inference_mode(False):  # what is kept may be needed for a gradient later
+        return window_sources(torch.ones((1, height, width), dtype=torch.bool, device=device), taps)
+
+
+def every_source(shape: tuple[int, ...], taps: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """:func:`window_sources` of all pixels of ``shape (N, H, W)``; only the table of one picture is kept."""
+    n, size = shape[0], shape[1] * shape[2]
+    one = one_picture(shape[1], shape[2], taps, device).unsqueeze(1)
+    moved = one + size * torch.arange(n, device=device).unsqueeze(1)
+    return torch.where(one < size, moved, size * n).flatten(1)
 
 
 def window_values(terms: Tensor, base: Tensor, sources: Tensor, activation: str) -> Tensor:
@@ -176,7 +185,7 @@ def window_values(terms: Tensor, base: Tensor, sources: Tensor, activation: str)
     total = terms.new_zeros(len(terms), terms.shape[2])
     # In blocks, so that the 2**k sums of a window never travel to memory and back.
     weights = coalition_weights(terms.shape[1])[1].to(terms)
-    block = sources.shape[1] if terms.is_cuda else max(256, 2**18 // (2**terms.shape[1] * terms.shape[2]))
+    block = max(256, 2**(18 if terms.device.type == "cpu" else 28) // (2**terms.shape[1] * terms.shape[2]))
     for part in sources.split(block, dim=1):
         taps = torch.stack([terms[rows, j] for j, rows in enumerate(part)]).unsqueeze(0)
         inner = ACTIVATIONS[activation](subset_sums(base.to(terms.dtype).expand(1, 1, *taps.shape[2:]), taps)[0])

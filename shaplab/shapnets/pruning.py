@@ -40,8 +40,7 @@ def keep_mask(z: Tensor, *, threshold: float | None = None, fraction: float | No
         keep = norm > threshold * norm.amax(1, keepdim=True)
     else:
         count = round(float(fraction or 0.0) * norm.shape[1])
-        keep = torch.ones_like(norm, dtype=torch.bool)
-        keep = keep.scatter(1, norm.argsort(dim=1, stable=True)[:, :count], False)
+        keep = torch.ones_like(norm, dtype=torch.bool).scatter(1, norm.argsort(dim=1, stable=True)[:, :count], False)
     return keep.view(z.shape[:-1])
 
 
@@ -54,6 +53,7 @@ class PrunedShapNet(nn.Module):
     def __init__(self, net: ShapNet, stages: Sequence[int], threshold: float | None, fraction: float | None):
         super().__init__()
         self.net, self.stages, self.threshold, self.fraction = net, tuple(stages), threshold, fraction
+        self.skip: bool | str = "exact" if threshold == 0 else True
 
     def _edit(self, stage: int, z: Tensor) -> Tensor:
         if stage not in self.stages:
@@ -66,7 +66,7 @@ class PrunedShapNet(nn.Module):
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Representation after every stage, with zeros where it was pruned."""
-        return self.net.layers(x, edit=self._edit, skip=True)
+        return self.net.layers(x, edit=self._edit, skip=self.skip)
 
     def explain(self, x: Tensor) -> Tensor:
         """The explanation of the pruned network's own output."""
@@ -85,7 +85,7 @@ class PrunedShapNet(nn.Module):
             live.append(int(transform.live_modules(z).sum()))  # type: ignore[operator]
             sets = getattr(transform, "active_sets", None)
             total.append(len(x) * (z.shape[1] * z.shape[2] if sets is None else len(sets)))
-            z = self._edit(number, transform(z, True))
+            z = self._edit(number, transform(z, self.skip))
         return {"computed": sum(live), "total": sum(total), "share": sum(live) / sum(total),
                 "by_stage": [a / b for a, b in zip(live, total, strict=True)]}
 
@@ -97,8 +97,8 @@ def prune(net: ShapNet, *, threshold: float | None = None, fraction: float | Non
     Parameters
     ----------
     net : DeepShapNet or ImageShapNet.
-    threshold : number in [0, 1], against each row's largest norm. 0 drops nothing but exact zeros: nothing changes,
-        and modules that read only missing features are skipped.
+    threshold : number in [0, 1], against each row's largest norm. 0 drops nothing but exact zeros: no bit changes, and
+        on a processor windows of missing pixels are skipped. (Fewer modules of a table would round otherwise.)
     fraction : number in [0, 1], share of positions to drop. Exactly one of ``threshold`` and ``fraction`` is needed.
     stages : numbers of the stages after which to prune; None for all but the last, whose output is the explanation.
 
@@ -120,14 +120,12 @@ def prune(net: ShapNet, *, threshold: float | None = None, fraction: float | Non
     if (threshold is None) == (fraction is None):
         fail("threshold", "exactly one of threshold and fraction", "both" if threshold is not None else "neither",
              "Pass for example fraction=0.6")
-    for value, name in ((threshold, "threshold"), (fraction, "fraction")):
-        if value is not None:
-            check_real(value, name, low=0.0, high=1.0)
+    check_real(fraction if threshold is None else threshold, "fraction" if threshold is None else "threshold",
+               low=0.0, high=1.0)
     if not isinstance(net, ShapNet):
         fail("net", "a DeepShapNet or ImageShapNet", net, "Other networks have no explanations to prune", TypeError)
-    count = len(net.transforms)
-    chosen = list(range(count - 1)) if stages is None else [check_int(s, "stages", minimum=0, maximum=count - 1)
-                                                           for s in stages]
+    last = len(net.transforms) - 1
+    chosen = range(last) if stages is None else [check_int(s, "stages", minimum=0, maximum=last) for s in stages]
     return PrunedShapNet(net, chosen, threshold, fraction)
 
 

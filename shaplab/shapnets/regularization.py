@@ -87,7 +87,7 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
     net : a ShapNet, or any module when there is no ``penalty``. Its parameters are changed, and its mode set to eval.
     X : table ``(n, d)`` or array ``(n, ...)``, cast to the network's dtype and device.
     y : labels ``0 .. K-1`` for "cross_entropy", numbers for "squared_error".
-    loss : one of these names, or a callable of the output ``(N, K)`` and ``y`` to a scalar.
+    loss : one of these names, or a callable of the output ``(N, K)`` and ``y`` (whole numbers as labels) to a scalar.
     epochs, batch_size, learning_rate : as usual; the defaults of Adam otherwise.
     penalty : from :func:`explanation_penalty`, or any callable of the list ``net.layers(x)``.
     augment : callable of an input batch to a changed one, for training only.
@@ -111,12 +111,12 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
     inputs = X if isinstance(X, Tensor) else torch.as_tensor(as_matrix(X, "X") if np.ndim(X) == 2 else np.asarray(X))
     inputs = inputs.to(like)
     target = torch.as_tensor(np.asarray(y)) if not isinstance(y, Tensor) else y
-    target = target.to(like.device, torch.long if loss == "cross_entropy" else like.dtype)
+    labels = loss == "cross_entropy" or (callable(loss) and not target.is_floating_point())
+    target = target.to(like.device, torch.long if labels else like.dtype)
     if len(target) != len(inputs):
         fail("y", f"{len(inputs)} values, as X has rows", f"{len(target)}", "Give one target a row")
-    check_int(batch_size, "batch_size")
     optimizer, history = torch.optim.Adam(net.parameters(), lr=learning_rate), []
-    steps = check_int(epochs, "epochs") * -(-len(inputs) // batch_size)
+    steps = check_int(epochs, "epochs") * -(-len(inputs) // check_int(batch_size, "batch_size"))
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps) if one_cycle else None
     net.train()
     with seeded(seed), progress_bar(epochs, progress, type(net).__name__) as bar:
@@ -124,12 +124,9 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
             total = 0.0
             for rows in torch.randperm(len(inputs)).to(like.device).split(batch_size):
                 x = inputs[rows] if augment is None else augment(inputs[rows])
-                if isinstance(net, ShapNet):
-                    layers = net.layers(x)
-                    value = of(net.readout(layers[-1]), target[rows])
-                    value = value if penalty is None else value + penalty(layers)
-                else:
-                    value = of(net(x), target[rows])
+                layers = net.layers(x) if isinstance(net, ShapNet) else []
+                value = of(net.readout(layers[-1]) if isinstance(net, ShapNet) else net(x), target[rows])
+                value = value if penalty is None else value + penalty(layers)
                 optimizer.zero_grad()
                 value.backward()
                 optimizer.step()
@@ -171,5 +168,5 @@ def sparsity(values: Any, *, tolerance: float = 0.01) -> float:
 
 
 def _sizes(values: Any) -> np.ndarray:
-    array = np.abs(values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values))
+    array = np.abs(values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values))
     return array.reshape(len(array), -1, array.shape[-1])

@@ -35,8 +35,7 @@ class ShapNet(nn.Module):
     def __init__(self, transforms: Iterable[nn.Module], input_shape: tuple[int | None, ...], n_outputs: int,
                  intercept: bool):
         super().__init__()
-        self.transforms = nn.ModuleList(transforms)
-        self.input_shape = input_shape
+        self.transforms, self.input_shape = nn.ModuleList(transforms), input_shape
         start = torch.zeros(check_int(n_outputs, "n_outputs"))
         if intercept:
             self.intercept = nn.Parameter(start)
@@ -54,14 +53,15 @@ class ShapNet(nn.Module):
         return x
 
     def layers(self, x: Tensor, *, edit: Callable[[int, Tensor], Tensor] | None = None,
-               skip: bool = False) -> list[Tensor]:
+               skip: bool | str = False) -> list[Tensor]:
         """Shapley representation after every stage, the last one being the explanation.
 
         Parameters
         ----------
         x : the input batch.
         edit : called with the number of the stage and its representation, returns what the next stage reads.
-        skip : leave out modules whose inputs all equal their reference; what they would give is zero.
+        skip : leave out modules whose inputs all equal their reference, since they would give zero. With True sums may
+            round otherwise; with "exact" no bit changes, and only windows of four taps on a processor are left out.
         """
         z, found = self.prepare(x), []
         for number, transform in enumerate(self.transforms):
@@ -99,15 +99,15 @@ class ShapNet(nn.Module):
         Explanation with values ``(N, d, K)`` or ``(N, H, W, K)``; the base value is the intercept, the output at
         the reference.
         """
-        data = X.detach().cpu().numpy() if isinstance(X, Tensor) else X.to_numpy() if is_frame(X) else np.asarray(X)
         like = next(self.parameters())
-        rows = torch.as_tensor(np.ascontiguousarray(data)).to(like)
+        array = X.to_numpy() if is_frame(X) else X
+        rows = X.detach() if isinstance(X, Tensor) else torch.as_tensor(np.ascontiguousarray(array))
+        data, rows = (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy(), rows.to(like)
         with torch.no_grad():
             values = torch.cat([self.explain(part) for part in rows.split(check_int(batch_size, "batch_size"))])
-        return Explanation(
-            values=values.double().cpu().numpy(), base_values=self.intercept.detach().double().cpu().numpy(), data=data,
-            feature_names=column_names(X), output_names=output_names,  # type: ignore[arg-type]
-            method=type(self).__name__)
+        base = np.tile(self.intercept.detach().cpu().double().numpy(), (len(rows), 1))
+        return Explanation(values.cpu().double().numpy(), base, data, column_names(X),  # type: ignore[arg-type]
+                           output_names, method=type(self).__name__)  # type: ignore[arg-type]
 
     @property
     def multiply_adds(self) -> int:

@@ -77,8 +77,8 @@ def subset_sums(base: Tensor, terms: Tensor) -> Tensor:
 def missing_to_zero(values: Tensor, delta: Tensor) -> Tensor:
     """Exact zeros where a feature equals its reference: there ``values`` is only rounding. Gradients stay."""
     with torch._C.DisableTorchFunction():  # an explainer that watches torch calls has nothing to explain in rounding
-        missing = (delta.detach() == 0).all(-1, keepdim=True)
-        rounding = torch.where(missing, values.detach(), torch.zeros_like(values))
+        missing = delta.detach().abs().amax(-1, keepdim=True) == 0  # faster than all(-1); NaN is not missing
+        rounding = torch.where(missing, values.detach(), 0.0)
     return values - rounding
 
 
@@ -150,8 +150,7 @@ class _Modules(nn.Module):
 
     def __init__(self, active: Tensor, channels: tuple[int, int], hidden: Sequence[int], activation: str, shared: bool):
         super().__init__()
-        self.k, n_sets = active.shape[1], 1 if shared else len(active)
-        self.activation = activation
+        self.k, self.activation, n_sets = active.shape[1], activation, 1 if shared else len(active)
         self.register_buffer("active", active)
         # Whole numbers over k!: a network made in float32 and moved to float64 keeps exact weights.
         whole = (coalition_weights(self.k)[1] * factorial(self.k)).round().long()
@@ -178,28 +177,25 @@ class _Modules(nn.Module):
         inner = act(subset_sums(base.unsqueeze(1).expand(-1, 1, rows, -1), taps))
         for weight, bias in zip(middle, biases[1:], strict=True):
             inner = act(inner.flatten(1, 2) @ weight + bias).unflatten(1, (2**self.k, rows))
-        shares = (self.weights.to(inner.dtype) / factorial(self.k) @ inner.flatten(2)).unflatten(2, (rows, -1))
+        shares = (self.weights.to(inner.dtype) / factorial(self.k) @ inner.flatten(2)).unflatten(2, inner.shape[2:])
         return (shares.flatten(1, 2) @ last).unflatten(1, (self.k, rows))
 
-    def forward(self, delta: Tensor, reference: Tensor, skip: bool = False) -> Tensor:
-        """The same from ``delta (d, N, C)`` of all features; with ``skip``, modules without input are left out."""
+    def forward(self, delta: Tensor, reference: Tensor, skip: bool | str = False) -> Tensor:
+        """The same from ``delta (d, N, C)`` of all features; ``skip`` as in ``ShapNet.layers``."""
         flat = self.active.flatten()
         taps = delta.index_select(0, flat).unflatten(0, self.active.shape)
         r = reference.index_select(0, flat).unflatten(0, self.active.shape)
-        if not skip:
+        alive = (taps != 0).any(-1).any(1) if skip is True else None
+        if alive is None or bool(alive.all()):
             return self.values(taps, r)
-        alive = (taps != 0).any(-1).any(1)
         result = taps.new_zeros(len(taps), self.k, delta.shape[1], self.last.shape[-1])
-        if bool(alive.all()):
-            return self.values(taps, r)
+        needed = alive.any(1).nonzero().flatten()
         if alive.shape[1] < 32:  # few rows: one call for the modules that any row needs
-            needed = alive.any(1).nonzero().flatten()
-            result[needed] = self.values(taps[needed], r[needed], needed)
+            result[needed] = self.values(taps[needed], r[needed], needed).to(result.dtype)
             return result
-        for m in alive.any(1).nonzero().flatten():
-            rows = alive[m].nonzero().flatten()
-            one = m[None]
-            result[m, :, rows] = self.values(taps[one][:, :, rows], r[one], one)[0]
+        for m in needed.unsqueeze(1):
+            rows = alive[m[0]].nonzero().flatten()
+            result[m, :, rows] = self.values(taps[m][:, :, rows], r[m], m)[0].transpose(0, 1).to(result.dtype)
         return result
 
 
@@ -250,8 +246,8 @@ class ShapleyTransform(nn.Module):
             for k in sorted({len(s) for s in sets})])
         self.channels_out = channels[1]
 
-    def forward(self, x: Tensor, skip: bool = False) -> Tensor:
-        """Shapley representation ``(N, d, C')`` of ``x (N, d, C)``; ``skip`` spares modules without input."""
+    def forward(self, x: Tensor, skip: bool | str = False) -> Tensor:
+        """Shapley representation ``(N, d, C')`` of ``x (N, d, C)``; ``skip`` as in ``ShapNet.layers``."""
         delta = (x - self.reference).transpose(0, 1)
         parts = [(group.active.flatten(), group(delta, self.reference, skip).flatten(0, 1))
                  for group in self.modules_by_size]

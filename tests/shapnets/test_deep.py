@@ -119,6 +119,16 @@ def test_state_dtype_and_autocast():
     assert abs(e.gap(twin(x))).max() < 1e-5  # float32
 
 
+def test_no_rows_and_derivatives_of_torch_func():
+    net, x = DeepShapNet(5, 2, seed=0).double(), torch.randn(3, 5, dtype=torch.float64)
+    assert net(x[:0]).shape == (0, 2)
+    assert net.explanation(x[:0]).values.shape == (0, 5, 2)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: net(row[None])[0]))(x)
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
+    torch.testing.assert_close(jacobian[:, 1], slope, atol=1e-12, rtol=1e-10)  # float64
+
+
 def test_deep_shap_looks_through():
     net = DeepShapNet(6, 2, seed=0).double()
     x = torch.randn(4, 6, dtype=torch.float64)

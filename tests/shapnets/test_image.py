@@ -153,6 +153,38 @@ def test_an_ordinary_module():
     assert all(bool((p.grad != 0).any()) for p in net.parameters())
 
 
+def test_training_goes_on_after_inference_mode():
+    net, x = ImageShapNet(1, 2, channels=(3,), seed=0), torch.randn(2, 1, 13, 11)
+    with torch.inference_mode():
+        first = net(x).clone()
+    out = net(x)  # reads the tables of windows that were made in inference mode
+    out.sum().backward()
+    assert torch.equal(out.detach(), first)
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_derivatives_of_torch_func():
+    net, x = ImageShapNet(1, 2, channels=(3,), seed=0).double(), torch.randn(2, 1, 5, 4, dtype=torch.float64)
+    weights = {name: p.detach() for name, p in net.named_parameters()}
+    found = torch.func.grad(lambda w: torch.func.functional_call(net, w, (x,)).square().sum())(weights)
+    net(x).square().sum().backward()
+    for name, p in net.named_parameters():
+        # float64, the same sums in another order.
+        torch.testing.assert_close(found[name], p.grad, atol=1e-12, rtol=1e-10)
+    each = torch.func.vmap(lambda row: net(row[None])[0])(x)
+    torch.testing.assert_close(each, net(x), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_of_half_precision(dtype):
+    net, x = ImageShapNet(1, 2, channels=(3,), seed=0), torch.randn(2, 1, 6, 5)
+    full = net.explanation(x).values
+    e = net.to(dtype).explanation(x.to(dtype))
+    # 8 or 11 bits, sums of 30 pixels with 16 terms each.
+    np.testing.assert_allclose(e.values, full, atol=0.05 * abs(full).max())
+    assert e.data.shape == (2, 1, 6, 5)
+
+
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: ImageShapNet(1, 2)(torch.zeros(2, 3, 5, 5)), r"x: expected shape \(N, 1, H, W\)"),
     (lambda: ImageShapNet(1, 2, dilations=(1,)), "dilations: expected 4 numbers"),

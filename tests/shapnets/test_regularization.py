@@ -76,6 +76,9 @@ def test_fit_squared_error_and_other_networks():
         assert history[-1] < 0.3
     linear = torch.nn.Linear(4, 1)
     assert len(fit(linear, X, y, loss=lambda out, t: (out[:, 0] - t).abs().mean(), epochs=2)) == 2
+    smooth = torch.nn.CrossEntropyLoss(label_smoothing=0.1)  # wants whole numbers
+    history = fit(ShallowShapNet(4, 2, seed=0), *data(), loss=smooth, epochs=5, learning_rate=1e-2)
+    assert history[-1] < history[0]
 
 
 def test_penalties_do_what_they_say():

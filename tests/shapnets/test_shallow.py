@@ -94,6 +94,16 @@ def test_explanation_adds_up_and_keeps_names():
     np.testing.assert_array_equal(e.values, net.explanation(X.to_numpy()).values)
 
 
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (2, 2), (3, 3), (3, 2), (2, 3)])
+def test_base_values_belong_to_outputs_for_any_number_of_rows(rows, outputs):
+    net = ShallowShapNet(4, outputs, seed=0).double()
+    torch.nn.init.normal_(net.intercept)
+    x = torch.randn(rows, 4, dtype=torch.float64)
+    e = net.explanation(x)
+    assert e.base_values.shape == e.prediction.shape == (rows, outputs)
+    assert abs(e.gap(net(x))).max() < 1e-12
+
+
 def test_an_ordinary_module(tmp_path):
     net, twin = ShallowShapNet(4, 2, reference=1.0, seed=0), ShallowShapNet(4, 2, seed=1)
     twin.load_state_dict(net.state_dict())
