@@ -142,7 +142,7 @@ def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np
              "Use 'cross_entropy' for probabilities, 'softmax_cross_entropy' for logits, or explain one output")
     if n_outputs is None and loss.name == "softmax_cross_entropy":
         fail("loss", "a loss of one output", repr(loss.name), "Use 'logistic' for log-odds")
-    target = as_finite(y, "y", (n,), "Give one target for each row of X, classes as 0, 1, ...")
+    target = as_finite(y, "y", (n,), "Give one target for each row of X, and number classes from 0")
     if loss.labels:
         top = 1 if n_outputs is None else n_outputs - 1
         if (target != np.round(target)).any() or target.min() < 0 or target.max() > top:

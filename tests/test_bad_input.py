@@ -83,7 +83,7 @@ def test_groups_and_workers(name: str) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_targets_and_losses(name: str) -> None:
     function = getattr(shaplab, name)
-    refuses(lambda: function(first, X, list("abcdef"), B), "y", "Encode class labels")
+    refuses(lambda: function(first, X, list("abcdef"), B), "y", "number classes from 0")
     refuses(lambda: function(first, X, Y[:3], B), "y", "shape (6,)")
     refuses(lambda: function(first, X, Y * np.nan, B), "y", "finite")
     refuses(lambda: function(first, X, Y, B, loss=HOSTILE), "loss", "one of 'squared_error'")
@@ -114,7 +114,7 @@ def test_trees(name: str) -> None:
 
 
 def test_tree_losses() -> None:
-    refuses(lambda: shaplab.tree_loss_shap(TREE, X, list("abcdef"), B, loss="mse"), "y", "Encode class labels")
+    refuses(lambda: shaplab.tree_loss_shap(TREE, X, list("abcdef"), B, loss="mse"), "y", "number classes from 0")
     refuses(lambda: shaplab.tree_loss_shap(TREE, X, Y, B, loss=HOSTILE), "loss")
     refuses(lambda: shaplab.tree_loss_shap(TREE, X, Y, B, loss="softmax_cross_entropy"), "loss", "one output")
     refuses(lambda: shaplab.tree_loss_shap(TREE, X, Y, B, loss="mse", game=HOSTILE), "game")
@@ -175,7 +175,7 @@ def test_networks_that_explain_themselves() -> None:
     (lambda: shaplab.Monitor(Explanation(X, 0.0), [3, 2, 1, 0, 5, 6]), "time"),
     (lambda: shaplab.plot_monitor(None, 0), "watched"),
     (lambda: shaplab.score_scenarios(3), "explain"),
-    (lambda: shaplab.explanation_metrics(3, first, X, Y, None), "explain"),
+    (lambda: shaplab.explanation_metrics(3, first, X, Y, None), "hider"),
     (lambda: shaplab.grade_methods({}, {}, X, Y, n_test=2), "methods"),
     (lambda: shaplab.plot_tiles(None, "x"), "grades"),
     (lambda: shaplab.permutation_test(first, X, Y, n_repeats=1), "n_repeats"),

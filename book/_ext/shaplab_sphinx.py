@@ -197,12 +197,23 @@ def find_at_home(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
 
 
 def read_returns_as_text() -> None:
-    """Let napoleon read "Returns" and the docstrings of properties as sentences, not as "type: description"."""
+    """Let napoleon read "name : text", "Returns" and the docstrings of properties as sentences, not as types first."""
     from sphinx.ext.napoleon.docstring import NumpyDocstring
 
     def returns(self: Any, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
         return [("", "", self._dedent(self._consume_to_next_section()))]
 
+    def field(self: Any, parse_type: bool = True, prefer_type: bool = False) -> tuple[str, str, list[str]]:
+        if prefer_type or not parse_type:
+            return typed(self, parse_type, prefer_type)
+        line = self._lines.next()
+        named, _, text = self._partition_field_on_colon(line)
+        below = self._dedent(self._consume_indented_block(self._get_indent(line) + 1))
+        text = self.__class__([text.strip(), *below], self._config).lines()
+        return self._escape_args_and_kwargs(named.strip()), "", text
+
+    typed = NumpyDocstring._consume_field
+    NumpyDocstring._consume_field = field
     NumpyDocstring._consume_returns_section = returns
     NumpyDocstring._parse_attribute_docstring = lambda self: self._consume_to_end()
 

@@ -269,7 +269,7 @@ class ShapleyTransform(nn.Module):
     @property
     def modules_by_size(self) -> list[_Modules]:
         """The modules of each active-set size."""
-        return cast(list[_Modules], list(self.groups))
+        return cast("list[_Modules]", list(self.groups))  # quoted: compilers need not follow it
 
     @property
     def active_sets(self) -> list[tuple[int, ...]]:
