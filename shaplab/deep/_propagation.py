@@ -24,7 +24,7 @@ swapaxes movedim expand expand_as view_as reshape_as repeat cat concat stack chu
 index_select pad constant_pad_nd flip roll alias detach
 """.split())
 _SCALES = frozenset("add sub rsub neg positive mul div batch_norm dropout feature_dropout alpha_dropout".split())
-_WEIGHTED = frozenset("linear matmul mm bmm mv conv1d conv2d conv3d convolution einsum".split())
+_WEIGHTED = frozenset("linear matmul mm bmm mv conv1d conv2d conv3d convolution".split())
 _SMOOTH = ("sigmoid", "tanh", "gelu", "silu", "elu", "selu", "celu", "softplus", "mish", "exp", "hardtanh", "hardswish",
            "hardsigmoid", "relu6", "logsigmoid", "log_sigmoid")
 

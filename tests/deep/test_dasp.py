@@ -327,6 +327,9 @@ Y, C = np.ones((2, 6)), np.full(6, -1.0)
         (lambda: dasp(_Run(lambda net, x: F.relu(x.reshape(-1, 3)).reshape(-1, 6)), Y, C), "they must stay first"),
         (lambda: dasp(_Run(lambda net, x: torch.addmm(net.one.bias, F.relu(x), net.one.weight, alpha=2.0)), Y, C),
          "`addmm`.*no moment rule"),
+        # Squares of two weights that are summed with each other would not be the square of their sum.
+        (lambda: dasp(_Run(lambda net, x: torch.einsum("bi,ij,kj->bk", F.relu(x), net.one.weight, net.two.weight)), Y, C),
+         "`einsum`.*no moment rule"),
         (lambda: dasp(nn.MaxPool1d(2, return_indices=True), Y[:, None], C[None]), "return_indices is on"),
         (lambda: dasp(nn.Linear(4, 1), X[:0], B), "X: expected rows"),
         (lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), X, B), "BatchNorm1d"),
