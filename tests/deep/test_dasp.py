@@ -328,7 +328,7 @@ Y, C = np.ones((2, 6)), np.full(6, -1.0)
         (lambda: dasp(_Run(lambda net, x: torch.addmm(net.one.bias, F.relu(x), net.one.weight, alpha=2.0)), Y, C),
          "`addmm`.*no moment rule"),
         # Squares of two weights that are summed with each other would not be the square of their sum.
-        (lambda: dasp(_Run(lambda net, x: torch.einsum("bi,ij,kj->bk", F.relu(x), net.one.weight, net.two.weight)), Y, C),
+        (lambda: dasp(_Run(lambda net, x: torch.einsum("bi,ij,kj->bk", F.relu(x), *[net.one.weight] * 2)), Y, C),
          "`einsum`.*no moment rule"),
         (lambda: dasp(nn.MaxPool1d(2, return_indices=True), Y[:, None], C[None]), "return_indices is on"),
         (lambda: dasp(nn.Linear(4, 1), X[:0], B), "X: expected rows"),
