@@ -140,7 +140,7 @@ def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np
     try:
         target = np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError):
-        fail("y", "numbers", y, "Encode class labels as 0, 1, ...", TypeError)
+        fail("y", "numbers", y, "Encode class labels as 0, 1, 2 and so on", TypeError)
     if target.shape != (n,):
         fail("y", f"shape ({n},)", f"shape {target.shape}", "Give one target for each row of X")
     if not np.isfinite(target).all():
