@@ -49,26 +49,25 @@ def _indexed(function: Callable[..., Any], index: int, *task: Any) -> tuple[int,
     return index, function(*task)
 
 
-def run_tasks(
-    function: Callable[..., Any],
-    tasks: Sequence[tuple[Any, ...]],
-    *,
-    n_jobs: int | None = None,
-    progress: bool = False,
-    description: str = "",
-) -> list[Any]:
+def run_tasks(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], *, n_jobs: int | None = None,
+              progress: bool = False, description: str = "") -> list[Any]:
     """Call ``function(*task)`` for each task through joblib and return the results in order.
 
-    ``n_jobs=None`` follows the surrounding ``joblib.parallel_config``, one worker by default.
+    ``n_jobs=None`` follows the surrounding ``joblib.parallel_config``, one worker by default. An exception carries what
+    was finished before it, with None for the rest, in its attribute ``finished``.
     """
-    if n_jobs is not None and (not isinstance(n_jobs, int) or n_jobs == 0):
-        fail("n_jobs", "None, a number of workers, or -1 for all processors", n_jobs, "Pass a number such as 2")
+    if n_jobs is not None and (not isinstance(n_jobs, int | np.integer) or n_jobs == 0):
+        fail("n_jobs", "None or an integer other than 0", repr(n_jobs), "Pass a number of workers, or -1 for all cores")
     results: list[Any] = [None] * len(tasks)
     with progress_bar(len(tasks), progress, description) as bar:
         worker = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-        for index, result in worker(delayed(_indexed)(function, i, *task) for i, task in enumerate(tasks)):
-            results[index] = result
-            bar.update()
+        try:
+            for index, result in worker(delayed(_indexed)(function, i, *task) for i, task in enumerate(tasks)):
+                results[index] = result
+                bar.update()
+        except BaseException as problem:
+            problem.finished = results  # type: ignore[attr-defined]
+            raise
     return results
 
 
@@ -78,15 +77,16 @@ _MISSING = "the worker has not received this object yet"
 
 def _on_worker(function: Callable[..., Any], digest: str, packed: np.ndarray | None, *task: Any) -> Any:
     """Unpack the shared object unless this worker has it already, then do the task."""
-    if digest not in _RECEIVED:
+    # A dictionary of the process, not of the task: that is what makes the object travel once.
+    found = _RECEIVED.get(digest, _MISSING)
+    if found is _MISSING:
         if packed is None:
             return _MISSING
-        # A dictionary of the process, not of the task: that is what makes the object travel once.
         found = cloudpickle.loads(packed.tobytes())
         while len(_RECEIVED) > 1:
             _RECEIVED.pop(next(iter(_RECEIVED)), None)
         _RECEIVED[digest] = found
-    return function(_RECEIVED[digest], *task)
+    return function(found, *task)
 
 
 class Crew:
@@ -125,9 +125,7 @@ class Crew:
         found = run_tasks(_on_worker, [(function, self._digest, packed, *task) for task in tasks], n_jobs=self.n_jobs)
         self._sent = True
         late = [i for i, result in enumerate(found) if isinstance(result, str) and result == _MISSING]
-        if late:
-            again = run_tasks(_on_worker, [(function, self._digest, self._packed, *tasks[i]) for i in late],
-                              n_jobs=self.n_jobs)
-            for i, result in zip(late, again, strict=True):
-                found[i] = result
+        sent = [(function, self._digest, self._packed, *tasks[i]) for i in late]
+        for i, result in zip(late, run_tasks(_on_worker, sent, n_jobs=self.n_jobs), strict=True):
+            found[i] = result
         return found

@@ -71,7 +71,12 @@ class Rows:
     def predict(self, table: Any) -> np.ndarray:
         """Call the model on rows and check what comes back, float64 ``(r,)`` or ``(r, K)``."""
         self.evaluations += len(table)
-        return check_outputs(self.model(table), len(table))
+        found = check_outputs(self.model(table), len(table))
+        self._per_row: tuple[int, ...] = getattr(self, "_per_row", found.shape[1:])
+        if found.shape[1:] != self._per_row:
+            fail("model", f"outputs of shape {(len(table), *self._per_row)}, as for the first batch",
+                 f"shape {found.shape}", "Return as many outputs for any rows")
+        return found
 
     def outputs(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Model outputs of hybrid rows."""

@@ -51,13 +51,14 @@ class Tables:
         self.n, self.size = self.rows.n, self.rows.size
         self.membership = np.eye(self.rows.d, dtype=bool)
         self.names: tuple[str, ...] | None = None if self.rows.names is None else tuple(self.rows.names)
+        self.plain = groups is None
         if groups is not None:
             self.membership, self.names = group_matrix(groups, self.rows.d, self.rows.names)
         self.p = len(self.membership)
         self.player = self.membership.argmax(axis=0)
-        every = np.ones((1, self.p), dtype=bool)
-        fx = self._ends(every, np.arange(self.n), 0)
-        fb = self._ends(~every, 0, np.arange(self.size))
+        own, other = np.arange(self.n), np.arange(self.size)
+        fx = self.outputs(np.ones((self.n, self.p), dtype=bool), own, 0 * own, flat=False)
+        fb = self.outputs(np.zeros((self.size, self.p), dtype=bool), 0 * other, other, flat=False)
         self.has_outputs = fx.ndim == 2
         self.fx, self.fb = fx.reshape(self.n, -1), fb.reshape(self.size, -1)
         self.K = self.fx.shape[1]
@@ -75,61 +76,74 @@ class Tables:
                  "Switch off dropout, sampling and batch statistics (model.eval()), or fix the model's own seed")
         self.evaluations = self.n + self.size + len(present)
 
-    def _ends(self, present: np.ndarray, i: Any, b: Any) -> np.ndarray:
-        i, b = np.broadcast_arrays(i, b)
-        return self.outputs(np.broadcast_to(present, (len(i), self.p)), i, b, flat=False)
-
     def outputs(self, present: np.ndarray, i: np.ndarray, b: np.ndarray, flat: bool = True) -> np.ndarray:
         """Outputs ``(r, K)`` of hybrid rows of players, at most ``batch_size`` in a call."""
         if len(present) == 0:
             return np.empty((0, self.K))
-        parts = [self.predict(present[s], i[s], b[s]) for s in chunks(len(present), self.batch_size)]
+        cuts = chunks(len(present), self.batch_size)
+        parts = [self.rows.outputs(present[s][:, self.player], i[s], b[s]) for s in cuts]
         found = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return found.reshape(len(found), -1) if flat else found
 
-    def predict(self, present: np.ndarray, i: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """One call of the model on hybrid rows of players."""
-        return self.rows.outputs(present[:, self.player], i, b)
+    def means(self, present: np.ndarray, i: np.ndarray) -> np.ndarray:
+        """Mean outputs ``(r, K)`` over the background, of coalitions ``(r, p)`` of rows ``i``."""
+        parts = []
+        for s in chunks(len(i), self.batch_size // self.size):
+            m, every = len(i[s]), np.arange(self.size)
+            found = self.outputs(present[s].repeat(self.size, axis=0), i[s].repeat(self.size), np.tile(every, m))
+            parts.append(found.reshape(m, self.size, -1).mean(axis=1))
+        return np.concatenate(parts)
 
     def differs(self, i: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Where players of rows and references differ: ``(..., p)`` for indices ``(...)``."""
         found = self.rows.differs(i, b)
-        return found if self.p == self.rows.d else found.astype(np.float32) @ self.membership.T > 0
+        return found if self.plain else found.astype(np.float32) @ self.membership.T > 0
 
-    def along(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """Outputs ``(w, p + 1, m, K)`` along orderings, and along them for the complements, and what they cost.
+    def along(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
+        """Outputs ``(w, p + 1, m, K)`` of orderings that add players of rows to references, and what they cost.
 
-        ``rank`` ``(w, p)`` is each player's place; ``b`` ``(w, m)`` are references of rows ``i`` ``(w,)``. The first
-        result adds players to a reference, the second takes them from the row. A step that changes no value is not
-        evaluated.
+        ``rank`` ``(w, p)`` is each player's place; ``b`` ``(w, m)`` are references of rows ``i`` ``(w,)``. A step that
+        changes no value is not evaluated.
         """
         order = np.broadcast_to(rank.argsort(axis=1)[:, None], (*b.shape, self.p))
-        moves = np.take_along_axis(self.differs(i[:, None], b), order, axis=2)
-        step = moves.cumsum(axis=2)
-        fresh = moves & (step < step[:, :, -1:])
+        step = np.take_along_axis(self.differs(i[:, None], b), order, axis=2).cumsum(axis=2)
+        inside = (step > 0) & (step < step[:, :, -1:])
+        fresh = inside & (np.diff(step, axis=2, prepend=0) > 0)
         w, m, k = np.nonzero(fresh)
-        present = rank[w] <= k[:, None]
-        found = self.outputs(np.concatenate([present, ~present]), np.tile(i[w], 2), np.tile(b[w, m], 2))
+        found = self.outputs(rank[w] <= k[:, None], i[w], b[w, m])
         known = (fresh.ravel().cumsum() - 1).reshape(fresh.shape)
-        inside, done = (step > 0) & (step < step[:, :, -1:]), (step > 0)[..., None]
         low = self.fb[b][:, :, None]
         high = np.broadcast_to(self.fx[i][:, None, None], low.shape)
-        walks = []
-        for part, (start, end) in zip(np.split(found, 2), ((low, high), (high, low)), strict=True):
-            values = np.where(done, end, start)
-            values[inside] = part[known[inside]]
-            values[:, :, -1:] = end
-            walks.append(np.concatenate([start, values], axis=2).swapaxes(1, 2))
-        return walks[0], walks[1], len(found)
+        values = np.where((step > 0)[..., None], high, low)
+        values[inside] = found[known[inside]]
+        values[:, :, -1:] = high
+        return np.concatenate([low, values], axis=2).swapaxes(1, 2), len(found)
+
+    def both_ways(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """Outputs along orderings that add players to references ``b[:, 0]``, and that take them from the row.
+
+        The second are those of the complements: what is left of the row stands beside ``b[:, 1]``.
+        """
+        # Taking players away is adding them in the opposite order, read backwards.
+        ranks, references = np.concatenate([rank, self.p - 1 - rank]), np.concatenate([b[:, 0], b[:, 1]])
+        found, cost = self.along(ranks, np.tile(i, 2), references)
+        return found[: len(rank)], found[len(rank):, ::-1], cost
+
+    @property
+    def data(self) -> np.ndarray | None:
+        """The explained rows as an array, or None where players are not features."""
+        if not self.plain:
+            return None
+        return np.asarray(self.rows._X if self.rows._frame is None else self.rows._frame.to_numpy())
 
     def explanation(self, values: np.ndarray, std: np.ndarray | None, base: np.ndarray, method: str,
-                    info: dict[str, Any], X: Any) -> Explanation:
-        """Build the result, dropping the output axis when the model has none."""
+                    info: dict[str, Any], rows: Any = slice(None)) -> Explanation:
+        """Build the result for these rows, dropping the output axis when the model has none."""
         keep = slice(None) if self.has_outputs else 0
         classes = getattr(getattr(self.rows.model, "__self__", None), "classes_", ())
         return Explanation(
             values=values[..., keep], std=None if std is None else std[..., keep], base_values=base[..., keep],
-            data=X if self.p == self.rows.d else None, feature_names=self.names,
+            data=None if self.data is None else self.data[rows], feature_names=self.names,
             output_names=tuple(map(str, classes)) if self.has_outputs and len(classes) == self.K else None,
             method=method, info=info)
 
@@ -254,9 +268,8 @@ class Sampler:
 class Run:
     """One run of a sampler: until precise enough, out of budget, told to stop, or interrupted."""
 
-    def __init__(self, sampler: Sampler, *, rng: Any, rounds: int | None, thresh: float, budget: int | None,
-                 state: Any, n_jobs: int | None, progress: bool,
-                 callback: Callable[[dict[str, Any]], Any] | None) -> None:
+    def __init__(self, sampler: Sampler, *, rng: Any, rounds: int | None, thresh: float, budget: int | None, state: Any,
+                 n_jobs: int | None, progress: bool, callback: Callable[[dict[str, Any]], Any] | None) -> None:
         self.sampler, self.tables = sampler, sampler.tables
         self.goal = None if rounds is None else rounds * sampler.blocks + sampler.pilot
         self.thresh, self.budget = thresh, budget
@@ -269,7 +282,11 @@ class Run:
                  str(budget), "Raise the budget, explain fewer rows, or use a smaller background")
         self.tally = Tally.new(sampler.shape, rng)
         self.tally.evaluations = self.tables.evaluations
+        if callback is not None and not callable(callback):
+            fail("callback", "a function of a dict", callback, "Pass a function, or None", TypeError)
         self.path = None if state is None else Path(state)
+        if self.path is not None and not os.access(self.path.parent, os.W_OK):
+            fail("state", "a file in a folder that can be written to", str(self.path), "Make the folder first")
         if self.path is not None and self.path.exists():
             self.tally.load(self.path, sampler.mark, self.tables.fx, self.tables.fb, rng is not None)
         self.crew = Crew(sampler, n_jobs)

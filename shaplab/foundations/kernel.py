@@ -12,7 +12,7 @@ Lundberg and Lee (2017); paired sampling, Covert and Lee (2021); leverage scores
 Cost: :math:`B` model rows a coalition; exact when all :math:`2^n - 2` are enumerated.
 
 Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation, shaplab.foundations.games,
-shaplab.foundations._walks.
+shaplab.foundations._walks, shaplab.foundations.permutation.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._parallel import Crew, chunks
 from shaplab._validation import check_choice, fail, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import Tables, check_stop, spread_of, visit_generator
+from shaplab.foundations.permutation import each_row
 
 __all__ = ["kernel_shap", "kernel_shap_literal"]
 
@@ -96,17 +96,6 @@ def _solve(A: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
     return fit - direction * excess / direction.sum(axis=-2, keepdims=True)
 
 
-def _values_of(tables: Tables, row: int, Z: np.ndarray) -> np.ndarray:
-    """The marginal game of a row on coalitions, ``(m, K)``."""
-    parts = []
-    for s in chunks(len(Z), tables.batch_size // tables.size):
-        m = len(Z[s])
-        found = tables.outputs(np.repeat(Z[s], tables.size, axis=0), np.full(m * tables.size, row),
-                               np.tile(np.arange(tables.size), m))
-        parts.append(found.reshape(m, tables.size, -1).mean(axis=1))
-    return np.concatenate(parts)
-
-
 def _row(tables: Tables, row: int, depth: int, draws: int | None, leverage: bool, thresh: float,
          entropy: list[int]) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Values, standard errors, coalitions used and groups of one explained row."""
@@ -119,7 +108,7 @@ def _row(tables: Tables, row: int, depth: int, draws: int | None, leverage: bool
     k = Z.sum(axis=1)
     w = _mass(p, k) / np.array([comb(p, int(size)) for size in k])
     A0 = (Z.T * w) @ Z.astype(float)
-    b0 = (Z.T * w) @ (_values_of(tables, row, Z) - low)
+    b0 = (Z.T * w) @ (tables.means(Z, np.full(len(Z), row)) - low)
     sizes = np.arange(depth + 1, p - depth)
     if len(sizes) == 0:
         return _solve(A0, b0, total), np.zeros((p, tables.K)), len(Z), 2
@@ -136,7 +125,7 @@ def _row(tables: Tables, row: int, depth: int, draws: int | None, leverage: bool
         pair = np.concatenate([half, ~half])
         w = np.tile(weight[pick], 2) / len(pair)
         A = np.concatenate([A, ((pair.T * w) @ pair.astype(float))[None]])
-        b = np.concatenate([b, ((pair.T * w) @ (_values_of(tables, row, pair) - low))[None]])
+        b = np.concatenate([b, ((pair.T * w) @ (tables.means(pair, np.full(len(pair), row)) - low))[None]])
         used, group = used + len(pair), group + 1
         if len(A) < GROUPS:
             continue
@@ -171,7 +160,8 @@ def kernel_shap(model: Any, X: Any, background: Any, *, groups: Any = None, samp
     Explanation
         ``values`` ``(N, d[, K])`` in the model's unit. ``info`` holds ``evaluations``, the ``coalitions`` of each
         row, ``enumerated_sizes`` (coalitions of that many players or fewer, and their complements, were all
-        used) and ``exact``; when that is True the values are exact and ``std`` is None.
+        used), ``exact`` (then ``std`` is None), and ``converged``, whether ``thresh`` was reached. After an exception
+        finished rows are in its attribute ``partial``; after Ctrl-C they are returned, ``info["rows"]`` says which.
 
     Notes
     -----
@@ -207,11 +197,14 @@ def kernel_shap(model: Any, X: Any, background: Any, *, groups: Any = None, samp
                  "Raise the budget, explain fewer rows, or use a smaller background")
         draws = (each - listed) // 2
     entropy = [int(word) for word in resolve_rng(rng).integers(0, 2**63, size=2)]
-    found = Crew(tables, n_jobs).run(_row, [(i, depth, draws, leverage, thresh, entropy) for i in range(tables.n)])
-    values, std = np.stack([part[0] for part in found]), np.stack([part[1] for part in found])
-    used, made = np.array([part[2] for part in found]), np.array([part[3] for part in found])
-    base = np.broadcast_to(tables.fb.mean(axis=0), tables.fx.shape)
-    info = {"evaluations": int(tables.evaluations + used.sum() * tables.size), "coalitions": used, "rounds": made,
-            "enumerated_sizes": depth, "exact": exact}
-    name = "kernel_shap (marginal game, " + ("enumerated: exact)" if exact else f"{sampling} draws, paired)")
-    return tables.explanation(values, None if exact else std, base, name, info, X)
+
+    def result(rows: np.ndarray, found: list[Any]) -> Explanation:
+        values, std, used, made = (np.stack(part) for part in zip(*found, strict=True))
+        base = np.broadcast_to(tables.fb.mean(axis=0), (len(rows), tables.K))
+        wanted = np.maximum(thresh * spread_of(values), 1e-12 * max(tables.scale, 1e-300))
+        info = {"evaluations": int(tables.evaluations + used.sum() * tables.size), "coalitions": used, "rounds": made,
+                "enumerated_sizes": depth, "exact": exact, "converged": bool((std.max(axis=(1, 2)) <= wanted).all())}
+        name = "kernel_shap (marginal game, " + ("enumerated: exact)" if exact else f"{sampling} draws, paired)")
+        return tables.explanation(values, None if exact else std, base, name, info, rows)
+
+    return each_row(tables, _row, (depth, draws, leverage, thresh, entropy), n_jobs, result)

@@ -21,6 +21,7 @@ shaplab.foundations._walks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,8 @@ class Walks(Sampler):
                 walk = np.arange(part.start, part.stop)
                 job = walk // walks
                 rank = (draws[part].argsort(axis=1, kind="stable").argsort(axis=1) + turn) % p
-                adding, removing, cost = t.along(rank, rows[job], (walk % t.size)[:, None])
+                own = (walk % t.size)[:, None, None].repeat(2, axis=1)
+                adding, removing, cost = t.both_ways(rank, rows[job], own)
                 evaluations += cost
                 # Unlike a sum, add.at goes walk by walk, so that the batch size cannot change the rounding.
                 np.add.at(total, job, walk_steps(adding[:, :, 0], removing[:, :, 0], rank))
@@ -164,7 +166,7 @@ def permutation_shap(model: Any, X: Any, background: Any, *, groups: Any = None,
         values, std = run.sampler.summary(tally)
         base = np.broadcast_to(tables.fb.mean(axis=0), tables.fx.shape)
         return tables.explanation(values, std, base, "permutation_shap (marginal game, antithetic walks)",
-                                  info | {"rounds": tally.count.copy()}, X)
+                                  info | {"rounds": tally.count.copy()})
 
     return run(result)
 
@@ -232,8 +234,30 @@ def _ime_row(tables: Tables, row: int, least: int, samples: int, entropy: list[i
     return mean, np.sqrt(spread), count
 
 
-def ime(model: Any, X: Any, background: Any, *, samples: int | None = None, min_samples: int = 10, groups: Any = None,
-        rng: Any = None, n_jobs: int | None = None, batch_size: int = 16384) -> Explanation:
+def each_row(tables: Tables, function: Callable[..., Any], settings: tuple[Any, ...], n_jobs: int | None,
+             result: Callable[[np.ndarray, list[Any]], Explanation]) -> Explanation:
+    """``result`` of rows and of what ``function(tables, row, *settings)`` found for them; finished rows are kept."""
+    try:
+        found = Crew(tables, n_jobs).run(function, [(row, *settings) for row in range(tables.n)])
+        return result(np.arange(tables.n), found)
+    except (Exception, KeyboardInterrupt) as problem:
+        done = {i: part for i, part in enumerate(getattr(problem, "finished", [])) if part is not None}
+        if not done:
+            raise
+        kept, interrupted = result(np.array([*done]), [*done.values()]), isinstance(problem, KeyboardInterrupt)
+        why = {"stopped": "interrupted" if interrupted else "error", "rows": np.array([*done])}
+        kept = replace(kept, info={**kept.info, **why})
+        if interrupted:
+            return kept
+        problem.partial = kept  # type: ignore[union-attr]
+        problem.add_note("Finished rows are kept in this exception's attribute .partial.")
+        raise
+
+
+def ime(
+    model: Any, X: Any, background: Any, *, samples: int | None = None, min_samples: int = 10, groups: Any = None,
+    rng: Any = None, n_jobs: int | None = None, batch_size: int = 16384,
+) -> Explanation:
     """Shapley values as IME samples them: single steps of random orderings, adaptively shared among features.
 
     Parameters
@@ -262,8 +286,11 @@ def ime(model: Any, X: Any, background: Any, *, samples: int | None = None, min_
     p = tables.p
     total = 100 * p if samples is None else check_int(samples, "samples", minimum=p * least)
     entropy = [int(word) for word in resolve_rng(rng).integers(0, 2**63, size=2)]
-    found = Crew(tables, n_jobs).run(_ime_row, [(row, least, total, entropy) for row in range(tables.n)])
-    values, std, count = (np.stack(part) for part in zip(*found, strict=True))
-    base = np.broadcast_to(tables.fb.mean(axis=0), tables.fx.shape)
-    info = {"evaluations": tables.evaluations + 2 * total * tables.n, "samples": count}
-    return tables.explanation(values, std, base, "ime (marginal game, adaptive samples)", info, X)
+
+    def result(rows: np.ndarray, found: list[Any]) -> Explanation:
+        values, std, count = (np.stack(part) for part in zip(*found, strict=True))
+        base = np.broadcast_to(tables.fb.mean(axis=0), (len(rows), tables.K))
+        info = {"evaluations": tables.evaluations + 2 * total * len(rows), "samples": count}
+        return tables.explanation(values, std, base, "ime (marginal game, adaptive samples)", info, rows)
+
+    return each_row(tables, _ime_row, (least, total, entropy), n_jobs, result)

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._parallel import chunks
 from shaplab._validation import as_matrix, check_int, is_frame, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import Tables
@@ -36,17 +35,11 @@ def _one_by_one(model: Any, X: Any, y: Any, background: Any, loss: Any, batch_si
                 ) -> Explanation:
     """Change in mean loss when each feature alone is removed, or alone is present."""
     t = Tables(model, X, background, None, batch_size)
-    walks = LossWalks(t, y, loss, "marginal", 1)
+    walks = LossWalks(t, y, loss, "marginal", 0)
     lost = np.empty(t.p)
     for j in range(t.p):
-        S = np.arange(t.p) == j
-        mean = np.empty((t.n, t.K))
-        for s in chunks(t.n, t.batch_size // t.size):
-            i = np.repeat(np.arange(s.start, s.stop), t.size)
-            found = t.outputs(np.broadcast_to(S if present else ~S, (len(i), t.p)), i,
-                              np.tile(np.arange(t.size), s.stop - s.start))
-            mean[s] = found.reshape(-1, t.size, t.K).mean(axis=1)
-        lost[j] = walks.losses(mean, walks.y).mean()
+        S = np.broadcast_to((np.arange(t.p) == j) == present, (t.n, t.p))
+        lost[j] = walks.losses(t.means(S, np.arange(t.n)), walks.y).mean()
     values = -walks.empty.mean() - lost if present else lost + walks.full.mean()
     info = {"evaluations": t.evaluations + t.p * t.n * t.size}
     return Explanation(values=values[None], base_values=np.array([walks.empty.mean()]), feature_names=t.names,
@@ -57,13 +50,8 @@ def leave_one_out_importance(model: Any, X: Any, y: Any, background: Any, *, los
                              batch_size: int = 16384) -> Explanation:
     """Leave one covariate out, without refitting: the rise in loss when a feature is averaged over the background.
 
-    Parameters
-    ----------
-    model, X, y, background, loss, batch_size : as in :func:`shaplab.importance.sage.sage`.
-
-    Returns
-    -------
-    Explanation with ``values`` ``(1, d)``; exact for this background, and not additive.
+    Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for this background,
+    and not additive.
     """
     return _one_by_one(model, X, y, background, loss, batch_size, False, "leave_one_out_importance")
 
@@ -72,13 +60,8 @@ def univariate_importance(model: Any, X: Any, y: Any, background: Any, *, loss: 
                           batch_size: int = 16384) -> Explanation:
     """The fall in loss when a feature alone is known and all others are averaged over the background.
 
-    Parameters
-    ----------
-    model, X, y, background, loss, batch_size : as in :func:`shaplab.importance.sage.sage`.
-
-    Returns
-    -------
-    Explanation with ``values`` ``(1, d)``; exact for this background, and not additive.
+    Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for this background,
+    and not additive.
     """
     return _one_by_one(model, X, y, background, loss, batch_size, True, "univariate_importance")
 
@@ -87,13 +70,8 @@ def mean_importance(model: Any, X: Any, y: Any, background: Any, *, loss: Any = 
                     batch_size: int = 16384) -> Explanation:
     """The rise in loss when a feature is put at its background mean (its most frequent value if not a number).
 
-    Parameters
-    ----------
-    model, X, y, background, loss, batch_size : as in :func:`shaplab.importance.sage.sage`.
-
-    Returns
-    -------
-    Explanation with ``values`` ``(1, d)``; exact for this background, and not additive.
+    Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for this background,
+    and not additive.
     """
     if is_frame(background) and len(background):
         middle = background.iloc[:1].copy()
@@ -107,22 +85,15 @@ def mean_importance(model: Any, X: Any, y: Any, background: Any, *, loss: Any = 
 
 
 def permutation_test(model: Any, X: Any, y: Any, *, loss: Any = "mse", n_repeats: int = 5, rng: Any = None,
-                           batch_size: int = 16384) -> Explanation:
+                     batch_size: int = 16384) -> Explanation:
     """Breiman's permutation test: the rise in mean loss when a feature's values are shuffled among the rows.
 
-    Parameters
-    ----------
-    model, X, y, loss, batch_size : as in :func:`shaplab.importance.sage.sage`.
-    n_repeats : int >= 2, shuffles of each feature.
-    rng : None, int or Generator.
-
-    Returns
-    -------
-    Explanation with ``values`` ``(1, d)`` and ``std`` over shuffles; not additive.
+    Arguments are those of :func:`shaplab.importance.sage.sage`; each feature is shuffled ``n_repeats`` times, at least
+    twice. ``values`` and ``std``, over shuffles, are ``(1, d)``, and not additive.
     """
     repeats, rng = check_int(n_repeats, "n_repeats", minimum=2), resolve_rng(rng)
     t = Tables(model, X, X, None, batch_size)
-    walks = LossWalks(t, y, loss, "marginal", 1)
+    walks = LossWalks(t, y, loss, "marginal", 0)
     rise = np.empty((repeats, t.p))
     for j in range(t.p):
         S = np.broadcast_to(np.arange(t.p) != j, (t.n, t.p))

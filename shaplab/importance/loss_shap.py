@@ -9,9 +9,10 @@ so a few references in place of all would be biased; two estimates are not. Squa
 references drawn independently and :math:`e_i = y - f(x_S, b_i)`,
 :math:`[(\sum e)^2 - \sum e^2] / (m (m - 1))`. Any other loss: telescoping, the loss with :math:`m_0` references
 plus, with probability :math:`q_l` and divided by it, what the loss changes when references are doubled, up to the
-whole background. They are drawn evenly spread over the background, in the order of the model's outputs. Source:
-Covert, Lundberg and Lee (2020); Covert (2020). Cost of a walk: :math:`8 (d - 1)` model rows for squared error, about
-:math:`33 (d - 1)` for others, whatever the size of the background; less where features of row and reference agree.
+whole background. References are drawn evenly spread over the background, in the order of the model's outputs, and the
+way back has others than the way there; a pilot on a few steps chooses :math:`q_l` (Giles 2008). Source: Covert,
+Lundberg and Lee (2020); Covert (2020). Cost of a walk: :math:`8 (d - 1)` model rows for squared error, about
+:math:`20 (d - 1)` for smooth losses, whatever the background's size; less where row and reference agree.
 
 Needs: shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation, shaplab.explanation,
 shaplab.foundations.games, shaplab.foundations._walks.
@@ -20,6 +21,7 @@ shaplab.foundations.games, shaplab.foundations._walks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,13 +31,13 @@ from shaplab._losses import check_target, get_loss
 from shaplab._parallel import chunks
 from shaplab._validation import check_choice, fail
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import Run, Sampler, Tables, Tally, check_stop, visit_generator, walk_steps
+from shaplab.foundations._walks import TASK_ROWS, Run, Sampler, Tables, Tally, check_stop, visit_generator, walk_steps
 
 __all__ = ["loss_shap", "loss_shap_literal"]
 
-# References of a squared-error walk; smallest telescoping level; decay of the levels' probabilities, between the
-# variance's 4^-l and the cost's 2^l. Every second walk goes beyond the smallest, or errors would have heavy tails.
-DRAWS, SMALLEST, DECAY = 4, 8, 1.75
+# References of a squared-error walk, each way; smallest telescoping level; share of its cost that a higher level takes
+# at least, so that no rare correction is divided by a vanishing probability; lattices at the last level.
+DRAWS, SMALLEST, SPARE, SHIFTS = 4, 8, 0.01, 16
 # Walks of a LossSHAP visit: one walk says little about a row.
 WALKS = 16
 
@@ -66,9 +68,11 @@ class LossWalks(Sampler):
         self.loss = get_loss(loss)
         self.squared = self.loss.name == "squared_error"
         self.y = check_target(y, t.n, self.loss, t.K if t.K > 1 else None)
-        if self.loss.name == "cross_entropy" and (t.fx.min() < 0.0 or t.fx.max() > 1.0 + 1e-6):
-            fail("model", "probabilities from 0 to 1 for cross entropy",
-                 f"outputs from {t.fx.min():g} to {t.fx.max():g}",
+        whole = t.fx.sum(axis=1) if t.K > 1 else np.ones(1)
+        if self.loss.name == "cross_entropy" and (
+                t.fx.min() < 0.0 or t.fx.max() > 1.0 + 1e-6 or np.abs(whole - 1.0).max() > 1e-3):
+            fail("model", "probabilities from 0 to 1 that sum to 1 over classes for cross entropy",
+                 f"outputs from {t.fx.min():g} to {t.fx.max():g} with sums from {whole.min():g} to {whole.max():g}",
                  'Pass predict_proba, or use loss="logistic" or "softmax_cross_entropy" for margins')
         self.covariance = None
         if check_choice(removal, "removal", ("marginal", "conditional")) == "conditional":
@@ -77,14 +81,13 @@ class LossWalks(Sampler):
         doublings = int(np.log2(max(t.size / SMALLEST, 1.0)))
         first, self.lattice = t.size >> doublings, (t.size >> doublings) << doublings
         self.sizes = [DRAWS] if self.squared else [*(first << k for k in range(doublings)), t.size]
-        self.reach = np.concatenate([[1.0], 0.5 * 2.0 ** (-DECAY * np.arange(len(self.sizes)))])
-        self.reach[-1] = 0.0
         self.order = t.fb[:, t.fb.var(axis=0).argmax()].argsort(kind="stable")
         # Van der Corput's sequence shifts one lattice after another, so that leading blocks are lattices, too.
         shifts = Halton(1, scramble=False).random(2**doublings)
         self.places = ((shifts + np.arange(first)) / first).ravel()
         self.empty = -self.losses(np.broadcast_to(t.fb.mean(axis=0), t.fx.shape), self.y)
         self.full = -self.losses(t.fx, self.y)
+        self.reach = np.array([1.0, 0.0]) if len(self.sizes) == 1 or not walks or p == 1 else self._levels()
         self.shape = (t.n, p, 1)
         own, other = (np.linspace(0, n - 1, min(n, 256), dtype=int) for n in (t.n, t.size))
         steps = p - 1 if self.covariance is not None else np.maximum(
@@ -107,64 +110,106 @@ class LossWalks(Sampler):
         t, p = self.tables, self.tables.p
         walk = (visits[:, None] * self.walks + np.arange(self.walks)).ravel()
         row = np.repeat(rows, self.walks)
-        rank, level, references = np.empty((len(row), p), dtype=int), np.empty(len(row), dtype=int), []
+        rank, level, start = np.empty((len(row), p), dtype=int), np.empty(len(row), dtype=int), np.empty(len(row))
+        drawn = np.empty((len(row), 2, DRAWS), dtype=int)
         for k, (i, number) in enumerate(zip(row, walk, strict=True)):
             rng = visit_generator(entropy, int(i), int(number))
             rank[k] = rng.permutation(p)
             level[k] = np.searchsorted(-self.reach, -rng.random()) - 1
-            size = self.sizes[level[k]]
-            references.append(rng.integers(t.size, size=size) if self.squared else self._spread(rng, size))
+            start[k] = rng.random()
+            drawn[k] = rng.integers(t.size, size=(2, DRAWS))
         deltas, evaluations = np.empty((len(row), p, 1)), 0
         for depth in np.unique(level):
             chosen = np.flatnonzero(level == depth)
-            size = self.sizes[depth]
-            for s in chunks(len(chosen), t.batch_size // max(1, 2 * (p - 1) * size)):
+            for s in chunks(len(chosen), t.batch_size // max(1, 2 * (p - 1) * self.sizes[depth])):
                 part = chosen[s]
-                b = np.stack([references[k] for k in part])
-                deltas[part, :, 0], cost = self._deltas(rank[part], row[part], b, int(depth))
+                b = drawn[part] if self.squared else self._spread(start[part], self.sizes[depth])
+                deltas[part, :, 0], cost = self._deltas(rank[part], row[part], b, int(depth), start[part])
                 evaluations += cost
         return deltas.reshape(len(rows), self.walks, p, 1).mean(axis=1), evaluations
 
-    def _spread(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """References evenly spread over the order of their outputs, as are the groups that smaller levels split off."""
-        n = self.tables.size
-        drawn = self.order[(n * ((self.places[:min(size, self.lattice)] + rng.random()) % 1.0)).astype(int)]
-        return drawn if size < n else np.concatenate([drawn, np.setdiff1d(np.arange(n), drawn)])[:n]
+    def _spread(self, start: np.ndarray, size: int) -> np.ndarray:
+        """References evenly spread over the order of their outputs, as are the groups that smaller levels split off.
 
-    def _deltas(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray, depth: int) -> tuple[np.ndarray, int]:
-        """Contributions ``(w, p)`` of walks with references ``b`` ``(w, m)``, and what they cost."""
+        Of ``(w, 2, size)`` the second ones, for the way back, lie between the first; a whole background is not drawn.
+        """
+        if size == self.tables.size:
+            return np.broadcast_to(self.order, (len(start), 2, size))
+        return self.order[self._places(start[:, None] + [0.0, 0.5 / size], size)]
+
+    def _places(self, start: np.ndarray, size: int) -> np.ndarray:
+        """Places ``(..., size)`` of equal steps from ``start`` ``(...)`` on."""
+        return (self.tables.size * ((self.places[:size] + start[..., None]) % 1.0)).astype(int)
+
+    def _levels(self) -> np.ndarray:
+        """How often walks go as far as each level: in proportion to its root mean square over the root of its cost.
+
+        Both are measured on steps of a few rows over the whole background, with random numbers of their own.
+        """
+        t, n, rng = self.tables, self.tables.size, np.random.default_rng(0)
+        m = int(np.clip(TASK_ROWS // (2 * n), 4, 16))
+        i, rank = rng.integers(t.n, size=m), rng.permuted(np.tile(np.arange(t.p), (m, 1)), axis=1)
+        k, start = rng.integers(t.p, size=m), rng.random(m)
+        present, own = (rank[:, None] < k[:, None, None] + np.array([[0], [1]])).reshape(-1, t.p), np.repeat(i, 2)
+        b = np.broadcast_to(self.order, (2 * m, n))
+        found = self._conditional(present, own, b) if self.covariance is not None else t.outputs(
+            present.repeat(n, axis=0), own.repeat(n), b.ravel())
+        t.evaluations += len(found)
+        steps = [np.diff(loss, axis=1)[:, 0] for loss in self._by_level(
+            found.reshape(m, 2, n, t.K), self.y[i], len(self.sizes) - 1, start)]
+        square = [steps[0].var(axis=1, ddof=1).mean()]
+        square += [((fine - coarse.reshape(m, fine.shape[1], -1).mean(axis=2)) ** 2).mean()
+                   for coarse, fine in pairwise(steps)]
+        more = np.diff(self.sizes, prepend=0) / self.sizes[0]
+        # Twice the best rate: there the error is flat, below it steep.
+        reach = np.clip(2 * np.sqrt(np.array(square) / max(square[0], 1e-300) / more), SPARE / more, 1.0)
+        # A walk that goes far passes all levels before.
+        return np.concatenate([[1.0], np.maximum.accumulate(reach[:0:-1])[::-1], [0.0]])
+
+    def _deltas(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray, depth: int, start: np.ndarray
+                ) -> tuple[np.ndarray, int]:
+        """Contributions ``(w, p)`` of walks with references ``b`` ``(w, 2, m)``, and what they cost."""
         t, (w, p) = self.tables, rank.shape
         if self.covariance is None:
-            adding, removing, cost = t.along(rank, i, b)
+            adding, removing, cost = t.both_ways(rank, i, b)
         else:
             present = (rank[:, None, :] < np.arange(1, p)[:, None]).reshape(-1, p)
-            both = np.concatenate([present, ~present])
-            rows, references = np.repeat(i, p - 1), np.repeat(b, p - 1, axis=0)
-            found = self._conditional(both, np.tile(rows, 2), np.tile(references, (2, 1)))
-            parts, cost = found.reshape(2, w, p - 1, b.shape[1], t.K), len(found)
-            low = t.fb[b][:, None]
-            high = np.broadcast_to(t.fx[i][:, None, None], low.shape)
-            adding = np.concatenate([low, parts[0], high], axis=1)
-            removing = np.concatenate([high, parts[1], low], axis=1)
-        adding, removing = (self._values(part, self.y[i], depth)[..., None] for part in (adding, removing))
+            references = np.repeat(b.swapaxes(0, 1), p - 1, axis=1).reshape(-1, b.shape[2])
+            found = self._conditional(np.concatenate([present, ~present]), np.tile(np.repeat(i, p - 1), 2), references)
+            parts, cost = found.reshape(2, w, p - 1, b.shape[2], t.K), len(found)
+            low = t.fb[b][:, :, None]
+            high = np.broadcast_to(t.fx[i][:, None, None], low[:, 0].shape)
+            adding = np.concatenate([low[:, 0], parts[0], high], axis=1)
+            removing = np.concatenate([high, parts[1], low[:, 1]], axis=1)
+        adding, removing = (self._values(part, self.y[i], depth, start)[..., None] for part in (adding, removing))
         return walk_steps(adding, removing, rank)[..., 0], cost
 
-    def _values(self, outputs: np.ndarray, y: np.ndarray, depth: int) -> np.ndarray:
+    def _values(self, outputs: np.ndarray, y: np.ndarray, depth: int, start: np.ndarray) -> np.ndarray:
         """Unbiased values ``(w, c)`` of the game from outputs ``(w, c, m, K)``."""
-        w, c, m, K = outputs.shape
         if self.squared:
+            m = outputs.shape[2]
             e = y[:, None, None] - outputs[..., 0]
             return -(e.sum(axis=2) ** 2 - (e**2).sum(axis=2)) / (m * (m - 1))
-        total, before = np.zeros((w, c)), np.zeros((w, c))
-        for k in range(depth + 1):
-            size = self.sizes[k]
-            # Of the whole background only the part that was spread evenly may be split.
-            groups = max(1, min(m, self.lattice) // size)
-            mean = outputs[:, :, : groups * size].reshape(w * c * groups, size, K).mean(axis=1)
-            loss = self.losses(mean, np.repeat(y, c * groups)).reshape(w, c, groups).mean(axis=2)
-            total -= (loss - before) / self.reach[k]
-            before = loss
-        return total
+        mean = [loss.mean(axis=2) for loss in self._by_level(outputs, y, depth, start)]
+        parts = [-(fine - coarse) / self.reach[k] for k, (coarse, fine) in enumerate(pairwise([0.0 * mean[0], *mean]))]
+        return np.asarray(sum(parts))
+
+    def _by_level(self, outputs: np.ndarray, y: np.ndarray, depth: int, start: np.ndarray) -> list[np.ndarray]:
+        """Losses ``(w, c, groups)`` of the mean outputs of each level's groups, from outputs ``(w, c, m, K)``."""
+        w, c, m, K = outputs.shape
+
+        def of(part: np.ndarray, size: int) -> np.ndarray:
+            mean = part.reshape(-1, size, K).mean(axis=1)
+            return self.losses(mean, np.repeat(y, len(mean) // w)).reshape(w, c, -1)
+
+        if m < self.tables.size or depth == 0:
+            return [of(outputs, size) for size in self.sizes[: depth + 1]]
+        # A lattice leaves out some rows of the whole background; many shifted ones do so evenly.
+        shifts = np.arange(SHIFTS)[:, None] / (SHIFTS * self.lattice) + start
+        places = self._places(shifts, self.lattice)[:, :, None, :, None]
+        lattices = (np.take_along_axis(outputs, at, axis=2) for at in places)
+        levels = zip(*([of(part, size) for size in self.sizes[:depth]] for part in lattices), strict=True)
+        return [*(np.concatenate(same, axis=2) for same in levels), of(outputs, m)]
 
     def _conditional(self, present: np.ndarray, i: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Outputs when absent features follow the present ones: references move along the Gaussian regression."""
@@ -186,23 +231,25 @@ class LossWalks(Sampler):
         count = np.maximum(tally.count, 1)[:, None]
         freedom = np.maximum(count - 1, 1)
         m2, cross = tally.m2[..., 0], tally.cross[..., 0]
-        share, correction = shares(cross.sum(axis=0), int(np.maximum(tally.count - 1, 0).sum()), self.scale)
+        visits = int(np.maximum(tally.count - 1, 0).sum())
+        share, correction = shares(cross.sum(axis=0), m2.sum(axis=0), visits, self.scale)
         residual = (self.full - self.empty) - tally.mean[..., 0].sum(axis=1)
         values = tally.mean[..., 0] + share * residual[:, None]
         own = np.maximum(m2 - 2 * share * cross + share**2 * cross.sum(axis=1, keepdims=True), 0.0)
         return values[..., None], np.sqrt(own * correction / freedom / count)[..., None]
 
 
-def shares(cross: np.ndarray, freedom: int, scale: float) -> tuple[np.ndarray, float]:
+def shares(cross: np.ndarray, m2: np.ndarray, freedom: int, scale: float) -> tuple[np.ndarray, float]:
     """Each player's share ``(p,)`` of the residual, its regression on the sum, and the variance's correction.
 
     Estimates are noisy, and so is their sum, whose true value is known. Regressing on the sum makes the total exact,
     lowers every variance, leaves null players at zero, and is free of bias but for the estimated coefficients.
     """
     total = cross.sum()
-    # Sums that differ by rounding only carry no information: every visit had the whole background.
+    # Sums that differ by rounding only carry no information: every visit had the whole background, or stopped at the
+    # first level. Variances share out what little may be left.
     if total <= (1e-10 * scale) ** 2 * max(freedom, 1):
-        return np.zeros(len(cross)), 1.0
+        return m2 / max(m2.sum(), 1e-300), 1.0
     return cross / total, freedom / max(freedom - 1.0, 1.0)
 
 
@@ -226,11 +273,7 @@ def loss_shap(model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse",
     ----------
     model, X, background, groups, rounds, thresh, max_evaluations, rng, n_jobs, batch_size, progress, callback, \
 state : as in :func:`shaplab.foundations.permutation.permutation_shap`; a round is 16 walks for each row.
-    y : array ``(N,)``, targets; class labels 0, 1, ... in the order of the model's outputs.
-    loss : ``"mse"``, ``"cross_entropy"`` (probabilities), ``"logistic"`` or ``"softmax_cross_entropy"`` (margins), or
-        a callable ``(output, y) -> (n,)`` of mean outputs ``(n,)`` or ``(n, K)`` and targets ``(n,)``.
-    removal : ``"marginal"`` (absent features take background values) or ``"conditional"`` (background values move
-        along with the present features, by the regression of a Gaussian fitted to the background).
+    y, loss, removal : as in :func:`shaplab.importance.sage.sage`.
 
     Returns
     -------
@@ -255,7 +298,7 @@ state : as in :func:`shaplab.foundations.permutation.permutation_shap`; a round 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
         return Explanation(values=values[..., 0], std=std[..., 0], base_values=sampler.empty,
-                           data=X if tables.p == tables.rows.d else None, feature_names=tables.names,
+                           data=tables.data, feature_names=tables.names,
                            method=f"loss_shap ({sampler.loss.name} of the mean prediction, {removal} removal)",
                            info=info | {"rounds": tally.count.copy()})
 

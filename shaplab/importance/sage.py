@@ -87,7 +87,8 @@ class Epochs(LossWalks):
         """Values ``(1, p, 1)`` that add up, and their Monte-Carlo standard errors."""
         variance, covariance, _, freedom = self.moments(tally)
         mean = tally.mean[tally.count >= 1, :, 0].mean(axis=0)
-        share, correction = shares(covariance * freedom, freedom, self.scale / np.sqrt(tally.count.size))
+        scale = self.scale / np.sqrt(tally.count.size)
+        share, correction = shares(covariance * freedom, variance * freedom, freedom, scale)
         values = mean + share * ((self.full - self.empty).mean() - mean.sum())
         std = np.sqrt(np.maximum(variance - share * covariance, 0.0) * correction)
         return values[None, :, None], std[None, :, None]

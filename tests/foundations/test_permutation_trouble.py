@@ -2,6 +2,7 @@ import joblib
 import numpy as np
 import pytest
 
+from shaplab.foundations.kernel import kernel_shap
 from shaplab.foundations.permutation import ime, permutation_shap
 
 # Sums of some thousand float64 numbers of order one.
@@ -58,6 +59,27 @@ def test_interrupting_returns_what_there_is(tables):
         permutation_shap(Broken(3, "interrupt"), X, B, thresh=1e-4, rng=0)
 
 
+@pytest.mark.parametrize("explain", [kernel_shap, ime])
+def test_rows_that_were_finished_are_kept(tables, explain):
+    X, B = tables
+    seen = [0]
+    whole = explain(lambda X: seen.__setitem__(0, seen[0] + 1) or model(X), X, B, rng=0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        explain(Broken(seen[0] - 1, "raise"), X, B, rng=0)
+    kept = caught.value.partial
+    # The last call of the model belongs to the last of three rows.
+    assert kept.info["rows"].tolist() == [0, 1]
+    assert kept.info["stopped"] == "error"
+    assert np.array_equal(kept.values, whole.values[:2])
+    assert np.array_equal(kept.data, X[:2])
+    assert "partial" in caught.value.__notes__[0]
+    found = explain(Broken(seen[0] - 1, "interrupt"), X, B, rng=0)
+    assert found.info["stopped"] == "interrupted"
+    assert np.array_equal(found.values, whole.values[:2])
+    with pytest.raises(KeyboardInterrupt):
+        explain(Broken(3, "interrupt"), X, B, rng=0)
+
+
 def raises_at_five(X):
     if len(X) > 50:
         raise ZeroDivisionError("deep inside the model")
@@ -73,7 +95,7 @@ def test_an_exception_in_another_process_names_the_model(tables):
     assert "raises_at_five" in str(caught.value.__cause__)
 
 
-def test_bad_input(tables):
+def test_bad_input(tables, tmp_path):
     X, B = tables
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"model: expected the same output each time.*non-deterministic"):
@@ -84,6 +106,15 @@ def test_bad_input(tables):
         permutation_shap(lambda X: np.zeros((len(X), 2, 2)), X, B)
     with pytest.raises(ValueError, match="model: expected outputs of shape"):
         permutation_shap(lambda X: np.zeros(3), X, B)
+    with pytest.raises(ValueError, match=r"model: expected outputs of shape \(8, 2\), as for the first batch"):
+        permutation_shap(lambda X: np.zeros((len(X), 1 + (len(X) < 8))), X, B, batch_size=8)
+    with pytest.raises(TypeError, match="callback: expected a function of a dict"):
+        permutation_shap(model, X, B, callback=3)
+    with pytest.raises(ValueError, match="state: expected a file in a folder that can be written to"):
+        permutation_shap(model, X, B, state=tmp_path / "nowhere" / "run.npz")
+    for n_jobs in (0, "2"):
+        with pytest.raises(ValueError, match="n_jobs: expected None or an integer other than 0"):
+            permutation_shap(model, X, B, n_jobs=n_jobs)
     with pytest.raises(ValueError, match="max_evaluations: expected an integer >= 1, got -5"):
         permutation_shap(model, X, B, max_evaluations=-5)
     with pytest.raises(ValueError, match="max_evaluations: expected at least"):

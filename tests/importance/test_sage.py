@@ -180,18 +180,6 @@ def test_workers_batches_and_resuming_change_no_bit(data, backend, tmp_path):
         sage(model, X, y + 1, B, state=path)
 
 
-@pytest.mark.slow
-def test_a_dask_cluster_changes_no_bit(data):
-    distributed = pytest.importorskip("distributed")
-    X, y, B = data
-    alone = sage(model, X, y, B, rounds=20, rng=0)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, \
-            distributed.Client(cluster), joblib.parallel_config("dask"):
-        together = sage(model, X, y, B, rounds=20, rng=0)
-    assert np.array_equal(alone.values, together.values)
-    assert np.array_equal(alone.std, together.std)
-
-
 @pytest.mark.parametrize(("n", "d", "size"), [(1, 1, 1), (1, 3, 2), (2, 2, 1), (3, 1, 20)])
 def test_small_cases(n, d, size):
     rng = np.random.default_rng(n + d)
