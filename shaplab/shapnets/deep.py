@@ -152,6 +152,7 @@ class ResidualDNN(nn.Module):
             self.last = nn.Linear(width, check_int(n_outputs, "n_outputs"))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Output ``(N, K)`` of a batch."""
         h = nn.functional.relu(self.first(x))
         for layer in self.inner:
             h = h + nn.functional.relu(layer(h))

@@ -320,6 +320,7 @@ class ComparableCNN(nn.Module):
                                          for t in stages])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Output ``(N, K)`` of a batch."""
         for layer, pad in zip(self.stages, self.pads, strict=True):
             x = nn.functional.leaky_relu(layer(nn.functional.pad(x, pad)))
         return self.scale * x.sum((2, 3)) + self.intercept

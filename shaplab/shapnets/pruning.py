@@ -73,6 +73,7 @@ class PrunedShapNet(nn.Module):
         return self.layers(x)[-1]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Output ``(N, K)`` of a batch."""
         return self.net.readout(self.explain(x))
 
     def work(self, x: Tensor) -> dict[str, Any]:

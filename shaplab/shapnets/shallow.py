@@ -83,6 +83,7 @@ class ShapNet(nn.Module):
         return phi.flatten(1, -2).sum(1) + self.intercept
 
     def forward(self, x: Tensor) -> Tensor:
+        """Output ``(N, K)`` of a batch."""
         return self.readout(self.explain(x))
 
     def explanation(self, X: Any, *, batch_size: int = 256, output_names: Sequence[str] | None = None) -> Explanation:
