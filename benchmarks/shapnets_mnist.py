@@ -6,7 +6,7 @@ The recipe: random 24 x 24 windows of the 28 x 28 canvas (the source's random 32
 empty), Adam with one cycle of the rate. Training reads every second row and column, from a random start: a quarter
 of the work. The finished net has all dilations doubled and reads every pixel: four interleaved pictures whose values
 add up. Both networks are trained so; the seconds are those of the processor, on one thread.
-Run: OMP_NUM_THREADS=1 python benchmarks/shapnets_mnist.py [--epochs 5] [--channels 32] [--validate]
+Run: OMP_NUM_THREADS=1 python benchmarks/shapnets_mnist.py [--epochs 5] [--channels 32] [--validate] [--device cuda]
 """
 
 from __future__ import annotations
@@ -44,23 +44,24 @@ def networks(channels: int, spread: int) -> dict[str, Callable[[], torch.nn.Modu
     return {"Deep ShapNet": shapnet, "comparable CNN": lambda: ComparableCNN(shapnet(), seed=0)}
 
 
-def main(epochs: int, channels: int, validate: bool) -> None:
+def main(epochs: int, channels: int, validate: bool, device: str, seed: int) -> None:
     torch.set_num_threads(1)
-    found = datasets.load_mnist()
-    X, y = standard(found.X), np.asarray(found.y)
+    digits = datasets.load_mnist()
+    X, y = standard(digits.X), np.asarray(digits.y)
     cut, end = (55000, 60000) if validate else (60000, 70000)
     edge = (28 - SIDE) // 2
     test, truth = X[cut:end, :, edge:28 - edge, edge:28 - edge], y[cut:end]
     for name in networks(channels, 1):
-        model, whole = networks(channels, 1)[name](), networks(channels, 2)[name]()
+        model, whole = networks(channels, 1)[name]().to(device), networks(channels, 2)[name]().to(device)
         start = time.process_time()
         fit(model, X[:cut], y[:cut], epochs=epochs, batch_size=128, learning_rate=8e-3, one_cycle=True, augment=crops,
-            seed=0)
+            seed=seed)
         took = time.process_time() - start
         whole.load_state_dict(model.state_dict())
         start = time.process_time()
         with torch.no_grad():
-            right = torch.cat([whole(part).argmax(1) for part in test.split(100)]).numpy() == truth
+            found = torch.cat([whole(part.to(device)).argmax(1) for part in test.split(100)])
+        right = found.cpu().numpy() == truth
         each, which = (time.process_time() - start) / len(test) * 1e3, "validation" if validate else "test"
         print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, {epochs} epochs of {cut} digits in "
               f"{took:.0f} s, {which} accuracy {right.mean():.4f}, {each:.2f} ms a digit",
@@ -72,5 +73,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of training rows and their windows")
     arguments = parser.parse_args()
-    main(arguments.epochs, arguments.channels, arguments.validate)
+    main(arguments.epochs, arguments.channels, arguments.validate, arguments.device, arguments.seed)

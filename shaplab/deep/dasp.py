@@ -94,7 +94,7 @@ def _tensor(value: Any, model: torch.nn.Module, argument: str) -> torch.Tensor:
     first = next(iter([*model.parameters(), *model.buffers()]), None)
     like = first if first is not None and first.is_floating_point() else torch.zeros(1, dtype=torch.float64)
     try:
-        found = torch.as_tensor(np.asarray(value) if not isinstance(value, torch.Tensor) else value.detach())
+        found = torch.as_tensor(np.array(value) if not isinstance(value, torch.Tensor) else value.detach())
     except (TypeError, ValueError):
         fail(argument, "an array or tensor (n, ...)", value, "Pass numbers", TypeError)
     found = found.to(like)

@@ -166,8 +166,9 @@ class _Modules(nn.Module):
 
     def values(self, delta: Tensor, reference: Tensor, modules: Tensor | None = None) -> Tensor:
         """Shapley values ``(M, k, N, C')`` of each module's members, ``delta (M, k, N, C)`` from the reference."""
-        own = [p if modules is None or len(p) == 1 else p[modules]
-               for p in (self.first, self.last, *self.middle, *self.biases)]
+        # By index: the compiler of older versions of torch cannot unpack a ParameterList.
+        inside = [each[i] for each in (self.middle, self.biases) for i in range(len(each))]
+        own = [p if modules is None or len(p) == 1 else p[modules] for p in (self.first, self.last, *inside)]
         count, rows = len(delta), delta.shape[2]
         first, last, *rest = [p.expand(count, *p.shape[1:]) for p in own]
         middle, biases = rest[:len(self.middle)], rest[len(self.middle):]
@@ -269,7 +270,7 @@ class ShapleyTransform(nn.Module):
     @property
     def modules_by_size(self) -> list[_Modules]:
         """The modules of each active-set size."""
-        return cast("list[_Modules]", list(self.groups))  # quoted: compilers need not follow it
+        return cast(list[_Modules], list(self.groups))
 
     @property
     def active_sets(self) -> list[tuple[int, ...]]:
