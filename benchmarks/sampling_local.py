@@ -2,9 +2,10 @@
 
     python benchmarks/sampling_local.py > benchmarks/results/sampling_local.txt
 
-Truth is shap's exact interventional TreeExplainer on boosted trees: another package's exact algorithm. Errors are
-root mean squares over features, rows and three problems, relative to the root mean square of the values; rows are
-model rows for each explained row. The ratio compares rows at the same error, by a line through the peer's errors in
+Problems are boosted trees on simulated tables full of triple interactions, and on breast cancer (30 features). Truth is
+shap's exact interventional TreeExplainer: another package's exact algorithm. Errors are root mean squares over
+features, rows and three problems, relative to the root mean square of the values; rows are model rows for each
+explained row. The ratio compares rows at the same error, by a line through the peer's errors in
 the logarithm.
 """
 
@@ -17,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import shap
-from xgboost import XGBRegressor
+from xgboost import XGBClassifier, XGBRegressor
 
 from shaplab import kernel_shap, permutation_shap
+from shaplab.datasets import load_breast_cancer
 
 
 class Counted:
@@ -30,23 +32,35 @@ class Counted:
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         self.rows += len(X)
-        return np.asarray(self.booster.inplace_predict(np.asarray(X, dtype=np.float32)), dtype=np.float64)
+        rows = np.asarray(X, dtype=np.float32)
+        return np.asarray(self.booster.inplace_predict(rows, predict_type="margin"), dtype=np.float64)
 
 
-def problem(d: int, seed: int = 0, size: int = 50, explained: int = 5
-            ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
-    """Boosted trees on ``d`` features with interactions of several orders, rows, background and exact values."""
+def simulated(d: int, seed: int) -> tuple[Any, np.ndarray]:
+    """Boosted trees on ``d`` features with interactions of several orders, and their table."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(3000, d)).astype(np.float32)
     y = X @ rng.normal(size=d) * 0.5
     for _ in range(d):
         y = y + np.prod(X[:, rng.choice(d, 3, replace=False)], axis=1)
-    fitted = XGBRegressor(n_estimators=100, max_depth=6, n_jobs=1).fit(X, y)
-    booster = fitted.get_booster()
+    return XGBRegressor(n_estimators=100, max_depth=6, n_jobs=1).fit(X, y), X
+
+
+def cancer(d: int, seed: int) -> tuple[Any, np.ndarray]:
+    """Boosted trees on breast cancer, explained in log-odds, and its table in random order."""
+    data = load_breast_cancer()
+    order = np.random.default_rng(seed).permutation(len(data.y))
+    X, y = data.X.to_numpy(dtype=np.float32)[order], np.asarray(data.y)[order]
+    return XGBClassifier(n_estimators=100, max_depth=6, n_jobs=1).fit(X[:400], y[:400]), X
+
+
+def problem(source: Any, d: int, seed: int, size: int = 50, explained: int = 5
+            ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """A booster, rows, background and exact values."""
+    fitted, X = source(d, seed)
     B, Z = X[:size], X[-explained:]
     exact = shap.TreeExplainer(fitted, B.astype(float), feature_perturbation="interventional")
-    truth = exact.shap_values(Z.astype(float))
-    return booster, Z, B, np.asarray(truth)
+    return fitted.get_booster(), Z, B, np.asarray(exact.shap_values(Z.astype(float)))
 
 
 def error_of(values: np.ndarray, truth: np.ndarray) -> float:
@@ -95,18 +109,18 @@ def methods(model: Any, Z: np.ndarray, B: np.ndarray, seed: int) -> Iterator[tup
         yield "shapiq Explainer, default", f"{n}", lambda n=n, e=whole: firsts([e.explain(z, budget=n) for z in Z])
 
 
-def curves(d: int, problems: int = 3) -> None:
-    """Print errors and ratios for one number of features."""
+def curves(source: Any, d: int, problems: int = 3) -> None:
+    """Print errors and ratios for one kind of problem and number of features."""
     table: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for seed in range(problems):
-        booster, Z, B, truth = problem(d, seed)
+        booster, Z, B, truth = problem(source, d, seed)
         model = Counted(booster)
         for name, setting, explain in methods(model, Z, B, seed):
             model.rows, start = 0, time.process_time()
             error = error_of(explain(), truth)
             table.setdefault(name, {}).setdefault(setting, []).append(
                 (model.rows / len(Z), error**2, time.process_time() - start))
-    print(f"d = {d}, background {len(B)}, {len(Z)} rows, {problems} problems")
+    print(f"{source.__name__}, d = {d}, background {len(B)}, {len(Z)} rows, {problems} problems")
     lines = {}
     for name, settings in table.items():
         for setting, found in settings.items():
@@ -125,4 +139,5 @@ def curves(d: int, problems: int = 3) -> None:
 
 if __name__ == "__main__":
     for features in (12, 30, 60):
-        curves(features)
+        curves(simulated, features)
+    curves(cancer, 30)

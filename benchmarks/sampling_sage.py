@@ -3,9 +3,9 @@
     python benchmarks/sampling_sage.py credit bike > benchmarks/results/sampling_sage.txt
 
 ``credit``: German Credit, boosted trees, cross entropy. ``bike``: hourly bike rentals, boosted trees, squared error
-(needs SHAPLAB_DATA_DIR). The truth enumerates all coalitions of a coarse game (groups of features) that both
-packages explain too, and, for the full game, is a long run of sage-importance itself where ``--long`` is given.
-Run in quiet with OMP_NUM_THREADS=1.
+(needs SHAPLAB_DATA_DIR). First both packages explain a smaller game, few rows and at most 12 players, whose coalitions
+can all be listed; then the whole table, where they are compared with each other and, with ``--long``, with a long run
+of sage-importance itself. Run in quiet with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import sage as peer
 
 from shaplab import LossOfMean, MarginalGame, MeanGame, sage, shapley_values
 from shaplab.datasets import load_bike, load_german_credit
+
+# Players of the games whose coalitions are all listed.
+LISTED = 12
 
 
 class Counted:
@@ -75,22 +78,35 @@ def main() -> None:
         counted = Counted(model)
 
         def theirs(groups: Any, counted: Counted = counted, B: np.ndarray = B, X: np.ndarray = X, y: np.ndarray = y,
-                   loss: str = loss, **settings: Any) -> Any:
+                   loss: str = loss, seed: int = 0, **settings: Any) -> Any:
             counted.rows = 0
             imputer = (peer.MarginalImputer(counted, B) if groups is None
                        else peer.GroupedMarginalImputer(counted, B, groups))
-            estimator = peer.PermutationEstimator(imputer, loss.replace("_", " "))
+            estimator = peer.PermutationEstimator(imputer, loss.replace("_", " "), random_state=seed)
             return estimator(X, y, bar=False, verbose=False, **settings)
 
-        # Coarse game: few groups, so that all coalitions can be listed over the whole background.
-        groups = [list(map(int, part)) for part in np.array_split(np.arange(d), 5)]
-        rows = slice(0, 100)
-        game = MeanGame(LossOfMean(MarginalGame(model, X[rows], B, groups=groups), y[rows], loss))
-        truth = shapley_values(game, 5, batch_size=1)
-        runs = [sage(model, X[rows], y[rows], B, loss=loss, groups=groups, rng=seed) for seed in range(20)]
-        error = np.sqrt(np.mean([(run.values[0] - truth) ** 2 for run in runs]))
-        print(f"{name}, 5 groups, 100 rows, enumerated: shaplab RMSE {error:.3g}, "
-              f"mean claimed {np.sqrt(np.mean([run.std**2 for run in runs])):.3g}, spread {np.ptp(truth):.3g}")
+        # A game small enough to list all its coalitions, over the whole background: features in groups, or few rows.
+        groups = [list(map(int, part)) for part in np.array_split(np.arange(d), min(d, LISTED))]
+        rows, few = slice(0, 64), B[:128]
+        game = MeanGame(LossOfMean(MarginalGame(model, X[rows], few, groups=groups), y[rows], loss))
+        truth = shapley_values(game, len(groups), batch_size=1)
+
+        def miss(values: list[np.ndarray], truth: np.ndarray = truth) -> float:
+            return float(np.sqrt(np.mean([(found - truth) ** 2 for found in values])))
+
+        runs = [sage(model, X[rows], y[rows], few, loss=loss, groups=groups, rng=seed) for seed in range(20)]
+        used = np.mean([run.info["evaluations"] for run in runs])
+        error, claimed = miss([run.values[0] for run in runs]), np.sqrt(np.mean([run.std**2 for run in runs]))
+        print(f"{name}, {len(groups)} players, 64 rows, background 128, all coalitions listed; "
+              f"spread {np.ptp(truth):.3g}")
+        print(f"  shaplab: RMSE {error:.3g} over 20 runs (claimed {claimed:.3g}), {used:,.0f} rows")
+        others, cost = [], []
+        for seed in range(3):
+            others.append(theirs(groups, B=few, X=X[rows], y=y[rows], seed=seed).values)
+            cost.append(counted.rows)
+        other = miss(others)
+        print(f"  sage-importance: RMSE {other:.3g} over 3 runs, {np.mean(cost):,.0f} rows; "
+              f"{np.mean(cost) / used * (other / error) ** 2:.0f} times the rows at an equal error", flush=True)
 
         ours, seconds = clock(lambda model=model, X=X, y=y, B=B, loss=loss: sage(model, X, y, B, loss=loss, rng=0))
         used = ours.info["evaluations"]
