@@ -91,6 +91,8 @@ class Explanation:
             if len(self.feature_shape) == 1 or self.interaction else _names(self.feature_names))
         put(self, "output_names", check_names(self.output_names, values.shape[-1], "output_names")
             if base.ndim == 2 else None)
+        if not isinstance(self.info, Mapping):
+            fail("info", "a mapping from names to anything", self.info, "Pass a dict", TypeError)
         put(self, "info", dict(self.info))
 
     # What the arrays mean

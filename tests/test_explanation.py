@@ -90,6 +90,8 @@ def test_names_must_be_a_list() -> None:
         Explanation(np.zeros((1, 3)), 0.0, feature_names="abc")
     with pytest.raises(ValueError, match="output_names: expected 2 names"):
         Explanation(np.zeros((1, 3, 2)), np.zeros((1, 2)), output_names=["only"])
+    with pytest.raises(TypeError, match="info: expected a mapping"):
+        Explanation(np.zeros((1, 3)), 0.0, info=5)  # type: ignore[arg-type]
 
 
 def test_it_is_frozen_and_leaves_the_users_arrays_alone() -> None:

@@ -254,12 +254,18 @@ def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], A
     from scipy.stats import spearmanr
 
     truth = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
+    if not methods:
+        fail("methods", "at least one method", methods, "Pass a dict from name to a callable without arguments")
     lines = {}
     for name, call in methods.items():
         start = time.process_time()
         found = call()
         seconds = time.process_time() - start
-        values = np.asarray(getattr(found, "values", found), dtype=np.float64).reshape(truth.shape)
+        values = np.asarray(getattr(found, "values", found), dtype=np.float64)
+        if values.size != truth.size:
+            fail(f"methods[{name!r}]", f"values of shape {truth.shape}, as truth has", f"shape {values.shape}",
+                 "Explain the same rows and one output")
+        values = values.reshape(truth.shape)
         ranks = [spearmanr(a, b).statistic for a, b in zip(values, truth, strict=True)]
         cost = getattr(found, "info", {}).get("evaluations", np.nan)
         error = float(np.sqrt(((values - truth) ** 2).mean()))

@@ -129,6 +129,9 @@ def shapley_transform(
     >>> shapley_transform(lambda t: t[:, 0] * t[:, 1], x)
     tensor([[3., 3.]])
     """
+    if not callable(f) or not isinstance(x, Tensor):
+        name, got, rule = ("x", x, "a torch tensor") if callable(f) else ("f", f, "a callable of a batch of rows")
+        fail(name, rule, got, "See the docstring's example", TypeError)
     check_int(explainable, "explainable", maximum=max(1, x.ndim - 1))
     shape = x.shape[1:1 + explainable]
     positions = int(np.prod(shape))

@@ -360,3 +360,7 @@ def test_comparison_table():
     assert table.loc["truth", "Spearman"] == pytest.approx(1)
     assert table.loc["dasp", "evaluations per feature"] == 16
     assert table.loc["other rows", "RMSE"] > table.loc["dasp", "RMSE"]
+    with pytest.raises(ValueError, match="methods: expected at least one method"):
+        compare_attributions(truth, {})
+    with pytest.raises(ValueError, match=r"methods\['short'\]: expected values of shape \(3, 8\)"):
+        compare_attributions(truth, {"short": lambda: truth[:2]})

@@ -159,3 +159,10 @@ def test_counts_of_multiplications():
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize(("f", "x", "words"), [
+    (None, torch.ones(2, 3), "f: expected a callable"), (lambda t: t, np.ones((2, 3)), "x: expected a torch tensor")])
+def test_the_transform_names_what_is_no_function_or_tensor(f, x, words):
+    with pytest.raises(TypeError, match=words):
+        shapley_transform(f, x)
