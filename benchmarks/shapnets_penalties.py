@@ -41,7 +41,8 @@ def main(splits: int) -> None:
                 e = net.explanation(X_test)
                 rows.append((penalty, coefficient_of_variation(e.values), sparsity(e.values),
                              np.abs(e.values).sum(1).mean(), (e.prediction.argmax(1) == y_test).mean()))
-        found = pd.DataFrame(rows, columns=[f"{data}, {splits} splits", "variation", "sparsity", "sum of |value|", "accuracy"])
+        columns = [f"{data}, {splits} splits", "variation", "sparsity", "sum of |value|", "accuracy"]
+        found = pd.DataFrame(rows, columns=columns)
         groups = found.groupby(found.columns[0], sort=False)
         mean, spread = (table.map("{:.3f}".format) for table in (groups.mean(), groups.std()))
         print((mean + " ± " + spread).to_string(), flush=True)
