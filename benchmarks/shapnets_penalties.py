@@ -30,7 +30,8 @@ def split(found: Dataset, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 def main(splits: int) -> None:
     torch.set_num_threads(1)
-    penalties = {"none": {}} | {f"{name} {value:g}": {name: value} for name, tried in TRIED.items() for value in tried}
+    penalties: dict[str, dict[str, float]] = {"none": {}}
+    penalties |= {f"{name} {value:g}": {name: value} for name, tried in TRIED.items() for value in tried}
     for data, load in (("wine", datasets.load_wine), ("breast cancer", datasets.load_breast_cancer)):
         rows = []
         for trial in range(100, 100 + splits):
