@@ -6,7 +6,7 @@ The recipe: random 24 x 24 windows of the 28 x 28 canvas (the source's random 32
 empty), Adam with one cycle of the rate. Training reads every second row and column, from a random start: a quarter
 of the work. The finished net has all dilations doubled and reads every pixel: four interleaved pictures whose values
 add up. Both networks are trained so; the seconds are those of the processor, on one thread.
-Run: OMP_NUM_THREADS=1 python benchmarks/shapnets_mnist.py [--epochs 5] [--channels 32] [--validate] [--device cuda]
+Run: OMP_NUM_THREADS=1 python benchmarks/shapnets_mnist.py [--epochs 20] [--channels 32] [--validate] [--device cuda]
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main(epochs: int, channels: int, validate: bool, device: str, seed: int) -> 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--device", default="cpu")
