@@ -305,7 +305,7 @@ class ReproductionTable(SphinxDirective):
 def _sentence(text: str) -> str:
     """Return a text for a Markdown table cell, begun and ended like a sentence; symbols stay small."""
     text = _cell(text)
-    if re.match(r"[a-z][a-z-]+(?![\w(])", text):
+    if re.match(r"a (?=[a-zA-Z])|[a-z][a-z-]+(?![\w(])", text):
         text = text[0].upper() + text[1:]
     return text if not text or text[-1] in ".!?" else text + "."
 
