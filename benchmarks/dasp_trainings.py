@@ -1,10 +1,12 @@
-"""What does the error of DASP depend on? One architecture, several trainings, three moments in each.
+"""What does the error of DASP depend on? One architecture, several trainings, three moments in
+each.
 
-Run: SHAPLAB_DATA_DIR=... python benchmarks/dasp_trainings.py [trainings] [folder]
-Parkinson's telemonitoring, 18 features in [-1, 1], 880 test rows by chance; a network 18-128-64-1 with dropout 0.2,
-Adam at 0.001, batches of 64; stopped when the error on a tenth of the training rows has not fallen for 20 epochs. The
-source names neither optimiser nor rate. Truth: all 2^18 coalitions of 10 test rows, baseline 0. About a quarter of an
-hour of CPU; networks and truths found in `folder` are not made again.
+Run: SHAPLAB_DATA_DIR=... python benchmarks/dasp_trainings.py [trainings] [folder] Parkinson's
+telemonitoring, 18 features in [-1, 1], 880 test rows by chance; a network 18-128-64-1 with dropout
+0.2, Adam at 0.001, batches of 64; stopped when the error on a tenth of the training rows has not
+fallen for 20 epochs. The source names neither optimiser nor rate. Truth: all 2^18 coalitions of 10
+test rows, baseline 0. About a quarter of an hour of CPU; networks and truths found in `folder` are
+not made again.
 """
 
 from __future__ import annotations
@@ -26,8 +28,15 @@ STOPS = (50, 200)
 
 
 def network() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(18, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 64), nn.ReLU(), nn.Dropout(0.2),
-                         nn.Linear(64, 1))
+    return nn.Sequential(
+        nn.Linear(18, 128),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(128, 64),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(64, 1),
+    )
 
 
 def trained(seed: int) -> tuple[np.ndarray, dict[str, tuple[dict[str, torch.Tensor], int, float]]]:
@@ -39,8 +48,10 @@ def trained(seed: int) -> tuple[np.ndarray, dict[str, tuple[dict[str, torch.Tens
     test, fit = order[:880], order[880:]
     torch.manual_seed(seed)
     net, size = network(), len(fit) // 10
-    A, b, held, c = (torch.as_tensor(part, dtype=torch.float32) for part in (
-        X[fit[:-size]], y[fit[:-size]], X[fit[-size:]], y[fit[-size:]]))
+    A, b, held, c = (
+        torch.as_tensor(part, dtype=torch.float32)
+        for part in (X[fit[:-size]], y[fit[:-size]], X[fit[-size:]], y[fit[-size:]])
+    )
     optimizer, best, since, epoch, kept = torch.optim.Adam(net.parameters(), 1e-3), np.inf, 0, 0, {}
     while since < 20:
         epoch, since = epoch + 1, since + 1
@@ -62,18 +73,25 @@ def trained(seed: int) -> tuple[np.ndarray, dict[str, tuple[dict[str, torch.Tens
 
 def compared(net: nn.Module, rows: np.ndarray, truth: np.ndarray):
     zero = np.zeros((1, 18))
-    return compare_attributions(truth, {
-        "Rescale": lambda: deep_shap(net, rows, zero),
-        "RevealCancel": lambda: deep_shap(net, rows, zero, rule="reveal_cancel"),
-        "DASP": lambda: dasp(net, rows, zero),
-        "Owen": lambda: dasp(net, rows, zero, method="owen", sizes=3),
-        "full": lambda: dasp(net, rows, zero, covariance="full", sizes=6),
-        "skewed": lambda: dasp(net, rows, zero, covariance="skewed", sizes=6)})
+    return compare_attributions(
+        truth,
+        {
+            "Rescale": lambda: deep_shap(net, rows, zero),
+            "RevealCancel": lambda: deep_shap(net, rows, zero, rule="reveal_cancel"),
+            "DASP": lambda: dasp(net, rows, zero),
+            "Owen": lambda: dasp(net, rows, zero, method="owen", sizes=3),
+            "full": lambda: dasp(net, rows, zero, covariance="full", sizes=6),
+            "skewed": lambda: dasp(net, rows, zero, covariance="skewed", sizes=6),
+        },
+    )
 
 
 def main() -> None:
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp())
-    print("when stop epoch held_out  Rescale RevealCancel  DASP  Owen3  full skewed   Spearman of DASP, full, skewed")
+    print(
+        "when stop epoch held_out  Rescale RevealCancel  DASP  Owen3  full skewed   Spearman of "
+        "DASP, full, skewed"
+    )
     lines = []
     for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 6):
         if not (folder / f"{seed}_stop.npz").exists():
@@ -82,34 +100,64 @@ def main() -> None:
                 net = network().eval()
                 net.load_state_dict(weights)
                 truth = exact_shap(
-                    lambda z, net=net: net(torch.as_tensor(z, dtype=torch.float32))[:, 0].detach().numpy(), rows,
-                    np.zeros((1, 18))).values
-                np.savez(folder / f"{seed}_{stop}.npz", rows=rows, truth=truth, epoch=epoch, error=error,
-                         **{key: value.numpy() for key, value in weights.items()})
+                    lambda z, net=net: (
+                        net(torch.as_tensor(z, dtype=torch.float32))[:, 0].detach().numpy()
+                    ),
+                    rows,
+                    np.zeros((1, 18)),
+                ).values
+                np.savez(
+                    folder / f"{seed}_{stop}.npz",
+                    rows=rows,
+                    truth=truth,
+                    epoch=epoch,
+                    error=error,
+                    **{key: value.numpy() for key, value in weights.items()},
+                )
         for stop in (*map(str, STOPS), "stop"):
             if not (folder / f"{seed}_{stop}.npz").exists():  # it had stopped before
                 continue
             with np.load(folder / f"{seed}_{stop}.npz") as file:
-                rows, truth, epoch, error = file["rows"], file["truth"], int(file["epoch"]), float(file["error"])
+                rows, truth, epoch, error = (
+                    file["rows"],
+                    file["truth"],
+                    int(file["epoch"]),
+                    float(file["error"]),
+                )
                 net = network().eval()
                 net.load_state_dict({key: torch.as_tensor(file[key]) for key in net.state_dict()})
             table = compared(net, rows, truth)
             numbers = [*table["RMSE"], *table.loc[["DASP", "full", "skewed"], "Spearman"]]
             lines.append((stop, numbers))
-            print(f"{seed:4d} {stop:>4s} {epoch:5d} {error:8.2f}  "
-                  + " ".join(f"{value:7.3f}" for value in numbers), flush=True)
+            print(
+                f"{seed:4d} {stop:>4s} {epoch:5d} {error:8.2f}  "
+                + " ".join(f"{value:7.3f}" for value in numbers),
+                flush=True,
+            )
     print("\nmedians over the trainings, and the error as a share of that of Rescale")
     for stop in (*map(str, STOPS), "stop"):
         found = np.array([numbers for when, numbers in lines if when == stop])
         shares = found[:, 2:6] / found[:, :1]
-        print(f"{stop:>5s}  RMSE " + " ".join(f"{value:6.3f}" for value in np.median(found[:, :6], axis=0)),
-              "  share of Rescale", " ".join(f"{value:5.3f}" for value in np.median(shares, axis=0)))
-    print("\ntrainings with DASP at or below 0.6, its rank correlation at or above 0.97, full and skewed at or below "
-          "0.25, Owen with 3 nodes within 10% of all sizes")
+        print(
+            f"{stop:>5s}  RMSE "
+            + " ".join(f"{value:6.3f}" for value in np.median(found[:, :6], axis=0)),
+            "  share of Rescale",
+            " ".join(f"{value:5.3f}" for value in np.median(shares, axis=0)),
+        )
+    print(
+        "\ntrainings with DASP at or below 0.6, its rank correlation at or above 0.97, full and "
+        "skewed at or below "
+        "0.25, Owen with 3 nodes within 10% of all sizes"
+    )
     for stop in (*map(str, STOPS), "stop"):
         found = np.array([numbers for when, numbers in lines if when == stop])
-        met = (found[:, 2] <= 0.6, found[:, 6] >= 0.97, found[:, 4] <= 0.25, found[:, 5] <= 0.25,
-               found[:, 3] <= 1.1 * found[:, 2])
+        met = (
+            found[:, 2] <= 0.6,
+            found[:, 6] >= 0.97,
+            found[:, 4] <= 0.25,
+            found[:, 5] <= 0.25,
+            found[:, 3] <= 1.1 * found[:, 2],
+        )
         print(f"{stop:>5s}  of {len(found)}: " + " ".join(f"{part.sum():3d}" for part in met))
 
 

@@ -1,10 +1,11 @@
 """How fast is deep_shap beside shap and captum, and how much memory does each take?
 
 Run: OMP_NUM_THREADS=1 python benchmarks/deep_speed.py [repeats] > benchmarks/results/deep_speed.txt
-Times are CPU seconds on one thread, the best of `repeats` alternating runs, after checking that the answers agree
-where the peer is right. Peak memory is the largest resident size above that after a small warm-up, watched every
-millisecond in a fresh process for each method. captum runs as people call it, all rows at once (5 GB on the CNN),
-and also one row at a time. The chapter deep/graph prints the recorded file.
+Times are CPU seconds on one thread, the best of `repeats` alternating runs, after checking that the
+answers agree where the peer is right. Peak memory is the largest resident size above that after a
+small warm-up, watched every millisecond in a fresh process for each method. captum runs as people
+call it, all rows at once (5 GB on the CNN), and also one row at a time. The chapter deep/graph
+prints the recorded file.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ torch.set_num_threads(1)
 
 def cases() -> dict[str, tuple[nn.Module, torch.Tensor, torch.Tensor]]:
     torch.manual_seed(0)
-    mlp = nn.Sequential(nn.Linear(79, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 1)).eval()
+    mlp = nn.Sequential(
+        nn.Linear(79, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 1)
+    ).eval()
     cnn = nn.Sequential(
         nn.Conv2d(1, 16, 3),
         nn.ReLU(),
@@ -68,7 +71,9 @@ def with_captum_by_row(net: nn.Module, X: torch.Tensor, B: torch.Tensor) -> np.n
 
 
 def ours(rule: str, max_rule: str = "cross"):
-    return lambda net, X, B: deep_shap(net, X, B, rule=rule, max_rule=max_rule, batch_size=1000).values
+    return lambda net, X, B: (
+        deep_shap(net, X, B, rule=rule, max_rule=max_rule, batch_size=1000).values
+    )
 
 
 METHODS = {
@@ -90,7 +95,10 @@ def resident() -> float:
 def memory(case: str, method: str) -> float:
     """Peak megabytes above the state after a small warm-up, in a fresh process."""
     done = subprocess.run(
-        [sys.executable, __file__, "memory", case, method], capture_output=True, text=True, check=True
+        [sys.executable, __file__, "memory", case, method],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return float(json.loads(done.stdout.splitlines()[-1]))
 
@@ -113,8 +121,13 @@ def main() -> None:
         print(json.dumps(peak[0]))
         return
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "shap", "captum", "numba"))
-    print(f"Python {platform.python_version()}, {versions}; CPU seconds, one thread, best of {repeats}")
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("torch", "shap", "captum", "numba")
+    )
+    print(
+        f"Python {platform.python_version()}, {versions}; CPU seconds, one thread, best "
+        f"of {repeats}"
+    )
     for case, (net, X, B) in cases().items():
         out = net(X).detach().numpy()[:, 0] - float(net(B).detach().mean())
         best: dict[str, float] = {}
@@ -126,7 +139,9 @@ def main() -> None:
                 start = time.process_time()
                 values = run(net, X, B)
                 best[name] = min(best.get(name, np.inf), time.process_time() - start)
-                gaps[name] = float(np.abs(values.reshape(len(X), -1).sum(1) - out).max() / np.abs(out).max())
+                gaps[name] = float(
+                    np.abs(values.reshape(len(X), -1).sum(1) - out).max() / np.abs(out).max()
+                )
                 if name == "shap Rescale":
                     peer = values
                 if name == "rescale":  # same rule: the same numbers
@@ -135,8 +150,11 @@ def main() -> None:
         print(f"  {'':<20} {'s':>7} {'shap /':>8} {'captum /':>9} {'gap':>7} {'peak MB':>8}")
         for name in METHODS:
             peers = [best[peer] / best[name] for peer in ("shap Rescale", "captum Rescale")]
-            print(f"  {name:<20} {best[name]:7.2f} {peers[0]:8.1f} {peers[1]:9.1f} {gaps[name]:7.0e} "
-                  f"{memory(case, name):8.0f}", flush=True)
+            print(
+                f"  {name:<20} {best[name]:7.2f} {peers[0]:8.1f} {peers[1]:9.1f} {gaps[name]:7.0e} "
+                f"{memory(case, name):8.0f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Which ranking of features finds the true ones? The chapter insight/choosing on many data sets.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/feature_selection.py [data sets] > benchmarks/results/feature_selection.csv
-The code is the chapter's own: its cells tagged "experiment" are executed here. One row a data set, model and number
-of true features; the chapter shows the table. 200 data sets take about a quarter of an hour of CPU time.
+Run: OMP_NUM_THREADS=1 python benchmarks/feature_selection.py [data sets] >
+benchmarks/results/feature_selection.csv The code is the chapter's own: its cells tagged
+"experiment" are executed here. One row a data set, model and number of true features; the chapter
+shows the table. 200 data sets take about a quarter of an hour of CPU time.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ def main() -> None:
     for s in range(sets):  # set by set, so that a run that is cut short is a smaller experiment
         tables = [names["experiment"]([s], (6, 18, 30, 45, 60)).assign(**{"set-up": "main"})]
         if s % 4 == 0:
-            tables += [names["experiment"]([s], (30,), **change).assign(**{"set-up": name})
-                       for name, change in VARIED.items()]
+            tables += [
+                names["experiment"]([s], (30,), **change).assign(**{"set-up": name})
+                for name, change in VARIED.items()
+            ]
         table = names["pd"].concat(tables).round(5)
         print(table.to_csv(index=False, header=s == 0), end="", flush=True)
 

@@ -1,8 +1,9 @@
-"""How long would the full benchmark of explanation methods take? Measured on a part of one split, and scaled.
+"""How long would the full benchmark of explanation methods take? Measured on a part of one split,
+and scaled.
 
-Runs the cells of book/insight/metrics.md that define methods and models, with the settings of the full profile but
-few test rows of one split. What is done once for a split (fitting, preparing) is scaled with the splits, the rest with
-the rows.
+Runs the cells of book/insight/metrics.md that define methods and models, with the settings of the
+full profile but few test rows of one split. What is done once for a split (fitting, preparing) is
+scaled with the splits, the rest with the rows.
 
     OMP_NUM_THREADS=1 python benchmarks/grades_full.py [--rows 5]
 """
@@ -26,7 +27,10 @@ for cell in cells:
         code = code.replace("print(len(METRICS)", "(len(METRICS)")
         exec(code, given)
 total = 0.0
-print(f"{rows} test rows of 1 split, 100 draws, scaled to 10 splits of 100 rows; CPU seconds, one thread")
+print(
+    f"{rows} test rows of 1 split, 100 draws, scaled to 10 splits of 100 rows; CPU "
+    f"seconds, one thread"
+)
 for source, data in given["sources"].items():
     X, y = data.X.to_numpy(), data.y
     for name, fit in given["models_for"][source].items():
@@ -42,6 +46,9 @@ for source, data in given["sources"].items():
             spent[method] += (time.process_time() - start) * 10 * 100 / rows
         total += sum(spent.values())
         slow = sorted(spent, key=lambda method: -spent[method])[:3]
-        print(f"{source:<14} {name:<14} {sum(spent.values()):7,.0f}   most: "
-              + ", ".join(f"{method} {spent[method]:,.0f}" for method in slow), flush=True)
+        print(
+            f"{source:<14} {name:<14} {sum(spent.values()):7,.0f}   most: "
+            + ", ".join(f"{method} {spent[method]:,.0f}" for method in slow),
+            flush=True,
+        )
 print(f"in all {total:,.0f} s, {total / 3600:.1f} hours of CPU")

@@ -1,4 +1,5 @@
-"""Coverage of 95% intervals over 500 repetitions, for fixed rounds and for runs that stop themselves.
+"""Coverage of 95% intervals over 500 repetitions, for fixed rounds and for runs that stop
+themselves.
 
     python benchmarks/sampling_coverage.py > benchmarks/results/sampling_coverage.txt
 
@@ -27,8 +28,12 @@ from shaplab import (
 
 def model(X: np.ndarray) -> np.ndarray:
     """A model with interactions of three and more of ten features."""
-    return np.asarray(np.prod(X[:, :3], axis=1) + np.sin(X[:, 3] * X[:, 4] * X[:, 5]) + np.tanh(X).sum(axis=1)
-                      + np.prod(np.tanh(X[:, 5:]), axis=1))
+    return np.asarray(
+        np.prod(X[:, :3], axis=1)
+        + np.sin(X[:, 3] * X[:, 4] * X[:, 5])
+        + np.tanh(X).sum(axis=1)
+        + np.prod(np.tanh(X[:, 5:]), axis=1)
+    )
 
 
 def coverage(label: str, truth: np.ndarray, run: Any, repetitions: int = 500) -> None:
@@ -48,23 +53,55 @@ def main() -> None:
     X, B = rng.normal(size=(4, 10)), rng.normal(size=(16, 10))
     truth = exact_shap(model, X, B).values
     for rounds in (4, 8, 16):
-        coverage(f"permutation_shap, {rounds} rounds", truth,
-                 lambda seed, rounds=rounds: permutation_shap(model, X, B, rounds=rounds, rng=seed))
-    coverage("permutation_shap, stops at 5%", truth, lambda seed: permutation_shap(model, X, B, thresh=0.05, rng=seed))
+        coverage(
+            f"permutation_shap, {rounds} rounds",
+            truth,
+            lambda seed, rounds=rounds: permutation_shap(model, X, B, rounds=rounds, rng=seed),
+        )
+    coverage(
+        "permutation_shap, stops at 5%",
+        truth,
+        lambda seed: permutation_shap(model, X, B, thresh=0.05, rng=seed),
+    )
     for sampling in ("kernel", "leverage"):
-        coverage(f"kernel_shap, {sampling}, 300 coalitions", truth, lambda seed, sampling=sampling: kernel_shap(
-            model, X, B, sampling=sampling, max_evaluations=30 + 300 * 64, rng=seed))
+        coverage(
+            f"kernel_shap, {sampling}, 300 coalitions",
+            truth,
+            lambda seed, sampling=sampling: kernel_shap(
+                model, X, B, sampling=sampling, max_evaluations=30 + 300 * 64, rng=seed
+            ),
+        )
     Z = rng.normal(size=(80, 10))
     y = model(Z) + rng.normal(size=80)
     rows = -shapley_values(LossOfMean(MarginalGame(model, Z, B), y, "mse"), 10, batch_size=64)
-    coverage("loss_shap, 10 rounds", rows.T[:4],
-             lambda seed: loss_shap(model, Z[:4], y[:4], B, rounds=10, rng=seed))
-    coverage("sage, squared error, stops at 5%", rows.mean(axis=1)[None],
-             lambda seed: sage(model, Z, y, B, thresh=0.05, rng=seed))
-    game = MeanGame(LossOfMean(MarginalGame(lambda X: 1 / (1 + np.exp(-model(X))), Z, B), y > 0, "cross_entropy"))
-    coverage("sage, cross entropy, stops at 5%", shapley_values(game, 10, batch_size=64)[None],
-             lambda seed: sage(lambda X: 1 / (1 + np.exp(-model(X))), Z, y > 0, B, loss="cross_entropy", thresh=0.05,
-                               rng=seed))
+    coverage(
+        "loss_shap, 10 rounds",
+        rows.T[:4],
+        lambda seed: loss_shap(model, Z[:4], y[:4], B, rounds=10, rng=seed),
+    )
+    coverage(
+        "sage, squared error, stops at 5%",
+        rows.mean(axis=1)[None],
+        lambda seed: sage(model, Z, y, B, thresh=0.05, rng=seed),
+    )
+    game = MeanGame(
+        LossOfMean(
+            MarginalGame(lambda X: 1 / (1 + np.exp(-model(X))), Z, B), y > 0, "cross_entropy"
+        )
+    )
+    coverage(
+        "sage, cross entropy, stops at 5%",
+        shapley_values(game, 10, batch_size=64)[None],
+        lambda seed: sage(
+            lambda X: 1 / (1 + np.exp(-model(X))),
+            Z,
+            y > 0,
+            B,
+            loss="cross_entropy",
+            thresh=0.05,
+            rng=seed,
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Local values of any model: rows for equal error, shaplab's walks against shap and (Python 3.12) shapiq.
+"""Local values of any model: rows for equal error, shaplab's walks against shap and (Python 3.12)
+shapiq.
 
     python benchmarks/sampling_local.py > benchmarks/results/sampling_local.txt
 
-Problems are boosted trees on simulated tables full of triple interactions, and on breast cancer (30 features). Truth is
-shap's exact interventional TreeExplainer: another package's exact algorithm. Errors are root mean squares over
-features, rows and three problems, relative to the root mean square of the values; rows are model rows for each
-explained row. The ratio compares rows at the same error, by a line through the peer's errors in
-the logarithm.
+Problems are boosted trees on simulated tables full of triple interactions, and on breast cancer (30
+features). Truth is shap's exact interventional TreeExplainer: another package's exact algorithm.
+Errors are root mean squares over features, rows and three problems, relative to the root mean
+square of the values; rows are model rows for each explained row. The ratio compares rows at the
+same error, by a line through the peer's errors in the logarithm.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Counted:
     def __call__(self, X: np.ndarray) -> np.ndarray:
         self.rows += len(X)
         rows = np.asarray(X, dtype=np.float32)
-        return np.asarray(self.booster.inplace_predict(rows, predict_type="margin"), dtype=np.float64)
+        return np.asarray(
+            self.booster.inplace_predict(rows, predict_type="margin"), dtype=np.float64
+        )
 
 
 def simulated(d: int, seed: int) -> tuple[Any, np.ndarray]:
@@ -54,8 +57,9 @@ def cancer(d: int, seed: int) -> tuple[Any, np.ndarray]:
     return XGBClassifier(n_estimators=100, max_depth=6, n_jobs=1).fit(X[:400], y[:400]), X
 
 
-def problem(source: Any, d: int, seed: int, size: int = 50, explained: int = 5
-            ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+def problem(
+    source: Any, d: int, seed: int, size: int = 50, explained: int = 5
+) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """A booster, rows, background and exact values."""
     fitted, X = source(d, seed)
     B, Z = X[:size], X[-explained:]
@@ -72,18 +76,36 @@ def methods(model: Any, Z: np.ndarray, B: np.ndarray, seed: int) -> Iterator[tup
     """Give each method's name, setting and a function that explains all rows."""
     d = Z.shape[1]
     for r in (2, 4, 8):
-        yield "shaplab walks", f"{r} rounds", lambda r=r: permutation_shap(model, Z, B, rounds=r, rng=seed).values
+        yield (
+            "shaplab walks",
+            f"{r} rounds",
+            lambda r=r: permutation_shap(model, Z, B, rounds=r, rng=seed).values,
+        )
     yield "shaplab walks, default", "2%", lambda: permutation_shap(model, Z, B, rng=seed).values
     for n in (256, 1024, 4096):
-        yield "shaplab Kernel", f"{n}", lambda n=n: kernel_shap(
-            model, Z, B, max_evaluations=100 + n * len(B) * len(Z), rng=seed).values
+        yield (
+            "shaplab Kernel",
+            f"{n}",
+            lambda n=n: (
+                kernel_shap(model, Z, B, max_evaluations=100 + n * len(B) * len(Z), rng=seed).values
+            ),
+        )
     for n in (4, 16, 64):
-        permuting = shap.PermutationExplainer(model, shap.maskers.Independent(B, max_samples=len(B)), seed=seed)
-        yield "shap Permutation", f"{n}", lambda n=n, e=permuting: e(
-            Z, max_evals=n * 2 * d + 2 * n, silent=True).values
+        permuting = shap.PermutationExplainer(
+            model, shap.maskers.Independent(B, max_samples=len(B)), seed=seed
+        )
+        yield (
+            "shap Permutation",
+            f"{n}",
+            lambda n=n, e=permuting: e(Z, max_evals=n * 2 * d + 2 * n, silent=True).values,
+        )
     for n in (256, 1024, 4096):
         kernel = shap.KernelExplainer(model, B, seed=seed)
-        yield "shap Kernel", f"{n}", lambda n=n, e=kernel: e.shap_values(Z, nsamples=n, l1_reg=False, silent=True)
+        yield (
+            "shap Kernel",
+            f"{n}",
+            lambda n=n, e=kernel: e.shap_values(Z, nsamples=n, l1_reg=False, silent=True),
+        )
     if not importlib.util.find_spec("shapiq"):
         return
     import shapiq
@@ -93,7 +115,10 @@ def methods(model: Any, Z: np.ndarray, B: np.ndarray, seed: int) -> Iterator[tup
 
         def value(S: Any, z: np.ndarray) -> np.ndarray:
             S = np.atleast_2d(np.asarray(S, dtype=bool))
-            return np.asarray(model(np.where(S[:, None], z, B).reshape(-1, d)).reshape(-1, len(B)).mean(axis=1) - low)
+            return np.asarray(
+                model(np.where(S[:, None], z, B).reshape(-1, d)).reshape(-1, len(B)).mean(axis=1)
+                - low
+            )
 
         return [lambda S, z=z: value(S, z) for z in Z]
 
@@ -102,11 +127,20 @@ def methods(model: Any, Z: np.ndarray, B: np.ndarray, seed: int) -> Iterator[tup
 
     for kind in (shapiq.KernelSHAP, shapiq.PermutationSamplingSV):
         for n in (256, 1024, 4096):
-            yield f"shapiq {kind.__name__}", f"{n}", lambda n=n, kind=kind: firsts(
-                [kind(n=d, random_state=seed).approximate(n, game) for game in games()])
+            yield (
+                f"shapiq {kind.__name__}",
+                f"{n}",
+                lambda n=n, kind=kind: firsts(
+                    [kind(n=d, random_state=seed).approximate(n, game) for game in games()]
+                ),
+            )
     for n in (256, 1024, 4096):
         whole = shapiq.TabularExplainer(model, B, random_state=seed, sample_size=None)
-        yield "shapiq Explainer, default", f"{n}", lambda n=n, e=whole: firsts([e.explain(z, budget=n) for z in Z])
+        yield (
+            "shapiq Explainer, default",
+            f"{n}",
+            lambda n=n, e=whole: firsts([e.explain(z, budget=n) for z in Z]),
+        )
 
 
 def curves(source: Any, d: int, problems: int = 3) -> None:
@@ -119,22 +153,32 @@ def curves(source: Any, d: int, problems: int = 3) -> None:
             model.rows, start = 0, time.process_time()
             error = error_of(explain(), truth)
             table.setdefault(name, {}).setdefault(setting, []).append(
-                (model.rows / len(Z), error**2, time.process_time() - start))
+                (model.rows / len(Z), error**2, time.process_time() - start)
+            )
     print(f"{source.__name__}, d = {d}, background {len(B)}, {len(Z)} rows, {problems} problems")
     lines = {}
     for name, settings in table.items():
         for setting, found in settings.items():
             rows, square, seconds = np.mean(found, axis=0)
             lines.setdefault(name, []).append((rows, np.sqrt(square)))
-            print(f"  {name:<26} {setting:>9} {rows:>9,.0f} rows a row   error {np.sqrt(square):.4f}   "
-                  f"{seconds:.2f} s CPU")
+            print(
+                f"  {name:<26} {setting:>9} {rows:>9,.0f} rows a row   error "
+                f"{np.sqrt(square):.4f}   "
+                f"{seconds:.2f} s CPU"
+            )
     for name, curve in lines.items():
         # A peer that lists all coalitions is exact, and no longer on its curve.
         rows, errors = np.log(np.array([point for point in curve if point[1] > 1e-3])).T
         if len(rows) > 1 and name != "shaplab walks":
             slope, offset = np.polyfit(errors, rows, 1)
-            at = [np.exp(offset + slope * np.log(error)) / used for used, error in lines["shaplab walks"]]
-            print(f"  {name}: {min(at):.1f} to {max(at):.1f} times the walks' rows at the walks' errors")
+            at = [
+                np.exp(offset + slope * np.log(error)) / used
+                for used, error in lines["shaplab walks"]
+            ]
+            print(
+                f"  {name}: {min(at):.1f} to {max(at):.1f} times the walks' rows at the "
+                f"walks' errors"
+            )
 
 
 if __name__ == "__main__":

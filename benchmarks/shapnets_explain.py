@@ -1,8 +1,9 @@
-"""How long does one explanation of a Deep ShapNet take, beside explaining it from outside? (Table 5 of the paper)
+"""How long does one explanation of a Deep ShapNet take, beside explaining it from outside? (Table 5
+of the paper)
 
-One thread, 16 features, one row at a time, the explainers taking turns; time of the processor. Each explainer's
-distance from exact Shapley values (full enumeration) and its additivity gap are printed beside its time, because a fast
-wrong answer is no answer.
+One thread, 16 features, one row at a time, the explainers taking turns; time of the processor. Each
+explainer's distance from exact Shapley values (full enumeration) and its additivity gap are printed
+beside its time, because a fast wrong answer is no answer.
 Run: OMP_NUM_THREADS=1 python benchmarks/shapnets_explain.py [repeats]
 """
 
@@ -30,20 +31,29 @@ def explainers(net: DeepShapNet) -> dict:
         with torch.no_grad():
             return net(torch.as_tensor(rows, dtype=torch.float32)).numpy()[:, 0]
 
-    found = {"forward pass": lambda x: net.explain(x).detach()[0, :, 0].numpy(),
-             "deep_shap": lambda x: deep_shap(net, x, zero).values.reshape(D)}
+    found = {
+        "forward pass": lambda x: net.explain(x).detach()[0, :, 0].numpy(),
+        "deep_shap": lambda x: deep_shap(net, x, zero).values.reshape(D),
+    }
     try:
         from captum.attr import DeepLift
-        found["captum DeepLift"] = lambda x: DeepLift(net).attribute(x, zero, target=0).detach().numpy()[0]
+
+        found["captum DeepLift"] = lambda x: (
+            DeepLift(net).attribute(x, zero, target=0).detach().numpy()[0]
+        )
     except ImportError:
         print("captum is not installed")
     try:
         import shap
+
         kernel, deep = shap.KernelExplainer(predict, zero.numpy()), shap.DeepExplainer(net, zero)
-        found["shap Deep"] = lambda x: np.asarray(deep.shap_values(x, check_additivity=False)).reshape(D)
+        found["shap Deep"] = lambda x: np.asarray(
+            deep.shap_values(x, check_additivity=False)
+        ).reshape(D)
         for n in (40, 77, 2 * D + 2048):
             found[f"shap Kernel, {n}"] = lambda x, n=n: kernel.shap_values(
-                x.numpy(), nsamples=n, silent=True).reshape(D)
+                x.numpy(), nsamples=n, silent=True
+            ).reshape(D)
     except ImportError:
         print("shap is not installed")
     return found
@@ -72,11 +82,17 @@ def main(repeats: int) -> None:
             if turn:
                 times.setdefault(name, []).append(time.process_time() - start)
     ours = float(np.median(times["forward pass"]))
-    print(f"{'explainer':<18} {'ms':>9} {'ratio':>7} {'error / mean |phi|':>19} {'additivity gap':>15}")
+    print(
+        f"{'explainer':<18} {'ms':>9} {'ratio':>7} {'error / mean |phi|':>19} "
+        f"{'additivity gap':>15}"
+    )
     for name, measured in times.items():
         error = np.abs(values[name] - exact).mean() / np.abs(exact).mean()
-        print(f"{name:<18} {np.median(measured) * 1e3:9.3f} {np.median(measured) / ours:7.1f} {error:19.2e} "
-              f"{abs(values[name].sum() - rise):15.1e}")
+        print(
+            f"{name:<18} {np.median(measured) * 1e3:9.3f} {np.median(measured) / ours:7.1f} "
+            f"{error:19.2e} "
+            f"{abs(values[name].sum() - rise):15.1e}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Where does the time of an explanation go?
 
-CPU seconds of each step in one thread, with a warm compile cache, on the models of trees_speed.py. The library's
-functions are wrapped for this run only; the seconds of a step leave out the steps that it calls. "put together" is what
-remains: sums turned into the result, and Python between the steps.
+CPU seconds of each step in one thread, with a warm compile cache, on the models of trees_speed.py.
+The library's functions are wrapped for this run only; the seconds of a step leave out the steps
+that it calls. "put together" is what remains: sums turned into the result, and Python between the
+steps.
 
     OMP_NUM_THREADS=1 python benchmarks/trees_profile.py --models abc
 """
@@ -20,10 +21,17 @@ from shaplab.trees import ensemble
 from shaplab.trees._encoding import Encoder
 from shaplab.trees.kernels.routes import Paths, TablePlan
 
-STEPS = {"read the model": (ensemble, "read_model"), "arrange": (ensemble, "arrange"),
-         "encode rows": (Encoder, "encode"), "follow paths": (Paths, "__init__"),
-         "plan clusters": (TablePlan, "__init__"), "count background": (TablePlan, "histogram"),
-         "build tables": (TablePlan, "build"), "look up": (TablePlan, "evaluate"), "walk": (Paths, "walk")}
+STEPS = {
+    "read the model": (ensemble, "read_model"),
+    "arrange": (ensemble, "arrange"),
+    "encode rows": (Encoder, "encode"),
+    "follow paths": (Paths, "__init__"),
+    "plan clusters": (TablePlan, "__init__"),
+    "count background": (TablePlan, "histogram"),
+    "build tables": (TablePlan, "build"),
+    "look up": (TablePlan, "evaluate"),
+    "walk": (Paths, "walk"),
+}
 stack: list[list] = []
 spent: dict[str, float] = {}
 
@@ -73,17 +81,21 @@ def main():
         trees = shaplab.TreeEnsemble.from_model(model)
         few = X[:1000]
         jobs = {
-            "read the model": lambda: shaplab.TreeEnsemble.from_model(model),  # noqa: B023
-            "values, 10,000 rows": lambda: shaplab.tree_shap(trees, X[:10_000]),  # noqa: B023
-            "values, 1,000 rows, 10,000 background rows":
-                lambda: shaplab.interventional_tree_shap(trees, few, X[-10_000:]),  # noqa: B023
-            "interactions, 1,000 rows": lambda: shaplab.tree_shap_interactions(trees, few),  # noqa: B023
-            "interactions, 1,000 rows, 10,000 background rows":
-                lambda: shaplab.interventional_tree_shap_interactions(trees, few, X[-10_000:]),  # noqa: B023
+            "read the model": lambda: shaplab.TreeEnsemble.from_model(model),
+            "values, 10,000 rows": lambda: shaplab.tree_shap(trees, X[:10_000]),
+            "values, 1,000 rows, 10,000 background rows": lambda: shaplab.interventional_tree_shap(
+                trees, few, X[-10_000:]
+            ),
+            "interactions, 1,000 rows": lambda: shaplab.tree_shap_interactions(trees, few),
+            "interactions, 1,000 rows, 10,000 background rows": lambda: (
+                shaplab.interventional_tree_shap_interactions(trees, few, X[-10_000:])
+            ),
         }
         for job, call in jobs.items():
             found = profile(call, options.repeats)
-            parts = "; ".join(f"{step} {seconds:.4f}" for step, seconds in found.items() if seconds >= 5e-5)
+            parts = "; ".join(
+                f"{step} {seconds:.4f}" for step, seconds in found.items() if seconds >= 5e-5
+            )
             print(f"({name}) {job}: {parts}; total {sum(found.values()):.4f}", flush=True)
 
 

@@ -1,14 +1,15 @@
 # ruff: noqa: B023, E402
 """How fast are the tree explainers beside their peers?
 
-CPU seconds in one thread, ours and the peer in turn in one process, after checking that they agree. A job that
-would take minutes is run on fewer rows, and ours beside it in full; the peer's seconds are then scaled (marked ~).
-``gap`` is the largest difference between the two; ``miss``, ours / the peer's, how far the sums of the values are from
-the model's output up to a constant, so that a gap can be laid at somebody's door. MB is the most memory that a call
-took beyond what the process held before it.
+CPU seconds in one thread, ours and the peer in turn in one process, after checking that they agree.
+A job that would take minutes is run on fewer rows, and ours beside it in full; the peer's seconds
+are then scaled (marked ~). ``gap`` is the largest difference between the two; ``miss``, ours / the
+peer's, how far the sums of the values are from the model's output up to a constant, so that a gap
+can be laid at somebody's door. MB is the most memory that a call took beyond what the process held
+before it.
 
-    OMP_NUM_THREADS=1 python benchmarks/trees_speed.py --models abc --repeats 3
-    OMP_NUM_THREADS=1 python benchmarks/trees_speed.py --models abc --jobs large --skip shap,shapiq --repeats 1
+    OMP_NUM_THREADS=1 python benchmarks/trees_speed.py --models abc --repeats 3 OMP_NUM_THREADS=1
+    python benchmarks/trees_speed.py --models abc --jobs large --skip shap,shapiq --repeats 1
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def seconds(function):
 
 
 def compare(job, ours, theirs, rows, subset, repeats, output, prepare=None):
-    """Alternate; ``theirs`` explains ``subset`` of the ``rows`` rows; what ``prepare`` makes for it is not scaled."""
+    """Alternate; ``theirs`` explains ``subset`` of the ``rows`` rows; what ``prepare`` makes for it
+    is not scaled."""
     ours()  # compiled and cached before the clock runs
     mine, other = [], []
     for _ in range(repeats):
@@ -77,20 +79,32 @@ def compare(job, ours, theirs, rows, subset, repeats, output, prepare=None):
         other.append(setup + t * rows / subset)
     values, expected = values[:subset], expected.reshape(values[:subset].shape)
     gap = np.abs(values - expected).max()
-    miss = [np.ptp(found.reshape(subset, -1).sum(axis=1) - output[:subset]) for found in (values, expected)]
+    miss = [
+        np.ptp(found.reshape(subset, -1).sum(axis=1) - output[:subset])
+        for found in (values, expected)
+    ]
     mark = "~" if subset < rows else " "
-    print(f"{job:<59} ours {min(mine):8.3f} s   peer {mark}{min(other):8.2f} s   ratio {min(other) / min(mine):7.1f}"
-          f"   gap {gap:.0e}   miss {miss[0]:.0e} / {miss[1]:.0e}", flush=True)
+    print(
+        f"{job:<59} ours {min(mine):8.3f} s   peer {mark}{min(other):8.2f} s   ratio "
+        f"{min(other) / min(mine):7.1f}"
+        f"   gap {gap:.0e}   miss {miss[0]:.0e} / {miss[1]:.0e}",
+        flush=True,
+    )
     if rows > 10_000:
         print(f"{'':<59} ours {our_memory:8,.0f} MB  peer  {their_memory:8,.0f} MB", flush=True)
-    # A peer may send single rows another way at thresholds; a different game would differ everywhere.
-    assert np.median(np.abs(values - expected)) < 1e-5 * np.abs(expected).max(), "the peer computes something else"
+    # A peer may send single rows another way at thresholds; a different game would differ
+    # everywhere.
+    assert np.median(np.abs(values - expected)) < 1e-5 * np.abs(expected).max(), (
+        "the peer computes something else"
+    )
 
 
 def xgboost_peer(model, X, interactions=False):
     import xgboost
 
-    found = model.predict(xgboost.DMatrix(X), pred_contribs=not interactions, pred_interactions=interactions)
+    found = model.predict(
+        xgboost.DMatrix(X), pred_contribs=not interactions, pred_interactions=interactions
+    )
     return found[:, :-1, :-1] if interactions else found[:, :-1]
 
 
@@ -112,7 +126,9 @@ def shapiq_peer(model, background=None, order=1):
     import shapiq
 
     mode = {} if background is None else {"mode": "interventional", "reference_dataset": background}
-    return shapiq.TreeExplainer(model, max_order=order, index="SV" if order == 1 else "k-SII", backend="shapiq", **mode)
+    return shapiq.TreeExplainer(
+        model, max_order=order, index="SV" if order == 1 else "k-SII", backend="shapiq", **mode
+    )
 
 
 def shapiq_values(explainer, X, order=1):
@@ -133,13 +149,23 @@ def main():
     parser.add_argument("--models", default="abcd")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--jobs", default="values,interactions,interventional,large")
-    parser.add_argument("--skip", default="", help="peers to leave out: xgboost, shap, shapiq, woodelf")
-    parser.add_argument("--large", type=int, default=200_000, help="rows, and background rows, of the job 'large'")
+    parser.add_argument(
+        "--skip", default="", help="peers to leave out: xgboost, shap, shapiq, woodelf"
+    )
+    parser.add_argument(
+        "--large", type=int, default=200_000, help="rows, and background rows, of the job 'large'"
+    )
     options = parser.parse_args()
     jobs, skip = options.jobs.split(","), options.skip.split(",")
-    skip += [name for name in ("shap", "shapiq", "woodelf") if importlib.util.find_spec(name) is None]
+    skip += [
+        name for name in ("shap", "shapiq", "woodelf") if importlib.util.find_spec(name) is None
+    ]
     packages = ("numpy", "numba", "xgboost", "shap", "shapiq", "woodelf-explainer", "scikit-learn")
-    versions = {name: importlib.metadata.version(name) for name in packages if name.split("-")[0] not in skip}
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in packages
+        if name.split("-")[0] not in skip
+    }
     print(versions, f"numba threads {os.environ['NUMBA_NUM_THREADS']}")
     for name in options.models:
         model, X = make(name)
@@ -152,37 +178,75 @@ def main():
             compare(job, ours, theirs, n, subset, options.repeats, trees.predict(X[:n]), prepare)
 
         if "values" in jobs:
+
             def ours():
                 return shaplab.tree_shap(trees, rows).values
 
             if boosted and "xgboost" not in skip:
-                run("path-dependent, 10,000 rows: XGBoost", ours,
-                    lambda: xgboost_peer(model, rows[:2500]), 10_000, 2500)
+                run(
+                    "path-dependent, 10,000 rows: XGBoost",
+                    ours,
+                    lambda: xgboost_peer(model, rows[:2500]),
+                    10_000,
+                    2500,
+                )
             if "shap" not in skip:
                 n = {"a": 500, "b": 100, "c": 500, "d": 20}[name]
-                run("path-dependent, 10,000 rows: shap C", ours,
-                    lambda peer: peer.shap_values(rows[:n], check_additivity=False), 10_000, n,
-                    lambda: shap_peer(model))
+                run(
+                    "path-dependent, 10,000 rows: shap C",
+                    ours,
+                    lambda peer: peer.shap_values(rows[:n], check_additivity=False),
+                    10_000,
+                    n,
+                    lambda: shap_peer(model),
+                )
             if boosted and "shapiq" not in skip:
                 n = {"a": 500, "b": 50, "c": 200}[name]
-                run("path-dependent, 10,000 rows: shapiq", ours, lambda peer: shapiq_values(peer, rows[:n]), 10_000, n,
-                    lambda: shapiq_peer(model))
+                run(
+                    "path-dependent, 10,000 rows: shapiq",
+                    ours,
+                    lambda peer: shapiq_values(peer, rows[:n]),
+                    10_000,
+                    n,
+                    lambda: shapiq_peer(model),
+                )
         if "interactions" in jobs and boosted:
+
             def pairs():
                 return shaplab.tree_shap_interactions(trees, rows[:1000]).values
 
             if "xgboost" not in skip:
-                run("interactions, 1,000 rows: XGBoost", pairs,
-                    lambda: xgboost_peer(model, rows[:200], True), 1000, 200)
+                run(
+                    "interactions, 1,000 rows: XGBoost",
+                    pairs,
+                    lambda: xgboost_peer(model, rows[:200], True),
+                    1000,
+                    200,
+                )
             if "shap" not in skip:
                 n = {"a": 20, "b": 2, "c": 20}[name]
-                run("interactions, 1,000 rows: shap C", pairs,
-                    lambda peer: peer.shap_interaction_values(rows[:n]), 1000, n, lambda: shap_peer(model))
+                run(
+                    "interactions, 1,000 rows: shap C",
+                    pairs,
+                    lambda peer: peer.shap_interaction_values(rows[:n]),
+                    1000,
+                    n,
+                    lambda: shap_peer(model),
+                )
             if "shapiq" not in skip:
                 n = {"a": 50, "b": 5, "c": 50}[name]
-                run("interactions, 1,000 rows: shapiq, k-SII of order 2", pairs,
-                    lambda peer: shapiq_values(peer, rows[:n], 2), 1000, n, lambda: shapiq_peer(model, order=2))
-        for n, r, job in ((1000, 10_000, "interventional"), (options.large, options.large, "large")):
+                run(
+                    "interactions, 1,000 rows: shapiq, k-SII of order 2",
+                    pairs,
+                    lambda peer: shapiq_values(peer, rows[:n], 2),
+                    1000,
+                    n,
+                    lambda: shapiq_peer(model, order=2),
+                )
+        for n, r, job in (
+            (1000, 10_000, "interventional"),
+            (options.large, options.large, "large"),
+        ):
             if job not in jobs or not boosted:
                 continue
 
@@ -196,18 +260,39 @@ def main():
 
                 columns = [f"f{i}" for i in range(X.shape[1])]
                 model.feature_names = columns
-                frame, background = (pd.DataFrame(part, columns=columns) for part in (X[:n], X[-r:]))
-                run(f"{label}: woodelf", against, lambda: WoodelfExplainer(
-                    model, background, feature_perturbation="interventional").shap_values(frame, verbose=False), n, n)
+                frame, background = (
+                    pd.DataFrame(part, columns=columns) for part in (X[:n], X[-r:])
+                )
+                run(
+                    f"{label}: woodelf",
+                    against,
+                    lambda: WoodelfExplainer(
+                        model, background, feature_perturbation="interventional"
+                    ).shap_values(frame, verbose=False),
+                    n,
+                    n,
+                )
                 model.feature_names = None
             if "shap" not in skip and job == "interventional":
                 few = {"a": 2, "b": 1, "c": 2}[name]
-                run(f"{label}: shap C", against, lambda peer: peer.shap_values(X[:few], check_additivity=False), n, few,
-                    lambda: shap_peer(model, X[-r:]))
+                run(
+                    f"{label}: shap C",
+                    against,
+                    lambda peer: peer.shap_values(X[:few], check_additivity=False),
+                    n,
+                    few,
+                    lambda: shap_peer(model, X[-r:]),
+                )
             if "shapiq" not in skip and job == "interventional":
                 few = {"a": 4, "b": 2, "c": 4}[name]
-                run(f"{label}: shapiq", against, lambda peer: shapiq_values(peer, X[:few]), n, few,
-                    lambda: shapiq_peer(model, X[-r:]))
+                run(
+                    f"{label}: shapiq",
+                    against,
+                    lambda peer: shapiq_values(peer, X[:few]),
+                    n,
+                    few,
+                    lambda: shapiq_peer(model, X[-r:]),
+                )
 
 
 if __name__ == "__main__":

@@ -16,14 +16,16 @@ _PUBLIC = {
     "shaplab.explanation": "Explanation",
     "shaplab.foundations.games": "TableGame GroupedGame MeanGame all_coalitions company_game",
     "shaplab.foundations.exact": "shapley_values banzhaf_values axioms",
-    "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame DiscreteGame "
+    "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame "
+    "DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "interaction_values",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",
     "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
-    "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game saabas split_count",
+    "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game saabas "
+    "split_count",
     "shaplab.trees.path_dependent": "tree_shap",
     "shaplab.trees.interventional": "BackgroundTrees interventional_tree_shap",
     "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
@@ -40,15 +42,27 @@ _PUBLIC = {
     "shaplab.shapnets.pruning": "prune strip_modules",
     "shaplab.importance.loss_shap": "loss_shap",
     "shaplab.importance.sage": "sage",
-    "shaplab.importance.comparisons": "permutation_test leave_one_out_importance mean_importance univariate_importance",
+    "shaplab.importance.comparisons": "permutation_test leave_one_out_importance mean_importance "
+    "univariate_importance",
     "shaplab.insight.monitoring": "Monitor monitor plot_monitor",
-    "shaplab.insight.summaries": "cluster_rows embed_rows feature_ranking rare_effects standardized variance_explained",
+    "shaplab.insight.summaries": "cluster_rows embed_rows feature_ranking rare_effects "
+    "standardized variance_explained",
     "shaplab.insight.scenarios": "score_scenarios user_study",
     "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
-_MODULES = ("plots", "overviews", "datasets", "extract", "foundations", "trees", "deep", "shapnets", "importance",
-            "insight")
+_MODULES = (
+    "plots",
+    "overviews",
+    "datasets",
+    "extract",
+    "foundations",
+    "trees",
+    "deep",
+    "shapnets",
+    "importance",
+    "insight",
+)
 
 __all__ = ["__version__", *_HOME]
 

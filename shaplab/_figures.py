@@ -1,4 +1,5 @@
-"""What all figures share: colours, text that is safe to draw, axes, and numbers out of mixed columns.
+"""What all figures share: colours, text that is safe to draw, axes, and numbers out of mixed
+columns.
 
 Needs: shaplab._validation, shaplab.explanation.
 """
@@ -16,7 +17,8 @@ from shaplab.explanation import Explanation
 
 __all__: list[str] = []
 
-# Orange raises, blue lowers; both keep 4.5:1 against white, and differ for every common kind of colour blindness.
+# Orange raises, blue lowers; both keep 4.5:1 against white, and differ for every common kind of
+# colour blindness.
 UP, DOWN, INK, GREY, COLOURS = "#c2500c", "#2166ac", "#1a1a1a", "#767676", "cividis"
 Units = Mapping[str, str] | Sequence[str] | None
 # What each plot shows, as a table, for as long as the plot lives.
@@ -28,21 +30,43 @@ def escape(text: object, limit: int = 34) -> str:
     return shorten(text, limit).replace("$", r"\$")
 
 
-def one_output(explanation: Any, output: int | str | None, argument: str = "explanation") -> Explanation:
+def one_output(
+    explanation: Any, output: int | str | None, argument: str = "explanation"
+) -> Explanation:
     """Attributions of a table with one output, all finite."""
     if not isinstance(explanation, Explanation):
-        fail(argument, "an Explanation", explanation, "Pass what an explaining function returned", TypeError)
+        fail(
+            argument,
+            "an Explanation",
+            explanation,
+            "Pass what an explaining function returned",
+            TypeError,
+        )
     if explanation.interaction or len(explanation.feature_shape) != 1:
-        fail(argument, "attributions of shape (N, d)", f"values of shape {explanation.shape}",
-             "Select a table's attributions; images and interactions have their own plots")
+        fail(
+            argument,
+            "attributions of shape (N, d)",
+            f"values of shape {explanation.shape}",
+            "Select a table's attributions; images and interactions have their own plots",
+        )
     if len(explanation) == 0 or explanation.feature_shape[0] == 0:
-        fail(argument, "at least one row and one feature", f"shape {explanation.shape}", "Select some")
+        fail(
+            argument,
+            "at least one row and one feature",
+            f"shape {explanation.shape}",
+            "Select some",
+        )
     if not np.isfinite(explanation.prediction).all():
         fail(argument, "finite values", "NaN or infinity", "Explain rows that the model can score")
     if explanation.has_outputs:
         if output is None and explanation.shape[-1] > 1:
             names = explanation.output_names or [str(k) for k in range(explanation.shape[-1])]
-            fail("output", f"one of {shorten(', '.join(names))}", "None", "Say which output, for example output=0")
+            fail(
+                "output",
+                f"one of {shorten(', '.join(names))}",
+                "None",
+                "Say which output, for example output=0",
+            )
         return explanation[:, :, 0 if output is None else output]
     if output is not None:
         fail("output", "None, as the model has one output", repr(output), "Leave it out")
@@ -55,8 +79,17 @@ def feature_units(explanation: Explanation, units: Units) -> list[str]:
         return [""] * len(explanation.names)
     if isinstance(units, Mapping):
         return [str(units.get(name, "")) for name in explanation.names]
-    if isinstance(units, str) or not hasattr(units, "__len__") or len(units) != len(explanation.names):
-        fail("units", f"{len(explanation.names)} units or a mapping from names", units, "Give '' where there is none")
+    if (
+        isinstance(units, str)
+        or not hasattr(units, "__len__")
+        or len(units) != len(explanation.names)
+    ):
+        fail(
+            "units",
+            f"{len(explanation.names)} units or a mapping from names",
+            units,
+            "Give '' where there is none",
+        )
     return [str(unit) for unit in units]
 
 
@@ -69,7 +102,9 @@ def number(value: Any) -> str:
     """A value of a table as short text."""
     if value is None or value != value:
         return "missing"
-    return f"{value:.4g}" if isinstance(value, int | float | np.integer | np.floating) else str(value)
+    return (
+        f"{value:.4g}" if isinstance(value, int | float | np.integer | np.floating) else str(value)
+    )
 
 
 def cell(explanation: Explanation, row: int, j: int, units: Sequence[str], limit: int = 26) -> str:
@@ -77,8 +112,13 @@ def cell(explanation: Explanation, row: int, j: int, units: Sequence[str], limit
     if explanation.data is None or explanation.data.ndim != 2:
         return escape(explanation.names[j])
     value = number(explanation.data[row, j])
-    # Explanations of codes ("1 = yes") belong to tables; beside a number only a short unit is readable.
-    unit = f" {escape(units[j])}" if 0 < len(units[j]) <= 12 and "=" not in units[j] and value != "missing" else ""
+    # Explanations of codes ("1 = yes") belong to tables; beside a number only a short unit is
+    # readable.
+    unit = (
+        f" {escape(units[j])}"
+        if 0 < len(units[j]) <= 12 and "=" not in units[j] and value != "missing"
+        else ""
+    )
     return f"{escape(explanation.names[j], limit)} = {escape(value, 2 * limit // 3)}{unit}"
 
 
@@ -100,18 +140,29 @@ def axes(ax: Any, width: float, height: float) -> Any:
 
 
 def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any:
-    """Axes of a figure with several panels in a flat array: the user's, or new ones with dark text on white."""
+    """Axes of a figure with several panels in a flat array: the user's, or new ones with dark text
+    on white."""
     found = np.ravel(np.array(ax, dtype=object))
     if ax is None:
         import matplotlib.pyplot as plt
 
-        figure, found = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", facecolor="white",
-                                     squeeze=False)
+        figure, found = plt.subplots(
+            rows,
+            columns,
+            figsize=(width, height),
+            layout="constrained",
+            facecolor="white",
+            squeeze=False,
+        )
         figure.patch.set_alpha(1.0)
         found = found.ravel()
     if len(found) != rows * columns or not all(hasattr(one, "spines") for one in found):
-        fail("ax", f"{rows * columns} Axes", f"{len(found)} of type {type(found[0]).__name__}" if len(found) else "0",
-             f"Pass those of plt.subplots({rows}, {columns})")
+        fail(
+            "ax",
+            f"{rows * columns} Axes",
+            f"{len(found)} of type {type(found[0]).__name__}" if len(found) else "0",
+            f"Pass those of plt.subplots({rows}, {columns})",
+        )
     for one in found:
         if ax is None:
             one.tick_params(colors=INK)
@@ -125,7 +176,8 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
 
 
 def tell(drawn: Any, table: Callable[[], Any]) -> Any:
-    """Keep what a plot shows for ``plots.table(drawn)``, as anything that a DataFrame is made of; returns the plot."""
+    """Keep what a plot shows for ``plots.table(drawn)``, as anything that a DataFrame is made of;
+    returns the plot."""
     TOLD[drawn] = table
     return drawn
 
@@ -141,34 +193,56 @@ def position(names: Sequence[str], feature: int | str, argument: str = "feature"
     """The column of a feature given by number or name."""
     if isinstance(feature, str):
         if feature not in names:
-            fail(argument, f"one of {shorten(', '.join(names))}", repr(shorten(feature)), "Check the spelling")
+            fail(
+                argument,
+                f"one of {shorten(', '.join(names))}",
+                repr(shorten(feature)),
+                "Check the spelling",
+            )
         return list(names).index(feature)
     return check_int(feature, argument, minimum=0, maximum=len(names) - 1)
 
 
 def partner(e: Explanation, j: int, color_by: Any) -> int | None:
-    """The feature that gives the colour: named, of the largest interaction, or of the largest share of the spread."""
+    """The feature that gives the colour: named, of the largest interaction, or of the largest share
+    of the spread."""
     if isinstance(color_by, Explanation):
-        if not color_by.interaction or color_by.has_outputs or color_by.shape[1:] != (len(e.names),) * 2:
-            fail("color_by", f"interactions of shape (N, {len(e.names)}, {len(e.names)})",
-                 f"values of shape {color_by.shape}", "Pass interactions of the same model, of one output")
+        if (
+            not color_by.interaction
+            or color_by.has_outputs
+            or color_by.shape[1:] != (len(e.names),) * 2
+        ):
+            fail(
+                "color_by",
+                f"interactions of shape (N, {len(e.names)}, {len(e.names)})",
+                f"values of shape {color_by.shape}",
+                "Pass interactions of the same model, of one output",
+            )
         size = np.abs(color_by.values[:, j]).mean(axis=0)
     elif color_by is True and e.data is not None:
-        # In groups of like values, how much of the spread a line in the other feature's rank explains.
+        # In groups of like values, how much of the spread a line in the other feature's rank
+        # explains.
         size = np.zeros(len(e.names))
         for k in range(len(size)):
-            rank = np.unique(np.nan_to_num(codes_of(e.data[:, k])[0], nan=-np.inf), return_inverse=True)[1]
+            rank = np.unique(
+                np.nan_to_num(codes_of(e.data[:, k])[0], nan=-np.inf), return_inverse=True
+            )[1]
             for _, inside in groups_of(e.data[:, j]):
                 r, z = (part[inside] - part[inside].mean() for part in (e.values[:, j], rank))
                 size[k] += (r @ z) ** 2 / ((z @ z) or 1.0)
     else:
-        return None if color_by is None or color_by is False else position(e.names, color_by, "color_by")
+        return (
+            None
+            if color_by is None or color_by is False
+            else position(e.names, color_by, "color_by")
+        )
     size = np.where(np.arange(len(size)) == j, -1.0, size)
     return int(size.argmax()) if len(size) > 1 else None
 
 
 def groups_of(column: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Names and masks of rows of like value: by category, or ten from low to high; the missing ones last."""
+    """Names and masks of rows of like value: by category, or ten from low to high; the missing ones
+    last."""
     codes, labels = codes_of(column)
     gone = np.isnan(codes)
     groups = [] if labels is None else [(label, codes == code) for code, label in enumerate(labels)]
@@ -191,18 +265,20 @@ def largest_first(sizes: np.ndarray, limit: int | None) -> tuple[np.ndarray, np.
     """Indices to show, largest first, and those that are put together; never a group of one."""
     order = np.argsort(-sizes, kind="stable")
     limit = len(order) if limit is None else check_int(limit, "max_features")
-    return (order, order[:0]) if len(order) <= limit else (order[:limit - 1], order[limit - 1:])
+    return (order, order[:0]) if len(order) <= limit else (order[: limit - 1], order[limit - 1 :])
 
 
 def ranked(e: Explanation, limit: int | None) -> np.ndarray:
     """Features by mean absolute contribution, the largest first, at most ``limit``."""
     order = np.argsort(-np.abs(e.values).mean(axis=0), kind="stable")
-    return order if limit is None else order[:check_int(limit, "max_features")]
+    return order if limit is None else order[: check_int(limit, "max_features")]
 
 
 def check_row(explanation: Explanation, row: int) -> int:
     """The number of a row, counted from the front."""
-    return check_int(row, "row", minimum=-len(explanation), maximum=len(explanation) - 1) % len(explanation)
+    return check_int(row, "row", minimum=-len(explanation), maximum=len(explanation) - 1) % len(
+        explanation
+    )
 
 
 def spread_out(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -214,7 +290,9 @@ def spread_out(values: np.ndarray, generator: np.random.Generator) -> np.ndarray
     for b in np.flatnonzero(counts):
         inside = np.flatnonzero(bins == b)
         reach = 0.4 * counts[b] / counts.max()
-        heights[generator.permutation(inside)] = np.linspace(-reach, reach, len(inside)) if len(inside) > 1 else 0.0
+        heights[generator.permutation(inside)] = (
+            np.linspace(-reach, reach, len(inside)) if len(inside) > 1 else 0.0
+        )
     return heights
 
 
@@ -226,25 +304,46 @@ def to_unit(codes: np.ndarray) -> np.ndarray:
     low, high = np.percentile(known, [5, 95])
     if low == high:
         low, high = known.min(), known.max()
-    return np.clip((codes - low) / (high - low), 0, 1) if low < high else np.where(np.isnan(codes), np.nan, 0.5)
+    return (
+        np.clip((codes - low) / (high - low), 0, 1)
+        if low < high
+        else np.where(np.isnan(codes), np.nan, 0.5)
+    )
 
 
-def dots(ax: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray | None, name: str | None,
-         ends: Sequence[str] = ("low", "high")) -> None:
-    """Points coloured by a number in [0, 1]; grey rings where it is missing; a colour bar if ``name``."""
+def dots(
+    ax: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    colours: np.ndarray | None,
+    name: str | None,
+    ends: Sequence[str] = ("low", "high"),
+) -> None:
+    """Points coloured by a number in [0, 1]; grey rings where it is missing; a colour bar if
+    ``name``."""
     options = {"s": 16, "linewidths": 0, "zorder": 2, "rasterized": len(x) > 2000}
     if colours is None:
         ax.scatter(x, y, color=DOWN, **options)
         return
     gone = np.isnan(colours)
-    dots = ax.scatter(x[~gone], y[~gone], c=colours[~gone], cmap=COLOURS, vmin=0, vmax=1.12, **options)
+    dots = ax.scatter(
+        x[~gone], y[~gone], c=colours[~gone], cmap=COLOURS, vmin=0, vmax=1.12, **options
+    )
     if gone.any():
-        ax.scatter(x[gone], y[gone], **{**options, "s": 14, "linewidths": 0.8}, facecolors="none", edgecolors=GREY)
+        ax.scatter(
+            x[gone],
+            y[gone],
+            **{**options, "s": 14, "linewidths": 0.8},
+            facecolors="none",
+            edgecolors=GREY,
+        )
     if name is not None:
         colour_bar(ax, dots, name, ends)
 
 
-def colour_bar(ax: Any, drawn: Any, name: str, ends: Sequence[str] | None = ("low", "high")) -> None:
+def colour_bar(
+    ax: Any, drawn: Any, name: str, ends: Sequence[str] | None = ("low", "high")
+) -> None:
     """A colour bar from 0 to 1 with words at its ends, or with numbers if there are none."""
     options = {} if ends is None else {"ticks": [0, 1], "boundaries": np.linspace(0, 1, 65)}
     figure = (ax[0] if isinstance(ax, list) else ax).figure

@@ -1,4 +1,5 @@
-"""Where data files are: inside an installed package, in ``SHAPLAB_DATA_DIR``, or below ``SHAPLAB_DATA_URL``.
+"""Where data files are: inside an installed package, in ``SHAPLAB_DATA_DIR``, or below
+``SHAPLAB_DATA_URL``.
 
 Every file of a full set is checked by its sha256.
 
@@ -23,8 +24,13 @@ def package_file(package: str, path: str) -> Path:
     spec = importlib.util.find_spec(package)
     file = None if spec is None or spec.origin is None else Path(spec.origin).parent / path
     if file is None or not file.is_file():
-        fail(f"package {package}", f"an installed package with the file {path}", "none", f"Run: pip install {package}",
-             ModuleNotFoundError)
+        fail(
+            f"package {package}",
+            f"an installed package with the file {path}",
+            "none",
+            f"Run: pip install {package}",
+            ModuleNotFoundError,
+        )
     return file
 
 
@@ -51,22 +57,42 @@ FILES = {
 }
 # What would do instead, by folder.
 _INSTEAD = {
-    "adult": "load_german_credit", "bank": "load_german_credit", "bike": "load_diabetes",
-    "california": "load_diabetes", "cifar10": "load_mnist_small", "credit": "load_german_credit",
-    "dna": "simulate_dna", "elec2": "simulate_deployment", "mnist": "load_mnist_small", "nhanes1": "load_nhefs",
-    "parkinsons": "simulate_parkinsons", "support2": "load_nhefs", "yeast": "load_wine",
+    "adult": "load_german_credit",
+    "bank": "load_german_credit",
+    "bike": "load_diabetes",
+    "california": "load_diabetes",
+    "cifar10": "load_mnist_small",
+    "credit": "load_german_credit",
+    "dna": "simulate_dna",
+    "elec2": "simulate_deployment",
+    "mnist": "load_mnist_small",
+    "nhanes1": "load_nhefs",
+    "parkinsons": "simulate_parkinsons",
+    "support2": "load_nhefs",
+    "yeast": "load_wine",
 }
 
 
 def data_file(file: str) -> Path:
-    """Find a file in ``SHAPLAB_DATA_DIR`` or fetch it from ``SHAPLAB_DATA_URL``; check its sha256 either way."""
-    folder, url, known = os.environ.get("SHAPLAB_DATA_DIR"), os.environ.get("SHAPLAB_DATA_URL"), FILES[file]
+    """Find a file in ``SHAPLAB_DATA_DIR`` or fetch it from ``SHAPLAB_DATA_URL``; check its sha256
+    either way."""
+    folder, url, known = (
+        os.environ.get("SHAPLAB_DATA_DIR"),
+        os.environ.get("SHAPLAB_DATA_URL"),
+        FILES[file],
+    )
     instead = f"shaplab.datasets.{_INSTEAD[file.split('/')[0]]}()"
 
     def refuse(variable: str, got: str, kind: type[Exception] = FileNotFoundError) -> NoReturn:
-        fail(variable, f"the file {file} (sha256 {known})", got,
-             "Set SHAPLAB_DATA_DIR to a folder that holds this file, or SHAPLAB_DATA_URL to an address that serves it, "
-             f"or use {instead}, which needs no file", kind)
+        fail(
+            variable,
+            f"the file {file} (sha256 {known})",
+            got,
+            "Set SHAPLAB_DATA_DIR to a folder that holds this file, or SHAPLAB_DATA_URL to an "
+            "address that serves it, "
+            f"or use {instead}, which needs no file",
+            kind,
+        )
 
     if folder and (path := Path(folder).expanduser() / file).is_file():
         with path.open("rb") as stream:
@@ -75,18 +101,40 @@ def data_file(file: str) -> Path:
             refuse("SHAPLAB_DATA_DIR", f"{path} with sha256 {found}", ValueError)
         return path
     if not url:
-        refuse("SHAPLAB_DATA_DIR", f"no such file in {Path(folder).expanduser()}" if folder
-               else "neither this variable nor SHAPLAB_DATA_URL set")
+        refuse(
+            "SHAPLAB_DATA_DIR",
+            f"no such file in {Path(folder).expanduser()}"
+            if folder
+            else "neither this variable nor SHAPLAB_DATA_URL set",
+        )
     try:
         import pooch
 
-        return Path(pooch.retrieve(f"{url.rstrip('/')}/{file}", f"sha256:{known}", fname=file.replace("/", "-"),
-                                   path=pooch.os_cache("shaplab"), downloader=pooch.HTTPDownloader(timeout=60)))
+        return Path(
+            pooch.retrieve(
+                f"{url.rstrip('/')}/{file}",
+                f"sha256:{known}",
+                fname=file.replace("/", "-"),
+                path=pooch.os_cache("shaplab"),
+                downloader=pooch.HTTPDownloader(timeout=60),
+            )
+        )
     except ImportError:
-        fail("package pooch", "pooch, which downloads files", "none", "Run: pip install pooch", ModuleNotFoundError)
-    except Exception as problem:  # pooch and requests raise many kinds: each gets the one message, with its cause
-        refuse("SHAPLAB_DATA_URL", f"from {url}: {type(problem).__name__}: {problem}",
-               ValueError if "hash" in str(problem) else OSError)
+        fail(
+            "package pooch",
+            "pooch, which downloads files",
+            "none",
+            "Run: pip install pooch",
+            ModuleNotFoundError,
+        )
+    except (
+        Exception
+    ) as problem:  # pooch and requests raise many kinds: each gets the one message, with its cause
+        refuse(
+            "SHAPLAB_DATA_URL",
+            f"from {url}: {type(problem).__name__}: {problem}",
+            ValueError if "hash" in str(problem) else OSError,
+        )
 
 
 def read_csv(file: str, **options: Any) -> Any:

@@ -1,7 +1,8 @@
 """The syntax trees behind ``shaplab.extract``: which statements a name reaches, across modules.
 
-A *symbol* is a name with the module that defines it; a *unit* is a top-level statement. References are found with
-Python's own scoping rules, so a local variable that is called like a function elsewhere brings nothing along.
+A *symbol* is a name with the module that defines it; a *unit* is a top-level statement. References
+are found with Python's own scoping rules, so a local variable that is called like a function
+elsewhere brings nothing along.
 
 Needs: shaplab._validation.
 """
@@ -30,7 +31,8 @@ class NotFlat(ValueError):
 
 
 class Symbol(NamedTuple):
-    """A name of a module of the package, or, if ``outside``, of another package (``name`` "" for the module itself)."""
+    """A name of a module of the package, or, if ``outside``, of another package (``name`` "" for
+    the module itself)."""
 
     home: str
     name: str
@@ -65,12 +67,17 @@ class Module:
         for node in self.tree.body:
             if isinstance(node, _IMPORTS):
                 self.bindings |= self._imported(node)
-                self.eager += [symbol.home for symbol in self._imported(node).values() if not symbol.outside]
+                self.eager += [
+                    symbol.home for symbol in self._imported(node).values() if not symbol.outside
+                ]
         for node in statements:
             for local in _own_nodes(node):
                 if isinstance(local, _IMPORTS):  # in an if or try block
-                    self.bindings |= {bound: symbol for bound, symbol in self._imported(local).items()
-                                      if not symbol.outside}
+                    self.bindings |= {
+                        bound: symbol
+                        for bound, symbol in self._imported(local).items()
+                        if not symbol.outside
+                    }
             for bound in _binders([node]):
                 self.bindings.setdefault(bound, Symbol(name, bound))
         self.units = [self._unit(node) for node in statements]
@@ -83,16 +90,26 @@ class Module:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == root:
-                    fail("name", f"modules that use 'from {root}.part import thing'", f"{where}: import {alias.name}",
-                         "Import the names themselves", NotFlat)
+                    fail(
+                        "name",
+                        f"modules that use 'from {root}.part import thing'",
+                        f"{where}: import {alias.name}",
+                        "Import the names themselves",
+                        NotFlat,
+                    )
                 bound = alias.asname or alias.name.split(".")[0]
                 found[bound] = Symbol(alias.name if alias.asname else bound, "", True)
                 if not alias.asname and "." in alias.name:
                     self.submodules.setdefault(bound, set()).add(alias.name)
         elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
             if node.level or node.names[0].name == "*":
-                fail("name", "modules with absolute imports of single names", f"{where}: {ast.unparse(node)}",
-                     "Write from package.part import thing", NotFlat)
+                fail(
+                    "name",
+                    "modules with absolute imports of single names",
+                    f"{where}: {ast.unparse(node)}",
+                    "Write from package.part import thing",
+                    NotFlat,
+                )
             inside = str(node.module).split(".")[0] == root
             for alias in node.names:
                 found[alias.asname or alias.name] = Symbol(str(node.module), alias.name, not inside)
@@ -106,7 +123,8 @@ class Module:
         return unit
 
     def _visit(self, node: ast.AST, scopes: list[tuple[bool, _Scope]], unit: Unit) -> None:
-        """Collect references to module-level names, following Python's scopes; a scope is (is a class, names)."""
+        """Collect references to module-level names, following Python's scopes; a scope is (is a
+        class, names)."""
         if isinstance(node, ast.Name):
             for depth, (is_class, names) in enumerate(reversed(scopes)):
                 if node.id in names and (depth == 0 or not is_class):
@@ -115,7 +133,12 @@ class Module:
             else:
                 symbol = self.bindings.get(node.id)
             if symbol is not None:
-                hidden = {name for _, scope in scopes for name, meaning in scope.items() if meaning is None}
+                hidden = {
+                    name
+                    for _, scope in scopes
+                    for name, meaning in scope.items()
+                    if meaning is None
+                }
                 unit.references.append((node, symbol, hidden))
             return
         if isinstance(node, _IMPORTS):
@@ -136,8 +159,12 @@ class Module:
         elif isinstance(node, _COMPREHENSIONS):
             first = node.generators[0].iter
             self._visit(first, scopes, unit)
-            scope = {target.id: None for generator in node.generators for target in ast.walk(generator.target)
-                     if isinstance(target, ast.Name)}
+            scope = {
+                target.id: None
+                for generator in node.generators
+                for target in ast.walk(generator.target)
+                if isinstance(target, ast.Name)
+            }
             for child in ast.walk(node):  # the first iterable belongs to the surrounding scope
                 if isinstance(child, ast.comprehension) and child is node.generators[0]:
                     inner += [child.target, *child.ifs]
@@ -164,12 +191,18 @@ class Module:
                     for name in node.names:
                         scope.pop(name, None)
                 elif isinstance(node, _IMPORTS):
-                    scope |= {bound: symbol for bound, symbol in self._imported(node).items() if not symbol.outside}
+                    scope |= {
+                        bound: symbol
+                        for bound, symbol in self._imported(node).items()
+                        if not symbol.outside
+                    }
         return scope
 
     def touched(self, unit: Unit) -> set[Symbol]:
         """Symbols that bring this statement along: those it defines, fills, or is registered by."""
-        own = {Symbol(self.name, name) for name in _binders([unit.node])} & set(self.bindings.values())
+        own = {Symbol(self.name, name) for name in _binders([unit.node])} & set(
+            self.bindings.values()
+        )
         calls: list[ast.expr] = []
         if isinstance(unit.node, _DEFINITIONS):
             calls = unit.node.decorator_list
@@ -183,7 +216,8 @@ class Module:
         return own
 
     def fills(self, name: str) -> set[Symbol]:
-        """Tables of the package that a function stores into or calls a method of: a decorator may register there."""
+        """Tables of the package that a function stores into or calls a method of: a decorator may
+        register there."""
         found: set[Symbol] = set()
         for unit in self.units:
             if isinstance(unit.node, _DEFINITIONS) and unit.node.name == name:
@@ -204,28 +238,37 @@ class Module:
         return set()
 
     def text(self, unit: Unit, final: dict[Symbol, str]) -> str:
-        """The source of a statement with the comments above it, named as in ``final``, less the package's imports."""
+        """The source of a statement with the comments above it, named as in ``final``, less the
+        package's imports."""
         edits: list[tuple[int, int, bytes]] = []
         exact = True
         for node, symbol, _ in unit.references:
             name = final[self.package.resolve(symbol)]
             if isinstance(node, _DEFINITIONS):
-                start = self.source.index(node.name.encode(), self._at(node.lineno, node.col_offset) + 4)
+                start = self.source.index(
+                    node.name.encode(), self._at(node.lineno, node.col_offset) + 4
+                )
                 old, node.name = node.name, name
             elif isinstance(node, ast.Name):
                 start = self._at(node.lineno, node.col_offset)
                 old, node.id = node.id, name
             stop = start + len(old.encode())
-            # Python 3.11 misplaces names in some f-strings; then the statement is written from its tree.
+            # Python 3.11 misplaces names in some f-strings; then the statement is written from its
+            # tree.
             exact &= self.source[start:stop] == old.encode()
             if name != old:
                 edits.append((start, stop, name.encode()))
         for node in unit.dropped:
-            siblings = next(body for parent in ast.walk(unit.node) for body in _bodies(parent) if node in body)
+            siblings = next(
+                body for parent in ast.walk(unit.node) for body in _bodies(parent) if node in body
+            )
             start = self._at(node.lineno, node.col_offset)
             stop = self._at(node.end_lineno or 0, node.end_col_offset or 0)
             line_end = self.source.find(b"\n", stop)
-            before, after = self.source[self.starts[node.lineno - 1]:start], self.source[stop:line_end]
+            before, after = (
+                self.source[self.starts[node.lineno - 1] : start],
+                self.source[stop:line_end],
+            )
             alone = not before.strip() and b";" not in after
             siblings.remove(node)
             if alone and siblings:
@@ -235,10 +278,15 @@ class Module:
                 siblings.append(ast.Pass())
         if not exact:
             return ast.unparse(ast.fix_missing_locations(unit.node))
-        first = min([unit.node.lineno, *(d.lineno for d in getattr(unit.node, "decorator_list", []))])
-        while first > 1 and self.source[self.starts[first - 2]:].startswith(b"#"):
+        first = min(
+            [unit.node.lineno, *(d.lineno for d in getattr(unit.node, "decorator_list", []))]
+        )
+        while first > 1 and self.source[self.starts[first - 2] :].startswith(b"#"):
             first -= 1
-        begin, end = self.starts[first - 1], self._at(unit.node.end_lineno or 0, unit.node.end_col_offset or 0)
+        begin, end = (
+            self.starts[first - 1],
+            self._at(unit.node.end_lineno or 0, unit.node.end_col_offset or 0),
+        )
         piece = self.source
         for start, stop, new in sorted(edits, reverse=True):
             piece = piece[:start] + new + piece[stop:]
@@ -280,7 +328,11 @@ def _binders(body: Sequence[ast.AST]) -> list[str]:
             elif isinstance(node, ast.MatchMapping) and node.rest:
                 found.append(node.rest)
             elif isinstance(node, _COMPREHENSIONS):
-                found += [walrus.target.id for walrus in ast.walk(node) if isinstance(walrus, ast.NamedExpr)]
+                found += [
+                    walrus.target.id
+                    for walrus in ast.walk(node)
+                    if isinstance(walrus, ast.NamedExpr)
+                ]
     return found
 
 
@@ -304,7 +356,11 @@ class Package:
         """Names at the top level of the package and the modules that they come from."""
         for node in self.module(self.name).tree.body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_PUBLIC":
-                return {name: home for home, names in ast.literal_eval(node.value).items() for name in names.split()}
+                return {
+                    name: home
+                    for home, names in ast.literal_eval(node.value).items()
+                    for name in names.split()
+                }
         return {}
 
     def resolve(self, symbol: Symbol) -> Symbol:
@@ -316,8 +372,13 @@ class Package:
             elif symbol.home == self.name and symbol.name in self.public():
                 further = Symbol(self.public()[symbol.name], symbol.name)
             else:
-                fail("name", f"names that {symbol.home} defines", repr(symbol.name),
-                     "Import functions and classes, not modules", NotFlat)
+                fail(
+                    "name",
+                    f"names that {symbol.home} defines",
+                    repr(symbol.name),
+                    "Import functions and classes, not modules",
+                    NotFlat,
+                )
             if further == symbol:
                 break
             symbol = further
@@ -329,9 +390,13 @@ class Package:
 
         def add(name: str, above: tuple[str, ...]) -> None:
             if name in above:
-                fail("name", "modules that do not import each other in a circle",
-                     " -> ".join([*above[above.index(name):], name]),
-                     "Move one import into the function that needs it", NotFlat)
+                fail(
+                    "name",
+                    "modules that do not import each other in a circle",
+                    " -> ".join([*above[above.index(name) :], name]),
+                    "Move one import into the function that needs it",
+                    NotFlat,
+                )
             if name not in done:
                 for other in self.module(name).eager:
                     add(other, (*above, name))
@@ -347,11 +412,15 @@ class Package:
         chosen: dict[Unit, None] = {}
         while True:
             before = len(chosen)
-            for name in self.order(list(dict.fromkeys(symbol.home for symbol in symbols if not symbol.outside))):
+            for name in self.order(
+                list(dict.fromkeys(symbol.home for symbol in symbols if not symbol.outside))
+            ):
                 for unit in self.module(name).units:
                     if unit not in chosen and self.module(name).touched(unit) & symbols.keys():
                         chosen[unit] = None
-                        symbols |= dict.fromkeys(self.resolve(symbol) for _, symbol, _ in unit.references)
+                        symbols |= dict.fromkeys(
+                            self.resolve(symbol) for _, symbol, _ in unit.references
+                        )
             if len(chosen) == before:
                 break
         place = {name: position for position, name in enumerate(self.order(list(self.modules)))}

@@ -21,9 +21,10 @@ __all__ = ["Loss", "get_loss"]
 class Loss:
     """A loss as two vectorised functions.
 
-    ``value(output, y)`` and ``slope(output, y)`` broadcast: ``output`` has shape ``(..., N)`` or, when
-    ``classes`` is True and the model has several outputs, ``(..., N, K)``; ``y`` has shape ``(N,)``; the
-    value has shape ``(..., N)`` and the slope that of ``output``. ``slope`` is None for user callables.
+    ``value(output, y)`` and ``slope(output, y)`` broadcast: ``output`` has shape ``(..., N)`` or,
+    when ``classes`` is True and the model has several outputs, ``(..., N, K)``; ``y`` has shape
+    ``(N,)``; the value has shape ``(..., N)`` and the slope that of ``output``. ``slope`` is None
+    for user callables.
     Cross entropy of outputs with leading axes needs :meth:`for_outputs` first.
     """
 
@@ -36,14 +37,17 @@ class Loss:
     def for_outputs(self, n_outputs: int | None) -> Loss:
         """The same loss for outputs without (None) or with an output axis.
 
-        Needed where outputs have leading axes: of a binary model, an array ``(B, N)`` with B = N would
-        look like the class probabilities of N rows.
+        Needed where outputs have leading axes: of a binary model, an array ``(B, N)`` with B = N
+        would look like the class probabilities of N rows.
         """
         if self.name != "cross_entropy" or self.slope is None:
             return self
         several = n_outputs is not None
-        return replace(self, value=partial(_cross_entropy, several=several),
-                       slope=partial(_cross_entropy_slope, several=several))
+        return replace(
+            self,
+            value=partial(_cross_entropy, several=several),
+            slope=partial(_cross_entropy_slope, several=several),
+        )
 
 
 def _sigmoid(margin: np.ndarray) -> np.ndarray:
@@ -78,22 +82,31 @@ def _softmax_slope(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _softmax(logits) - hot
 
 
-# Probabilities are clipped as scikit-learn's log_loss does, so that a sure and wrong model stays finite.
+# Probabilities are clipped as scikit-learn's log_loss does, so that a sure and wrong model stays
+# finite.
 _TINY = float(np.finfo(np.float64).eps)
 
 
 def _has_classes(probability: np.ndarray, y: np.ndarray) -> bool:
-    return probability.ndim > np.ndim(y) and probability.shape[-1] > 1 and probability.shape[-2:-1] == np.shape(y)
+    return (
+        probability.ndim > np.ndim(y)
+        and probability.shape[-1] > 1
+        and probability.shape[-2:-1] == np.shape(y)
+    )
 
 
-def _cross_entropy(probability: np.ndarray, y: np.ndarray, several: bool | None = None) -> np.ndarray:
+def _cross_entropy(
+    probability: np.ndarray, y: np.ndarray, several: bool | None = None
+) -> np.ndarray:
     if _has_classes(probability, y) if several is None else several:
         return -np.log(np.clip(_pick(probability, y), _TINY, 1.0))
     p = np.clip(probability, _TINY, 1.0 - _TINY)
     return -(y * np.log(p) + (1.0 - y) * np.log1p(-p))
 
 
-def _cross_entropy_slope(probability: np.ndarray, y: np.ndarray, several: bool | None = None) -> np.ndarray:
+def _cross_entropy_slope(
+    probability: np.ndarray, y: np.ndarray, several: bool | None = None
+) -> np.ndarray:
     if _has_classes(probability, y) if several is None else several:
         hot = np.arange(probability.shape[-1]) == np.asarray(y, dtype=np.int64)[..., None]
         return -(hot / np.clip(probability, _TINY, 1.0))
@@ -104,9 +117,12 @@ def _cross_entropy_slope(probability: np.ndarray, y: np.ndarray, several: bool |
 _LOSSES = {
     "squared_error": Loss("squared_error", _squared_error, lambda f, y: 2.0 * (f - y)),
     "logistic": Loss("logistic", _logistic, lambda f, y: _sigmoid(f) - y, labels=True),
-    "softmax_cross_entropy": Loss("softmax_cross_entropy", _softmax_cross_entropy, _softmax_slope,
-                                  labels=True, classes=True),
-    "cross_entropy": Loss("cross_entropy", _cross_entropy, _cross_entropy_slope, labels=True, classes=True),
+    "softmax_cross_entropy": Loss(
+        "softmax_cross_entropy", _softmax_cross_entropy, _softmax_slope, labels=True, classes=True
+    ),
+    "cross_entropy": Loss(
+        "cross_entropy", _cross_entropy, _cross_entropy_slope, labels=True, classes=True
+    ),
 }
 _LOSSES["mse"] = _LOSSES["squared_error"]
 
@@ -118,8 +134,8 @@ def get_loss(loss: Any) -> Loss:
     ----------
     loss : ``"squared_error"`` (or ``"mse"``), ``"logistic"`` (labels 0 and 1, margins in log-odds),
         ``"softmax_cross_entropy"`` (class indices, logits ``(N, K)``), ``"cross_entropy"`` (class
-        indices or 0/1, probabilities ``(N, K)`` or ``(N,)``, clipped at machine precision), a ``Loss``,
-        or a callable ``(output, y) -> (..., N)``.
+        indices or 0/1, probabilities ``(N, K)`` or ``(N,)``, clipped at machine precision), a
+        ``Loss``, or a callable ``(output, y) -> (..., N)``.
 
     Returns
     -------
@@ -131,22 +147,35 @@ def get_loss(loss: Any) -> Loss:
         return _LOSSES[loss]
     if callable(loss):
         return Loss(getattr(loss, "__name__", "loss"), loss, None)
-    fail("loss", "one of " + ", ".join(map(repr, _LOSSES)) + " or a callable (output, y)", repr(loss),
-         "Pass one of these names or your own function")
+    fail(
+        "loss",
+        "one of " + ", ".join(map(repr, _LOSSES)) + " or a callable (output, y)",
+        repr(loss),
+        "Pass one of these names or your own function",
+    )
 
 
 def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np.ndarray:
-    """Return ``y`` as float64 ``(n,)`` after checking that outputs, loss and target suit each other."""
+    """Return ``y`` as float64 ``(n,)`` after checking that outputs, loss and target suit each
+    other."""
     if n_outputs is not None and not loss.classes and loss.slope is not None:
-        fail("loss", f"a loss of {n_outputs} outputs", repr(loss.name),
-             "Use 'cross_entropy' for probabilities, 'softmax_cross_entropy' for logits, or explain one output")
+        fail(
+            "loss",
+            f"a loss of {n_outputs} outputs",
+            repr(loss.name),
+            "Use 'cross_entropy' for probabilities, 'softmax_cross_entropy' for logits, or "
+            "explain one output",
+        )
     if n_outputs is None and loss.name == "softmax_cross_entropy":
         fail("loss", "a loss of one output", repr(loss.name), "Use 'logistic' for log-odds")
     target = as_finite(y, "y", (n,), "Give one target for each row of X, and number classes from 0")
     if loss.labels:
         top = 1 if n_outputs is None else n_outputs - 1
         if (target != np.round(target)).any() or target.min() < 0 or target.max() > top:
-            fail("y", f"class labels 0 to {top} for loss {loss.name!r}",
-                 f"values from {target.min():g} to {target.max():g}",
-                 "Encode labels as consecutive integers in the order of the model's outputs")
+            fail(
+                "y",
+                f"class labels 0 to {top} for loss {loss.name!r}",
+                f"values from {target.min():g} to {target.max():g}",
+                "Encode labels as consecutive integers in the order of the model's outputs",
+            )
     return target

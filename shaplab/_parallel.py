@@ -30,7 +30,8 @@ def chunks(n: int, size: int) -> Iterator[slice]:
 
 def spawn(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
     """Independent generators, one for each task, fixed before any worker starts."""
-    # Drawing the entropy from rng, not from its seed sequence, makes a second call differ from the first.
+    # Drawing the entropy from rng, not from its seed sequence, makes a second call differ from the
+    # first.
     entropy = [int(word) for word in rng.integers(0, 2**63, size=2)]
     return [np.random.default_rng(child) for child in np.random.SeedSequence(entropy).spawn(n)]
 
@@ -49,20 +50,34 @@ def _indexed(function: Callable[..., Any], index: int, *task: Any) -> tuple[int,
     return index, function(*task)
 
 
-def run_tasks(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], *, n_jobs: int | None = None,
-              progress: bool = False, description: str = "") -> list[Any]:
+def run_tasks(
+    function: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    *,
+    n_jobs: int | None = None,
+    progress: bool = False,
+    description: str = "",
+) -> list[Any]:
     """Call ``function(*task)`` for each task through joblib and return the results in order.
 
-    ``n_jobs=None`` follows the surrounding ``joblib.parallel_config``, one worker by default. An exception carries what
-    was finished before it, with None for the rest, in its attribute ``finished``.
+    ``n_jobs=None`` follows the surrounding ``joblib.parallel_config``, one worker by default. An
+    exception carries what was finished before it, with None for the rest, in its attribute
+    ``finished``.
     """
     if n_jobs is not None and (not isinstance(n_jobs, int | np.integer) or n_jobs == 0):
-        fail("n_jobs", "None or an integer other than 0", repr(n_jobs), "Pass a number of workers, or -1 for all cores")
+        fail(
+            "n_jobs",
+            "None or an integer other than 0",
+            repr(n_jobs),
+            "Pass a number of workers, or -1 for all cores",
+        )
     results: list[Any] = [None] * len(tasks)
     with progress_bar(len(tasks), progress, description) as bar:
         worker = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
         try:
-            for index, result in worker(delayed(_indexed)(function, i, *task) for i, task in enumerate(tasks)):
+            for index, result in worker(
+                delayed(_indexed)(function, i, *task) for i, task in enumerate(tasks)
+            ):
                 results[index] = result
                 bar.update()
         except BaseException as problem:
@@ -75,7 +90,9 @@ _RECEIVED: dict[str, Any] = {}
 _MISSING = "the worker has not received this object yet"
 
 
-def _on_worker(function: Callable[..., Any], digest: str, packed: np.ndarray | None, *task: Any) -> Any:
+def _on_worker(
+    function: Callable[..., Any], digest: str, packed: np.ndarray | None, *task: Any
+) -> Any:
     """Unpack the shared object unless this worker has it already, then do the task."""
     # A dictionary of the process, not of the task: that is what makes the object travel once.
     found = _RECEIVED.get(digest, _MISSING)
@@ -92,8 +109,8 @@ def _on_worker(function: Callable[..., Any], digest: str, packed: np.ndarray | N
 class Crew:
     """Workers that share one large object, such as a model with its tables.
 
-    Threads use the object itself. Processes and clusters get it once each, in one array, which joblib maps
-    into memory (processes) or scatters (Dask); later calls name it by its digest only.
+    Threads use the object itself. Processes and clusters get it once each, in one array, which
+    joblib maps into memory (processes) or scatters (Dask); later calls name it by its digest only.
 
     Parameters
     ----------
@@ -112,9 +129,13 @@ class Crew:
             try:
                 self._packed = np.frombuffer(cloudpickle.dumps(shared), dtype=np.uint8)
             except Exception as problem:
-                fail("model", "a model that can be sent to other processes (pickled)",
-                     f"{type(problem).__name__}: {problem}",
-                     'Use joblib.parallel_config("threading"), n_jobs=1, or a model that pickles', TypeError)
+                fail(
+                    "model",
+                    "a model that can be sent to other processes (pickled)",
+                    f"{type(problem).__name__}: {problem}",
+                    'Use joblib.parallel_config("threading"), n_jobs=1, or a model that pickles',
+                    TypeError,
+                )
             self._digest = hashlib.sha256(self._packed.tobytes()).hexdigest()
 
     def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -122,9 +143,15 @@ class Crew:
         if self._local:
             return run_tasks(function, [(self.shared, *task) for task in tasks], n_jobs=self.n_jobs)
         packed = None if self._sent else self._packed
-        found = run_tasks(_on_worker, [(function, self._digest, packed, *task) for task in tasks], n_jobs=self.n_jobs)
+        found = run_tasks(
+            _on_worker,
+            [(function, self._digest, packed, *task) for task in tasks],
+            n_jobs=self.n_jobs,
+        )
         self._sent = True
-        late = [i for i, result in enumerate(found) if isinstance(result, str) and result == _MISSING]
+        late = [
+            i for i, result in enumerate(found) if isinstance(result, str) and result == _MISSING
+        ]
         sent = [(function, self._digest, self._packed, *tasks[i]) for i in late]
         for i, result in zip(late, run_tasks(_on_worker, sent, n_jobs=self.n_jobs), strict=True):
             found[i] = result

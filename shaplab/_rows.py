@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import as_matrix, check_callable, check_outputs, check_same_columns, fail, is_frame
+from shaplab._validation import (
+    as_matrix,
+    check_callable,
+    check_outputs,
+    check_same_columns,
+    fail,
+    is_frame,
+)
 
 __all__ = ["Rows"]
 
@@ -22,20 +29,29 @@ class Rows:
 
     Parameters
     ----------
-    model : callable ``(n, d) -> (n,)`` or ``(n, K)``; a torch module gets tensors, in evaluation mode.
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``; a torch module gets tensors, in evaluation
+    mode.
     X : array or DataFrame ``(N, d)``, rows to explain.
-    background : array or DataFrame ``(B, d)``, reference rows; ``argument`` is what the caller calls them.
+    background : array or DataFrame ``(B, d)``, reference rows; ``argument`` is what the caller
+    calls them.
     """
 
     def __init__(self, model: Any, X: Any, background: Any, argument: str = "background") -> None:
         check_callable(model, "model")
-        self.model = _TorchCall(model) if hasattr(model, "state_dict") and hasattr(model, "eval") else model
+        self.model = (
+            _TorchCall(model) if hasattr(model, "state_dict") and hasattr(model, "eval") else model
+        )
         self.names = [str(name) for name in X.columns] if is_frame(X) else None
         self.evaluations = 0
         if is_frame(X) or is_frame(background):
             check_same_columns(X, background, argument)
             if len(X) == 0 or len(background) == 0:
-                fail("X" if len(X) == 0 else argument, "at least one row", "none", "Pass a non-empty table")
+                fail(
+                    "X" if len(X) == 0 else argument,
+                    "at least one row",
+                    "none",
+                    "Pass a non-empty table",
+                )
             self._columns = [_joined(X[name], background[name]) for name in X.columns]
             self._frame: Any = X
             # Equal values of a column have equal numbers; missing values are equal.
@@ -62,7 +78,8 @@ class Rows:
         return type(self._frame)(parts, columns=self._frame.columns)
 
     def differs(self, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
-        """Where rows of X and references have different values: ``(..., d)`` for indices ``(...)``."""
+        """Where rows of X and references have different values: ``(..., d)`` for indices
+        ``(...)``."""
         if self._frame is not None:
             return np.asarray(self._codes[rows] != self._codes[self.n + references])
         own, other = self._X[rows], self._background[references]
@@ -74,8 +91,12 @@ class Rows:
         found = check_outputs(self.model(table), len(table))
         self._per_row: tuple[int, ...] = getattr(self, "_per_row", found.shape[1:])
         if found.shape[1:] != self._per_row:
-            fail("model", f"outputs of shape {(len(table), *self._per_row)}, as for the first batch",
-                 f"shape {found.shape}", "Return as many outputs for any rows")
+            fail(
+                "model",
+                f"outputs of shape {(len(table), *self._per_row)}, as for the first batch",
+                f"shape {found.shape}",
+                "Return as many outputs for any rows",
+            )
         return found
 
     def outputs(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -92,12 +113,16 @@ class _TorchCall:
     def __call__(self, table: Any) -> np.ndarray:
         import torch
 
-        weight = next((p for p in self.module.parameters() if p.is_floating_point()), torch.zeros(()))
+        weight = next(
+            (p for p in self.module.parameters() if p.is_floating_point()), torch.zeros(())
+        )
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
         try:
             with torch.inference_mode():
-                found = self.module(torch.as_tensor(np.asarray(table), dtype=weight.dtype, device=weight.device))
+                found = self.module(
+                    torch.as_tensor(np.asarray(table), dtype=weight.dtype, device=weight.device)
+                )
                 return np.asarray(found.double().cpu().numpy())
         finally:
             for part, training in modes:
@@ -107,10 +132,17 @@ class _TorchCall:
 def _joined(ours: Any, theirs: Any) -> Any:
     """Column values of both tables in one extension array of the same dtype."""
     if ours.dtype != theirs.dtype:
-        both_numeric = getattr(ours.dtype, "kind", "O") in "biuf" and getattr(theirs.dtype, "kind", "O") in "biuf"
+        both_numeric = (
+            getattr(ours.dtype, "kind", "O") in "biuf"
+            and getattr(theirs.dtype, "kind", "O") in "biuf"
+        )
         if not both_numeric:
-            fail("background", f"column {ours.name!r} of dtype {ours.dtype}, as in X", str(theirs.dtype),
-                 "Give both tables the same dtypes and categories")
+            fail(
+                "background",
+                f"column {ours.name!r} of dtype {ours.dtype}, as in X",
+                str(theirs.dtype),
+                "Give both tables the same dtypes and categories",
+            )
     import pandas as pd
 
     return pd.concat([ours, theirs], ignore_index=True).array

@@ -27,7 +27,7 @@ def shorten(text: object, limit: int = _SHOWN) -> str:
     if len(line) <= limit:
         return line
     head = (limit - 1) * 2 // 3
-    return f"{line[:head]}…{line[len(line) - (limit - 1 - head):]}"
+    return f"{line[:head]}…{line[len(line) - (limit - 1 - head) :]}"
 
 
 def describe(value: Any) -> str:
@@ -41,8 +41,11 @@ def describe(value: Any) -> str:
     return shorten(repr(value))
 
 
-def fail(argument: str, expected: str, got: Any, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
-    """Raise ``kind`` in the one form; ``got`` is used as it is, if not too long, when it is a string."""
+def fail(
+    argument: str, expected: str, got: Any, remedy: str, kind: type[Exception] = ValueError
+) -> NoReturn:
+    """Raise ``kind`` in the one form; ``got`` is used as it is, if not too long, when it is a
+    string."""
     shown = shorten(got, 300) if isinstance(got, str) else describe(got)
     raise kind(f"{argument}: expected {expected}, got {shown}. {remedy.rstrip('.')}.")
 
@@ -60,9 +63,12 @@ def check_int(value: Any, argument: str, *, minimum: int = 1, maximum: int | Non
 def check_real(
     value: Any, argument: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False
 ) -> float:
-    """Return ``value`` as a finite float within ``[low, high]`` (``(low, high]`` if ``open_low``)."""
+    """Return ``value`` as a finite float within ``[low, high]`` (``(low, high]`` if
+    ``open_low``)."""
     rule = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, int | float | np.integer | np.floating
+    ):
         fail(argument, rule, describe(value), "Pass a number", TypeError)
     number = float(value)
     if not np.isfinite(number) or not low <= number <= high or (open_low and number == low):
@@ -79,15 +85,29 @@ def check_choice(value: Any, argument: str, choices: Sequence[str]) -> str:
 
 
 def check_callable(value: Any, argument: str) -> Callable[..., Any]:
-    """Return ``value`` if it can be called; point to ``predict``/``predict_proba`` if it has them."""
+    """Return ``value`` if it can be called; point to ``predict``/``predict_proba`` if it has
+    them."""
     if callable(value):
         return value
-    methods = [name for name in ("predict_proba", "decision_function", "predict") if hasattr(value, name)]
+    methods = [
+        name for name in ("predict_proba", "decision_function", "predict") if hasattr(value, name)
+    ]
     if methods:
         named = " or ".join(f"`{argument}.{name}`" for name in methods)
-        fail(argument, "a callable (n, d) -> (n,) or (n, K)", f"a {type(value).__name__}",
-             f"Name the method to explain: pass {named}", TypeError)
-    fail(argument, "a callable (n, d) -> (n,) or (n, K)", value, "Pass a function of a batch of rows", TypeError)
+        fail(
+            argument,
+            "a callable (n, d) -> (n,) or (n, K)",
+            f"a {type(value).__name__}",
+            f"Name the method to explain: pass {named}",
+            TypeError,
+        )
+    fail(
+        argument,
+        "a callable (n, d) -> (n,) or (n, K)",
+        value,
+        "Pass a function of a batch of rows",
+        TypeError,
+    )
 
 
 def is_frame(X: Any) -> bool:
@@ -119,9 +139,15 @@ def plain(X: Any) -> Any:
     return X.toarray() if hasattr(X, "toarray") else X
 
 
-def as_numbers(value: Any, argument: str, rule: str = "numbers", remedy: str = "Pass numbers",
-               dtype: Any = np.float64) -> np.ndarray:
-    """Return an array of floats; None, text, dates, complex numbers and ragged lists are refused."""
+def as_numbers(
+    value: Any,
+    argument: str,
+    rule: str = "numbers",
+    remedy: str = "Pass numbers",
+    dtype: Any = np.float64,
+) -> np.ndarray:
+    """Return an array of floats; None, text, dates, complex numbers and ragged lists are
+    refused."""
     try:
         found = np.asarray(plain(value))
         if value is None or found.dtype.kind not in "biufO":
@@ -131,7 +157,9 @@ def as_numbers(value: Any, argument: str, rule: str = "numbers", remedy: str = "
         fail(argument, rule, describe(value), remedy, TypeError)
 
 
-def as_matrix(X: Any, argument: str, *, n_columns: int | None = None, finite: bool = False) -> np.ndarray:
+def as_matrix(
+    X: Any, argument: str, *, n_columns: int | None = None, finite: bool = False
+) -> np.ndarray:
     """Return a table as a C-contiguous float array ``(n, d)``; float32 stays, all else is float64.
 
     Accepts arrays, nested lists, numeric DataFrames, scipy sparse matrices and torch tensors.
@@ -139,25 +167,52 @@ def as_matrix(X: Any, argument: str, *, n_columns: int | None = None, finite: bo
     """
     X = plain(X)
     if is_frame(X):
-        bad = [str(name) for name, kind in zip(X.columns, X.dtypes, strict=True)
-               if getattr(kind, "kind", "O") not in "biuf"]
+        bad = [
+            str(name)
+            for name, kind in zip(X.columns, X.dtypes, strict=True)
+            if getattr(kind, "kind", "O") not in "biuf"
+        ]
         if bad:
-            fail(argument, "numeric columns", f"{shorten(', '.join(bad))} of another type",
-                 "Encode these columns as numbers first")
+            fail(
+                argument,
+                "numeric columns",
+                f"{shorten(', '.join(bad))} of another type",
+                "Encode these columns as numbers first",
+            )
         X = X.to_numpy(dtype=np.float64)
     dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
-    table = as_numbers(X, argument, "a numeric table of shape (n, d)", "Encode text as numbers first", dtype)
+    table = as_numbers(
+        X, argument, "a numeric table of shape (n, d)", "Encode text as numbers first", dtype
+    )
     if table.ndim != 2:
-        fail(argument, "a table of shape (n, d)", f"shape {table.shape}",
-             "Use X.reshape(1, -1) for a single row, X.reshape(-1, 1) for a single feature")
+        fail(
+            argument,
+            "a table of shape (n, d)",
+            f"shape {table.shape}",
+            "Use X.reshape(1, -1) for a single row, X.reshape(-1, 1) for a single feature",
+        )
     if table.shape[0] == 0 or table.shape[1] == 0:
-        fail(argument, "at least one row and one column", f"shape {table.shape}", "Pass a non-empty table")
+        fail(
+            argument,
+            "at least one row and one column",
+            f"shape {table.shape}",
+            "Pass a non-empty table",
+        )
     if n_columns is not None and table.shape[1] != n_columns:
-        fail(argument, f"{n_columns} columns", f"{table.shape[1]}", "Pass the columns the model was fitted on")
+        fail(
+            argument,
+            f"{n_columns} columns",
+            f"{table.shape[1]}",
+            "Pass the columns the model was fitted on",
+        )
     if finite and not np.isfinite(table).all():
         row, column = np.argwhere(~np.isfinite(table))[0]
-        fail(argument, "finite numbers", f"{table[row, column]} in row {row}, column {column}",
-             "Impute or drop missing and infinite values first")
+        fail(
+            argument,
+            "finite numbers",
+            f"{table[row, column]} in row {row}, column {column}",
+            "Impute or drop missing and infinite values first",
+        )
     return np.ascontiguousarray(table)
 
 
@@ -169,7 +224,12 @@ def as_finite(values: Any, argument: str, shape: tuple[int, ...], remedy: str) -
     except (TypeError, ValueError):
         fail(argument, rule, values, remedy, TypeError)
     if found.shape != shape or not np.isfinite(found).all():
-        fail(argument, rule, f"shape {found.shape}" if found.shape != shape else "NaN or infinity", remedy)
+        fail(
+            argument,
+            rule,
+            f"shape {found.shape}" if found.shape != shape else "NaN or infinity",
+            remedy,
+        )
     return found
 
 
@@ -178,21 +238,43 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
     ours, theirs = column_names(X), column_names(background)
     twice = [name for name in ours or () if (ours or []).count(name) > 1]
     if twice:
-        fail("X", "columns with different names", f"{shorten(twice[0])!r} twice", "Rename or drop one of them")
+        fail(
+            "X",
+            "columns with different names",
+            f"{shorten(twice[0])!r} twice",
+            "Rename or drop one of them",
+        )
     if ours is not None and theirs is not None and ours != theirs:
         missing = [name for name in ours if name not in theirs]
         extra = [name for name in theirs if name not in ours]
         if missing or extra:
-            detail = "; ".join(f"{word} {shorten(', '.join(part))}" for word, part in (("missing", missing),
-                                                                                      ("unknown", extra)) if part)
+            detail = "; ".join(
+                f"{word} {shorten(', '.join(part))}"
+                for word, part in (("missing", missing), ("unknown", extra))
+                if part
+            )
             fail(argument, "the columns of X", detail, "Select the same columns")
-        fail(argument, "the columns of X in the same order", "another order",
-             f"Reorder them: {argument}[list(X.columns)]")
+        fail(
+            argument,
+            "the columns of X in the same order",
+            "another order",
+            f"Reorder them: {argument}[list(X.columns)]",
+        )
     if (ours is None) != (theirs is None):
-        fail(argument, "a DataFrame exactly when X is one", f"{type(background).__name__} beside {type(X).__name__}",
-             "Pass both as DataFrames or both as arrays", TypeError)
+        fail(
+            argument,
+            "a DataFrame exactly when X is one",
+            f"{type(background).__name__} beside {type(X).__name__}",
+            "Pass both as DataFrames or both as arrays",
+            TypeError,
+        )
     if X.shape[1] != background.shape[1]:
-        fail(argument, f"{X.shape[1]} columns, as X has", f"{background.shape[1]}", "Select the same columns")
+        fail(
+            argument,
+            f"{X.shape[1]} columns, as X has",
+            f"{background.shape[1]}",
+            "Select the same columns",
+        )
 
 
 def check_frames(X: Any, background: Any, argument: str = "background") -> None:
@@ -202,22 +284,48 @@ def check_frames(X: Any, background: Any, argument: str = "background") -> None:
 
 
 def resolve_rng(rng: Any) -> np.random.Generator:
-    """Turn ``None``, an int, a SeedSequence or a Generator into a Generator; global state is never touched."""
-    if rng is None or isinstance(rng, np.random.Generator | np.random.SeedSequence | int | np.integer):
+    """Turn ``None``, an int, a SeedSequence or a Generator into a Generator; global state is never
+    touched."""
+    if rng is None or isinstance(
+        rng, np.random.Generator | np.random.SeedSequence | int | np.integer
+    ):
         if isinstance(rng, bool) or (isinstance(rng, int | np.integer) and rng < 0):
-            fail("rng", "None, an integer >= 0 or a numpy Generator", repr(rng), "Pass a seed such as rng=0")
+            fail(
+                "rng",
+                "None, an integer >= 0 or a numpy Generator",
+                repr(rng),
+                "Pass a seed such as rng=0",
+            )
         return np.random.default_rng(rng)
-    fail("rng", "None, an integer >= 0 or a numpy Generator", rng, "Pass a seed such as rng=0", TypeError)
+    fail(
+        "rng",
+        "None, an integer >= 0 or a numpy Generator",
+        rng,
+        "Pass a seed such as rng=0",
+        TypeError,
+    )
 
 
-def check_outputs(outputs: Any, n_rows: int, argument: str = "model", *, finite: bool = True) -> np.ndarray:
+def check_outputs(
+    outputs: Any, n_rows: int, argument: str = "model", *, finite: bool = True
+) -> np.ndarray:
     """Return a model's outputs as float64 ``(n,)`` or ``(n, K)`` after checking rows and NaN."""
-    found = as_numbers(outputs, argument, "numeric outputs", "Explain scores or probabilities, not labels")
+    found = as_numbers(
+        outputs, argument, "numeric outputs", "Explain scores or probabilities, not labels"
+    )
     if found.ndim not in (1, 2) or found.shape[0] != n_rows:
-        fail(argument, f"outputs of shape ({n_rows},) or ({n_rows}, K) for {n_rows} rows", f"shape {found.shape}",
-             "Return one output row for each input row")
+        fail(
+            argument,
+            f"outputs of shape ({n_rows},) or ({n_rows}, K) for {n_rows} rows",
+            f"shape {found.shape}",
+            "Return one output row for each input row",
+        )
     if finite and not np.isfinite(found).all():
         row = int(np.argwhere(~np.isfinite(found))[0][0])
-        fail(argument, "finite outputs", f"{found[row]} for row {row} of a batch of {n_rows}",
-             "Check how the model treats missing or unusual rows")
+        fail(
+            argument,
+            "finite outputs",
+            f"{found[row]} for row {row} of a batch of {n_rows}",
+            "Check how the model treats missing or unusual rows",
+        )
     return found

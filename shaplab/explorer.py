@@ -1,7 +1,7 @@
 """CoalitionExplorer: a game that readers play with in a page, offline, by mouse or keyboard.
 
-The object tabulates the game once; its HTML carries the table and a short script, so a static page needs
-neither a kernel nor a network.
+The object tabulates the game once; its HTML carries the table and a short script, so a static page
+needs neither a kernel nor a network.
 
 Chapter: foundations/exact
 Needs: shaplab._validation, shaplab.foundations.games, shaplab.foundations.exact.
@@ -81,11 +81,13 @@ render();
 
 
 class CoalitionExplorer:
-    """A game to play with: switch players on and off, step through orderings, watch the mean settle.
+    """A game to play with: switch players on and off, step through orderings, watch the mean
+    settle.
 
     Parameters
     ----------
-    game : a :class:`shaplab.TableGame`, or any callable on boolean coalitions ``(m, n)`` with scalar payoff.
+    game : a :class:`shaplab.TableGame`, or any callable on boolean coalitions ``(m, n)`` with
+    scalar payoff.
     names : names of the players; taken from the game when it has them.
     unit : text before (``"$"``) or after (any other) each number.
     title : heading of the box.
@@ -94,8 +96,8 @@ class CoalitionExplorer:
 
     Notes
     -----
-    Up to 10 players, so the page carries at most 1,024 numbers. The HTML is the same at every run: two equal
-    explorers on one page need different titles or seeds.
+    Up to 10 players, so the page carries at most 1,024 numbers. The HTML is the same at every run:
+    two equal explorers on one page need different titles or seeds.
 
     Examples
     --------
@@ -104,8 +106,16 @@ class CoalitionExplorer:
     <CoalitionExplorer of 5 players: CEO, Ann, Bob, Cleo, Dan>
     """
 
-    def __init__(self, game: Callable[[np.ndarray], Any], names: Sequence[str] | None = None, *, unit: str = "",
-                 title: str = "Explore the game", digits: int = 2, seed: int = 1) -> None:
+    def __init__(
+        self,
+        game: Callable[[np.ndarray], Any],
+        names: Sequence[str] | None = None,
+        *,
+        unit: str = "",
+        title: str = "Explore the game",
+        digits: int = 2,
+        seed: int = 1,
+    ) -> None:
         found: Any = names if names is not None else getattr(game, "names", None)
         if not hasattr(found, "__len__"):
             fail("names", "the players' names", repr(found), "Pass names=[...]", TypeError)
@@ -113,14 +123,20 @@ class CoalitionExplorer:
         self.names = check_names(found, n, "names") or ()
         self.table = TableGame.of(game, n).table
         if self.table.ndim != 1:
-            fail("game", "a scalar payoff", f"payoff of shape {self.table.shape[1:]}", "Select one row and output")
+            fail(
+                "game",
+                "a scalar payoff",
+                f"payoff of shape {self.table.shape[1:]}",
+                "Select one row and output",
+            )
         self.shapley = shapley_values(TableGame(self.table), n)
         self.unit, self.title = shorten(unit, 20), str(title)
         self.digits = check_int(digits, "digits", minimum=0, maximum=12)
         self.seed = check_int(seed, "seed", minimum=0, maximum=2**32 - 1)
 
     def __repr__(self) -> str:
-        return f"<CoalitionExplorer of {len(self.names)} players: {shorten(', '.join(self.names), 120)}>"
+        names = shorten(", ".join(self.names), 120)
+        return f"<CoalitionExplorer of {len(self.names)} players: {names}>"
 
     def _show(self, value: float) -> str:
         text = f"{value:,.{self.digits}f}"
@@ -133,20 +149,37 @@ class CoalitionExplorer:
         names = [shorten(name, 40) for name in self.names]
         rounded = self.digits + 3
         data = {
-            "names": names, "values": [round(float(x), rounded) for x in self.table],
-            "shapley": [round(float(x), rounded) for x in self.shapley], "digits": self.digits, "seed": self.seed,
-            "prefix": "$" if self.unit == "$" else "", "suffix": "" if self.unit in ("", "$") else " " + self.unit}
-        payload = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026")
+            "names": names,
+            "values": [round(float(x), rounded) for x in self.table],
+            "shapley": [round(float(x), rounded) for x in self.shapley],
+            "digits": self.digits,
+            "seed": self.seed,
+            "prefix": "$" if self.unit == "$" else "",
+            "suffix": "" if self.unit in ("", "$") else " " + self.unit,
+        }
+        payload = (
+            json.dumps(data, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026")
+        )
         identity = "shaplab-" + hashlib.sha256((self.title + payload).encode()).hexdigest()[:12]
         safe = [html.escape(name) for name in names]
-        buttons = "".join(f'<button type="button" data-player="{i}" aria-pressed="false">{name}</button>'
-                          for i, name in enumerate(safe))
+        buttons = "".join(
+            f'<button type="button" data-player="{i}" aria-pressed="false">{name}</button>'
+            for i, name in enumerate(safe)
+        )
         rows = "".join(
             f'<tr><th scope="row">{name}</th><td>–</td><td>–</td><td>{html.escape(self._show(phi))}</td></tr>'
-            for name, phi in zip(safe, self.shapley, strict=True))
+            for name, phi in zip(safe, self.shapley, strict=True)
+        )
         title = html.escape(shorten(self.title, 100))
-        actions = "".join(f'<button type="button" data-action="{key}">{label}</button>' for key, label in (
-            ("step", "Next player"), ("finish", "Finish ordering"), ("many", "100 orderings"), ("reset", "Start over")))
+        actions = "".join(
+            f'<button type="button" data-action="{key}">{label}</button>'
+            for key, label in (
+                ("step", "Next player"),
+                ("finish", "Finish ordering"),
+                ("many", "100 orderings"),
+                ("reset", "Start over"),
+            )
+        )
         return f"""<style>{_STYLE}</style>
 <section class="shaplab-explorer" id="{identity}" aria-label="{title}">
 <script type="application/json">{payload}</script>

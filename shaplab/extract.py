@@ -1,10 +1,11 @@
 """Take it home: one self-contained file with exactly what public functions need.
 
-``python -m shaplab.extract tree_shap -o my_tree_shap.py`` writes the file; ``extract("tree_shap")`` returns its text.
-Starting from the wanted names, every definition that they reach is copied from the syntax trees of the modules that
-hold it, in the order in which the modules import each other: functions, classes, constants, type aliases, third-party
-imports, statements that fill a table, and definitions that a decorator registers. Imports of this package vanish, also
-those inside functions. Two private names that are the same in two modules are told apart by renaming one.
+``python -m shaplab.extract tree_shap -o my_tree_shap.py`` writes the file; ``extract("tree_shap")``
+returns its text. Starting from the wanted names, every definition that they reach is copied from
+the syntax trees of the modules that hold it, in the order in which the modules import each other:
+functions, classes, constants, type aliases, third-party imports, statements that fill a table, and
+definitions that a decorator registers. Imports of this package vanish, also those inside functions.
+Two private names that are the same in two modules are told apart by renaming one.
 
 Needs: shaplab._validation, shaplab._flatten.
 """
@@ -35,9 +36,15 @@ __all__ = ["extract", "write"]
 def _final_names(
     package: Package, roots: Sequence[Symbol], symbols: Sequence[Symbol], units: Sequence[Unit]
 ) -> dict[Symbol, str]:
-    """One name for each symbol: its own, unless that is taken, builtin, or hidden by a local name where it is used."""
-    said = {name for module in package.modules.values() for node in ast.walk(module.tree)
-            for name in (getattr(node, "id", None), getattr(node, "arg", None)) if name}
+    """One name for each symbol: its own, unless that is taken, builtin, or hidden by a local name
+    where it is used."""
+    said = {
+        name
+        for module in package.modules.values()
+        for node in ast.walk(module.tree)
+        for name in (getattr(node, "id", None), getattr(node, "arg", None))
+        if name
+    }
     wanted = {symbol: symbol.name for symbol in symbols if not symbol.outside}
     hidden: dict[Symbol, set[str]] = {}
     for unit in units:
@@ -50,10 +57,19 @@ def _final_names(
     taken: set[str] = set()
     for symbol in symbols:
         name = wanted[symbol]
-        if name in taken or name in hidden.get(symbol, ()) or (hasattr(builtins, name) and not symbol.outside):
+        if (
+            name in taken
+            or name in hidden.get(symbol, ())
+            or (hasattr(builtins, name) and not symbol.outside)
+        ):
             if symbol in roots:
-                fail("names", "public names that differ from each other, from builtins and from local names",
-                     repr(name), "Extract them into separate files", NotFlat)
+                fail(
+                    "names",
+                    "public names that differ from each other, from builtins and from local names",
+                    repr(name),
+                    "Extract them into separate files",
+                    NotFlat,
+                )
             stem = name = f"{name}_of_{symbol.home.rsplit('.', 1)[-1].strip('_')}"
             count = 2
             while name in taken or name in said:
@@ -64,10 +80,13 @@ def _final_names(
 
 
 def flatten(package: Package, roots: Sequence[Symbol]) -> tuple[str, str, list[str]]:
-    """Import lines, definitions in order, and the top-level names of the other packages that are imported."""
+    """Import lines, definitions in order, and the top-level names of the other packages that are
+    imported."""
     roots = [package.resolve(root) for root in roots]
     units = package.reach(roots)
-    used = dict.fromkeys(package.resolve(symbol) for unit in units for _, symbol, _ in unit.references)
+    used = dict.fromkeys(
+        package.resolve(symbol) for unit in units for _, symbol, _ in unit.references
+    )
     final = _final_names(package, roots, list(dict.fromkeys([*roots, *used])), units)
     plain: set[str] = set()
     taken_from: dict[str, list[str]] = {}
@@ -83,7 +102,10 @@ def flatten(package: Package, roots: Sequence[Symbol]) -> tuple[str, str, list[s
             if isinstance(node, ast.Name):
                 plain |= {f"import {name}" for name in unit.module.submodules.get(node.id, ())}
     lines = sorted(plain)
-    lines += [f"from {home} import {', '.join(sorted(items))}" for home, items in sorted(taken_from.items())]
+    lines += [
+        f"from {home} import {', '.join(sorted(items))}"
+        for home, items in sorted(taken_from.items())
+    ]
     pieces, current = [], None
     for unit in units:
         start = "" if unit.module.name == current else f"# From {unit.module.name}.\n\n"
@@ -112,12 +134,21 @@ def _requirements(needed: Sequence[str], folder: Path) -> list[str]:
     known: list[str] = []
     if project.is_file():
         table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
-        known = [*table.get("dependencies", []), *chain(*table.get("optional-dependencies", {}).values())]
+        known = [
+            *table.get("dependencies", []),
+            *chain(*table.get("optional-dependencies", {}).values()),
+        ]
     else:
         with suppress(importlib.metadata.PackageNotFoundError):
-            known = [line.split(";")[0].strip() for line in importlib.metadata.requires(folder.name) or []]
+            known = [
+                line.split(";")[0].strip()
+                for line in importlib.metadata.requires(folder.name) or []
+            ]
     versions = {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower(): line for line in reversed(known)}
-    return [versions.get(name.lower(), name) for name in (_INSTALLED_AS.get(name, name) for name in needed)]
+    return [
+        versions.get(name.lower(), name)
+        for name in (_INSTALLED_AS.get(name, name) for name in needed)
+    ]
 
 
 def _licence(folder: Path) -> str:
@@ -140,38 +171,69 @@ def extract_from(folder: Path, names: Sequence[str]) -> str:
         home, _, local = str(name).removeprefix(f"{package.name}.").rpartition(".")
         if not home and local not in public:
             close = difflib.get_close_matches(local, public, n=3, cutoff=0.5)
-            fail("names", f"public names of {package.name}, or module.name", describe(name),
-                 f"Names that are close: {', '.join(close)}" if close else f"dir({package.name}) lists the names")
+            fail(
+                "names",
+                f"public names of {package.name}, or module.name",
+                describe(name),
+                f"Names that are close: {', '.join(close)}"
+                if close
+                else f"dir({package.name}) lists the names",
+            )
         module = package.module(f"{package.name}.{home}" if home else public[local])
         if local not in module.bindings:
             fail("names", f"names that {module.name} defines", describe(name), "Check the spelling")
         roots.append(package.resolve(Symbol(module.name, local)))
     imports, body, needed = flatten(package, roots)
     sources = list(dict.fromkeys(root.home for root in roots))
-    told = [(ast.get_docstring(package.module(home).tree) or "").split("\nNeeds:")[0].strip() for home in sources]
+    told = [
+        (ast.get_docstring(package.module(home).tree) or "").split("\nNeeds:")[0].strip()
+        for home in sources
+    ]
     version = re.search(r'__version__ = "(.+?)"', package.module(package.name).source.decode())
     bare = [root.name for root in roots]
-    text = "\n\n".join(filter(None, [
-        f"{', '.join(bare)}: taken from {package.name} {version[1] if version else ''}".rstrip()
-        + f" ({', '.join(sources)}).", *told,
-        f"Needs: {', '.join(_requirements(needed, folder)) or 'nothing but Python'}.", _licence(folder)]))
+    text = "\n\n".join(
+        filter(
+            None,
+            [
+                f"{', '.join(bare)}: taken from {package.name} "
+                f"{version[1] if version else ''}".rstrip()
+                + f" ({', '.join(sources)}).",
+                *told,
+                f"Needs: {', '.join(_requirements(needed, folder)) or 'nothing but Python'}.",
+                _licence(folder),
+            ],
+        )
+    )
     text = text.replace('"' * 3, "'" * 3)
     listed = ", ".join(f'"{name}"' for name in bare)
-    return "\n\n".join(filter(None, [
-        f'r"""{text}\n"""', "from __future__ import annotations", imports, f"__all__ = [{listed}]", f"\n{body}\n"]))
+    return "\n\n".join(
+        filter(
+            None,
+            [
+                f'r"""{text}\n"""',
+                "from __future__ import annotations",
+                imports,
+                f"__all__ = [{listed}]",
+                f"\n{body}\n",
+            ],
+        )
+    )
 
 
 def extract(*names: str) -> str:
-    """The text of one Python file that holds public functions or classes and all that they need of shaplab.
+    """The text of one Python file that holds public functions or classes and all that they need of
+    shaplab.
 
     Parameters
     ----------
-    names : public names such as ``"shapley_values"``, or with their module, ``"datasets.simulate_dna"``.
+    names : public names such as ``"shapley_values"``, or with their module,
+    ``"datasets.simulate_dna"``.
 
     Returns
     -------
     str
-        Source code that imports with shaplab absent; its docstring names origin, requirements and licence.
+        Source code that imports with shaplab absent; its docstring names origin, requirements and
+        licence.
 
     Examples
     --------
@@ -179,7 +241,9 @@ def extract(*names: str) -> str:
     True
     """
     if not names:
-        fail("names", "at least one public name", "none", "Name a function, such as 'shapley_values'")
+        fail(
+            "names", "at least one public name", "none", "Name a function, such as 'shapley_values'"
+        )
     return extract_from(Path(__file__).parent, names)
 
 
@@ -187,13 +251,19 @@ def write(text: str, path: str | os.PathLike[str]) -> None:
     """Write a text file at once: readers see the old file or the new one, never a part."""
     target = Path(path)
     if target.is_dir() or not target.parent.is_dir():
-        fail("path", "a file in a folder that exists", repr(str(target)), "Make the folder, and name a file in it",
-             OSError)
+        fail(
+            "path",
+            "a file in a folder that exists",
+            repr(str(target)),
+            "Make the folder, and name a file in it",
+            OSError,
+        )
     handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
-        # mkstemp makes private files: an old file keeps its permissions, a new one may be read by all.
+        # mkstemp makes private files: an old file keeps its permissions, a new one may be read by
+        # all.
         os.chmod(draft, target.stat().st_mode & 0o777 if target.exists() else 0o644)
         os.replace(draft, target)
     except BaseException:
@@ -203,9 +273,13 @@ def write(text: str, path: str | os.PathLike[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: ``python -m shaplab.extract NAME ... [-o FILE]``."""
-    parser = argparse.ArgumentParser(prog="python -m shaplab.extract", description="Write functions into one file.")
+    parser = argparse.ArgumentParser(
+        prog="python -m shaplab.extract", description="Write functions into one file."
+    )
     parser.add_argument("names", nargs="+", metavar="NAME", help="a public name, or module.name")
-    parser.add_argument("-o", "--output", metavar="FILE", help="file to write (standard output without it)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="file to write (standard output without it)"
+    )
     options = parser.parse_args(arguments)
     try:
         text = extract(*options.names)

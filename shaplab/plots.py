@@ -1,12 +1,14 @@
 """Five ways to look at an explanation, and a table that says the same in words and numbers.
 
-``waterfall`` and ``force`` show one row, ``bar`` and ``beeswarm`` a whole table, ``scatter`` one feature. Each takes
-an ``Explanation`` and draws on ``ax``, or on a new figure of its own, and returns the Axes. A new figure has an
-opaque white background and dark text whatever the style in use, so it can be read on a dark page too. Colours are
-safe for colour-blind readers: orange raises the output, blue lowers it, dark to light is a feature's low to high
-value, and grey rings are missing values. Standard errors are drawn where the explanation has them. ``table`` gives
-readers who cannot see a plot what it shows: pass it what any plot of shaplab returned, or the explanation. Names are
-cut when long and never read as formulas. Plots of a whole model are in ``shaplab.overviews``.
+``waterfall`` and ``force`` show one row, ``bar`` and ``beeswarm`` a whole table, ``scatter`` one
+feature. Each takes an ``Explanation`` and draws on ``ax``, or on a new figure of its own, and
+returns the Axes. A new figure has an opaque white background and dark text whatever the style in
+use, so it can be read on a dark page too. Colours are safe for colour-blind readers: orange raises
+the output, blue lowers it, dark to light is a feature's low to high value, and grey rings are
+missing values. Standard errors are drawn where the explanation has them. ``table`` gives readers
+who cannot see a plot what it shows: pass it what any plot of shaplab returned, or the explanation.
+Names are cut when long and never read as formulas. Plots of a whole model are in
+``shaplab.overviews``.
 
 Needs: shaplab._validation, shaplab.explanation, shaplab._figures.
 """
@@ -18,17 +20,42 @@ from typing import Any
 import numpy as np
 
 from shaplab._figures import (  # isort: skip
-    DOWN, GREY, INK, TOLD, UP, Units, axes, axis_label, cell, check_row, codes_of, dots, escape, feature_units,
-    groups_of, largest_first, number, one_output, partner, position, ranked, spread_out, tell, to_unit)
+    DOWN,
+    GREY,
+    INK,
+    TOLD,
+    UP,
+    Units,
+    axes,
+    axis_label,
+    cell,
+    check_row,
+    codes_of,
+    dots,
+    escape,
+    feature_units,
+    groups_of,
+    largest_first,
+    number,
+    one_output,
+    partner,
+    position,
+    ranked,
+    spread_out,
+    tell,
+    to_unit,
+)
 from shaplab._validation import fail, resolve_rng
 from shaplab.explanation import Explanation
 
 __all__ = ["bar", "beeswarm", "force", "scatter", "table", "waterfall"]
 
 
-def _steps(e: Explanation, row: int, limit: int | None, units: Units,
-           cut: int) -> tuple[list[str], np.ndarray, np.ndarray | None]:
-    """Labels, contributions and standard errors of one row, largest first, the small ones together at the end."""
+def _steps(
+    e: Explanation, row: int, limit: int | None, units: Units, cut: int
+) -> tuple[list[str], np.ndarray, np.ndarray | None]:
+    """Labels, contributions and standard errors of one row, largest first, the small ones together
+    at the end."""
     shown, others = largest_first(np.abs(e.values[row]), limit)
     unit = feature_units(e, units)
     labels = [cell(e, row, j, unit, cut) for j in shown]
@@ -38,12 +65,22 @@ def _steps(e: Explanation, row: int, limit: int | None, units: Units,
         labels.append(f"{len(others)} other features" if len(others) else "features left out")
         values.append(float(e.values[row, others].sum() + (0.0 if e.rest is None else e.rest[row])))
         if errors is not None and e.std is not None:
-            errors.append(float(e.std[row, others].sum()))  # the sum bounds the error whatever the correlation
+            errors.append(
+                float(e.std[row, others].sum())
+            )  # the sum bounds the error whatever the correlation
     return labels, np.array(values), None if errors is None else np.array(errors)
 
 
-def waterfall(explanation: Explanation, *, row: int = 0, output: int | str | None = None, max_features: int | None = 10,
-              units: Units = None, output_unit: str = "", ax: Any = None) -> Any:
+def waterfall(
+    explanation: Explanation,
+    *,
+    row: int = 0,
+    output: int | str | None = None,
+    max_features: int | None = 10,
+    units: Units = None,
+    output_unit: str = "",
+    ax: Any = None,
+) -> Any:
     """From the base value to the output of one row, one feature a step, the largest on top.
 
     Parameters
@@ -67,38 +104,78 @@ def waterfall(explanation: Explanation, *, row: int = 0, output: int | str | Non
     ax = axes(ax, 6.8, 1.3 + 0.34 * len(values))
     ends = base + np.cumsum(values[::-1])[::-1]
     starts, places = ends - values, np.arange(len(values))[::-1]
-    ax.barh(places, values, left=starts, height=0.66, color=np.where(values >= 0, UP, DOWN), zorder=2)
-    for place, start, end, value, error in zip(places, starts, ends, values, [0.0] * len(values) if errors is None
-                                               else errors, strict=True):
+    ax.barh(
+        places, values, left=starts, height=0.66, color=np.where(values >= 0, UP, DOWN), zorder=2
+    )
+    for place, start, end, value, error in zip(
+        places, starts, ends, values, [0.0] * len(values) if errors is None else errors, strict=True
+    ):
         side = 1 if value >= 0 else -1
-        ax.annotate(f"{value:+.3g}", (end + side * error, place), xytext=(side * 4, 0), textcoords="offset points",
-                    ha="left" if side > 0 else "right", va="center", color=INK, fontsize=9)
+        ax.annotate(
+            f"{value:+.3g}",
+            (end + side * error, place),
+            xytext=(side * 4, 0),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+            color=INK,
+            fontsize=9,
+        )
         if place > 0:
-            ax.plot([start, start], [place - 1.33, place - 0.33 + 0.66], color=GREY, lw=0.8, zorder=1)
+            ax.plot(
+                [start, start], [place - 1.33, place - 0.33 + 0.66], color=GREY, lw=0.8, zorder=1
+            )
     if errors is not None:
-        ax.errorbar(ends, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3)
-    for value, text, height, at in ((base, "base value", 0.0, "bottom"), (prediction, "output", 1.0, "top")):
+        ax.errorbar(
+            ends, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3
+        )
+    for value, text, height, at in (
+        (base, "base value", 0.0, "bottom"),
+        (prediction, "output", 1.0, "top"),
+    ):
         ax.axvline(value, color=GREY, lw=0.8, ls=":", zorder=0)
-        ax.annotate(f"{text} {value:.4g}", (value, height), xycoords=("data", "axes fraction"), ha="center", color=INK,
-                    xytext=(0, 3 if at == "bottom" else 2), textcoords="offset points", va="bottom", fontsize=9)
+        ax.annotate(
+            f"{text} {value:.4g}",
+            (value, height),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            color=INK,
+            xytext=(0, 3 if at == "bottom" else 2),
+            textcoords="offset points",
+            va="bottom",
+            fontsize=9,
+        )
     reach = np.concatenate([starts, ends, [base]])
     spare = 0.24 * (np.ptp(reach) or 1.0) + (0.0 if errors is None else errors.max())
-    ax.set(yticks=places, yticklabels=labels, ylim=(-1.15, len(values) - 0.4), xlabel=axis_label(output_unit, "output"),
-           xlim=(reach.min() - spare, reach.max() + spare))
+    ax.set(
+        yticks=places,
+        yticklabels=labels,
+        ylim=(-1.15, len(values) - 0.4),
+        xlabel=axis_label(output_unit, "output"),
+        xlim=(reach.min() - spare, reach.max() + spare),
+    )
     return tell(ax, lambda: table(e, row=row, units=units))
 
 
-def bar(explanation: Explanation, *, output: int | str | None = None, max_features: int | None = 12,
-        output_unit: str = "", ax: Any = None) -> Any:
+def bar(
+    explanation: Explanation,
+    *,
+    output: int | str | None = None,
+    max_features: int | None = 12,
+    output_unit: str = "",
+    ax: Any = None,
+) -> Any:
     """Mean absolute contribution of each feature over all rows, the largest on top.
 
-    Lines show the mean of the standard errors where values are estimated: an upper bound of the error of the mean.
-    Parameters as in ``waterfall``.
+    Lines show the mean of the standard errors where values are estimated: an upper bound of the
+    error of the mean. Parameters as in ``waterfall``.
     """
     e = one_output(explanation, output)
     sizes = np.abs(e.values).mean(axis=0)
     shown, others = largest_first(sizes, max_features)
-    labels = [escape(e.names[j]) for j in shown] + ([f"{len(others)} other features"] if len(others) else [])
+    labels = [escape(e.names[j]) for j in shown] + (
+        [f"{len(others)} other features"] if len(others) else []
+    )
     lengths = np.append(sizes[shown], sizes[others].sum() if len(others) else [])
     ax = axes(ax, 6.4, 0.9 + 0.3 * len(labels))
     places = np.arange(len(labels))[::-1]
@@ -108,22 +185,45 @@ def bar(explanation: Explanation, *, output: int | str | None = None, max_featur
         errors = np.append(mean[shown], mean[others].sum() if len(others) else [])
     ax.barh(places, lengths, height=0.68, color=DOWN, zorder=2)
     if errors is not None:
-        ax.errorbar(lengths, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3)
-    for place, length, error in zip(places, lengths, np.zeros(len(places)) if errors is None else errors, strict=True):
-        ax.annotate(f"{length:.3g}", (length + error, place), xytext=(4, 0), textcoords="offset points", va="center",
-                    color=INK, fontsize=9)
+        ax.errorbar(
+            lengths, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3
+        )
+    for place, length, error in zip(
+        places, lengths, np.zeros(len(places)) if errors is None else errors, strict=True
+    ):
+        ax.annotate(
+            f"{length:.3g}",
+            (length + error, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            fontsize=9,
+        )
     longest = float((lengths if errors is None else lengths + errors).max())
-    ax.set(yticks=places, yticklabels=labels, xlim=(0, 1.12 * (longest or 1.0)),
-           xlabel=axis_label(output_unit, "mean |contribution|"))
+    ax.set(
+        yticks=places,
+        yticklabels=labels,
+        xlim=(0, 1.12 * (longest or 1.0)),
+        xlabel=axis_label(output_unit, "mean |contribution|"),
+    )
     return tell(ax, lambda: table(e))
 
 
-def beeswarm(explanation: Explanation, *, output: int | str | None = None, max_features: int | None = 12,
-             output_unit: str = "", rng: Any = 0, ax: Any = None) -> Any:
-    """One point a row and feature: across its contribution, in colour the feature's value, the largest feature on top.
+def beeswarm(
+    explanation: Explanation,
+    *,
+    output: int | str | None = None,
+    max_features: int | None = 12,
+    output_unit: str = "",
+    rng: Any = 0,
+    ax: Any = None,
+) -> Any:
+    """One point a row and feature: across its contribution, in colour the feature's value, the
+    largest feature on top.
 
-    ``rng`` seeds the heights of points only. Text columns are coloured in alphabetical order. Other parameters as in
-    ``waterfall``.
+    ``rng`` seeds the heights of points only. Text columns are coloured in alphabetical order. Other
+    parameters as in ``waterfall``.
     """
     e = one_output(explanation, output)
     generator = resolve_rng(rng)
@@ -137,25 +237,52 @@ def beeswarm(explanation: Explanation, *, output: int | str | None = None, max_f
     ax.axvline(0, color=GREY, lw=0.8, zorder=1)
     if e.std is not None:
         errors = e.std[:, order].T
-        ax.hlines(y.ravel(), (x - errors).ravel(), (x + errors).ravel(), color=GREY, lw=0.5, alpha=0.6, zorder=1)
+        ax.hlines(
+            y.ravel(),
+            (x - errors).ravel(),
+            (x + errors).ravel(),
+            color=GREY,
+            lw=0.5,
+            alpha=0.6,
+            zorder=1,
+        )
     dots(ax, x.ravel(), y.ravel(), None if colours is None else colours.ravel(), "feature value")
-    ax.set(yticks=places, yticklabels=[escape(e.names[j]) for j in order], ylim=(-0.6, len(order) - 0.4),
-           xlabel=axis_label(output_unit))
+    ax.set(
+        yticks=places,
+        yticklabels=[escape(e.names[j]) for j in order],
+        ylim=(-0.6, len(order) - 0.4),
+        xlabel=axis_label(output_unit),
+    )
     return tell(ax, lambda: table(e))
 
 
-def scatter(explanation: Explanation, feature: int | str, *, color_by: Any = None, output: int | str | None = None,
-            units: Units = None, output_unit: str = "", rng: Any = 0, ax: Any = None) -> Any:
+def scatter(
+    explanation: Explanation,
+    feature: int | str,
+    *,
+    color_by: Any = None,
+    output: int | str | None = None,
+    units: Units = None,
+    output_unit: str = "",
+    rng: Any = 0,
+    ax: Any = None,
+) -> Any:
     """Dependence: the contribution of one feature against its value, in colour a second feature.
 
-    ``color_by`` names the second feature, or asks for the one that the vertical spread comes from: an Explanation of
-    interactions gives the partner with the largest mean absolute interaction; True needs none and takes the feature
-    whose rank explains most of the spread among rows of like value. Categories stand side by side, spread a little by
-    ``rng``; rows whose value is missing stand left of a line. Other parameters as in ``waterfall``.
+    ``color_by`` names the second feature, or asks for the one that the vertical spread comes from:
+    an Explanation of interactions gives the partner with the largest mean absolute interaction;
+    True needs none and takes the feature whose rank explains most of the spread among rows of like
+    value. Categories stand side by side, spread a little by ``rng``; rows whose value is missing
+    stand left of a line. Other parameters as in ``waterfall``.
     """
     e = one_output(explanation, output)
     if e.data is None or e.data.ndim != 2:
-        fail("explanation", "an explanation with the explained rows in .data", "none", "Make it with data=X")
+        fail(
+            "explanation",
+            "an explanation with the explained rows in .data",
+            "none",
+            "Make it with data=X",
+        )
     j, unit = position(e.names, feature), feature_units(e, units)
     k = partner(e, j, color_by)
     x, labels = codes_of(e.data[:, j])
@@ -164,26 +291,54 @@ def scatter(explanation: Explanation, feature: int | str, *, color_by: Any = Non
     generator = resolve_rng(rng)
     if labels is not None:
         x = x + generator.uniform(-0.18, 0.18, len(x))
-        ax.set_xticks(range(len(labels)), [escape(label, 18) for label in labels],
-                      **({"rotation": 25, "ha": "right"} if sum(map(len, labels)) > 40 else {}))
+        ax.set_xticks(
+            range(len(labels)),
+            [escape(label, 18) for label in labels],
+            **({"rotation": 25, "ha": "right"} if sum(map(len, labels)) > 40 else {}),
+        )
     if gone.any():
         low, high = (np.nanmin(x), np.nanmax(x)) if not gone.all() else (1.0, 1.0)
         wide = 0.08 * ((high - low) or 1.0)
         x = np.where(gone, low - 2 * wide + generator.uniform(-0.4, 0.4, len(x)) * wide, x)
         ax.axvline(low - wide, color=GREY, lw=0.8)
-        ax.annotate("missing", (low - 2 * wide, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom",
-                    color=INK, fontsize=9)
+        ax.annotate(
+            "missing",
+            (low - 2 * wide, 1),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="bottom",
+            color=INK,
+            fontsize=9,
+        )
     ax.axhline(0, color=GREY, lw=0.8, zorder=1)
     if e.std is not None:
         ax.vlines(x, y - e.std[:, j], y + e.std[:, j], color=GREY, lw=0.6, alpha=0.6, zorder=1)
-    dots(ax, x, y, None if k is None else to_unit(codes_of(e.data[:, k])[0]), None if k is None else escape(e.names[k]))
-    ax.set(xlabel=axis_label(unit[j], escape(e.names[j])), ylabel=axis_label(output_unit, "contribution"))
+    dots(
+        ax,
+        x,
+        y,
+        None if k is None else to_unit(codes_of(e.data[:, k])[0]),
+        None if k is None else escape(e.names[k]),
+    )
+    ax.set(
+        xlabel=axis_label(unit[j], escape(e.names[j])),
+        ylabel=axis_label(output_unit, "contribution"),
+    )
     return tell(ax, lambda: table(e, feature=j, color_by=k, units=units))
 
 
-def force(explanation: Explanation, *, row: int = 0, output: int | str | None = None, max_features: int | None = 8,
-          units: Units = None, output_unit: str = "", ax: Any = None) -> Any:
-    """One row on one line: what raises the output pushes from the left, what lowers it from the right.
+def force(
+    explanation: Explanation,
+    *,
+    row: int = 0,
+    output: int | str | None = None,
+    max_features: int | None = 8,
+    units: Units = None,
+    output_unit: str = "",
+    ax: Any = None,
+) -> Any:
+    """One row on one line: what raises the output pushes from the left, what lowers it from the
+    right.
 
     Parameters as in ``waterfall``; the largest contributions touch the output.
     """
@@ -192,7 +347,9 @@ def force(explanation: Explanation, *, row: int = 0, output: int | str | None = 
     labels, values, errors = _steps(e, row, max_features, units, 19)
     base, prediction = float(e.base_values[row]), float(e.prediction[row])
     width = float(np.abs(values).sum()) or 1.0
-    sides = [(side, colour, np.flatnonzero(values * side > 0)) for side, colour in ((1, UP), (-1, DOWN))]
+    sides = [
+        (side, colour, np.flatnonzero(values * side > 0)) for side, colour in ((1, UP), (-1, DOWN))
+    ]
     named = [[i for i in pushing if abs(values[i]) > 0.04 * width] for _, _, pushing in sides]
     levels = max(map(len, named))
     ax = axes(ax, 7.4, 1.3 + 0.34 * levels)
@@ -200,39 +357,81 @@ def force(explanation: Explanation, *, row: int = 0, output: int | str | None = 
         at = prediction
         for i in pushing:
             end, tip = at - values[i], side * min(abs(values[i]), 0.012 * width)
-            ax.fill([end, at - tip, at, at - tip, end, end + tip], [0, 0, 0.5, 1, 1, 0.5], color=colour, ec="white",
-                    lw=1.0, zorder=2)
+            ax.fill(
+                [end, at - tip, at, at - tip, end, end + tip],
+                [0, 0, 0.5, 1, 1, 0.5],
+                color=colour,
+                ec="white",
+                lw=1.0,
+                zorder=2,
+            )
             if i in told:
-                # Far segments are named above near ones, away from the output: no line crosses a name.
+                # Far segments are named above near ones, away from the output: no line crosses a
+                # name.
                 error = "" if errors is None else f" ± {errors[i]:.1g}"
-                ax.annotate(f"{labels[i]}\n{values[i]:+.3g}{error}", ((end + at) / 2, 0), va="top", color=colour,
-                            xytext=((end + at) / 2, -0.3 - 0.95 * (len(told) - 1 - told.index(i))), fontsize=8.5,
-                            ha="right" if side > 0 else "left",
-                            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "relpos": (side > 0, 1.0)})
+                ax.annotate(
+                    f"{labels[i]}\n{values[i]:+.3g}{error}",
+                    ((end + at) / 2, 0),
+                    va="top",
+                    color=colour,
+                    xytext=((end + at) / 2, -0.3 - 0.95 * (len(told) - 1 - told.index(i))),
+                    fontsize=8.5,
+                    ha="right" if side > 0 else "left",
+                    arrowprops={
+                        "arrowstyle": "-",
+                        "color": colour,
+                        "lw": 0.7,
+                        "relpos": (side > 0, 1.0),
+                    },
+                )
             at = end
     for value, text, height in ((base, "base value", 1.9), (prediction, "output", 1.15)):
-        ax.plot([value, value], [0, height], color=INK, lw=1.0, ls=":" if text == "base value" else "-", zorder=3)
-        ax.annotate(f"{text} {value:.4g}", (value, height), ha="center", va="bottom", color=INK, fontsize=9)
+        ax.plot(
+            [value, value],
+            [0, height],
+            color=INK,
+            lw=1.0,
+            ls=":" if text == "base value" else "-",
+            zorder=3,
+        )
+        ax.annotate(
+            f"{text} {value:.4g}", (value, height), ha="center", va="bottom", color=INK, fontsize=9
+        )
     far = [abs(values[pushing].sum()) for _, _, pushing in sides]
     spare = [width * (0.34 if told else 0.06) for told in named]
-    ax.set(yticks=[], ylim=(-0.4 - 0.95 * levels, 2.6), xlabel=axis_label(output_unit, "output"),
-           xlim=(min(prediction - far[0], base) - spare[0], max(prediction + far[1], base) + spare[1]))
+    ax.set(
+        yticks=[],
+        ylim=(-0.4 - 0.95 * levels, 2.6),
+        xlabel=axis_label(output_unit, "output"),
+        xlim=(min(prediction - far[0], base) - spare[0], max(prediction + far[1], base) + spare[1]),
+    )
     ax.spines["left"].set_visible(False)
     return tell(ax, lambda: table(e, row=row, units=units))
 
 
-def table(explanation: Any, *, row: int | None = None, feature: int | str | None = None, color_by: Any = None,
-          output: int | str | None = None, units: Units = None) -> Any:
+def table(
+    explanation: Any,
+    *,
+    row: int | None = None,
+    feature: int | str | None = None,
+    color_by: Any = None,
+    output: int | str | None = None,
+    units: Units = None,
+) -> Any:
     """What a plot shows, as a pandas DataFrame: numbers in the order of the plot, names in full.
 
     Parameters
     ----------
-    explanation : the Axes or Figure that any plot of shaplab returned, and nothing else; or an Explanation.
-    output, units : as in ``waterfall``; ``color_by`` as in ``scatter``, for a mean of the half of each group in which
+    explanation : the Axes or Figure that any plot of shaplab returned, and nothing else; or an
+    Explanation.
+    output, units : as in ``waterfall``; ``color_by`` as in ``scatter``, for a mean of the half of
+    each group in which
         the second feature is low, and of the half in which it is high.
     row : give it for the steps of ``waterfall`` and ``force``.
-    feature : give it for the dependence of ``scatter``, in ten groups of rows from low to high or by category.
-    Neither: the ranking of ``bar`` and ``beeswarm``, with the direction (rank correlation of value and contribution).
+    feature : give it for the dependence of ``scatter``, in ten groups of rows from low to high or
+    by category.
+    Neither: the ranking of ``bar`` and ``beeswarm``, with the direction (rank correlation of value
+    and contribution).
 
     Returns
     -------
@@ -242,8 +441,13 @@ def table(explanation: Any, *, row: int | None = None, feature: int | str | None
 
     if not isinstance(explanation, Explanation):
         if not hasattr(explanation, "findobj") or explanation not in TOLD:
-            fail("explanation", "an Explanation, or what a plot of shaplab returned", explanation,
-                 "Pass one of the two", TypeError)
+            fail(
+                "explanation",
+                "an Explanation, or what a plot of shaplab returned",
+                explanation,
+                "Pass one of the two",
+                TypeError,
+            )
         return pd.DataFrame(TOLD[explanation]())
     e = one_output(explanation, output)
     unit = feature_units(e, units)
@@ -253,41 +457,79 @@ def table(explanation: Any, *, row: int | None = None, feature: int | str | None
     if row is not None:
         row = check_row(e, row)
         order = np.argsort(-np.abs(e.values[row]), kind="stable")
-        frame = pd.DataFrame({"feature": [e.names[j] for j in order], "contribution": e.values[row, order]})
+        frame = pd.DataFrame(
+            {"feature": [e.names[j] for j in order], "contribution": e.values[row, order]}
+        )
         if known and e.data is not None:
             told = [f" ({unit[j]})" if unit[j] else "" for j in order]
-            frame.insert(1, "value", [number(e.data[row, j]) + text for j, text in zip(order, told, strict=True)])
+            frame.insert(
+                1,
+                "value",
+                [number(e.data[row, j]) + text for j, text in zip(order, told, strict=True)],
+            )
         if e.std is not None:
             frame["standard error"] = e.std[row, order]
-        first, *last = (pd.DataFrame({"feature": [name], "contribution": [part[row]]}) for name, part in (
-            ("base value", e.base_values), ("features left out", e.rest), ("output", e.prediction)) if part is not None)
+        first, *last = (
+            pd.DataFrame({"feature": [name], "contribution": [part[row]]})
+            for name, part in (
+                ("base value", e.base_values),
+                ("features left out", e.rest),
+                ("output", e.prediction),
+            )
+            if part is not None
+        )
         return pd.concat([first, frame, *last], ignore_index=True)[list(frame.columns)]
     if feature is not None:
         if not known or e.data is None:
-            fail("explanation", "an explanation with the explained rows in .data", "none", "Make it with data=X")
+            fail(
+                "explanation",
+                "an explanation with the explained rows in .data",
+                "none",
+                "Make it with data=X",
+            )
         j = position(e.names, feature)
         k = partner(e, j, color_by)
         y = e.values[:, j]
         title = f"{e.names[j]} ({unit[j]})" if unit[j] else e.names[j]
         lines = []
         for name, inside in groups_of(e.data[:, j]):
-            lines.append({title: name, "rows": int(inside.sum()), "mean contribution": y[inside].mean(),
-                          "smallest": y[inside].min(), "largest": y[inside].max()})
+            lines.append(
+                {
+                    title: name,
+                    "rows": int(inside.sum()),
+                    "mean contribution": y[inside].mean(),
+                    "smallest": y[inside].min(),
+                    "largest": y[inside].max(),
+                }
+            )
             if k is not None:
                 other = codes_of(e.data[:, k])[0]
                 # NaN is in neither half; a half without rows has the mean NaN.
                 middle = np.nanmedian(other[inside]) if (~np.isnan(other[inside])).any() else 0.0
                 low = other <= middle if (other[inside] > middle).any() else other < middle
-                for word, half in (("low", inside & low), ("high", inside & ~low & ~np.isnan(other))):
-                    lines[-1][f"mean, {e.names[k]} {word}"] = y[half].mean() if half.any() else np.nan
+                for word, half in (
+                    ("low", inside & low),
+                    ("high", inside & ~low & ~np.isnan(other)),
+                ):
+                    lines[-1][f"mean, {e.names[k]} {word}"] = (
+                        y[half].mean() if half.any() else np.nan
+                    )
         return pd.DataFrame(lines)
     size = np.abs(e.values).mean(axis=0)
     order = np.argsort(-size, kind="stable")
-    frame = pd.DataFrame({"feature": [e.names[j] for j in order], "mean |contribution|": size[order]})
+    frame = pd.DataFrame(
+        {"feature": [e.names[j] for j in order], "mean |contribution|": size[order]}
+    )
     if e.std is not None:
         frame["standard error"] = e.std.mean(axis=0)[order]
-    frame["smallest"], frame["largest"] = e.values[:, order].min(axis=0), e.values[:, order].max(axis=0)
+    frame["smallest"], frame["largest"] = (
+        e.values[:, order].min(axis=0),
+        e.values[:, order].max(axis=0),
+    )
     if known and e.data is not None:
-        ranks = [pd.Series(codes_of(e.data[:, j])[0]).rank().corr(pd.Series(e.values[:, j]).rank()) for j in order]
+        ranks = [
+            pd.Series(codes_of(e.data[:, j])[0]).rank().corr(pd.Series(e.values[:, j]).rank())
+            for j in order
+        ]
         frame["direction"] = ranks
     return frame

@@ -16,22 +16,43 @@ import pytest
 from shaplab import _files, datasets
 
 PACKAGES = {
-    "load_nhefs": (1629, 50), "load_german_credit": (1000, 20), "load_breast_cancer": (569, 30),
-    "load_diabetes": (442, 10), "load_wine": (178, 13), "load_digits": (1797, 1, 8, 8),
+    "load_nhefs": (1629, 50),
+    "load_german_credit": (1000, 20),
+    "load_breast_cancer": (569, 30),
+    "load_diabetes": (442, 10),
+    "load_wine": (178, 13),
+    "load_digits": (1797, 1, 8, 8),
     "load_mnist_small": (5000, 1, 28, 28),
 }
 SIMULATED = {
-    "simulate_corrgroups60": (1000, 60), "simulate_independent60": (1000, 60), "simulate_shapnet16": (1000, 16),
-    "simulate_parkinsons": (2000, 18), "simulate_deployment": (20_000, 25), "simulate_dna": (2000, 4, 200),
+    "simulate_corrgroups60": (1000, 60),
+    "simulate_independent60": (1000, 60),
+    "simulate_shapnet16": (1000, 16),
+    "simulate_parkinsons": (2000, 18),
+    "simulate_deployment": (20_000, 25),
+    "simulate_dna": (2000, 4, 200),
 }
 FULL = {
-    "load_nhanes": (9550, 18), "load_mnist": (70_000, 1, 28, 28), "load_cifar10_jpeg": (6000, 3, 32, 32),
-    "load_yeast": (1484, 8), "load_california": (20_640, 8), "load_bike": (10_886, 12), "load_bike_daily": (731, 11),
-    "load_bank": (45_211, 16), "load_bank_additional": (41_188, 20), "load_adult": (48_842, 14),
-    "load_support2": (9105, 28), "load_south_german_credit": (1000, 20), "load_statlog_german_credit": (1000, 20),
-    "load_parkinsons": (5875, 18), "load_dna": (8000, 4, 200), "load_electricity": (45_312, 6),
+    "load_nhanes": (9550, 18),
+    "load_mnist": (70_000, 1, 28, 28),
+    "load_cifar10_jpeg": (6000, 3, 32, 32),
+    "load_yeast": (1484, 8),
+    "load_california": (20_640, 8),
+    "load_bike": (10_886, 12),
+    "load_bike_daily": (731, 11),
+    "load_bank": (45_211, 16),
+    "load_bank_additional": (41_188, 20),
+    "load_adult": (48_842, 14),
+    "load_support2": (9105, 28),
+    "load_south_german_credit": (1000, 20),
+    "load_statlog_german_credit": (1000, 20),
+    "load_parkinsons": (5875, 18),
+    "load_dna": (8000, 4, 200),
+    "load_electricity": (45_312, 6),
 }
-needs_files = pytest.mark.skipif(not os.environ.get("SHAPLAB_DATA_DIR"), reason="SHAPLAB_DATA_DIR is not set")
+needs_files = pytest.mark.skipif(
+    not os.environ.get("SHAPLAB_DATA_DIR"), reason="SHAPLAB_DATA_DIR is not set"
+)
 
 
 def check(data: datasets.Dataset, shape: tuple[int, ...]) -> None:
@@ -59,7 +80,9 @@ def test_every_public_function_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize(("name", "shape"), [*PACKAGES.items(), *SIMULATED.items()])
-def test_defaults_need_no_files(name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_need_no_files(
+    name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SHAPLAB_DATA_DIR", raising=False)
     monkeypatch.delenv("SHAPLAB_DATA_URL", raising=False)
     check(getattr(datasets, name)(), shape)
@@ -115,7 +138,9 @@ def test_a_seed_fixes_a_simulation(name: str) -> None:
     first, second, other = simulate(200, rng=3), simulate(200, rng=3), simulate(200, rng=4)
     np.testing.assert_array_equal(np.asarray(first.X), np.asarray(second.X))
     np.testing.assert_array_equal(first.y, second.y)
-    assert not np.array_equal(first.y, other.y) or not np.array_equal(np.asarray(first.X), np.asarray(other.X))
+    assert not np.array_equal(first.y, other.y) or not np.array_equal(
+        np.asarray(first.X), np.asarray(other.X)
+    )
     assert (np.random.get_state()[1] == state).all(), "global random state is the user's"  # noqa: NPY002
     with pytest.raises(TypeError, match="n: expected an integer"):
         simulate("many")
@@ -124,7 +149,8 @@ def test_a_seed_fixes_a_simulation(name: str) -> None:
 def test_corrgroups_have_the_stated_correlations_and_coefficients() -> None:
     data = datasets.simulate_corrgroups60(20_000)
     found = np.corrcoef(data.X.to_numpy().T)
-    # Standard error of a correlation at rho = 0 is 1/sqrt(20,000) = 0.007; 1,770 pairs stay within 5 of them.
+    # Standard error of a correlation at rho = 0 is 1/sqrt(20,000) = 0.007; 1,770 pairs stay within
+    # 5 of them.
     assert np.abs(found - data.extra["covariance"]).max() < 0.035
     assert data.extra["covariance"][0, 1] == 0.99
     assert data.extra["covariance"][2, 3] == 0
@@ -142,10 +168,15 @@ def test_shapnet_response_is_the_formula_plus_noise() -> None:
 
 
 def test_deployment_faults_are_where_they_are_said_to_be() -> None:
-    faulty, clean = datasets.simulate_deployment(rng=1), datasets.simulate_deployment(rng=1, faults=False)
+    faulty, clean = (
+        datasets.simulate_deployment(rng=1),
+        datasets.simulate_deployment(rng=1, faults=False),
+    )
     extra = faulty.extra
     assert (np.diff(extra["day"]) >= 0).all()
-    assert not any((extra[fault] & extra["train"]).any() for fault in ("swapped", "blank", "fading"))
+    assert not any(
+        (extra[fault] & extra["train"]).any() for fault in ("swapped", "blank", "fading")
+    )
     assert not any(clean.extra[fault].any() for fault in ("swapped", "blank", "fading"))
     swapped = extra["swapped"]
     assert swapped.mean() == pytest.approx(1 / 3, abs=1e-3)
@@ -180,7 +211,9 @@ def test_dna_masks_mark_the_planted_motifs() -> None:
         rows = np.flatnonzero(tasks[:, code])
         planted = np.stack([data.X[row][:, masks[row] == code] for row in rows])
         # The wanted letter has probability .88; with some 400 rows the standard error is 0.016.
-        hits = planted[:, ["ACGT".index(letter) for letter in motif], range(len(motif))].mean(axis=0)
+        hits = planted[:, ["ACGT".index(letter) for letter in motif], range(len(motif))].mean(
+            axis=0
+        )
         assert np.abs(hits - 0.88).max() < 0.08
     background = data.X.transpose(0, 2, 1)[masks == 0]
     assert background[:, [1, 2]].sum(axis=1).mean() == pytest.approx(0.46, abs=0.01)
@@ -230,11 +263,14 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def server(folder):
     """The same folder over HTTP on this machine."""
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as site:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
+    ) as site:
         threading.Thread(target=site.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{site.server_port}"
         site.shutdown()
@@ -245,7 +281,12 @@ def test_without_files_the_error_names_everything(name: str, folder) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         getattr(datasets, name)()
     message = str(caught.value)
-    for part in ("SHAPLAB_DATA_DIR", "SHAPLAB_DATA_URL", ".gz" if ".gz" in message else ".npz", "sha256"):
+    for part in (
+        "SHAPLAB_DATA_DIR",
+        "SHAPLAB_DATA_URL",
+        ".gz" if ".gz" in message else ".npz",
+        "sha256",
+    ):
         assert part in message
     instead = message.split("shaplab.datasets.")[1].split("(")[0]
     assert instead in {**PACKAGES, **SIMULATED}, "the way out must itself need no file"
@@ -266,7 +307,9 @@ def test_a_file_is_read_from_the_folder_and_never_written_there(folder, monkeypa
 def test_a_changed_file_is_refused(folder, monkeypatch) -> None:
     (folder / "bike/day.csv.gz").write_bytes(CONTENT + b"!")
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
-    with pytest.raises(ValueError, match=r"expected the file bike/day.csv.gz .sha256 .*got .*with sha256"):
+    with pytest.raises(
+        ValueError, match=r"expected the file bike/day.csv.gz .sha256 .*got .*with sha256"
+    ):
         datasets.load_bike_daily()
 
 
@@ -285,8 +328,10 @@ def test_the_folder_goes_before_the_address(server, folder, monkeypatch) -> None
     assert _files.data_file("bike/day.csv.gz").parent == folder / "bike"
 
 
-@pytest.mark.parametrize(("address", "kind"), [
-    ("http://127.0.0.1:9", OSError), ("{server}/nowhere", OSError), ("ftp-typo://x", OSError)])
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [("http://127.0.0.1:9", OSError), ("{server}/nowhere", OSError), ("ftp-typo://x", OSError)],
+)
 def test_an_address_that_does_not_serve(address, kind, server, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_URL", address.format(server=server))
     with pytest.raises(kind, match=r"SHAPLAB_DATA_URL: expected the file bike/day.csv.gz"):
@@ -298,7 +343,9 @@ def test_an_address_that_serves_something_else(server, folder, tmp_path, monkeyp
     monkeypatch.setenv("SHAPLAB_DATA_URL", server)
     with pytest.raises(ValueError, match=r"SHAPLAB_DATA_URL: expected the file bike/day.csv.gz"):
         _files.data_file("bike/day.csv.gz")
-    assert not list((tmp_path / "cache").rglob("*day.csv.gz")), "nothing wrong may stay in the cache"
+    assert not list((tmp_path / "cache").rglob("*day.csv.gz")), (
+        "nothing wrong may stay in the cache"
+    )
 
 
 def test_a_package_that_is_not_installed(monkeypatch) -> None:
@@ -315,7 +362,9 @@ def test_pickles_are_never_loaded(folder, monkeypatch) -> None:
     np.savez(evil, X_train=np.array([{"a": 1}], dtype=object), y_train=np.zeros(1))
     (folder / "mnist").mkdir()
     (folder / "mnist/mnist.npz").write_bytes(evil.getvalue())
-    monkeypatch.setitem(_files.FILES, "mnist/mnist.npz", hashlib.sha256(evil.getvalue()).hexdigest())
+    monkeypatch.setitem(
+        _files.FILES, "mnist/mnist.npz", hashlib.sha256(evil.getvalue()).hexdigest()
+    )
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         datasets.load_mnist()

@@ -1,4 +1,5 @@
-"""The ways to install: one list of packages in pyproject.toml, one set of versions, and files that agree with them."""
+"""The ways to install: one list of packages in pyproject.toml, one set of versions, and files that
+agree with them."""
 
 from __future__ import annotations
 
@@ -79,7 +80,9 @@ def test_the_example_of_the_readme_runs():
     assert len(blocks) == 1
     names: dict[str, object] = {}
     exec(compile(blocks[0], "README.md", "exec"), names)
-    assert abs(names["explained"].gap(names["forest"].predict(names["X"]))).max() < 1e-9  # a mean of 20 trees
+    assert (
+        abs(names["explained"].gap(names["forest"].predict(names["X"]))).max() < 1e-9
+    )  # a mean of 20 trees
 
 
 def test_the_targets_extras_and_files_of_the_readme_exist():
@@ -105,7 +108,10 @@ def test_the_workflow_publishes_what_the_buttons_open():
     assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     steps = workflow["jobs"]["test"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["make test PYTHON=python"]
-    assert next(step["with"]["path"] for step in steps if "upload" in step.get("uses", "")) == "_build/html"
+    assert (
+        next(step["with"]["path"] for step in steps if "upload" in step.get("uses", ""))
+        == "_build/html"
+    )
     publish = workflow["jobs"]["publish"]
     assert publish["needs"] == "test"
     assert publish["permissions"] == {"contents": "write"}
@@ -120,7 +126,13 @@ def test_binder_gets_a_notebook_beside_every_chapter(tmp_path):
     shutil.copy(ROOT / "tests/book/sample/tiny.md", tmp_path / "book" / "part")
     (tmp_path / "book" / "index.md").write_text("# No chapter\n", encoding="utf-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    subprocess.run(["./postBuild"], cwd=tmp_path, check=True, capture_output=True, env={**os.environ, "PATH": path})
+    subprocess.run(
+        ["./postBuild"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PATH": path},
+    )
     assert [p.name for p in tmp_path.rglob("*.ipynb")] == ["tiny.ipynb"]
 
 
@@ -134,5 +146,7 @@ def test_environment_can_be_installed():
 
 @pytest.mark.slow
 def test_installed_packages_agree():
-    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout

@@ -10,24 +10,33 @@ import pytest
 
 from shaplab import Explanation
 
-NASTY = ["<script>alert('x')</script>", 'quo"te\'s', "n" * 500, "a\nb"]
+NASTY = ["<script>alert('x')</script>", "quo\"te's", "n" * 500, "a\nb"]
 
 
-def make(outputs: int | None = None, std: bool = False, d: int = 4, n: int = 5, **options: object) -> Explanation:
+def make(
+    outputs: int | None = None, std: bool = False, d: int = 4, n: int = 5, **options: object
+) -> Explanation:
     generator = np.random.default_rng(1)
     shape = (n, d) if outputs is None else (n, d, outputs)
     values = generator.normal(size=shape)
     base = generator.normal(size=n if outputs is None else (n, outputs))
     names = [f"f{j}" for j in range(d)]
-    options = {"data": generator.normal(size=(n, d)), "feature_names": names, "method": "test"} | options
+    options = {
+        "data": generator.normal(size=(n, d)),
+        "feature_names": names,
+        "method": "test",
+    } | options
     return Explanation(values, base, std=np.abs(values) / 10 if std else None, **options)
 
 
 # Shapes.
 
+
 def test_prediction_is_base_plus_values() -> None:
     for e, axes in ((make(), 1), (make(3), 1)):
-        np.testing.assert_allclose(e.prediction, e.base_values + e.values.sum(axis=axes), rtol=1e-15)
+        np.testing.assert_allclose(
+            e.prediction, e.base_values + e.values.sum(axis=axes), rtol=1e-15
+        )
     image = Explanation(np.ones((2, 3, 4)), [1.0, 2.0])
     np.testing.assert_array_equal(image.prediction, [13, 14])
     assert image.feature_shape == (3, 4)
@@ -36,7 +45,9 @@ def test_prediction_is_base_plus_values() -> None:
     assert pairs.feature_shape == (3, 3)
 
 
-@pytest.mark.parametrize(("base", "expected"), [(2.0, (5,)), (np.zeros(5), (5,)), (np.zeros((5, 3)), (5, 3))])
+@pytest.mark.parametrize(
+    ("base", "expected"), [(2.0, (5,)), (np.zeros(5), (5,)), (np.zeros((5, 3)), (5, 3))]
+)
 def test_base_values_of_every_shape(base: object, expected: tuple[int, ...]) -> None:
     values = np.zeros((5, 4, 3)) if len(expected) == 2 else np.zeros((5, 4))
     assert Explanation(values, base).base_values.shape == expected
@@ -48,31 +59,44 @@ def test_one_base_value_an_output_is_repeated() -> None:
     assert e.has_outputs
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"values": np.zeros(3)}, "values: expected an array of at least 2 axes"),
-    ({"base_values": np.zeros(4)}, r"base_values: expected shape \(5,\)"),
-    ({"base_values": np.zeros((5, 2))}, r"base_values: expected shape"),
-    ({"base_values": np.zeros((1, 1, 1))}, r"base_values: expected shape"),
-    ({"std": np.zeros((5, 2))}, r"std: expected shape \(5, 3\), as values have"),
-    ({"rest": np.zeros(4)}, r"rest: expected shape \(5,\), as base_values have, got shape \(4,\)"),
-    ({"interaction": True}, "values: expected shape .N, d, d."),
-    ({"data": np.zeros((4, 3))}, "data: expected 5 rows"),
-    ({"data": np.zeros((5, 2))}, r"data: expected 5 rows and the columns of values, got shape \(5, 2\)"),
-    ({"data": 3.0}, r"data: expected 5 rows and the columns of values, got shape \(\)"),
-    ({"feature_names": ["a", "b"]}, "feature_names: expected 3 names, got 2"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"values": np.zeros(3)}, "values: expected an array of at least 2 axes"),
+        ({"base_values": np.zeros(4)}, r"base_values: expected shape \(5,\)"),
+        ({"base_values": np.zeros((5, 2))}, r"base_values: expected shape"),
+        ({"base_values": np.zeros((1, 1, 1))}, r"base_values: expected shape"),
+        ({"std": np.zeros((5, 2))}, r"std: expected shape \(5, 3\), as values have"),
+        (
+            {"rest": np.zeros(4)},
+            r"rest: expected shape \(5,\), as base_values have, got shape \(4,\)",
+        ),
+        ({"interaction": True}, "values: expected shape .N, d, d."),
+        ({"data": np.zeros((4, 3))}, "data: expected 5 rows"),
+        (
+            {"data": np.zeros((5, 2))},
+            r"data: expected 5 rows and the columns of values, got shape \(5, 2\)",
+        ),
+        ({"data": 3.0}, r"data: expected 5 rows and the columns of values, got shape \(\)"),
+        ({"feature_names": ["a", "b"]}, "feature_names: expected 3 names, got 2"),
+    ],
+)
 def test_wrong_shapes_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Explanation(**{"values": np.zeros((5, 3)), "base_values": 0.0} | options)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"values": "abc"}, "values: expected numbers, got 'abc'"), ({"values": [[1, 2], [3]]}, "values: expected numbers"),
-    ({"base_values": "x"}, "base_values: expected numbers, got 'x'"),
-    ({"base_values": None}, "base_values: expected numbers, got None"),
-    ({"std": [["a"] * 3] * 5}, "std: expected numbers"),
-    ({"feature_names": 5}, "feature_names: expected 3 names, got 5"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"values": "abc"}, "values: expected numbers, got 'abc'"),
+        ({"values": [[1, 2], [3]]}, "values: expected numbers"),
+        ({"base_values": "x"}, "base_values: expected numbers, got 'x'"),
+        ({"base_values": None}, "base_values: expected numbers, got None"),
+        ({"std": [["a"] * 3] * 5}, "std: expected numbers"),
+        ({"feature_names": 5}, "feature_names: expected 3 names, got 5"),
+    ],
+)
 def test_what_is_no_number_is_refused(options: dict, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         Explanation(**{"values": np.zeros((5, 3)), "base_values": 0.0} | options)
@@ -81,7 +105,12 @@ def test_what_is_no_number_is_refused(options: dict, message: str) -> None:
 def test_rows_may_be_frames_tensors_or_sparse() -> None:
     sparse, torch = pytest.importorskip("scipy.sparse"), pytest.importorskip("torch")
     X = np.arange(6.0).reshape(2, 3)
-    for data in (X.tolist(), pd.DataFrame(X), torch.tensor(X, requires_grad=True), sparse.csr_matrix(X)):
+    for data in (
+        X.tolist(),
+        pd.DataFrame(X),
+        torch.tensor(X, requires_grad=True),
+        sparse.csr_matrix(X),
+    ):
         np.testing.assert_array_equal(Explanation(X, 0.0, data=data).data, X)
 
 
@@ -110,6 +139,7 @@ def test_it_is_frozen_and_leaves_the_users_arrays_alone() -> None:
 
 # The gap.
 
+
 def test_gap_measures_and_never_raises_on_its_size() -> None:
     e = make()
     assert np.abs(e.gap(e.prediction)).max() == 0
@@ -130,9 +160,21 @@ def test_gap_takes_tensors() -> None:
 
 # Selecting.
 
-@pytest.mark.parametrize(("key", "rows"), [
-    (0, [0]), (-1, [4]), (np.int64(2), [2]), (slice(1, 4, 2), [1, 3]), ([3, 0], [3, 0]), (np.array([1, 1]), [1, 1]),
-    ([True, False, False, True, False], [0, 3]), (np.array([False] * 5), []), (slice(None), range(5))])
+
+@pytest.mark.parametrize(
+    ("key", "rows"),
+    [
+        (0, [0]),
+        (-1, [4]),
+        (np.int64(2), [2]),
+        (slice(1, 4, 2), [1, 3]),
+        ([3, 0], [3, 0]),
+        (np.array([1, 1]), [1, 1]),
+        ([True, False, False, True, False], [0, 3]),
+        (np.array([False] * 5), []),
+        (slice(None), range(5)),
+    ],
+)
 def test_rows_are_selected_and_the_axis_stays(key: object, rows: object) -> None:
     e = make(std=True)
     part = e[key]
@@ -144,7 +186,9 @@ def test_rows_are_selected_and_the_axis_stays(key: object, rows: object) -> None
 
 @pytest.mark.parametrize("key", ["f2", ["f2"], 2, [-2], slice(2, 3), [False, False, True, False]])
 @pytest.mark.parametrize("outputs", [None, 3])
-def test_features_by_name_or_place_keep_the_prediction_true(key: object, outputs: int | None) -> None:
+def test_features_by_name_or_place_keep_the_prediction_true(
+    key: object, outputs: int | None
+) -> None:
     e = make(outputs, std=True)
     part = e[:, key]
     np.testing.assert_array_equal(part.values, e.values[:, [2]])
@@ -176,25 +220,34 @@ def test_outputs_by_name_or_place() -> None:
     np.testing.assert_allclose(two.prediction, e.prediction[1:, [2, 0]])
 
 
-@pytest.mark.parametrize(("key", "message"), [
-    ((0, 0, 0), "index: expected at most 2 parts, got 3"),
-    ((slice(None), "nobody"), "features: expected names among f0"),
-    ((0, 9), "features: expected integers from -4 to 3 or names"), (7, "rows: expected integers from -5 to 4"),
-    ("f0", "rows: expected integers"), ([True, False], "rows: expected a mask of length 5, got length 2"),
-    ((0, 1.5), "features: expected integers"),
-])
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ((0, 0, 0), "index: expected at most 2 parts, got 3"),
+        ((slice(None), "nobody"), "features: expected names among f0"),
+        ((0, 9), "features: expected integers from -4 to 3 or names"),
+        (7, "rows: expected integers from -5 to 4"),
+        ("f0", "rows: expected integers"),
+        ([True, False], "rows: expected a mask of length 5, got length 2"),
+        ((0, 1.5), "features: expected integers"),
+    ],
+)
 def test_bad_selections_are_explained(key: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()[key]
 
 
 def test_features_of_images_and_interactions_are_not_sliced() -> None:
-    for e in (Explanation(np.zeros((2, 3, 3)), 0.0), Explanation(np.zeros((2, 3, 3)), 0.0, interaction=True)):
+    for e in (
+        Explanation(np.zeros((2, 3, 3)), 0.0),
+        Explanation(np.zeros((2, 3, 3)), 0.0, interaction=True),
+    ):
         with pytest.raises(ValueError, match="index: expected features of a table"):
             e[:, 0]
 
 
 # Leaving the house.
+
 
 @pytest.mark.parametrize("outputs", [None, 2])
 def test_frame_holds_each_value_on_its_line(outputs: int | None) -> None:
@@ -248,10 +301,14 @@ def test_shap_draws_our_numbers() -> None:
     plt.close("all")
     sizes = np.sort(np.abs(e.values).mean(axis=0))
     chart = shap.plots.bar(theirs, show=False)
-    np.testing.assert_allclose(np.sort([patch.get_width() for patch in chart.patches])[-4:], sizes, rtol=1e-12)
+    np.testing.assert_allclose(
+        np.sort([patch.get_width() for patch in chart.patches])[-4:], sizes, rtol=1e-12
+    )
     plt.close("all")
     swarm = shap.plots.beeswarm(theirs, show=False)
-    points = np.concatenate([c.get_offsets()[:, 0] for c in swarm.collections if len(c.get_offsets()) == 30])
+    points = np.concatenate(
+        [c.get_offsets()[:, 0] for c in swarm.collections if len(c.get_offsets()) == 30]
+    )
     np.testing.assert_allclose(np.sort(points), np.sort(e.values.ravel()), rtol=1e-12)
     plt.close("all")
     np.testing.assert_array_equal(e.values, before)
@@ -272,16 +329,23 @@ def test_shap_takes_outputs_interactions_and_images() -> None:
 
 # Reading.
 
+
 def test_repr_names_the_method_and_ranks_the_features() -> None:
     text = repr(make(std=True))
     assert text.startswith("<test: attributions of 5 rows, features 4, largest standard error")
     sizes = np.abs(make().values).mean(axis=0)
-    assert [line.split()[0] for line in text.splitlines()[1:]] == [f"f{j}" for j in np.argsort(-sizes)]
+    assert [line.split()[0] for line in text.splitlines()[1:]] == [
+        f"f{j}" for j in np.argsort(-sizes)
+    ]
     assert "no sampling error" in repr(make())
     assert "1 row," in repr(make(n=1))
     assert "3 outputs" in repr(make(3))
-    for other in (Explanation(np.zeros((2, 3, 3)), 0.0, interaction=True), Explanation(np.zeros((2, 8, 8)), 0.0),
-                  Explanation(np.zeros((0, 3)), np.zeros(0)), make(std=True)[:0]):
+    for other in (
+        Explanation(np.zeros((2, 3, 3)), 0.0, interaction=True),
+        Explanation(np.zeros((2, 8, 8)), 0.0),
+        Explanation(np.zeros((0, 3)), np.zeros(0)),
+        make(std=True)[:0],
+    ):
         assert repr(other)
         assert other._repr_html_()
 

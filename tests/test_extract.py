@@ -1,4 +1,5 @@
-"""Take it home: what a file holds, and the command that writes it. That it runs is in test_extract_runs."""
+"""Take it home: what a file holds, and the command that writes it. That it runs is in
+test_extract_runs."""
 
 from __future__ import annotations
 
@@ -31,14 +32,23 @@ forest = RandomForestRegressor(5, max_depth=4, random_state=0).fit(X, X[:, 0] * 
 gap = tree_shap(forest, X).gap(forest.predict(X))
 assert abs(gap).max() < 1e-12, gap
 """
-    subprocess.run([sys.executable, "-I", "-c", code, str(tmp_path)], check=True, cwd=tmp_path, timeout=300,
-                   env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")})
+    subprocess.run(
+        [sys.executable, "-I", "-c", code, str(tmp_path)],
+        check=True,
+        cwd=tmp_path,
+        timeout=300,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")},
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_of_shaplab_is_imported_and_all_names_are_bound(name: str) -> None:
     text = extract(name)
-    imports = [ast.unparse(node) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     assert not [line for line in imports if "shaplab" in line]
     assert unbound(text) == set()
     assert "Redistribution and use in source and binary forms" in text
@@ -47,15 +57,30 @@ def test_nothing_of_shaplab_is_imported_and_all_names_are_bound(name: str) -> No
 
 def unbound(text: str) -> set[str]:
     """Names that a file reads but neither binds nor finds among the builtins: ruff's F821."""
-    command = ["ruff", "check", "--isolated", "--select=F821,F811,F401", "--no-cache", "--output-format=concise", "-"]
-    done = subprocess.run([sys.executable, "-m", *command], check=False, input=text, capture_output=True, text=True)
+    command = [
+        "ruff",
+        "check",
+        "--isolated",
+        "--select=F821,F811,F401",
+        "--no-cache",
+        "--output-format=concise",
+        "-",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], check=False, input=text, capture_output=True, text=True
+    )
     return {line for line in done.stdout.splitlines() if line.startswith("-:")}
 
 
 def test_requirements_carry_versions_and_only_what_is_needed() -> None:
     text = ast.get_docstring(ast.parse(extract("shapley_values")))
     assert "Needs: numpy>=2." in text
-    assert "pandas" in ast.get_docstring(ast.parse(extract("datasets.load_bike"))).split("Needs:")[1].split("\n")[0]
+    assert (
+        "pandas"
+        in ast.get_docstring(ast.parse(extract("datasets.load_bike")))
+        .split("Needs:")[1]
+        .split("\n")[0]
+    )
 
 
 def test_only_what_is_needed_comes_along() -> None:
@@ -83,6 +108,7 @@ def test_several_functions_in_one_file() -> None:
 
 # The command, and the file it writes.
 
+
 def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "my file.py"
     assert main(["shapley_values", "-o", str(out)]) == 0
@@ -92,17 +118,35 @@ def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [path.name for path in tmp_path.iterdir()] == ["my file.py"]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["shapely_values"], "Names that are close: shapley_values"),
-    (["zzzz"], "expected public names of shaplab, or module.name, got 'zzzz'. dir(shaplab) lists the names."),
-    (["<script>" * 200], "…t><script><script><script>'. dir(shaplab) lists"),
-    (["datasets"], "or module.name, got 'datasets'"),
-    (["datasets.nope"], "names: expected names that shaplab.datasets defines, got 'datasets.nope'."),
-    (["nope.shapley_values"], "name: expected a module of shaplab, got 'shaplab.nope'. Check the spelling."),
-    (["shapley_values", "-o", "."], "path: expected a file in a folder that exists, got '.'"),
-    (["shapley_values", "-o", "no/such/folder/x.py"], "path: expected a file in a folder that exists"),
-])
-def test_the_command_explains_what_is_wrong(arguments, message, capsys, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["shapely_values"], "Names that are close: shapley_values"),
+        (
+            ["zzzz"],
+            "expected public names of shaplab, or module.name, got 'zzzz'. dir(shaplab) "
+            "lists the names.",
+        ),
+        (["<script>" * 200], "…t><script><script><script>'. dir(shaplab) lists"),
+        (["datasets"], "or module.name, got 'datasets'"),
+        (
+            ["datasets.nope"],
+            "names: expected names that shaplab.datasets defines, got 'datasets.nope'.",
+        ),
+        (
+            ["nope.shapley_values"],
+            "name: expected a module of shaplab, got 'shaplab.nope'. Check the spelling.",
+        ),
+        (["shapley_values", "-o", "."], "path: expected a file in a folder that exists, got '.'"),
+        (
+            ["shapley_values", "-o", "no/such/folder/x.py"],
+            "path: expected a file in a folder that exists",
+        ),
+    ],
+)
+def test_the_command_explains_what_is_wrong(
+    arguments, message, capsys, tmp_path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -1,4 +1,5 @@
-"""Flattening: a package of nasty module shapes gives the same results in one file, or is refused by name."""
+"""Flattening: a package of nasty module shapes gives the same results in one file, or is refused by
+name."""
 
 from __future__ import annotations
 
@@ -15,15 +16,26 @@ from shaplab.extract import extract_from
 
 def unbound(text: str) -> set[str]:
     """Names that a file reads but neither binds nor finds among the builtins: ruff's F821."""
-    command = ["ruff", "check", "--isolated", "--select=F821,F811,F401", "--no-cache", "--output-format=concise", "-"]
-    done = subprocess.run([sys.executable, "-m", *command], check=False, input=text, capture_output=True, text=True)
+    command = [
+        "ruff",
+        "check",
+        "--isolated",
+        "--select=F821,F811,F401",
+        "--no-cache",
+        "--output-format=concise",
+        "-",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], check=False, input=text, capture_output=True, text=True
+    )
     return {line for line in done.stdout.splitlines() if line.startswith("-:")}
 
 
 # A package of nasty shapes.
 
 NASTY = {
-    "__init__": '__version__ = "9.8"\n_PUBLIC = {"nasty.top": "entry Child", "nasty.ring_a": "ring"}\n',
+    "__init__": '__version__ = "9.8"\n_PUBLIC = {"nasty.top": "entry Child", '
+    '"nasty.ring_a": "ring"}\n',
     "base": '''
         """Base."""
         from __future__ import annotations
@@ -159,13 +171,13 @@ NASTY = {
     "whole": "from nasty import base\n\n\ndef f():\n    return base.size(1)\n",
     "relative": "from .base import size\n\n\ndef f():\n    return size(1)\n",
     "mine": "def print(x):\n    return x\n\n\ndef f(x):\n    return print(x)\n",
-    "hides": '''
+    "hides": """
         from nasty.base import _help as outer
 
 
         def f(_help):
             return outer(_help)
-        ''',
+        """,
 }
 
 
@@ -227,19 +239,28 @@ def test_a_builtin_that_is_redefined_is_renamed(nasty: Path) -> None:
     assert "def print(" not in text
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("ring", "import nasty.ring_a"), ("ring_c.ring", "nasty.ring_c -> nasty.ring_d -> nasty.ring_c"),
-    ("star.f", r"from nasty\.base import \*"), ("whole.f", "names that nasty defines, got 'base'"),
-    ("relative.f", r"from \.base import size"), ("mine.print", "'print'"), ("nowhere.f", "'nasty.nowhere'"),
-    ("base.nothing", "names that nasty.base defines"), ("entri", "Names that are close: entry"),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ring", "import nasty.ring_a"),
+        ("ring_c.ring", "nasty.ring_c -> nasty.ring_d -> nasty.ring_c"),
+        ("star.f", r"from nasty\.base import \*"),
+        ("whole.f", "names that nasty defines, got 'base'"),
+        ("relative.f", r"from \.base import size"),
+        ("mine.print", "'print'"),
+        ("nowhere.f", "'nasty.nowhere'"),
+        ("base.nothing", "names that nasty.base defines"),
+        ("entri", "Names that are close: entry"),
+    ],
+)
 def test_what_cannot_be_flattened_is_refused_by_name(name: str, message: str, nasty: Path) -> None:
     with pytest.raises(ValueError, match=f"names?: expected .*{message}"):
         extract_from(nasty, [name])
 
 
 def test_fstrings_whose_places_python_misreports_are_still_renamed(nasty: Path) -> None:
-    (nasty / "texts.py").write_text(textwrap.dedent('''
+    (nasty / "texts.py").write_text(
+        textwrap.dedent('''
         from nasty.base import _help as outer
 
 
@@ -252,7 +273,9 @@ def test_fstrings_whose_places_python_misreports_are_still_renamed(nasty: Path) 
             {_help(x)} two {outer(x):>{_help(9)}}
             """ f"{_help(
                 x)}" if x else "")
-        ''').lstrip() if sys.version_info >= (3, 12) else textwrap.dedent('''
+        ''').lstrip()
+        if sys.version_info >= (3, 12)
+        else textwrap.dedent('''
         from nasty.base import _help as outer
 
 
@@ -264,7 +287,8 @@ def test_fstrings_whose_places_python_misreports_are_still_renamed(nasty: Path) 
             return (f"""one
             {_help(x)} two {outer(x):>{_help(9)}}
             """ f"{_help(x)}" if x else "")
-        ''').lstrip())
+        ''').lstrip()
+    )
     from nasty.texts import f
 
     assert run(extract_from(nasty, ["texts.f"]))["f"](3) == f(3)

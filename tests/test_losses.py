@@ -1,4 +1,5 @@
-"""Losses: values against scikit-learn and torch-free formulas, slopes against differences, labels checked."""
+"""Losses: values against scikit-learn and torch-free formulas, slopes against differences, labels
+checked."""
 
 from __future__ import annotations
 
@@ -13,9 +14,14 @@ RNG = np.random.default_rng(0)
 MARGIN, LOGITS = RNG.normal(size=N) * 3, RNG.normal(size=(N, K)) * 3
 BINARY, CLASSES = np.array([0, 1, 1, 0, 1, 0.0]), np.array([0, 2, 1, 1, 0, 2.0])
 CASES = {
-    "squared_error": (MARGIN, RNG.normal(size=N)), "logistic": (MARGIN, BINARY),
-    "softmax_cross_entropy": (LOGITS, CLASSES), "cross_entropy": (1 / (1 + np.exp(-MARGIN)), BINARY),
-    "cross_entropy of classes": (np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True), CLASSES),
+    "squared_error": (MARGIN, RNG.normal(size=N)),
+    "logistic": (MARGIN, BINARY),
+    "softmax_cross_entropy": (LOGITS, CLASSES),
+    "cross_entropy": (1 / (1 + np.exp(-MARGIN)), BINARY),
+    "cross_entropy of classes": (
+        np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True),
+        CLASSES,
+    ),
 }
 
 
@@ -25,9 +31,15 @@ def test_values_are_those_of_their_definitions() -> None:
     # Each side is a handful of float64 operations: agreement to a few units of the last place.
     close = {"rtol": 1e-12}
     np.testing.assert_allclose(get_loss("squared_error").value(f, y), (f - y) ** 2, **close)
-    np.testing.assert_allclose(get_loss("logistic").value(MARGIN, BINARY).mean(), log_loss(BINARY, p), **close)
-    np.testing.assert_allclose(get_loss("cross_entropy").value(p, BINARY).mean(), log_loss(BINARY, p), **close)
-    np.testing.assert_allclose(get_loss("cross_entropy").value(q, CLASSES).mean(), log_loss(CLASSES, q), **close)
+    np.testing.assert_allclose(
+        get_loss("logistic").value(MARGIN, BINARY).mean(), log_loss(BINARY, p), **close
+    )
+    np.testing.assert_allclose(
+        get_loss("cross_entropy").value(p, BINARY).mean(), log_loss(BINARY, p), **close
+    )
+    np.testing.assert_allclose(
+        get_loss("cross_entropy").value(q, CLASSES).mean(), log_loss(CLASSES, q), **close
+    )
     softmax = get_loss("softmax_cross_entropy").value(LOGITS, CLASSES)
     np.testing.assert_allclose(softmax.mean(), log_loss(CLASSES, q), **close)
 
@@ -44,7 +56,8 @@ def test_slopes_are_derivatives(name: str) -> None:
         up[where] += h
         down[where] -= h
         change = (loss.value(up, y) - loss.value(down, y))[where[0]] / (2 * h)
-        # Central differences: error h^2 times the third derivative (below 1e4 here) plus rounding 1e-16/h.
+        # Central differences: error h^2 times the third derivative (below 1e4 here) plus rounding
+        # 1e-16/h.
         assert slope[where] == pytest.approx(change, rel=1e-5, abs=1e-7)
 
 
@@ -68,7 +81,8 @@ def test_probabilities_of_one_column_are_not_taken_for_classes() -> None:
 
 @pytest.mark.parametrize("rows", [2, 3])
 def test_coalitions_of_binary_probabilities_are_never_taken_for_classes(rows: int) -> None:
-    # As many coalitions as rows: nothing in the array (rows, rows) tells it from class probabilities.
+    # As many coalitions as rows: nothing in the array (rows, rows) tells it from class
+    # probabilities.
     coalitions = RNG.uniform(0.1, 0.9, size=(rows, rows))
     y = np.arange(rows) % 2.0
     loss = get_loss("cross_entropy").for_outputs(None)
@@ -91,7 +105,9 @@ def test_the_loss_game_of_as_many_references_as_rows() -> None:
         return 1 / (1 + np.exp(-table.sum(axis=1)))
 
     coalitions = np.array([[False, False], [True, False], [False, True], [True, True]])
-    outputs = np.array([[[model(np.where(S, x, b)[None])[0] for x in X] for b in background] for S in coalitions])
+    outputs = np.array(
+        [[[model(np.where(S, x, b)[None])[0] for x in X] for b in background] for S in coalitions]
+    )
     of_mean, of_each = _binary(outputs.mean(axis=1), y), _binary(outputs, y).mean(axis=1)
     for game, expected in ((LossOfMean, of_mean), (MeanLoss, of_each)):
         found = game(MarginalGame(model, X, background), y, "cross_entropy")(coalitions)
@@ -107,8 +123,12 @@ def test_extreme_outputs_stay_finite(margin: float) -> None:
     for y in (0.0, 1.0):
         assert np.isfinite(get_loss("logistic").value(np.array([margin]), np.array([y]))).all()
         assert np.isfinite(get_loss("logistic").slope(np.array([margin]), np.array([y]))).all()
-        assert np.isfinite(get_loss("cross_entropy").value(np.array([float(margin > 0)]), np.array([y]))).all()
-        assert np.isfinite(get_loss("cross_entropy").slope(np.array([float(margin > 0)]), np.array([y]))).all()
+        assert np.isfinite(
+            get_loss("cross_entropy").value(np.array([float(margin > 0)]), np.array([y]))
+        ).all()
+        assert np.isfinite(
+            get_loss("cross_entropy").slope(np.array([float(margin > 0)]), np.array([y]))
+        ).all()
     logits = np.array([[margin, 0.0, -margin]])
     for y in (0.0, 2.0):
         assert np.isfinite(get_loss("softmax_cross_entropy").value(logits, np.array([y]))).all()
@@ -128,14 +148,19 @@ def test_names_callables_and_losses_are_resolved() -> None:
             get_loss(bad)
 
 
-@pytest.mark.parametrize(("y", "loss", "outputs", "kind", "message"), [
-    ([1, 2], "mse", None, ValueError, r"y: expected shape \(3,\)"), ([[1], [2], [3]], "mse", None, ValueError, "shape"),
-    ([1, np.nan, 2], "mse", None, ValueError, "finite numbers"),
-    (["a", "b", "c"], "mse", None, TypeError, r"y: expected shape \(3,\) of finite numbers"),
-    ([0, 1, 2], "logistic", None, ValueError, "class labels 0 to 1"),
-    ([0, 0.5, 1], "logistic", None, ValueError, "0 to 1"),
-    ([-1, 1, 1], "logistic", None, ValueError, "0 to 1"),
-    ([0, 1, 3], "softmax_cross_entropy", 3, ValueError, "class labels 0 to 2")])
+@pytest.mark.parametrize(
+    ("y", "loss", "outputs", "kind", "message"),
+    [
+        ([1, 2], "mse", None, ValueError, r"y: expected shape \(3,\)"),
+        ([[1], [2], [3]], "mse", None, ValueError, "shape"),
+        ([1, np.nan, 2], "mse", None, ValueError, "finite numbers"),
+        (["a", "b", "c"], "mse", None, TypeError, r"y: expected shape \(3,\) of finite numbers"),
+        ([0, 1, 2], "logistic", None, ValueError, "class labels 0 to 1"),
+        ([0, 0.5, 1], "logistic", None, ValueError, "0 to 1"),
+        ([-1, 1, 1], "logistic", None, ValueError, "0 to 1"),
+        ([0, 1, 3], "softmax_cross_entropy", 3, ValueError, "class labels 0 to 2"),
+    ],
+)
 def test_bad_targets_are_refused(y, loss, outputs, kind, message) -> None:
     with pytest.raises(kind, match=message):
         check_target(y, 3, get_loss(loss), outputs)

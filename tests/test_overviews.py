@@ -1,4 +1,5 @@
-"""Overviews: what is drawn (positions, order, labels, text), the tables that say the same, and bad input."""
+"""Overviews: what is drawn (positions, order, labels, text), the tables that say the same, and bad
+input."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ from shaplab import Explanation, overviews, plots
 from shaplab._figures import DOWN, UP, to_unit
 from shaplab.insight.summaries import Clusters, cluster_rows, embed_rows
 
-HOSTILE = ["<script>alert('x')</script>", "$\\frac{1}{2}$ & $b_1", 'quo"te\'s\nand lines', "n" * 500]
+HOSTILE = [
+    "<script>alert('x')</script>",
+    "$\\frac{1}{2}$ & $b_1",
+    "quo\"te's\nand lines",
+    "n" * 500,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +48,12 @@ def make_pairs(n=40, names=("f0", "f1", "f2", "f3")):
 def make_images(n=3, channels=1, outputs=0):
     shape = (n, channels, 5, 4)
     values = np.random.default_rng(1).normal(size=shape + ((outputs,) if outputs else ()))
-    return Explanation(values, np.zeros((n, outputs)) if outputs else 0.0,
-                       data=np.random.default_rng(2).random(shape), output_names=["$no", "yes"][:outputs] or None)
+    return Explanation(
+        values,
+        np.zeros((n, outputs)) if outputs else 0.0,
+        data=np.random.default_rng(2).random(shape),
+        output_names=["$no", "yes"][:outputs] or None,
+    )
 
 
 def bent(Z):
@@ -54,14 +64,25 @@ DRAW = {
     "summary": lambda names, **o: overviews.summary(make(names=names), **o),
     "interaction": lambda names, **o: overviews.interaction(make_pairs(names=names), 0, 1, **o),
     "heatmap": lambda names, **o: overviews.heatmap(make(names=names), **o),
-    "embedding": lambda names, **o: overviews.embedding(embed_rows(make()), color_by=make().prediction,
-                                                        color_name=names[0], feature_names=names, **o),
-    "waterfalls": lambda names, **o: overviews.compare({names[0]: make(names=names), "b": make(names=names)}, **o),
-    "forces": lambda names, **o: overviews.compare({names[0]: make(names=names), "b": make(names=names)}, kind="force",
-                                                   **o),
-    "images": lambda names, **o: overviews.images({names[1]: make_images(), "b": make_images()}, rows=[0], **o),
+    "embedding": lambda names, **o: overviews.embedding(
+        embed_rows(make()),
+        color_by=make().prediction,
+        color_name=names[0],
+        feature_names=names,
+        **o,
+    ),
+    "waterfalls": lambda names, **o: overviews.compare(
+        {names[0]: make(names=names), "b": make(names=names)}, **o
+    ),
+    "forces": lambda names, **o: overviews.compare(
+        {names[0]: make(names=names), "b": make(names=names)}, kind="force", **o
+    ),
+    "images": lambda names, **o: overviews.images(
+        {names[1]: make_images(), "b": make_images()}, rows=[0], **o
+    ),
     "partial dependence": lambda names, **o: overviews.partial_dependence(
-        bent, pd.DataFrame(make().data, columns=list(names)), 0, color_by=1, **o),
+        bent, pd.DataFrame(make().data, columns=list(names)), 0, color_by=1, **o
+    ),
 }
 PANELS = {"summary": 2, "waterfalls": 2, "forces": 2, "images": 3}
 NAMES = ("f0", "f1", "f2", "f3")
@@ -77,6 +98,7 @@ def words(drawn):
 
 
 # What every plot must and must not do.
+
 
 @pytest.mark.parametrize("name", DRAW)
 def test_it_draws_on_the_axes_it_was_given_and_nowhere_else(name):
@@ -94,7 +116,9 @@ def test_it_draws_on_the_axes_it_was_given_and_nowhere_else(name):
 
 @pytest.mark.parametrize("name", DRAW)
 def test_nothing_of_the_user_is_changed(name, monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda *args, **options: pytest.fail("plots must not be shown"))
+    monkeypatch.setattr(
+        plt, "show", lambda *args, **options: pytest.fail("plots must not be shown")
+    )
     before, state = dict(mpl.rcParams), np.random.get_state()[1].copy()  # noqa: NPY002
     drawn = DRAW[name](NAMES)
     plots.table(drawn)
@@ -110,8 +134,11 @@ def test_a_figure_is_opaque_white_with_dark_text_in_any_style(name):
     assert to_hex(drawn.get_facecolor(), keep_alpha=True) == "#ffffffff"
     for text in drawn.findobj(mpl.text.Text):
         if text.get_text() and text.get_visible() and text.axes is not None:
-            parts = [int(to_hex(text.get_color())[i:i + 2], 16) / 255 for i in (1, 3, 5)]
-            linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+            parts = [int(to_hex(text.get_color())[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+            linear = [
+                part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4
+                for part in parts
+            ]
             assert 1.05 / (np.dot(linear, [0.2126, 0.7152, 0.0722]) + 0.05) >= 4.5, text.get_text()
 
 
@@ -136,7 +163,10 @@ def test_what_a_plot_returns_has_a_table(name):
 
 def test_table_of_anything_else_is_refused():
     for other in (plt.subplots()[1], "bar", None, 3):
-        with pytest.raises(TypeError, match="explanation: expected an Explanation, or what a plot of shaplab returned"):
+        with pytest.raises(
+            TypeError,
+            match="explanation: expected an Explanation, or what a plot of shaplab returned",
+        ):
             plots.table(other)
 
 
@@ -144,11 +174,16 @@ def test_table_of_anything_else_is_refused():
 def test_the_first_five_have_the_table_too(name):
     e = make()
     ax = plots.scatter(e, "f1", color_by="f0") if name == "scatter" else getattr(plots, name)(e)
-    expected = {"waterfall": {"row": 0}, "force": {"row": 0}, "scatter": {"feature": "f1", "color_by": "f0"}}
+    expected = {
+        "waterfall": {"row": 0},
+        "force": {"row": 0},
+        "scatter": {"feature": "f1", "color_by": "f0"},
+    }
     pd.testing.assert_frame_equal(plots.table(ax), plots.table(e, **expected.get(name, {})))
 
 
 # Summary.
+
 
 def test_summary_has_one_order_for_both_sides():
     e = make()
@@ -156,8 +191,12 @@ def test_summary_has_one_order_for_both_sides():
     left, right = figure.axes[:2]
     order = np.argsort(-np.abs(e.values).mean(axis=0))[:3]
     assert [label.get_text() for label in left.get_yticklabels()] == [f"f{j}" for j in order]
-    np.testing.assert_allclose([patch.get_width() for patch in left.patches], np.abs(e.values).mean(axis=0)[order])
-    points = next(c for c in right.collections if isinstance(c, mpl.collections.PathCollection)).get_offsets()
+    np.testing.assert_allclose(
+        [patch.get_width() for patch in left.patches], np.abs(e.values).mean(axis=0)[order]
+    )
+    points = next(
+        c for c in right.collections if isinstance(c, mpl.collections.PathCollection)
+    ).get_offsets()
     np.testing.assert_allclose(points[:, 0], e.values[:, order].T.ravel())
     assert left.get_ylim() == right.get_ylim()
     for patch, place in zip(left.patches, (2, 1, 0), strict=True):
@@ -169,6 +208,7 @@ def test_summary_has_one_order_for_both_sides():
 
 
 # Colours that are chosen.
+
 
 def test_scatter_colours_by_the_strongest_partner():
     n = 400
@@ -196,26 +236,40 @@ def test_scatter_colours_by_the_strongest_partner():
 
 def test_table_tells_what_the_colour_shows():
     x, z = np.repeat([0.0, 1.0], 4), np.tile([0.0, 0.0, 1.0, 1.0], 2)
-    e = Explanation(np.column_stack([x * (1 + 2 * z), z]), 0.0, data=np.column_stack([x, z]), feature_names=["a", "b"])
+    e = Explanation(
+        np.column_stack([x * (1 + 2 * z), z]),
+        0.0,
+        data=np.column_stack([x, z]),
+        feature_names=["a", "b"],
+    )
     table = plots.table(e, feature="a", color_by="b")
     assert table["mean, b low"].tolist() == [0.0, 1.0]
     assert table["mean, b high"].tolist() == [0.0, 3.0]
-    most = Explanation([[1.0, 0], [2.0, 0], [3.0, 0]], 0.0, data=np.array([[5.0, 0], [5, 1], [5, 1]]))
-    assert plots.table(most, feature=0, color_by=1).loc[0, ["mean, x1 low", "mean, x1 high"]].tolist() == [1.0, 2.5]
+    most = Explanation(
+        [[1.0, 0], [2.0, 0], [3.0, 0]], 0.0, data=np.array([[5.0, 0], [5, 1], [5, 1]])
+    )
+    assert plots.table(most, feature=0, color_by=1).loc[
+        0, ["mean, x1 low", "mean, x1 high"]
+    ].tolist() == [1.0, 2.5]
 
 
 # Interaction.
+
 
 def test_interaction_draws_one_cell_against_the_first_feature():
     pairs = make_pairs()
     ax = overviews.interaction(pairs, "f0", "f1", units={"f0": "kg"}, output_unit="m")
     points = ax.collections[-1]
-    np.testing.assert_allclose(points.get_offsets(), np.column_stack([pairs.data[:, 0], pairs.values[:, 0, 1]]))
+    np.testing.assert_allclose(
+        points.get_offsets(), np.column_stack([pairs.data[:, 0], pairs.values[:, 0, 1]])
+    )
     np.testing.assert_allclose(points.get_array(), to_unit(pairs.data[:, 1]))
     assert ax.get_xlabel() == "f0 (kg)"
     assert ax.get_ylabel() == "interaction of f0\nand f1 (m)"
     table = plots.table(ax)
-    assert (table["rows"] @ table["mean interaction with f1"]) == pytest.approx(pairs.values[:, 0, 1].sum())
+    assert (table["rows"] @ table["mean interaction with f1"]) == pytest.approx(
+        pairs.values[:, 0, 1].sum()
+    )
     alone = overviews.interaction(pairs, 2, 2)
     np.testing.assert_allclose(alone.collections[-1].get_offsets()[:, 1], pairs.values[:, 2, 2])
     assert alone.get_ylabel() == "main effect of f2"
@@ -227,6 +281,7 @@ def test_interaction_draws_one_cell_against_the_first_feature():
 
 
 # Heatmap and embedding.
+
 
 def test_heatmap_shows_rows_in_the_order_of_the_leaves():
     e = make()
@@ -241,13 +296,20 @@ def test_heatmap_shows_rows_in_the_order_of_the_leaves():
     above = ax.child_axes[0]
     np.testing.assert_array_equal(above.lines[0].get_ydata(), e.prediction[found.order])
     sizes = np.bincount(found.labels)
-    np.testing.assert_allclose([line.get_xdata()[0] for line in ax.lines], np.cumsum(sizes)[:-1] - 0.5)
+    np.testing.assert_allclose(
+        [line.get_xdata()[0] for line in ax.lines], np.cumsum(sizes)[:-1] - 0.5
+    )
     table = plots.table(ax)
     assert table.columns.tolist() == ["group", "rows", "mean output", "f1", "f2"]
     assert table["rows"].tolist() == sizes.tolist()
     assert table.loc[1, "f1"] == pytest.approx(e.values[found.labels == 1, 1].mean())
-    overviews.heatmap(Explanation(np.zeros((3, 2)), 0.0), Clusters(np.arange(3), np.zeros(3, int), np.zeros((2, 4))))
-    with pytest.raises(ValueError, match="clusters: expected cluster_rows of the 39 explained rows"):
+    overviews.heatmap(
+        Explanation(np.zeros((3, 2)), 0.0),
+        Clusters(np.arange(3), np.zeros(3, int), np.zeros((2, 4))),
+    )
+    with pytest.raises(
+        ValueError, match="clusters: expected cluster_rows of the 39 explained rows"
+    ):
         overviews.heatmap(e[1:], found)
     with pytest.raises(ValueError, match="explanation: expected at least two rows"):
         overviews.heatmap(e[:1])
@@ -256,51 +318,74 @@ def test_heatmap_shows_rows_in_the_order_of_the_leaves():
 def test_embedding_draws_the_points_and_says_what_they_are_made_of():
     e = make()
     found = embed_rows(e, n_components=3)
-    ax = overviews.embedding(found, color_by=e.prediction, color_name="output", feature_names=e.names, unit="m")
+    ax = overviews.embedding(
+        found, color_by=e.prediction, color_name="output", feature_names=e.names, unit="m"
+    )
     np.testing.assert_allclose(ax.collections[0].get_offsets(), found.points[:, :2])
     np.testing.assert_allclose(ax.collections[0].get_array(), to_unit(e.prediction))
     assert ax.get_xlabel() == f"component 1, {found.explained[0]:.0%} of the variance (m)"
     bar = ax.figure.axes[-1]
     assert bar.get_ylabel() == "output"
-    assert [label.get_text() for label in bar.get_yticklabels()] == [f"{q:.2g}" for q in
-                                                                     np.percentile(e.prediction, [5, 95])]
+    assert [label.get_text() for label in bar.get_yticklabels()] == [
+        f"{q:.2g}" for q in np.percentile(e.prediction, [5, 95])
+    ]
     table = plots.table(ax)
-    assert table.loc[0, "made of"].startswith("+") and table.loc[0, "made of"].endswith(("f0", "f2", "f3"))  # noqa: PT018
-    assert table["covariance with output"][1] == pytest.approx(np.cov(found.points[:, 1], e.prediction, ddof=0)[0, 1])
-    groups = overviews.embedding(found, color_by=np.where(e.values[:, 1] > 0, "up", None), color_name="side")
+    assert table.loc[0, "made of"].startswith("+") and table.loc[0, "made of"].endswith(
+        ("f0", "f2", "f3")
+    )
+    assert table["covariance with output"][1] == pytest.approx(
+        np.cov(found.points[:, 1], e.prediction, ddof=0)[0, 1]
+    )
+    groups = overviews.embedding(
+        found, color_by=np.where(e.values[:, 1] > 0, "up", None), color_name="side"
+    )
     assert [label.get_text() for label in groups.figure.axes[-1].get_yticklabels()] == ["up", "up"]
     assert len(overviews.embedding(found).figure.axes) == 1
-    with pytest.raises(ValueError, match=r"color_by: expected 40 values, one a row, got shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"color_by: expected 40 values, one a row, got shape \(3,\)"
+    ):
         overviews.embedding(found, color_by=[1, 2, 3])
-    with pytest.raises(ValueError, match="embedded: expected an Embedding of at least two components"):
+    with pytest.raises(
+        ValueError, match="embedded: expected an Embedding of at least two components"
+    ):
         overviews.embedding(embed_rows(e, n_components=1))
 
 
 # One row against several backgrounds.
 
+
 @pytest.mark.parametrize("kind", ["waterfall", "force"])
 def test_compare_puts_one_row_on_one_scale(kind):
     e = make()
     other = Explanation(e.values / 4, 1.0, data=e.data, feature_names=e.names)
-    figure = overviews.compare({"everybody": e, "men $x$": other}, row=-1, kind=kind, output_unit="m")
+    figure = overviews.compare(
+        {"everybody": e, "men $x$": other}, row=-1, kind=kind, output_unit="m"
+    )
     left, right = figure.axes
     assert [left.get_title(), right.get_title()] == ["everybody", r"men \$x\$"]
     assert left.get_xlim() == right.get_xlim()
     for ax, one in ((left, e), (right, other)):
         assert f"output {one.prediction[39]:.4g}" in [text.get_text() for text in ax.texts]
         if kind == "waterfall":
-            assert sum(patch.get_width() for patch in ax.patches) == pytest.approx(one.values[39].sum())
+            assert sum(patch.get_width() for patch in ax.patches) == pytest.approx(
+                one.values[39].sum()
+            )
     table = plots.table(figure)
     order = np.argsort(-np.abs(e.values[39]))
     assert table["feature"].tolist() == ["base value", *[f"f{j}" for j in order], "output"]
-    np.testing.assert_allclose(table["men $x$"], [1.0, *other.values[39, order], other.prediction[39]])
+    np.testing.assert_allclose(
+        table["men $x$"], [1.0, *other.values[39, order], other.prediction[39]]
+    )
     part = plots.table(overviews.compare({"a": e[:, ["f0"]], "b": other[:, ["f0"]]}, kind=kind))
     assert part["feature"].tolist() == ["base value", "f0", "features left out", "output"]
     assert part["a"][:3].sum() == pytest.approx(part["a"][3])
 
 
 def test_compare_needs_the_same_features():
-    with pytest.raises(ValueError, match="explanations: expected at least one explanation, all of the same features"):
+    with pytest.raises(
+        ValueError,
+        match="explanations: expected at least one explanation, all of the same features",
+    ):
         overviews.compare({"a": make(), "b": make()[:, ["f1", "f0"]]})
     with pytest.raises(ValueError, match="kind: expected one of 'waterfall', 'force', got 'bar'"):
         overviews.compare({"a": make()}, kind="bar")
@@ -310,6 +395,7 @@ def test_compare_needs_the_same_features():
 
 # Images.
 
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_stand_beside_their_signed_maps(channels):
     e = make_images(channels=channels, outputs=2)
@@ -318,18 +404,25 @@ def test_images_stand_beside_their_signed_maps(channels):
     assert [ax.get_title() for ax in panels[:3]] == ["image", r"\$no", "yes"]
     maps = e.values.sum(axis=1)
     for place, n in enumerate((2, 0)):
-        image, no, yes = panels[3 * place:3 * place + 3]
+        image, no, yes = panels[3 * place : 3 * place + 3]
         shown = np.moveaxis(e.data[n], 0, -1) if channels == 3 else e.data[n, 0]
-        np.testing.assert_allclose(image.images[0].get_array(), (shown - shown.min()) / np.ptp(shown))
+        np.testing.assert_allclose(
+            image.images[0].get_array(), (shown - shown.min()) / np.ptp(shown)
+        )
         np.testing.assert_allclose(no.images[0].get_array(), maps[n, ..., 0])
         np.testing.assert_allclose(yes.images[0].get_array(), maps[n, ..., 1])
         assert yes.get_xlabel() == f"sum {maps[n, ..., 1].sum():+.3g}"
-    assert {ax.images[0].norm.vmax for ax in panels if ax.get_title() != "image" and "row" not in ax.get_xlabel()} == {
-        np.percentile(np.abs(maps[[2, 0]]), 99.5)}
+    assert {
+        ax.images[0].norm.vmax
+        for ax in panels
+        if ax.get_title() != "image" and "row" not in ax.get_xlabel()
+    } == {np.percentile(np.abs(maps[[2, 0]]), 99.5)}
     table = plots.table(figure)
     assert table["map"].tolist() == ["$no", "yes", "$no", "yes"]
     np.testing.assert_allclose(table["raises"] + table["lowers"], table["sum"])
-    assert table.loc[1, "most raising pixel"] == tuple(np.unravel_index(maps[2, ..., 1].argmax(), (5, 4)))
+    assert table.loc[1, "most raising pixel"] == tuple(
+        np.unravel_index(maps[2, ..., 1].argmax(), (5, 4))
+    )
     one = plots.table(overviews.images({"ours": e, "theirs": e}, output="yes", rows=[1]))
     assert one["map"].tolist() == ["ours yes", "theirs yes"]
 
@@ -339,7 +432,9 @@ def test_images_take_plain_maps_and_refuse_tables():
     assert plots.table(overviews.images(flat))["map"].tolist() == ["contribution"] * 2
     with pytest.raises(ValueError, match="explanation: expected attributions of images"):
         overviews.images(make())
-    with pytest.raises(ValueError, match="explanation: expected explanations of the same images, with data"):
+    with pytest.raises(
+        ValueError, match="explanation: expected explanations of the same images, with data"
+    ):
         overviews.images(Explanation(np.ones((2, 3, 3)), 0.0))
     with pytest.raises(ValueError, match="explanation: expected explanations of the same images"):
         overviews.images({"a": make_images(3), "b": make_images(2)})
@@ -351,10 +446,13 @@ def test_images_take_plain_maps_and_refuse_tables():
 
 # Partial dependence.
 
+
 def test_partial_dependence_draws_every_curve_and_their_mean():
     X = make(30).data
     grid = [-1.0, 0.0, 2.0]
-    ax = overviews.partial_dependence(bent, X, 0, grid=grid, color_by="x1", unit="kg", output_unit="m")
+    ax = overviews.partial_dependence(
+        bent, X, 0, grid=grid, color_by="x1", unit="kg", output_unit="m"
+    )
     curves = np.array([[z * x[1] + x[2] for z in grid] for x in X])
     drawn = np.stack(ax.collections[0].get_segments())
     np.testing.assert_allclose(drawn[:, :, 0], np.tile(grid, (30, 1)))
@@ -369,8 +467,11 @@ def test_partial_dependence_draws_every_curve_and_their_mean():
     np.testing.assert_allclose(table["5% of rows above"], np.quantile(curves, 0.95, axis=0))
     ax = overviews.partial_dependence(bent, X, 0, grid=grid, centered=True, max_curves=5, rng=1)
     assert len(ax.collections[0].get_segments()) == 5
-    np.testing.assert_allclose(ax.lines[-1].get_ydata(), (curves - curves.mean(axis=1, keepdims=True)).mean(axis=0),
-                               atol=1e-15)
+    np.testing.assert_allclose(
+        ax.lines[-1].get_ydata(),
+        (curves - curves.mean(axis=1, keepdims=True)).mean(axis=0),
+        atol=1e-15,
+    )
 
 
 def test_partial_dependence_keeps_frames_and_chooses_a_grid():
@@ -389,7 +490,9 @@ def test_partial_dependence_keeps_frames_and_chooses_a_grid():
     pd.testing.assert_frame_equal(frame, before)
     X = make(200).data
     many = overviews.partial_dependence(bent, X, "x1")
-    np.testing.assert_allclose(many.lines[-1].get_xdata(), np.linspace(*np.percentile(X[:, 1], [1, 99]), 25))
+    np.testing.assert_allclose(
+        many.lines[-1].get_xdata(), np.linspace(*np.percentile(X[:, 1], [1, 99]), 25)
+    )
     with pytest.raises(ValueError, match="output: expected one of 0 to 1, got None"):
         overviews.partial_dependence(model, frame, "size")
     with pytest.raises(ValueError, match="feature: expected a column of numbers, got kind"):

@@ -23,9 +23,16 @@ def _share(model: dict, i: int) -> tuple[int, float]:
     return i, float(model["table"][i])
 
 
-@pytest.mark.parametrize(("n", "size", "expected"), [
-    (5, 2, [(0, 2), (2, 4), (4, 5)]), (4, 2, [(0, 2), (2, 4)]), (1, 100, [(0, 1)]), (0, 3, []),
-    (3, 0, [(0, 1), (1, 2), (2, 3)])])
+@pytest.mark.parametrize(
+    ("n", "size", "expected"),
+    [
+        (5, 2, [(0, 2), (2, 4), (4, 5)]),
+        (4, 2, [(0, 2), (2, 4)]),
+        (1, 100, [(0, 1)]),
+        (0, 3, []),
+        (3, 0, [(0, 1), (1, 2), (2, 3)]),
+    ],
+)
 def test_chunks_cover_the_range_once(n: int, size: int, expected: list[tuple[int, int]]) -> None:
     assert [(piece.start, piece.stop) for piece in chunks(n, size)] == expected
 
@@ -34,7 +41,9 @@ def test_spawned_generators_are_fixed_independent_and_new_each_time() -> None:
     first = [g.random() for g in spawn(np.random.default_rng(0), 4)]
     assert first == [g.random() for g in spawn(np.random.default_rng(0), 4)]
     assert len(set(first)) == 4
-    assert first[:2] == [g.random() for g in spawn(np.random.default_rng(0), 2)], "more tasks keep the first ones"
+    assert first[:2] == [g.random() for g in spawn(np.random.default_rng(0), 2)], (
+        "more tasks keep the first ones"
+    )
     rng = np.random.default_rng(0)
     spawn(rng, 4)
     assert first != [g.random() for g in spawn(rng, 4)], "a second call draws something else"

@@ -31,17 +31,33 @@ def make(n: int = 40, d: int = 4, std: bool = False, **options: object) -> Expla
     generator = np.random.default_rng(0)
     X = generator.normal(size=(n, d))
     values = X * np.array([0.5, -2.0, 1.0, 0.1, *[0.01] * max(0, d - 4)])[:d]
-    return Explanation(values, 3.0, data=X, feature_names=[f"f{j}" for j in range(d)],
-                       std=np.full((n, d), 0.25) if std else None, **options)
+    return Explanation(
+        values,
+        3.0,
+        data=X,
+        feature_names=[f"f{j}" for j in range(d)],
+        std=np.full((n, d), 0.25) if std else None,
+        **options,
+    )
 
 
 def draw(name: str, e: Explanation, **options: object):
-    return getattr(plots, name)(e, 0, **options) if name == "scatter" else getattr(plots, name)(e, **options)
+    return (
+        getattr(plots, name)(e, 0, **options)
+        if name == "scatter"
+        else getattr(plots, name)(e, **options)
+    )
 
 
 def words(ax) -> list[str]:
     ax.figure.canvas.draw()
-    labels = [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label, *ax.texts]
+    labels = [
+        *ax.get_xticklabels(),
+        *ax.get_yticklabels(),
+        ax.xaxis.label,
+        ax.yaxis.label,
+        *ax.texts,
+    ]
     return [label.get_text() for label in labels if label.get_text()]
 
 
@@ -51,6 +67,7 @@ def bars(ax) -> list[tuple[float, float, float]]:
 
 
 # What every plot must and must not do.
+
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_returns_the_axes_it_was_given(name: str) -> None:
@@ -62,7 +79,9 @@ def test_it_returns_the_axes_it_was_given(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_of_the_user_is_changed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plt, "show", lambda *args, **options: pytest.fail("plots must not be shown"))
+    monkeypatch.setattr(
+        plt, "show", lambda *args, **options: pytest.fail("plots must not be shown")
+    )
     before, state = dict(mpl.rcParams), np.random.get_state()[1].copy()  # noqa: NPY002
     e = make(std=True)
     draw(name, e)
@@ -90,16 +109,28 @@ def test_a_figure_is_opaque_white_with_dark_text_in_any_style(name: str) -> None
 
 def contrast(colour: str) -> float:
     """WCAG contrast against white."""
-    parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return 1.05 / (float(np.dot(linear, [0.2126, 0.7152, 0.0722])) + 0.05)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_hostile_names_and_values_are_drawn_as_they_are_and_cut(name: str) -> None:
-    names = ["<script>alert('x')</script>", "$\\frac{1}{2}$ & $b_1", 'quo"te\'s\nand lines', "n" * 500, "$"]
-    e = Explanation(np.arange(1.0, 6.0)[None] * np.ones((3, 1)), 0.0, feature_names=names,
-                    data=np.array([["$x$", "y" * 300, "<b>", "a\n\tb", "$\\alpha$"]] * 3, dtype=object))
+    names = [
+        "<script>alert('x')</script>",
+        "$\\frac{1}{2}$ & $b_1",
+        "quo\"te's\nand lines",
+        "n" * 500,
+        "$",
+    ]
+    e = Explanation(
+        np.arange(1.0, 6.0)[None] * np.ones((3, 1)),
+        0.0,
+        feature_names=names,
+        data=np.array([["$x$", "y" * 300, "<b>", "a\n\tb", "$\\alpha$"]] * 3, dtype=object),
+    )
     ax = draw(name, e)
     ax.figure.canvas.draw()
     drawn = [text for text in ax.figure.findobj(mpl.text.Text) if text.get_text()]
@@ -119,7 +150,9 @@ def test_escape_shows_every_dollar_sign() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("case", ["one row", "one feature", "zeros", "no data", "all missing", "constant"])
+@pytest.mark.parametrize(
+    "case", ["one row", "one feature", "zeros", "no data", "all missing", "constant"]
+)
 def test_unusual_explanations_can_be_drawn(name: str, case: str) -> None:
     e = make(1 if case == "one row" else 20, 1 if case == "one feature" else 4)
     if case == "zeros":
@@ -127,7 +160,9 @@ def test_unusual_explanations_can_be_drawn(name: str, case: str) -> None:
     elif case == "no data":
         e = Explanation(e.values, 1.0)
         if name == "scatter":
-            with pytest.raises(ValueError, match="explanation: expected an explanation with the explained rows"):
+            with pytest.raises(
+                ValueError, match="explanation: expected an explanation with the explained rows"
+            ):
                 plots.scatter(e, 0)
             return
     elif case == "all missing":
@@ -141,7 +176,9 @@ def test_unusual_explanations_can_be_drawn(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_several_outputs_need_a_choice(name: str) -> None:
-    e = Explanation(np.ones((3, 2, 2)), np.zeros((3, 2)), data=np.ones((3, 2)), output_names=["yes", "no"])
+    e = Explanation(
+        np.ones((3, 2, 2)), np.zeros((3, 2)), data=np.ones((3, 2)), output_names=["yes", "no"]
+    )
     with pytest.raises(ValueError, match="output: expected one of yes, no, got None"):
         draw(name, e)
     assert draw(name, e, output="no") is not None
@@ -151,12 +188,18 @@ def test_several_outputs_need_a_choice(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_images_and_interactions_are_refused(name: str) -> None:
-    for e in (Explanation(np.ones((2, 3, 3)), 0.0), Explanation(np.ones((2, 3, 3)), 0.0, interaction=True)):
-        with pytest.raises(ValueError, match=r"explanation: expected attributions of shape \(N, d\)"):
+    for e in (
+        Explanation(np.ones((2, 3, 3)), 0.0),
+        Explanation(np.ones((2, 3, 3)), 0.0, interaction=True),
+    ):
+        with pytest.raises(
+            ValueError, match=r"explanation: expected attributions of shape \(N, d\)"
+        ):
             draw(name, e)
 
 
 # Waterfall and force.
+
 
 def test_waterfall_goes_from_the_base_to_the_output() -> None:
     e = make()
@@ -213,7 +256,11 @@ def test_standard_errors_are_drawn_when_there_are_some(name: str) -> None:
 
 def test_beeswarm_and_scatter_draw_standard_errors_as_lines() -> None:
     for name, expected in (("beeswarm", 160), ("scatter", 40)):
-        lines = [c for c in draw(name, make(std=True)).collections if isinstance(c, mpl.collections.LineCollection)]
+        lines = [
+            c
+            for c in draw(name, make(std=True)).collections
+            if isinstance(c, mpl.collections.LineCollection)
+        ]
         assert sum(len(c.get_segments()) for c in lines) == expected
 
 
@@ -245,6 +292,7 @@ def test_rows_are_checked() -> None:
 
 
 # Bar and beeswarm.
+
 
 def test_bar_shows_mean_sizes_largest_on_top() -> None:
     e = make()
@@ -304,11 +352,14 @@ def test_missing_values_are_grey_rings() -> None:
 
 # Scatter.
 
+
 def test_scatter_draws_value_against_contribution() -> None:
     e = make()
     ax = plots.scatter(e, "f1", color_by="f2", units={"f1": "kg"}, output_unit="minutes")
     points = ax.collections[-1]
-    np.testing.assert_allclose(points.get_offsets(), np.column_stack([e.data[:, 1], e.values[:, 1]]))
+    np.testing.assert_allclose(
+        points.get_offsets(), np.column_stack([e.data[:, 1], e.values[:, 1]])
+    )
     np.testing.assert_allclose(points.get_array(), to_unit(e.data[:, 2]))
     assert ax.get_xlabel() == "f1 (kg)"
     assert ax.get_ylabel() == "contribution (minutes)"
@@ -321,7 +372,9 @@ def test_scatter_draws_value_against_contribution() -> None:
 
 def test_scatter_of_categories_and_missing_values() -> None:
     data = np.array([["red"], ["blue"], [None], ["red"], [np.nan]], dtype=object)
-    ax = plots.scatter(Explanation(np.arange(5.0)[:, None], 0.0, data=data, feature_names=["colour"]), "colour")
+    ax = plots.scatter(
+        Explanation(np.arange(5.0)[:, None], 0.0, data=data, feature_names=["colour"]), "colour"
+    )
     x, y = ax.collections[-1].get_offsets().T
     np.testing.assert_array_equal(y, range(5))
     np.testing.assert_array_equal(np.round(x[[0, 1, 3]]), [1, 0, 1])
@@ -332,6 +385,7 @@ def test_scatter_of_categories_and_missing_values() -> None:
 
 
 # Helpers.
+
 
 def test_codes_of_mixed_columns() -> None:
     numbers, labels = codes_of(np.array([1, None, 2.5], dtype=object))
@@ -352,6 +406,7 @@ def test_to_unit_keeps_missing_and_survives_constants() -> None:
 
 # The table for readers who cannot see a plot.
 
+
 def test_table_of_a_row_says_what_the_waterfall_says() -> None:
     e = make(std=True)
     table = plots.table(e, row=5, units={"f1": "kg"})
@@ -369,7 +424,9 @@ def test_table_of_all_rows_says_what_the_bars_say() -> None:
     e = make()
     table = plots.table(e)
     assert table["feature"].tolist() == ["f1", "f2", "f0", "f3"]
-    np.testing.assert_allclose(table["mean |contribution|"], np.sort(np.abs(e.values).mean(axis=0))[::-1])
+    np.testing.assert_allclose(
+        table["mean |contribution|"], np.sort(np.abs(e.values).mean(axis=0))[::-1]
+    )
     np.testing.assert_allclose(table["direction"], [-1, 1, 1, 1])
 
 
@@ -379,7 +436,9 @@ def test_table_of_a_feature_says_what_the_scatter_says() -> None:
     assert table.columns[0] == "f1 (kg)"
     assert table["rows"].sum() == 100
     assert (np.diff(table["mean contribution"]) < 0).all()
-    np.testing.assert_allclose(table["rows"] @ table["mean contribution"] / 100, e.values[:, 1].mean())
+    np.testing.assert_allclose(
+        table["rows"] @ table["mean contribution"] / 100, e.values[:, 1].mean()
+    )
     data = np.array([["b"], ["a"], [None], ["b"]], dtype=object)
     words = plots.table(Explanation(np.arange(4.0)[:, None], 0.0, data=data), feature=0)
     assert words.iloc[:, 0].tolist() == ["a", "b", "missing"]

@@ -35,7 +35,11 @@ NO_BASE = Explanation(np.ones((6, 3)), np.inf, data=np.ones((6, 3)))
 
 
 def draw(name: str, e: object, **options: object):
-    return getattr(plots, name)(e, 0, **options) if name == "scatter" else getattr(plots, name)(e, **options)
+    return (
+        getattr(plots, name)(e, 0, **options)
+        if name == "scatter"
+        else getattr(plots, name)(e, **options)
+    )
 
 
 def refuses(call, text: str) -> None:
@@ -56,7 +60,10 @@ def test_the_five_refuse_what_they_cannot_draw(name: str) -> None:
     if name != "scatter":
         refuses(lambda: draw(name, make(), max_features="x"), "max_features: expected an integer")
     if name in ("waterfall", "force", "scatter"):
-        refuses(lambda: draw(name, make(), units=5), "units: expected 3 units or a mapping from names, got 5")
+        refuses(
+            lambda: draw(name, make(), units=5),
+            "units: expected 3 units or a mapping from names, got 5",
+        )
     assert not plt.get_fignums(), "something was drawn before the refusal"
 
 
@@ -76,35 +83,80 @@ PAIRS = Explanation(np.zeros((6, 3, 3)), 0.0, data=E.data, interaction=True)
 IMAGES = Explanation(np.zeros((2, 4, 4)), 0.0, data=np.zeros((2, 4, 4)))
 
 
-@pytest.mark.parametrize(("call", "text"), [
-    (lambda: overviews.summary(None), "explanation: expected an Explanation"),
-    (lambda: overviews.summary(GONE), "explanation: expected finite values"),
-    (lambda: overviews.heatmap(NO_BASE), "explanation: expected finite values"),
-    (lambda: overviews.interaction(None, 0, 1), "explanation: expected interaction values"),
-    (lambda: overviews.interaction(E, 0, 1), "explanation: expected interaction values"),
-    (lambda: overviews.interaction(PAIRS, 0, "n" * 600), "other: expected one of x0, x1, x2, got 'n"),
-    (lambda: overviews.heatmap(E, clusters=3), "clusters: expected cluster_rows of the 6 explained rows, got 3"),
-    (lambda: overviews.embedding(None), "embedded: expected an Embedding of at least two components, got None"),
-    (lambda: overviews.embedding(embed_rows(E), color_by=[1, 2]), "color_by: expected 6 values"),
-    (lambda: overviews.embedding(embed_rows(E), feature_names=["a"]), "feature_names: expected 3 names, got 1"),
-    (lambda: overviews.compare(None), "explanations: expected at least one explanation"),
-    (lambda: overviews.compare([E]), "explanations: expected at least one explanation"),
-    (lambda: overviews.compare({"a": E, "b": None}), "explanation: expected an Explanation, got None"),
-    (lambda: overviews.compare({"a": E}, kind="x" * 99), "kind: expected one of 'waterfall', 'force'"),
-    (lambda: overviews.images(None), "explanation: expected attributions of images"),
-    (lambda: overviews.images({"a": E}), "explanation: expected attributions of images"),
-    (lambda: overviews.images({}), "explanation: expected explanations of the same images"),
-    (lambda: overviews.images(IMAGES, rows=[]), r"rows: expected positions of at least one image, got \[\]"),
-    (lambda: overviews.images(IMAGES, rows="ab"), "row: expected an integer"),
-    (lambda: overviews.images(Explanation(IMAGES.values * np.nan, 0.0, data=IMAGES.data)), "explanation: expected"),
-    (lambda: overviews.images(IMAGES, rows=[7]), "row: expected an integer"),
-    (lambda: overviews.partial_dependence(None, E.data, 0), "model: expected a callable"),
-    (lambda: overviews.partial_dependence(lambda X: X[:1, 0], E.data, 0), "model: expected outputs of shape"),
-    (lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, output=1), "output: expected None, as the mod"),
-    (lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, "q"), "feature: expected one of x0"),
-    (lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, grid="x"), "grid: expected numbers, got 'x'"),
-    (lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, grid=[2, 1]), "grid: expected at least two"),
-])
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: overviews.summary(None), "explanation: expected an Explanation"),
+        (lambda: overviews.summary(GONE), "explanation: expected finite values"),
+        (lambda: overviews.heatmap(NO_BASE), "explanation: expected finite values"),
+        (lambda: overviews.interaction(None, 0, 1), "explanation: expected interaction values"),
+        (lambda: overviews.interaction(E, 0, 1), "explanation: expected interaction values"),
+        (
+            lambda: overviews.interaction(PAIRS, 0, "n" * 600),
+            "other: expected one of x0, x1, x2, got 'n",
+        ),
+        (
+            lambda: overviews.heatmap(E, clusters=3),
+            "clusters: expected cluster_rows of the 6 explained rows, got 3",
+        ),
+        (
+            lambda: overviews.embedding(None),
+            "embedded: expected an Embedding of at least two components, got None",
+        ),
+        (
+            lambda: overviews.embedding(embed_rows(E), color_by=[1, 2]),
+            "color_by: expected 6 values",
+        ),
+        (
+            lambda: overviews.embedding(embed_rows(E), feature_names=["a"]),
+            "feature_names: expected 3 names, got 1",
+        ),
+        (lambda: overviews.compare(None), "explanations: expected at least one explanation"),
+        (lambda: overviews.compare([E]), "explanations: expected at least one explanation"),
+        (
+            lambda: overviews.compare({"a": E, "b": None}),
+            "explanation: expected an Explanation, got None",
+        ),
+        (
+            lambda: overviews.compare({"a": E}, kind="x" * 99),
+            "kind: expected one of 'waterfall', 'force'",
+        ),
+        (lambda: overviews.images(None), "explanation: expected attributions of images"),
+        (lambda: overviews.images({"a": E}), "explanation: expected attributions of images"),
+        (lambda: overviews.images({}), "explanation: expected explanations of the same images"),
+        (
+            lambda: overviews.images(IMAGES, rows=[]),
+            r"rows: expected positions of at least one image, got \[\]",
+        ),
+        (lambda: overviews.images(IMAGES, rows="ab"), "row: expected an integer"),
+        (
+            lambda: overviews.images(Explanation(IMAGES.values * np.nan, 0.0, data=IMAGES.data)),
+            "explanation: expected",
+        ),
+        (lambda: overviews.images(IMAGES, rows=[7]), "row: expected an integer"),
+        (lambda: overviews.partial_dependence(None, E.data, 0), "model: expected a callable"),
+        (
+            lambda: overviews.partial_dependence(lambda X: X[:1, 0], E.data, 0),
+            "model: expected outputs of shape",
+        ),
+        (
+            lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, output=1),
+            "output: expected None, as the mod",
+        ),
+        (
+            lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, "q"),
+            "feature: expected one of x0",
+        ),
+        (
+            lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, grid="x"),
+            "grid: expected numbers, got 'x'",
+        ),
+        (
+            lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, grid=[2, 1]),
+            "grid: expected at least two",
+        ),
+    ],
+)
 def test_overviews_refuse_what_they_cannot_draw(call, text: str) -> None:
     refuses(call, text)
 

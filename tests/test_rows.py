@@ -1,4 +1,5 @@
-"""Hybrid rows: what a model sees keeps dtypes, categories and missing values; every mixture is the right one."""
+"""Hybrid rows: what a model sees keeps dtypes, categories and missing values; every mixture is the
+right one."""
 
 from __future__ import annotations
 
@@ -11,12 +12,24 @@ from shaplab._rows import Rows
 
 def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
     kinds = pd.CategoricalDtype(["red", "green", "blue"])
-    X = pd.DataFrame({
-        "size": [1.5, np.nan, 3.0], "colour": pd.Categorical(["red", None, "blue"], dtype=kinds),
-        "count": pd.array([1, None, 3], dtype="Int64"), "flag": [True, False, True], "text": ["a", None, "c"]})
-    background = pd.DataFrame({
-        "size": [10.0, np.nan], "colour": pd.Categorical(["green", "red"], dtype=kinds),
-        "count": pd.array([7, None], dtype="Int64"), "flag": [False, False], "text": ["z", "y"]})
+    X = pd.DataFrame(
+        {
+            "size": [1.5, np.nan, 3.0],
+            "colour": pd.Categorical(["red", None, "blue"], dtype=kinds),
+            "count": pd.array([1, None, 3], dtype="Int64"),
+            "flag": [True, False, True],
+            "text": ["a", None, "c"],
+        }
+    )
+    background = pd.DataFrame(
+        {
+            "size": [10.0, np.nan],
+            "colour": pd.Categorical(["green", "red"], dtype=kinds),
+            "count": pd.array([7, None], dtype="Int64"),
+            "flag": [False, False],
+            "text": ["z", "y"],
+        }
+    )
     return X, background
 
 
@@ -92,24 +105,44 @@ def test_the_users_tables_are_never_changed() -> None:
 def test_a_row_index_of_the_user_does_not_matter() -> None:
     X, background = frames()
     X.index, background.index = [9, 9, 9], ["b", "a"]
-    here = Rows(len, X, background).mix(np.ones((3, 5), dtype=bool), np.arange(3), np.zeros(3, dtype=int))
+    here = Rows(len, X, background).mix(
+        np.ones((3, 5), dtype=bool), np.arange(3), np.zeros(3, dtype=int)
+    )
     pd.testing.assert_frame_equal(here, X.reset_index(drop=True))
 
 
 def test_numbers_of_two_widths_become_one() -> None:
     X, background = pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [0.5]})
-    mixed = Rows(len, X, background).mix(np.array([[True], [False]]), np.array([1, 1]), np.array([0, 0]))
+    mixed = Rows(len, X, background).mix(
+        np.array([[True], [False]]), np.array([1, 1]), np.array([0, 0])
+    )
     assert mixed["a"].tolist() == [2.0, 0.5]
 
 
-@pytest.mark.parametrize(("change", "kind", "message"), [
-    (lambda b: b[["colour", "size", "count", "flag", "text"]], ValueError, "the columns of X in the same order"),
-    (lambda b: b.drop(columns="flag"), ValueError, "missing flag"),
-    (lambda b: b.assign(new=1), ValueError, "unknown new"),
-    (lambda b: b.iloc[:0], ValueError, "background: expected at least one row"),
-    (lambda b: b.assign(colour=b["colour"].cat.add_categories("pink")), ValueError, "column 'colour' of dtype"),
-    (lambda b: b.assign(size=b["size"].astype(str)), ValueError, "column 'size' of dtype float64, as in X"),
-    (lambda b: np.zeros((2, 5)), TypeError, "a DataFrame exactly when X is one")])
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (
+            lambda b: b[["colour", "size", "count", "flag", "text"]],
+            ValueError,
+            "the columns of X in the same order",
+        ),
+        (lambda b: b.drop(columns="flag"), ValueError, "missing flag"),
+        (lambda b: b.assign(new=1), ValueError, "unknown new"),
+        (lambda b: b.iloc[:0], ValueError, "background: expected at least one row"),
+        (
+            lambda b: b.assign(colour=b["colour"].cat.add_categories("pink")),
+            ValueError,
+            "column 'colour' of dtype",
+        ),
+        (
+            lambda b: b.assign(size=b["size"].astype(str)),
+            ValueError,
+            "column 'size' of dtype float64, as in X",
+        ),
+        (lambda b: np.zeros((2, 5)), TypeError, "a DataFrame exactly when X is one"),
+    ],
+)
 def test_backgrounds_that_do_not_fit_are_refused(change, kind, message) -> None:
     X, background = frames()
     with pytest.raises(kind, match=message):
@@ -123,9 +156,15 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         Rows(len, np.zeros(3), np.zeros((2, 3)))
 
 
-@pytest.mark.parametrize(("model", "message"), [
-    (lambda t: np.zeros(len(t) - 1), "for 2 rows"), (lambda t: np.full(len(t), np.nan), "finite outputs"),
-    (lambda t: ["no"] * len(t), "not labels"), (lambda t: 1.0, r"shape \(\)")])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda t: np.zeros(len(t) - 1), "for 2 rows"),
+        (lambda t: np.full(len(t), np.nan), "finite outputs"),
+        (lambda t: ["no"] * len(t), "not labels"),
+        (lambda t: 1.0, r"shape \(\)"),
+    ],
+)
 def test_models_that_misbehave_are_named(model, message: str) -> None:
     rows = Rows(model, np.zeros((2, 3)), np.ones((2, 3)))
     with pytest.raises((ValueError, TypeError), match=f"model: expected .*{message}"):
@@ -135,7 +174,9 @@ def test_models_that_misbehave_are_named(model, message: str) -> None:
 def test_missing_values_reach_a_model_that_takes_them() -> None:
     X = np.array([[np.nan, 1.0]])
     rows = Rows(lambda t: np.isnan(t).sum(axis=1), X, np.zeros((1, 2)))
-    found = rows.outputs(np.array([[True, True], [False, True]]), np.zeros(2, dtype=int), np.zeros(2, dtype=int))
+    found = rows.outputs(
+        np.array([[True, True], [False, True]]), np.zeros(2, dtype=int), np.zeros(2, dtype=int)
+    )
     assert found.tolist() == [1.0, 0.0]
 
 

@@ -1,7 +1,8 @@
 """Let Jupyter kernels talk through socket files in a private folder.
 
-By default a kernel gets TCP ports that were free a moment ago; when several start at once, now and then one finds its
-port taken and dies. Importing this module is enough; pytest does it with ``-p ipc_kernels`` for nbval.
+By default a kernel gets TCP ports that were free a moment ago; when several start at once, now and
+then one finds its port taken and dies. Importing this module is enough; pytest does it with ``-p
+ipc_kernels`` for nbval.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from jupyter_client import KernelManager
 
 
 def use_socket_files() -> None:
-    """Give every kernel manager of this process the transport "ipc", in a folder with a short name."""
+    """Give every kernel manager of this process the transport "ipc", in a folder with a short
+    name."""
     folder = os.environ.get("SHAPLAB_KERNELS", "")
     if not os.path.isdir(folder):  # the first process makes it and removes it, its workers share it
         folder = tempfile.mkdtemp(prefix="nb", dir="/tmp" if os.path.isdir("/tmp") else None)

@@ -1,9 +1,10 @@
 """Run every chapter once, and hand its outputs to the book build.
 
 A chapter is converted by jupytext, run by papermill with a profile and a seed, and kept in
-``_build/executed/<profile>/``. It is skipped while its text, its parameters, the library and the versions of the
-dependencies are what they were. The outputs then go into the jupyter-cache that myst-nb reads, on the notebook as
-myst-nb itself reads it (cell metadata is part of the key), so that the book build never executes anything.
+``_build/executed/<profile>/``. It is skipped while its text, its parameters, the library and the
+versions of the dependencies are what they were. The outputs then go into the jupyter-cache that
+myst-nb reads, on the notebook as myst-nb itself reads it (cell metadata is part of the key), so
+that the book build never executes anything.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ DEFAULT_SEED = 0
 
 def chapters(root: Path) -> list[str]:
     """Return the chapters (pages that are notebooks) in the order of the table of contents."""
-    return [page for page in pages(root) if is_chapter((root / "book" / f"{page}.md").read_text(encoding="utf-8"))]
+    return [
+        page
+        for page in pages(root)
+        if is_chapter((root / "book" / f"{page}.md").read_text(encoding="utf-8"))
+    ]
 
 
 def pages(root: Path) -> list[str]:
-    """Return all pages in the order of the table of contents, as they are named inside ``book/``."""
+    """Return all pages in the order of the table of contents, as they are named inside
+    ``book/``."""
     listed = _pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
     return [page.removeprefix("book/") for page in listed]
 
@@ -61,11 +67,14 @@ def is_chapter(text: str) -> bool:
 
 
 def fingerprint(root: Path) -> str:
-    """Hash what every chapter's outputs depend on: the library, the book's helper, Python and the dependencies."""
+    """Hash what every chapter's outputs depend on: the library, the book's helper, Python and the
+    dependencies."""
     digest = hashlib.sha256(platform.python_version().encode())
     for folder in ("shaplab", "book/_ext/shaplab_book"):
         for path in sorted((root / folder).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+            digest.update(
+                path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
+            )
     for name in dependencies(root):
         try:
             digest.update(f"{name}=={metadata.version(name)}\n".encode())
@@ -77,13 +86,17 @@ def fingerprint(root: Path) -> str:
 def dependencies(root: Path) -> list[str]:
     """Return the names of all packages that pyproject.toml asks for."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
     names = {re.match(r"[\w.-]+", line).group().lower() for line in lines}  # type: ignore[union-attr]
     return sorted(names - {"shaplab"})
 
 
 def cache_path(root: Path, profile: str) -> Path:
-    """Return the folder of the jupyter-cache, which changes with the library and the dependencies."""
+    """Return the folder of the jupyter-cache, which changes with the library and the
+    dependencies."""
     return root / "_build" / "cache" / f"{profile}-{fingerprint(root)}"
 
 
@@ -106,22 +119,31 @@ def is_current(path: Path, key: str) -> bool:
 
 
 def complete(root: Path, profile: str) -> bool:
-    """Say whether every chapter's outputs are those of its present text and library, and in the cache."""
+    """Say whether every chapter's outputs are those of its present text and library, and in the
+    cache."""
     library = fingerprint(root)
     return cache_path(root, profile).exists() and all(
-        is_current(executed_path(root, page, profile),
-                   key_of((root / "book" / f"{page}.md").read_text("utf-8"), profile, DEFAULT_SEED, library))
-        for page in chapters(root))
+        is_current(
+            executed_path(root, page, profile),
+            key_of(
+                (root / "book" / f"{page}.md").read_text("utf-8"), profile, DEFAULT_SEED, library
+            ),
+        )
+        for page in chapters(root)
+    )
 
 
 def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[float, str]:
-    """Execute one chapter; return the seconds it took and the text of what went wrong, if anything did."""
+    """Execute one chapter; return the seconds it took and the text of what went wrong, if anything
+    did."""
     import jupytext
     import papermill
 
     os.environ["OMP_NUM_THREADS"] = "1"
     here = os.pathsep.join([str(root), str(root / "book" / "_ext")])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [here, os.environ.get("PYTHONPATH", "")])
+    )
     target = executed_path(root, page, profile, seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
@@ -134,7 +156,12 @@ def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[f
             source, partial, parameters, cwd=str(root), progress_bar=False, kernel_name="python3"
         )
         seconds = time.perf_counter() - started
-        notebook.metadata["shaplab"] = {"key": key, "seconds": round(seconds, 1), "profile": profile, "seed": seed}
+        notebook.metadata["shaplab"] = {
+            "key": key,
+            "seconds": round(seconds, 1),
+            "profile": profile,
+            "seed": seed,
+        }
         nbformat.write(notebook, partial)
         partial.replace(target)
         return seconds, ""
@@ -148,17 +175,29 @@ def run_one(root: Path, page: str, profile: str, seed: int, key: str) -> tuple[f
         partial.unlink(missing_ok=True)
 
 
-def run(root: Path, chosen: list[str], profile: str, seed: int, jobs: int, force: bool = False) -> list[str]:
+def run(
+    root: Path, chosen: list[str], profile: str, seed: int, jobs: int, force: bool = False
+) -> list[str]:
     """Execute the chapters that changed, with a line of progress each; return those that failed."""
     library = fingerprint(root)
-    keys = {page: key_of((root / "book" / f"{page}.md").read_text("utf-8"), profile, seed, library) for page in chosen}
-    todo = [p for p in chosen if force or not is_current(executed_path(root, p, profile, seed), keys[p])]
-    print(f"{len(chosen)} chapters, {len(chosen) - len(todo)} unchanged, {len(todo)} to run ({profile}, seed {seed})")
+    keys = {
+        page: key_of((root / "book" / f"{page}.md").read_text("utf-8"), profile, seed, library)
+        for page in chosen
+    }
+    todo = [
+        p for p in chosen if force or not is_current(executed_path(root, p, profile, seed), keys[p])
+    ]
+    print(
+        f"{len(chosen)} chapters, {len(chosen) - len(todo)} unchanged, {len(todo)} to run "
+        f"({profile}, seed {seed})"
+    )
     failed: list[str] = []
     if not todo:
         return failed
     with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(run_one, root, page, profile, seed, keys[page]): page for page in todo}
+        waiting = {
+            pool.submit(run_one, root, page, profile, seed, keys[page]): page for page in todo
+        }
         for count, done in enumerate(as_completed(waiting), 1):
             page, (seconds, problem) = waiting[done], done.result()
             what = "FAILED after" if problem else "ran in"
@@ -176,16 +215,23 @@ def as_myst_nb_reads(root: Path, text: str) -> nbformat.NotebookNode:
 
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     extensions = config.get("parse", {}).get("myst_enable_extensions", [])
-    return read_myst_markdown_notebook(text, config=MdParserConfig(enable_extensions=extensions), add_source_map=True)
+    return read_myst_markdown_notebook(
+        text, config=MdParserConfig(enable_extensions=extensions), add_source_map=True
+    )
 
 
-def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, page: str) -> nbformat.NotebookNode:
+def with_outputs(
+    notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, page: str
+) -> nbformat.NotebookNode:
     """Put the outputs of papermill's notebook on the notebook that myst-nb reads."""
     ran = [cell for cell in executed.cells if cell.cell_type == "code"]
     ran = [cell for cell in ran if "injected-parameters" not in cell.metadata.get("tags", [])]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if [c.source.strip() for c in cells] != [c.source.strip() for c in ran]:
-        raise ValueError(f"book/{page}.md: jupytext and myst-nb read other cells. Keep code cells at the top level.")
+        raise ValueError(
+            f"book/{page}.md: jupytext and myst-nb read other cells. Keep code cells at "
+            f"the top level."
+        )
     for number, (cell, source) in enumerate(zip(cells, ran, strict=True), 1):
         cell.outputs, cell.execution_count = source.outputs, number
         for output in cell.outputs:
@@ -196,7 +242,8 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
 
 
 def fill_cache(root: Path, chosen: list[str], profile: str) -> Path:
-    """Write the outputs of all chapters into a fresh jupyter-cache; drop those of older libraries."""
+    """Write the outputs of all chapters into a fresh jupyter-cache; drop those of older
+    libraries."""
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
 
@@ -206,7 +253,9 @@ def fill_cache(root: Path, chosen: list[str], profile: str) -> Path:
     for page in chosen:
         source = root / "book" / f"{page}.md"
         executed = nbformat.read(executed_path(root, page, profile), as_version=4)
-        notebook = with_outputs(as_myst_nb_reads(root, source.read_text(encoding="utf-8")), executed, page)
+        notebook = with_outputs(
+            as_myst_nb_reads(root, source.read_text(encoding="utf-8")), executed, page
+        )
         data = {"execution_seconds": executed.metadata["shaplab"]["seconds"]}
         bundle = CacheBundleIn(notebook, str(source), data=data)
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
@@ -216,7 +265,9 @@ def fill_cache(root: Path, chosen: list[str], profile: str) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Run the chapters named, or all of them and fill the cache; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("pages", nargs="*", help="chapters such as foundations/exact; all when none is named")
+    parser.add_argument(
+        "pages", nargs="*", help="chapters such as foundations/exact; all when none is named"
+    )
     parser.add_argument("--profile", default="quick", choices=["quick", "full"])
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--jobs", type=int, default=2)

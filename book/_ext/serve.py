@@ -1,4 +1,5 @@
-"""Serve the built book on this machine only, on the first free port from 8000, until interrupted."""
+"""Serve the built book on this machine only, on the first free port from 8000, until
+interrupted."""
 
 from __future__ import annotations
 

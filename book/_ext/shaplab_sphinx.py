@@ -1,4 +1,5 @@
-"""What the book adds to Sphinx: outputs from the one execution, local MathJax, take-home files, reproductions."""
+"""What the book adds to Sphinx: outputs from the one execution, local MathJax, take-home files,
+reproductions."""
 
 from __future__ import annotations
 
@@ -31,11 +32,13 @@ def project_root(app: Sphinx) -> Path:
     return Path(app.srcdir)
 
 
-# -- one execution ----------------------------------------------------------------------------------------------------
+# -- one execution
+# --------------------------------------------------------------------------------------------------
 
 
 def use_executed_chapters(app: Sphinx, config: Any) -> None:
-    """Run what has changed, point myst-nb at the cache, and make a miss an error instead of a second execution."""
+    """Run what has changed, point myst-nb at the cache, and make a miss an error instead of a
+    second execution."""
     import myst_nb.core.execute.cache as cache
 
     root = project_root(app)
@@ -48,20 +51,26 @@ def use_executed_chapters(app: Sphinx, config: Any) -> None:
 
     cache.single_nb_execution = refuse
     if profile() != "quick":
-        config.html_theme_options["announcement"] = f"Built with the parameters profile = {profile()!r}, seed = 0."
+        config.html_theme_options["announcement"] = (
+            f"Built with the parameters profile = {profile()!r}, seed = 0."
+        )
     config.nb_execution_mode = "cache"
     config.nb_execution_cache_path = str(cache_path(root, profile()))
 
 
 def extend_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Read a chapter again when its outputs changed, though its text did not; add what it offers to take home."""
+    """Read a chapter again when its outputs changed, though its text did not; add what it offers to
+    take home."""
     if not is_chapter(source[0]):
         return
     page = docname.removeprefix("book/")
     app.env.note_dependency(str(executed_path(project_root(app), page, profile())))
     lines = ["", "## Take it home", ""]
     if "{nb-download}" not in source[0]:
-        lines += [f"The whole chapter as a notebook: {{nb-download}}`{page.split('/')[-1]}.ipynb`.", ""]
+        lines += [
+            f"The whole chapter as a notebook: {{nb-download}}`{page.split('/')[-1]}.ipynb`.",
+            "",
+        ]
     names = [] if "{take-home}" in source[0] else functions_of(project_root(app), page)
     if names:
         lines += ["Each function in one file of plain Python that needs no shaplab:", ""]
@@ -73,7 +82,8 @@ def extend_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
 def functions_of(root: Path, page: str) -> list[str]:
     """Return the public functions of the modules that a chapter explains.
 
-    These are the module with the chapter's name, and those whose docstring says ``Chapter: <part>/<topic>``.
+    These are the module with the chapter's name, and those whose docstring says ``Chapter:
+    <part>/<topic>``.
     """
     import shaplab
 
@@ -86,11 +96,13 @@ def functions_of(root: Path, page: str) -> list[str]:
     return found
 
 
-# -- MathJax ----------------------------------------------------------------------------------------------------------
+# -- MathJax
+# --------------------------------------------------------------------------------------------------
 
 
 def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
-    """Copy MathJax and its fonts from the installed package into the built pages; nothing is committed or fetched."""
+    """Copy MathJax and its fonts from the installed package into the built pages; nothing is
+    committed or fetched."""
     if exception or app.builder.format != "html":
         return
     found = False
@@ -102,14 +114,18 @@ def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
             shutil.copyfile(str(entry.locate()), target)
             found = True
     if not found:
-        raise ExtensionError("sphinx-mathjax-offline holds no tex-mml-chtml.js; its layout must have changed.")
+        raise ExtensionError(
+            "sphinx-mathjax-offline holds no tex-mml-chtml.js; its layout must have changed."
+        )
 
 
-# -- take it home -----------------------------------------------------------------------------------------------------
+# -- take it home
+# --------------------------------------------------------------------------------------------------
 
 
 class TakeHome(SphinxDirective):
-    """``{take-home}`` followed by names of public functions: one self-contained file for each, to download."""
+    """``{take-home}`` followed by names of public functions: one self-contained file for each, to
+    download."""
 
     has_content = True
     required_arguments = 0
@@ -118,7 +134,10 @@ class TakeHome(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         names = " ".join([*self.arguments, *self.content]).replace(",", " ").split()
         if not names:
-            raise self.error("take-home: expected names of public functions of shaplab, got none. Name at least one.")
+            raise self.error(
+                "take-home: expected names of public functions of shaplab, got none. Name "
+                "at least one."
+            )
         folder = Path(self.env.app.outdir) / "_downloads" / "take_home"
         items = nodes.bullet_list(classes=["take-home"])
         for name in names:
@@ -128,9 +147,13 @@ class TakeHome(SphinxDirective):
             path.write_text(text, encoding="utf-8")
             self.env.metadata[self.env.docname].setdefault("take_home", {})[name] = text
             up = "../" * self.env.docname.count("/")
-            link = f'<a download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
+            link = (
+                f'<a download href="{up}_downloads/take_home/{name}.py"><code>{name}.py</code></a>'
+            )
             paragraph = nodes.paragraph()
-            paragraph += nodes.raw("", f"{link}: {len(text.splitlines())} lines, without shaplab", format="html")
+            paragraph += nodes.raw(
+                "", f"{link}: {len(text.splitlines())} lines, without shaplab", format="html"
+            )
             items += nodes.list_item("", paragraph)
         return [items]
 
@@ -156,11 +179,13 @@ def write_take_home(app: Sphinx, exception: Exception | None) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-# -- pages of the library ---------------------------------------------------------------------------------------------
+# -- pages of the library
+# --------------------------------------------------------------------------------------------------
 
 
 class LibraryPages(SphinxDirective):
-    """``{library} part``: the documentation of every public module of a part, or of shaplab itself, from docstrings."""
+    """``{library} part``: the documentation of every public module of a part, or of shaplab itself,
+    from docstrings."""
 
     required_arguments = 1
 
@@ -168,19 +193,31 @@ class LibraryPages(SphinxDirective):
         part = self.arguments[0]
         lines: list[str] = []
         for module in public_modules(project_root(self.env.app), part):
-            self.env.note_dependency(str(project_root(self.env.app) / (module.replace(".", "/") + ".py")))
-            lines += [f"## {module.removeprefix('shaplab.')}", "", "```{eval-rst}", f".. automodule:: {module}"]
+            self.env.note_dependency(
+                str(project_root(self.env.app) / (module.replace(".", "/") + ".py"))
+            )
+            lines += [
+                f"## {module.removeprefix('shaplab.')}",
+                "",
+                "```{eval-rst}",
+                f".. automodule:: {module}",
+            ]
             lines += ["   :members:", "   :member-order: bysource", "```", ""]
         if not lines:
-            raise self.error(f"library: expected a part of shaplab with public modules, got {part!r}.")
+            raise self.error(
+                f"library: expected a part of shaplab with public modules, got {part!r}."
+            )
         box = nodes.section()
         box.document = self.state.document
-        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, box, match_titles=True)
+        self.state.nested_parse(
+            StringList(lines, self.env.docname), self.content_offset, box, match_titles=True
+        )
         return box.children
 
 
 def find_at_home(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
-    """Resolve ``shaplab.name`` to the module where the name lives; leave private names without a link."""
+    """Resolve ``shaplab.name`` to the module where the name lives; leave private names without a
+    link."""
     import shaplab
 
     target = str(node.get("reftarget"))
@@ -193,17 +230,22 @@ def find_at_home(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     if home is None:
         return None
     path = ".".join(filter(None, [home, name, rest]))
-    return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], path, node, content)
+    return env.get_domain("py").resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], path, node, content
+    )
 
 
 def read_returns_as_text() -> None:
-    """Let napoleon read "name : text", "Returns" and the docstrings of properties as sentences, not as types first."""
+    """Let napoleon read "name : text", "Returns" and the docstrings of properties as sentences, not
+    as types first."""
     from sphinx.ext.napoleon.docstring import NumpyDocstring
 
     def returns(self: Any, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
         return [("", "", self._dedent(self._consume_to_next_section()))]
 
-    def field(self: Any, parse_type: bool = True, prefer_type: bool = False) -> tuple[str, str, list[str]]:
+    def field(
+        self: Any, parse_type: bool = True, prefer_type: bool = False
+    ) -> tuple[str, str, list[str]]:
         if prefer_type or not parse_type:
             return typed(self, parse_type, prefer_type)
         line = self._lines.next()
@@ -218,13 +260,18 @@ def read_returns_as_text() -> None:
     NumpyDocstring._parse_attribute_docstring = lambda self: self._consume_to_end()
 
 
-def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
-    """Turn the line that names a module's chapter into a link, and drop the one for the take-home tool."""
+def tidy_docstring(
+    app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]
+) -> None:
+    """Turn the line that names a module's chapter into a link, and drop the one for the take-home
+    tool."""
     if what != "module":
         return
     text = "\n".join(lines)
     text = re.sub(r"^Needs: [^\n]*(\n[^\n]+)*", "", text, flags=re.M)
-    named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [name.removeprefix("shaplab.").replace(".", "/")]
+    named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [
+        name.removeprefix("shaplab.").replace(".", "/")
+    ]
     text = re.sub(r"^Chapter: .*$", "", text, flags=re.M)
     listed = pages(project_root(app))
     known = [f":doc:`/book/{page}`" for page in named if page in listed]
@@ -232,17 +279,23 @@ def tidy_docstring(app: Sphinx, what: str, name: str, item: Any, options: Any, l
 
 
 def public_modules(root: Path, part: str) -> list[str]:
-    """Return the public modules of a part; those offered at the top level first, in reading order."""
+    """Return the public modules of a part; those offered at the top level first, in reading
+    order."""
     import shaplab
 
     folder = root / "shaplab" if part == "shaplab" else root / "shaplab" / part
     prefix = "shaplab" if part == "shaplab" else f"shaplab.{part}"
-    names = {f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    names = {
+        f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")
+    }
     order = list(shaplab._PUBLIC)
-    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return sorted(
+        names, key=lambda name: (order.index(name) if name in order else len(order), name)
+    )
 
 
-# -- reproductions ----------------------------------------------------------------------------------------------------
+# -- reproductions
+# --------------------------------------------------------------------------------------------------
 
 
 def recorded(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -257,7 +310,8 @@ def recorded(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 class ReproductionTable(SphinxDirective):
-    """``{reproduction-table}``: what executed chapters recorded, beside what the sources report; or the ``count``."""
+    """``{reproduction-table}``: what executed chapters recorded, beside what the sources report; or
+    the ``count``."""
 
     optional_arguments = 1
 
@@ -277,7 +331,10 @@ class ReproductionTable(SphinxDirective):
                 part = claim["part"]
                 lines += [":::", ""] if lines else []
                 lines += [f"## {part}", "", ":::{div} reproduction"]
-                lines += ["| id | claim, and its set-up | the source reports | measured here |", "|---|---|---|---|"]
+                lines += [
+                    "| id | claim, and its set-up | the source reports | measured here |",
+                    "|---|---|---|---|",
+                ]
             lines.append(self._row(id, claim, rows.get(id, [])))
         box = nodes.section()
         box.document = self.state.document
@@ -290,20 +347,29 @@ class ReproductionTable(SphinxDirective):
         for id in claims():
             for verdict in {row["verdict"] for _, row in rows.get(id, [])} or {"open"}:
                 counts[verdict] += 1
-        return f"{len(claims())} claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
+        return (
+            f"{len(claims())} claims: "
+            + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+            + "."
+        )
 
     def _row(self, id: str, claim: dict[str, str], found: list[tuple[str, dict[str, str]]]) -> str:
         cells = []
         for page, row in found:
             value = _sentence(f"{row['value']} {row['unit']}")
-            cells.append(f"**{row['verdict']}**: {value} {_sentence(row['note'])} [](/book/{page}.md)")
+            cells.append(
+                f"**{row['verdict']}**: {value} {_sentence(row['note'])} [](/book/{page}.md)"
+            )
         reported = next((row["source"] for _, row in found if row["source"]), claim["reported"])
         about = f"{_sentence(claim['claim'])} {_sentence(claim['setup'])}"
-        return f"| {id} | {about} | {_sentence(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"
+        return (
+            f"| {id} | {about} | {_sentence(reported) or '–'} | {'<br>'.join(cells) or '*open*'} |"
+        )
 
 
 def _sentence(text: str) -> str:
-    """Return a text for a Markdown table cell, begun and ended like a sentence; symbols stay small."""
+    """Return a text for a Markdown table cell, begun and ended like a sentence; symbols stay
+    small."""
     text = _cell(text)
     if re.match(r"a (?=[a-zA-Z])|[a-z][a-z-]+(?![\w(])", text):
         text = text[0].upper() + text[1:]
@@ -317,7 +383,8 @@ def _cell(text: str) -> str:
     return " ".join(text.split())
 
 
-# -- notebooks that run elsewhere -------------------------------------------------------------------------------------
+# -- notebooks that run elsewhere
+# -------------------------------------------------------------------------------------
 
 INSTALL = """\
 # Only where shaplab is missing, as on Colab: it takes a few minutes.
@@ -329,36 +396,46 @@ if importlib.util.find_spec("shaplab") is None:
 
 
 def lead_with_install(app: Sphinx, env: Any) -> list[str]:
-    """Let the notebooks that readers download, or open in Colab, install the library where it is missing."""
+    """Let the notebooks that readers download, or open in Colab, install the library where it is
+    missing."""
     options = app.config.html_theme_options
     source = INSTALL.format(url=options["repository_url"], branch=options["repository_branch"])
     for path in (Path(app.outdir).parent / "jupyter_execute").rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         if all(cell.get("id") != "install" for cell in notebook.cells):
-            first = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), 0)
+            first = next(
+                (i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), 0
+            )
             notebook.cells.insert(first, nbformat.v4.new_code_cell(source, id="install"))
             nbformat.write(notebook, path)
     return []
 
 
-# -- pages everybody can read, and buttons ----------------------------------------------------------------------------
+# -- pages everybody can read, and buttons
+# ----------------------------------------------------------------------------
 
 
 def leave_thebe_out(app: Sphinx) -> None:
-    """Disconnect sphinx-thebe, which names a host for its script on every page, asked for or not."""
+    """Disconnect sphinx-thebe, which names a host for its script on every page, asked for or
+    not."""
     for listeners in app.events.listeners.values():
         listeners[:] = [entry for entry in listeners if entry.handler.__module__ != "sphinx_thebe"]
 
 
-def fix_roles(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+def fix_roles(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
     """Drop a list role from lists of citations, whose entries have another role."""
     if "body" in context:
         wrong, right = '<div role="list" class="citation-list">', '<div class="citation-list">'
         context["body"] = context["body"].replace(wrong, right)
 
 
-def fix_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Point Colab at the notebooks published beside the pages, and Binder at those that its postBuild makes."""
+def fix_launch_buttons(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Point Colab at the notebooks published beside the pages, and Binder at those that its
+    postBuild makes."""
     for button in context.get("header_buttons", []):
         for entry in button.get("buttons", []) if isinstance(button, dict) else []:
             url = str(entry.get("url", ""))

@@ -1,16 +1,17 @@
 """What each non-linear torch operation does to attributions: names, compositions and handlers.
 
-An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a linear or
-convolution layer feeds it), a product, a maximum over windows, a softmax or normalisation, or a
-composition of these (attention, LSTM, GRU, division, norms). ``HANDLERS`` maps names to functions
-``handler(run, func, args, kwargs)`` for ``Capture``; ``run.unit(inputs, output, rule)`` records one
-non-linear unit whose ``rule(f, b, q, kept)`` returns the multipliers of its inputs, given those of its
-output; ``kept`` is a dict that lives as long as the reference rows.
+An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a
+linear or convolution layer feeds it), a product, a maximum over windows, a softmax or
+normalisation, or a composition of these (attention, LSTM, GRU, division, norms). ``HANDLERS`` maps
+names to functions ``handler(run, func, args, kwargs)`` for ``Capture``; ``run.unit(inputs, output,
+rule)`` records one non-linear unit whose ``rule(f, b, q, kept)`` returns the multipliers of its
+inputs, given those of its output; ``kept`` is a dict that lives as long as the reference rows.
 
 Cost: one elementwise pass of the rule for each pair of rows.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
-shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._recurrent, shaplab.deep._reveal,
+shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
+shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -32,18 +33,31 @@ from shaplab.deep.rules import softmax as softmax_rule
 
 __all__: list[str] = []
 
-SMOOTH = """gelu silu mish sigmoid tanh softplus log_sigmoid logsigmoid exp exp2 expm1 sin cos tan atan arctan asinh
-sinh cosh erf erfc tanhshrink square log1p softsign float_power"""
+SMOOTH = """
+gelu silu mish sigmoid tanh softplus log_sigmoid logsigmoid exp exp2 expm1 sin cos tan atan arctan
+asinh sinh cosh erf erfc tanhshrink square log1p softsign float_power
+"""
 POLE = "log log2 log10 sqrt rsqrt reciprocal pow"
 BENT = "elu celu selu hardswish"
-KINKED = "relu6 leaky_relu hardtanh hardsigmoid softshrink abs clamp clamp_min clamp_max maximum minimum fmax fmin"
+KINKED = """
+relu6 leaky_relu hardtanh hardsigmoid softshrink abs clamp clamp_min clamp_max maximum minimum
+fmax fmin
+"""
 STEP = "relu floor ceil round trunc fix sign sgn frac hardshrink threshold heaviside remainder fmod"
 KIND = {
     name: kind
-    for kind, names in (("smooth", SMOOTH), ("pole", POLE), ("bent", BENT), ("kinked", KINKED), ("step", STEP))
+    for kind, names in (
+        ("smooth", SMOOTH),
+        ("pole", POLE),
+        ("bent", BENT),
+        ("kinked", KINKED),
+        ("step", STEP),
+    )
     for name in names.split()
 }
-Rule = Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor, dict[str, Any]], list[torch.Tensor]]
+Rule = Callable[
+    [list[torch.Tensor], list[torch.Tensor], torch.Tensor, dict[str, Any]], list[torch.Tensor]
+]
 
 
 def substitute(run: Any, args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
@@ -62,7 +76,8 @@ def inputs_of(run: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
 
 
 def elementwise(kind: str) -> Callable[..., Any]:
-    """Handler of a scalar function: Rescale, or RevealCancel where a fused linear layer is known."""
+    """Handler of a scalar function: Rescale, or RevealCancel where a fused linear layer is
+    known."""
 
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         found = inputs_of(run, args, kwargs)
@@ -93,7 +108,9 @@ def elementwise(kind: str) -> Callable[..., Any]:
 def scalar_rule(g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str) -> Rule:
     """Rescale for one scalar function; what depends on the reference only is computed once."""
 
-    def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
         if "known" not in kept:
             value = g(b[0])
             kept["known"] = (value, slope(g, b[0], value, name))
@@ -110,7 +127,9 @@ def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tenso
         new, named = substitute(run, args, kwargs, [first, second])
         return func(*new, **named)
 
-    def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
         return [q * m for m in two_players(g, (f[0], f[1]), (b[0], b[1]))]
 
     with torch.no_grad():
@@ -121,13 +140,25 @@ def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tenso
 def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """Product of two tensors: the vector-Jacobian product at the mean of both rows."""
     found = inputs_of(run, args, kwargs)
-    affine = ("addmm", "addmv", "addbmm", "baddbmm", "addr", "addcmul")  # linear in the first of three
+    affine = (
+        "addmm",
+        "addmv",
+        "addbmm",
+        "baddbmm",
+        "addr",
+        "addcmul",
+    )  # linear in the first of three
     if len(found) > 2 + (func.__name__.strip("_") in affine):
         run.refuse(func.__name__, "more than two of its factors depend on the input")
 
-    def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
         with torch.enable_grad():
-            middle = [((u + v) / 2).expand_as(v).detach().requires_grad_() for u, v in zip(f, b, strict=True)]
+            middle = [
+                ((u + v) / 2).expand_as(v).detach().requires_grad_()
+                for u, v in zip(f, b, strict=True)
+            ]
             new, named = substitute_at(spots, args, kwargs, middle)
             return list(torch.autograd.grad(func(*new, **named), middle, q))
 
@@ -138,7 +169,9 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     return run.unit(found, out, rule)
 
 
-def substitute_at(spots: set[int], args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
+def substitute_at(
+    spots: set[int], args: Any, kwargs: Any, values: list[torch.Tensor]
+) -> tuple[Any, Any]:
     """Like ``substitute`` for arguments that were detached: replace by position."""
     left, count = iter(values), iter(range(10**6))
 
@@ -149,7 +182,8 @@ def substitute_at(spots: set[int], args: Any, kwargs: Any, values: list[torch.Te
 
 
 def composed(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Handler that runs ``body`` with the capture on, so that its operations are seen one by one."""
+    """Handler that runs ``body`` with the capture on, so that its operations are seen one by
+    one."""
 
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
         with run:
@@ -164,7 +198,15 @@ def _divide(run: Any, a: Any, b: Any, *, rounding_mode: str | None = None, out: 
     return a * b.reciprocal()
 
 
-def _norm(run: Any, x: torch.Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def _norm(
+    run: Any,
+    x: torch.Tensor,
+    ord: Any = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+) -> Any:
     if ord == 1:
         return x.abs().sum(dim, keepdim=keepdim)
     if ord != 2:
@@ -173,12 +215,25 @@ def _norm(run: Any, x: torch.Tensor, ord: Any = 2, dim: Any = None, keepdim: boo
 
 
 def _variance(root: bool) -> Callable[..., Any]:
-    def body(run: Any, x: torch.Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
-             correction: float | None = 1) -> Any:
+    def body(
+        run: Any,
+        x: torch.Tensor,
+        dim: Any = None,
+        unbiased: Any = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = 1,
+    ) -> Any:
         if isinstance(dim, bool):
             dim, unbiased = None, dim
-        correction = float(unbiased) if unbiased is not None else (1.0 if correction is None else correction)
-        axes = tuple(range(x.dim())) if dim is None else ((dim,) if isinstance(dim, int) else tuple(dim))
+        correction = (
+            float(unbiased) if unbiased is not None else (1.0 if correction is None else correction)
+        )
+        axes = (
+            tuple(range(x.dim()))
+            if dim is None
+            else ((dim,) if isinstance(dim, int) else tuple(dim))
+        )
         centred = x - x.mean(axes, keepdim=True)
         size = np.prod([x.shape[axis] for axis in axes])
         found = (centred * centred).sum(axes, keepdim=keepdim) / float(size - correction)
@@ -194,8 +249,17 @@ def _prelu(run: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return torch.relu(x) - torch.relu(-x) * weight.view(shape)
 
 
-def _attention(run: Any, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
-               is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Any:
+def _attention(
+    run: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
     if dropout_p > 0:
         run.refuse("scaled_dot_product_attention", "dropout is active; call model.eval()")
     if enable_gqa:
@@ -203,17 +267,25 @@ def _attention(run: Any, query: Any, key: Any, value: Any, attn_mask: Any = None
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
     scores = query @ key.transpose(-2, -1) * (query.size(-1) ** -0.5 if scale is None else scale)
     if is_causal:
-        hidden = torch.ones(query.size(-2), key.size(-2), dtype=torch.bool, device=query.device).triu(1)
+        hidden = torch.ones(
+            query.size(-2), key.size(-2), dtype=torch.bool, device=query.device
+        ).triu(1)
         scores = scores.masked_fill(hidden, float("-inf"))
     if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else scores + attn_mask
+        scores = (
+            scores.masked_fill(~attn_mask, float("-inf"))
+            if attn_mask.dtype == torch.bool
+            else scores + attn_mask
+        )
     return scores.softmax(-1) @ value
 
 
 # Softmax, normalisation
 
 
-def _unary(x: torch.Tensor, run: Any, func: Any, args: Any, kwargs: Any, rule: Rule) -> torch.Tensor:
+def _unary(
+    x: torch.Tensor, run: Any, func: Any, args: Any, kwargs: Any, rule: Rule
+) -> torch.Tensor:
     new, named = substitute(run, args, kwargs, [x.detach()] * len(inputs_of(run, args, kwargs)))
     with torch.no_grad():
         out = func(*new, **named)
@@ -224,8 +296,9 @@ def _softmax(log: bool) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
 
-        def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor,
-                 kept: dict[str, Any]) -> list[torch.Tensor]:
+        def rule(
+            f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+        ) -> list[torch.Tensor]:
             return [softmax_rule(f[0], b[0], q.to(b[0].dtype), dim, log)]
 
         return _unary(inputs_of(run, args, kwargs)[0], run, func, args, kwargs, rule)
@@ -234,17 +307,30 @@ def _softmax(log: bool) -> Callable[..., Any]:
 
 
 def _logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    dim, keep = kwargs.get("dim", args[1] if len(args) > 1 else None), kwargs.get("keepdim", len(args) > 2 and args[2])
-    dim = dim if isinstance(dim, int) else (dim[0] if len(dim) == 1 else run.refuse("logsumexp", "several axes"))
+    dim, keep = (
+        kwargs.get("dim", args[1] if len(args) > 1 else None),
+        kwargs.get("keepdim", len(args) > 2 and args[2]),
+    )
+    dim = (
+        dim
+        if isinstance(dim, int)
+        else (dim[0] if len(dim) == 1 else run.refuse("logsumexp", "several axes"))
+    )
 
-    def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
         return [logsumexp_rule(f[0], b[0], q if keep else q.unsqueeze(dim), dim)]
 
     return _unary(args[0], run, func, args, kwargs, rule)
 
 
-def _normalised(run: Any, x: torch.Tensor, dims: tuple[int, ...], eps: float, centre: bool = True) -> torch.Tensor:
-    def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+def _normalised(
+    run: Any, x: torch.Tensor, dims: tuple[int, ...], eps: float, centre: bool = True
+) -> torch.Tensor:
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
         return [normalise(f[0], b[0], q, dims, eps, centre)]
 
     with torch.no_grad():
@@ -278,7 +364,9 @@ def _rms_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
 def _group_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     named = dict(zip(("input", "num_groups", "weight", "bias", "eps"), args, strict=False)) | kwargs
     x, groups = named["input"], named["num_groups"]
-    y = _normalised(run, x.reshape(x.shape[0], groups, -1), (-1,), named.get("eps", 1e-5)).reshape(x.shape)
+    y = _normalised(run, x.reshape(x.shape[0], groups, -1), (-1,), named.get("eps", 1e-5)).reshape(
+        x.shape
+    )
     return _per_channel(run, y, named.get("weight"), named.get("bias"))
 
 
@@ -294,25 +382,43 @@ def _instance_norm(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
 
 def _per_channel(run: Any, y: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
     shape = (-1, *[1] * (y.dim() - 2))
-    return _scaled(run, y, None if weight is None else weight.view(shape), None if bias is None else bias.view(shape))
+    return _scaled(
+        run,
+        y,
+        None if weight is None else weight.view(shape),
+        None if bias is None else bias.view(shape),
+    )
 
 
 # Linear layers that RevealCancel sees together with the function they feed
 
 
 def affine_of(run: Any, name: str, func: Any, args: Any, kwargs: Any) -> Affine | None:
-    """The linear map of a layer with constant weights, or None when it is not one that can be fused."""
+    """The linear map of a layer with constant weights, or None when it is not one that can be
+    fused."""
     if name == "batch_norm":
         before = run.affine.get(id(args[0]))
         if before is None:
             return None
-        order = ("mean", "var", "weight", "bias") if func is F.batch_norm else ("weight", "bias", "mean", "var")
+        order = (
+            ("mean", "var", "weight", "bias")
+            if func is F.batch_norm
+            else ("weight", "bias", "mean", "var")
+        )
         named = dict(zip(order, args[1:5], strict=False)) | {
             key.removeprefix("running_"): value for key, value in kwargs.items()
         }
         scale = torch.rsqrt(named["var"] + kwargs.get("eps", args[7] if len(args) > 7 else 1e-5))
         return before.scaled(scale if named.get("weight") is None else scale * named["weight"])
-    if name not in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"):
+    if name not in (
+        "linear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+    ):
         return None
     named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
     x, weight = named["input"], named["weight"]
@@ -320,7 +426,10 @@ def affine_of(run: Any, name: str, func: Any, args: Any, kwargs: Any) -> Affine 
         return None
     if name == "linear":
         return Affine(x, weight, F.linear)
-    rest, options = args[3:], {k: v for k, v in kwargs.items() if k not in ("input", "weight", "bias")}
+    rest, options = (
+        args[3:],
+        {k: v for k, v in kwargs.items() if k not in ("input", "weight", "bias")},
+    )
 
     def apply(t: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return func(t, w, None, *rest, **options)
@@ -332,7 +441,9 @@ def affine_of(run: Any, name: str, func: Any, args: Any, kwargs: Any) -> Affine 
 
     def each(key: str, default: int) -> tuple[int, ...]:
         value = settings.get(key, default)
-        return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+        return (
+            (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+        )
 
     if isinstance(settings.get("padding"), str) or x.dim() != n + 2:
         return None
@@ -352,7 +463,11 @@ def affine_of(run: Any, name: str, func: Any, args: Any, kwargs: Any) -> Affine 
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     **{name: elementwise(kind) for name, kind in KIND.items()},
-    **{f"{kind}_pool{n}d": max_pool(n, kind == "adaptive_max") for n in (1, 2, 3) for kind in ("max", "adaptive_max")},
+    **{
+        f"{kind}_pool{n}d": max_pool(n, kind == "adaptive_max")
+        for n in (1, 2, 3)
+        for kind in ("max", "adaptive_max")
+    },
     **{name: composed(layer(name)) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
     **{f"{name}_cell": composed(cell(name)) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
     **dict.fromkeys(("max", "amax"), extremum(1)),

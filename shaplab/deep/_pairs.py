@@ -1,14 +1,14 @@
 """All pairs of explained and reference rows of a network, one backward pass for each looped row.
 
-One run of the model on the looped rows stores what its non-linear units see. One run on the other rows
-builds a graph in which each unit is a ``torch.autograd.Function`` whose backward pass looks up one looped
-row. Multipliers are symmetric in both rows, so either table may be looped over.
+One run of the model on the looped rows stores what its non-linear units see. One run on the other
+rows builds a graph in which each unit is a ``torch.autograd.Function`` whose backward pass looks up
+one looped row. Multipliers are symmetric in both rows, so either table may be looped over.
 
 Chapter: deep/graph.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.deep._operations, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
-shaplab.deep.kernels.windows.
+shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules,
+shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class Unit:
     kept: dict[str, Any] = field(default_factory=dict)
 
     def back(self, q: torch.Tensor) -> list[torch.Tensor]:
-        f = [self.run.look_up(value, axis) for value, axis in zip(self.twin.values, self.axes, strict=True)]  # type: ignore[union-attr]
+        f = [
+            self.run.look_up(value, axis)
+            for value, axis in zip(self.twin.values, self.axes, strict=True)  # type: ignore[union-attr]
+        ]
         b = self.values
         if q.dtype in (torch.bfloat16, torch.float16):  # too few digits for differences
             f, b = [t.float() for t in f], [t.float() for t in b]
@@ -55,19 +58,26 @@ class _Through(torch.autograd.Function):
     """Identity on a unit's output whose backward pass asks the unit."""
 
     @staticmethod
-    def forward(ctx: Any, unit: Unit, made: list[torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, unit: Unit, made: list[torch.Tensor], *inputs: torch.Tensor
+    ) -> torch.Tensor:
         ctx.unit, ctx.shapes = unit, [value.shape for value in inputs]
         return made.pop()  # not an argument, so that it may be changed in place
 
     @staticmethod
     def backward(ctx: Any, *q: torch.Tensor) -> Any:
         found = ctx.unit.back(q[0])
-        return None, None, *(m.sum_to_size(shape) for m, shape in zip(found, ctx.shapes, strict=True))
+        return (
+            None,
+            None,
+            *(m.sum_to_size(shape) for m, shape in zip(found, ctx.shapes, strict=True)),
+        )
 
 
 @dataclass
 class Source:
-    """A tensor that attributions are read at; ``entry`` says which input entry each value belongs to."""
+    """A tensor that attributions are read at; ``entry`` says which input entry each value belongs
+    to."""
 
     value: torch.Tensor
     input: int
@@ -79,10 +89,22 @@ class Run(Capture):
     """One run of the model on a batch of rows; ``twin`` is the run whose rows are looked up."""
 
     def __init__(
-        self, model: Any, rule: str, max_rule: str, layer: str | None, rows: int, twin: Run | None = None
+        self,
+        model: Any,
+        rule: str,
+        max_rule: str,
+        layer: str | None,
+        rows: int,
+        twin: Run | None = None,
     ) -> None:
         super().__init__(model, HANDLERS)
-        self.rule, self.max_rule, self.layer, self.rows, self.twin = rule, max_rule, layer, rows, twin
+        self.rule, self.max_rule, self.layer, self.rows, self.twin = (
+            rule,
+            max_rule,
+            layer,
+            rows,
+            twin,
+        )
         self.units: list[Unit] = []
         self.sources: list[Source] = []
         self.decisions: list[tuple[str, Any]] = []
@@ -136,7 +158,11 @@ class Run(Capture):
             return self._checked(out)
 
     def _checked(self, out: Any) -> torch.Tensor:
-        if not isinstance(out, torch.Tensor) or out.dim() not in (1, 2) or out.shape[0] != self.rows:
+        if (
+            not isinstance(out, torch.Tensor)
+            or out.dim() not in (1, 2)
+            or out.shape[0] != self.rows
+        ):
             shown = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
             fail(
                 "model",
@@ -153,17 +179,27 @@ class Run(Capture):
     # What the capture asks for
 
     def unit(
-        self, inputs: list[torch.Tensor], out: torch.Tensor, rule: Any, others: tuple[torch.Tensor, ...] = ()
+        self,
+        inputs: list[torch.Tensor],
+        out: torch.Tensor,
+        rule: Any,
+        others: tuple[torch.Tensor, ...] = (),
     ) -> torch.Tensor:
-        """Record a non-linear unit; ``others`` are stored with its inputs for the rule to look up."""
+        """Record a non-linear unit; ``others`` are stored with its inputs for the rule to look
+        up."""
         values = [value.detach() for value in (*inputs, *others)]
         unit = Unit(self, values, rule)
         if self.twin is not None:
-            twin = self.twin.units[len(self.units)] if len(self.units) < len(self.twin.units) else None
+            twin = (
+                self.twin.units[len(self.units)] if len(self.units) < len(self.twin.units) else None
+            )
             if twin is None or len(twin.values) != len(values):
                 self.refuse("forward", "other rows take another path through the model")
             unit.twin = twin
-            unit.axes = [self.axis(theirs.shape, ours.shape) for theirs, ours in zip(twin.values, values, strict=True)]
+            unit.axes = [
+                self.axis(theirs.shape, ours.shape)
+                for theirs, ours in zip(twin.values, values, strict=True)
+            ]
         self.units.append(unit)
         for place, value in enumerate(values):
             self.stored.setdefault(value.untyped_storage().data_ptr(), []).append((unit, place))
@@ -175,7 +211,9 @@ class Run(Capture):
             for unit, place in self.stored.pop(target.untyped_storage().data_ptr(), ()):
                 unit.values[place] = unit.values[place].clone()
 
-    def linear(self, name: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]) -> Any:
+    def linear(
+        self, name: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]
+    ) -> Any:
         result = func(*args, **kwargs)
         if self.rule != "rescale":
             affine = affine_of(self, name, func, args, kwargs)
@@ -191,13 +229,26 @@ class Run(Capture):
         value: Any = result
         if isinstance(result, torch.Tensor):
             if result.numel() and not bool((result == result.reshape(-1)[0]).all()):
-                jump = "; a mask that only cleans rounding can be left out" if name in ("eq", "ne") else ""
-                self.refuse(name, "it depends on the input and differs between rows or entries" + jump)
+                jump = (
+                    "; a mask that only cleans rounding can be left out"
+                    if name in ("eq", "ne")
+                    else ""
+                )
+                self.refuse(
+                    name, "it depends on the input and differs between rows or entries" + jump
+                )
             value = result.reshape(-1)[0].item() if result.numel() else None
         if self.twin is not None:
-            seen = self.twin.decisions[len(self.decisions)] if len(self.decisions) < len(self.twin.decisions) else None
+            seen = (
+                self.twin.decisions[len(self.decisions)]
+                if len(self.decisions) < len(self.twin.decisions)
+                else None
+            )
             if seen != (name, value):
-                self.refuse(name, "it depends on the input and differs between explained and background rows")
+                self.refuse(
+                    name,
+                    "it depends on the input and differs between explained and background rows",
+                )
         self.decisions.append((name, value))
         return result
 
@@ -211,20 +262,25 @@ class Run(Capture):
 
     def add(self, source: Source) -> None:
         if self.twin is not None:
-            source.axis = self.axis(self.twin.sources[len(self.sources)].value.shape, source.value.shape)
+            source.axis = self.axis(
+                self.twin.sources[len(self.sources)].value.shape, source.value.shape
+            )
         self.sources.append(source)
 
     # Finding the explained row
 
     def axis(self, theirs: torch.Size, ours: torch.Size) -> int:
-        """The axis of rows: the one whose size is the number of rows in both runs; -1 when there is none."""
+        """The axis of rows: the one whose size is the number of rows in both runs; -1 when there is
+        none."""
         if theirs == ours:
             return -1
         n, m = self.twin.rows, self.rows  # type: ignore[union-attr]
         differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
         if len(theirs) != len(ours) or len(differ) != 1:
             self.refuse(
-                "reshape", f"shapes {tuple(theirs)} and {tuple(ours)} for {n} and {m} rows do not keep rows apart"
+                "reshape",
+                f"shapes {tuple(theirs)} and {tuple(ours)} for {n} and {m} rows do not "
+                f"keep rows apart",
             )
         if theirs[differ[0]] == n and ours[differ[0]] == m:
             return differ[0]
@@ -236,7 +292,8 @@ class Run(Capture):
 
 
 def _listen(run: Run) -> Any:
-    """Keep the output of the named module: torch's hook for all modules, in this thread, until it is removed."""
+    """Keep the output of the named module: torch's hook for all modules, in this thread, until it
+    is removed."""
     name, _, count = str(run.layer).partition(":")
     modules = dict(run.model.named_modules())
     if name not in modules:
@@ -249,7 +306,11 @@ def _listen(run: Run) -> Any:
     target, thread, calls = modules[name], threading.get_ident(), [0]
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:
-        if module is not target or threading.get_ident() != thread or not isinstance(output, torch.Tensor):
+        if (
+            module is not target
+            or threading.get_ident() != thread
+            or not isinstance(output, torch.Tensor)
+        ):
             return None
         calls[0] += 1
         if calls[0] - 1 != int(count or 0):
@@ -276,7 +337,8 @@ class Settings:
 
 @dataclass
 class Block:
-    """Row ``one`` of the looped table against rows ``many`` of the other; outputs ``(K,)`` and ``(m, K)``."""
+    """Row ``one`` of the looped table against rows ``many`` of the other; outputs ``(K,)`` and
+    ``(m, K)``."""
 
     one: int
     many: slice
@@ -291,7 +353,9 @@ def _padded(table: tuple[torch.Tensor, ...], rows: slice, size: int) -> tuple[to
     for value in table:
         part = value[rows]
         extra = size - part.shape[0]
-        found.append(torch.cat([part, part[:1].expand(extra, *part.shape[1:])]) if extra > 0 else part)
+        found.append(
+            torch.cat([part, part[:1].expand(extra, *part.shape[1:])]) if extra > 0 else part
+        )
     return tuple(found)
 
 
@@ -300,9 +364,10 @@ def pairs(
 ) -> Iterator[Block]:
     """Every pair of rows of two tables, as blocks of one row against many.
 
-    ``Block.read(seed)`` takes weights of the outputs, ``(m, K)`` or ``(m,)``, and returns, for each input,
-    attributions of ``seed * (model(one) - model(many))`` with shape ``(m, *input)``. Runs are padded to at
-    least two rows and to different numbers of rows, so that the axis of rows can be told by its size.
+    ``Block.read(seed)`` takes weights of the outputs, ``(m, K)`` or ``(m,)``, and returns, for each
+    input, attributions of ``seed * (model(one) - model(many))`` with shape ``(m, *input)``. Runs
+    are padded to at least two rows and to different numbers of rows, so that the axis of rows can
+    be told by its size.
     """
 
     def start(table: tuple[torch.Tensor, ...], twin: Run | None = None) -> tuple[Run, torch.Tensor]:
@@ -311,7 +376,10 @@ def pairs(
 
     for outer in chunks(loop[0].shape[0], settings.batch_size):
         count = outer.stop - outer.start
-        sizes = {max(2, part.stop - part.start) for part in chunks(batch[0].shape[0], settings.batch_size)}
+        sizes = {
+            max(2, part.stop - part.start)
+            for part in chunks(batch[0].shape[0], settings.batch_size)
+        }
         size = max(2, count)
         while size in sizes:
             size += 1
@@ -324,7 +392,8 @@ def pairs(
             for i in range(count):
                 if run.folded:
                     alone = tuple(
-                        value[i + outer.start : i + outer.start + 1].expand(width, *value.shape[1:]) for value in loop
+                        value[i + outer.start : i + outer.start + 1].expand(width, *value.shape[1:])
+                        for value in loop
                     )
                     tiled, _ = start(alone)
                     for unit, twin in zip(run.units, tiled.units, strict=True):
@@ -344,14 +413,20 @@ def pairs(
                 )
 
 
-def _reader(run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: tuple[torch.Size, ...]) -> Any:
+def _reader(
+    run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: tuple[torch.Size, ...]
+) -> Any:
     def read(seed: torch.Tensor) -> list[Any]:
         full = torch.zeros_like(out)
         full[:m] = seed.to(out.dtype)
         grads: Any = [None] * len(run.sources)
         if out.requires_grad:
             grads = torch.autograd.grad(
-                out, [source.value for source in run.sources], full, retain_graph=True, allow_unused=True
+                out,
+                [source.value for source in run.sources],
+                full,
+                retain_graph=True,
+                allow_unused=True,
             )
         found: list[Any] = [None] * len(shapes)
         for source, theirs, grad in zip(run.sources, sources, grads, strict=True):
@@ -362,10 +437,16 @@ def _reader(run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: 
                 f, b, grad = f.float(), b.float(), grad.float()
             credit = grad * (f - b)
             if source.entry is not None:
-                total = torch.zeros(shapes[source.input].numel(), dtype=torch.float64, device=credit.device)
-                total.index_add_(0, source.entry.reshape(-1), credit.sum(-1, dtype=torch.float64).reshape(-1))
+                total = torch.zeros(
+                    shapes[source.input].numel(), dtype=torch.float64, device=credit.device
+                )
+                total.index_add_(
+                    0, source.entry.reshape(-1), credit.sum(-1, dtype=torch.float64).reshape(-1)
+                )
                 credit = total.reshape(shapes[source.input])
-            found[source.input] = credit if found[source.input] is None else found[source.input] + credit
+            found[source.input] = (
+                credit if found[source.input] is None else found[source.input] + credit
+            )
         return [None if part is None else part[:m] for part in found]
 
     return read

@@ -18,31 +18,59 @@ from shaplab.deep.moments import Moments, leaky_relu, max_pool, quadrature, spat
 
 __all__ = ["Propagation"]
 
-_MOVES = frozenset("""
-clone contiguous to type float double view reshape flatten unflatten ravel squeeze unsqueeze transpose permute t T
-swapaxes movedim expand expand_as view_as reshape_as repeat cat concat stack chunk split unbind select narrow getitem
-index_select pad constant_pad_nd flip roll alias detach
-""".split())
-_SCALES = frozenset("add sub rsub neg positive mul div batch_norm dropout feature_dropout alpha_dropout".split())
+_MOVES = frozenset(
+    """
+clone contiguous to type float double view reshape flatten unflatten ravel squeeze unsqueeze
+transpose permute t T swapaxes movedim expand expand_as view_as reshape_as repeat cat concat stack
+chunk split unbind select narrow getitem index_select pad constant_pad_nd flip roll alias detach
+""".split()
+)
+_SCALES = frozenset(
+    "add sub rsub neg positive mul div batch_norm dropout feature_dropout alpha_dropout".split()
+)
 _WEIGHTED = frozenset("linear matmul mm bmm mv conv1d conv2d conv3d convolution".split())
-_SMOOTH = ("sigmoid", "tanh", "gelu", "silu", "elu", "selu", "celu", "softplus", "mish", "exp", "hardtanh", "hardswish",
-           "hardsigmoid", "relu6", "logsigmoid", "log_sigmoid")
+_SMOOTH = (
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "silu",
+    "elu",
+    "selu",
+    "celu",
+    "softplus",
+    "mish",
+    "exp",
+    "hardtanh",
+    "hardswish",
+    "hardsigmoid",
+    "relu6",
+    "logsigmoid",
+    "log_sigmoid",
+)
 
 
 class Propagation(Capture):
-    """One run of the model on baseline and single-player rows, turned into moments at the first non-linearity.
+    """One run of the model on baseline and single-player rows, turned into moments at the first
+    non-linearity.
 
-    Until then tensors hold ``1 + n`` plain rows. From then on a row is one of ``2 K I`` propagations (without
-    and with the player, K sizes, I players), and ``self.spread`` knows the moments of every tensor. There are
-    ``self.rows = 2 K I`` rows from the start, since the model may ask for their number: players are repeated, and
-    plain rows added, until both fit.
+    Until then tensors hold ``1 + n`` plain rows. From then on a row is one of ``2 K I``
+    propagations (without and with the player, K sizes, I players), and ``self.spread`` knows the
+    moments of every tensor. There are ``self.rows = 2 K I`` rows from the start, since the model
+    may ask for their number: players are repeated, and plain rows added, until both fit.
     """
 
-    def __init__(self, model: Any, players: np.ndarray, shares: np.ndarray, method: str, covariance: str) -> None:
+    def __init__(
+        self, model: Any, players: np.ndarray, shares: np.ndarray, method: str, covariance: str
+    ) -> None:
         handlers: dict[str, Any] = {name: _smooth for name in _SMOOTH}
         handlers.update(relu=_relu, leaky_relu=_relu, max_pool1d=_max_pool, max_pool2d=_max_pool)
         super().__init__(model, handlers)
-        self.players, self.shares, self.method, self.covariance = players, shares, method, covariance
+        self.players, self.shares, self.method, self.covariance = (
+            players,
+            shares,
+            method,
+            covariance,
+        )
         self.spread: dict[int, tuple[torch.Tensor, Moments]] = {}
         self.gone: dict[int, torch.Tensor] = {}
         self.plain = self.rows = 0
@@ -52,7 +80,9 @@ class Propagation(Capture):
         self.plain, pair = len(values), 2 * len(self.shares)
         self.players = np.resize(self.players, max(len(self.players), -(-self.plain // pair)))
         self.rows = pair * len(self.players)
-        return super().leaf(torch.cat([values, values[:1].expand(self.rows - self.plain, *values.shape[1:])]))
+        return super().leaf(
+            torch.cat([values, values[:1].expand(self.rows - self.plain, *values.shape[1:])])
+        )
 
     def moments(self, tensor: torch.Tensor) -> Moments:
         """The moments of a tensor, made now if it still holds plain rows."""
@@ -72,7 +102,9 @@ class Propagation(Capture):
 
     def _keeps_rows(self, tensor: torch.Tensor) -> None:
         if self.rows and tensor.shape[:1] != (self.rows,):
-            self.refuse("reshape", f"shape {tuple(tensor.shape)} for {self.rows} rows: they must stay first")
+            self.refuse(
+                "reshape", f"shape {tuple(tensor.shape)} for {self.rows} rows: they must stay first"
+            )
 
     def _coalitions(self, rows: torch.Tensor) -> Moments:
         self._keeps_rows(rows)
@@ -86,30 +118,48 @@ class Propagation(Capture):
         spread = share * (1 - share) * (1.0 if owen or others < 2 else others / (others - 1))
         pull = 0.0 if owen or not others else 1.0 / others
 
-        def each(value: torch.Tensor) -> torch.Tensor:  # (..., I, K) and the shape, for without and with the player
-            return value.unsqueeze(value.ndim - len(shape)).expand(
-                *value.shape[: value.ndim - len(shape)], 2, *shape).flatten(-3 - len(shape), -1 - len(shape))
+        def each(
+            value: torch.Tensor,
+        ) -> torch.Tensor:  # (..., I, K) and the shape, for without and with the player
+            return (
+                value.unsqueeze(value.ndim - len(shape))
+                .expand(*value.shape[: value.ndim - len(shape)], 2, *shape)
+                .flatten(-3 - len(shape), -1 - len(shape))
+            )
 
         if self.covariance == "diagonal":
             squares = ((c**2).sum(0) - mine**2)[:, None]
-            var = spread.reshape(1, -1, *(1,) * len(shape)) * (squares - pull * sums**2).clamp_min(0)
+            var = spread.reshape(1, -1, *(1,) * len(shape)) * (squares - pull * sums**2).clamp_min(
+                0
+            )
             return Moments(mean.reshape(-1, *shape), each(var))
-        gaps = c[:, None] - pull * sums[None, :, 0]  # (n, I) and the shape; the player itself takes no part
+        gaps = (
+            c[:, None] - pull * sums[None, :, 0]
+        )  # (n, I) and the shape; the player itself takes no part
         gaps[torch.as_tensor(self.players), torch.arange(len(mine))] = 0.0
         terms = torch.cat([gaps, gaps.new_zeros(n * (n + 1) // 2, *gaps.shape[1:])])
         terms = each(terms[:, :, None].expand(-1, -1, len(share), *shape))
         third = spread * (1 - 2 * share) * (1.0 if owen else others / max(1, others - 2))
         law = [part.repeat_interleave(2).repeat(len(mine)) for part in (spread, third)]
         mean = mean.reshape(-1, *shape)
-        return Moments(mean, torch.zeros_like(mean), terms, (law[0], law[1] if self.covariance == "skewed" else None))
+        return Moments(
+            mean,
+            torch.zeros_like(mean),
+            terms,
+            (law[0], law[1] if self.covariance == "skewed" else None),
+        )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, raw = operation(func)
         sign = raw.startswith("__i") and name in ("add", "sub", "mul", "div")
-        found = tensors_of(args) if sign or (raw.endswith("_") and not raw.endswith("__") and raw != "requires_grad_"
-                                             ) else []
+        found = (
+            tensors_of(args)
+            if sign or (raw.endswith("_") and not raw.endswith("__") and raw != "requires_grad_")
+            else []
+        )
         if any(id(t) in self.spread or (name in self.handlers and self.depends(t)) for t in found):
-            # The result has moments of its own: compute it aside, and watch that nobody reads the old one.
+            # The result has moments of its own: compute it aside, and watch that nobody reads the
+            # old one.
             base = f"__{raw[3:]}" if sign else raw.strip("_")
             plain = getattr(torch.Tensor, base, None) or getattr(torch._C._nn, base, None)
             if plain is None:
@@ -119,8 +169,11 @@ class Propagation(Capture):
             return result
         return super().__torch_function__(func, types, args, kwargs)
 
-    def linear(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, found: list[torch.Tensor]) -> Any:
-        """Plain rows pass; means and terms go through the operation itself, variances with squared weights."""
+    def linear(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, found: list[torch.Tensor]
+    ) -> Any:
+        """Plain rows pass; means and terms go through the operation itself, variances with squared
+        weights."""
         if any(id(tensor) in self.gone for tensor in found):
             self.refuse(name, "a tensor is read again after it was overwritten in place")
         if not any(id(tensor) in self.spread for tensor in found):
@@ -134,33 +187,63 @@ class Propagation(Capture):
         with torch.no_grad():
             mean = apply(lambda m: m.mean)
             rest = self._rest(name, func, args, kwargs, mean, apply, list(known.values()))
-            law, count = next((m.law, 0 if m.terms is None else len(m.terms)) for m in known.values())
+            law, count = next(
+                (m.law, 0 if m.terms is None else len(m.terms)) for m in known.values()
+            )
             parts = isinstance(mean, tuple | list)
             terms: Any = [None] * len(mean) if parts else None
             if law is not None:
                 zero = apply(lambda m: torch.zeros_like(m.mean))
                 each = [apply(partial(_term, t)) for t in range(count)]
-                terms = [torch.stack(one) - z for one, z in zip(zip(*each, strict=True), zero, strict=True)
-                         ] if parts else torch.stack(each) - zero
+                terms = (
+                    [
+                        torch.stack(one) - z
+                        for one, z in zip(zip(*each, strict=True), zero, strict=True)
+                    ]
+                    if parts
+                    else torch.stack(each) - zero
+                )
             if parts:
-                return type(mean)(self.register(Moments(*one, law)) for one in zip(mean, rest, terms, strict=True))
+                return type(mean)(
+                    self.register(Moments(*one, law)) for one in zip(mean, rest, terms, strict=True)
+                )
             return self.register(Moments(mean, rest, terms, law))
 
-    def _rest(self, name: str, func: Any, args: Any, kwargs: Any, mean: Any, apply: Any, parts: list[Moments]) -> Any:
+    def _rest(
+        self,
+        name: str,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        mean: Any,
+        apply: Any,
+        parts: list[Moments],
+    ) -> Any:
         """The variances behind a linear operation, of what its inputs do not share."""
         if name in _MOVES and (len(parts) == 1 or name in ("cat", "stack", "concat")):
             rest = apply(lambda m: m.rest)
             if "pad" not in name and name not in ("cat", "stack", "concat"):
                 return rest
-            return rest - apply(lambda m: torch.zeros_like(m.rest))  # constants that were joined do not vary
+            return rest - apply(
+                lambda m: torch.zeros_like(m.rest)
+            )  # constants that were joined do not vary
         if len(parts) > 1:
             if name not in ("add", "sub", "rsub"):
-                self.refuse(name, "several random tensors meet here in a way no moment rule describes")
+                self.refuse(
+                    name, "several random tensors meet here in a way no moment rule describes"
+                )
             scales = (1.0, float(kwargs.get("alpha", 1)) ** 2)[:: -1 if name == "rsub" else 1]
             return (scales[0] * parts[0].rest + scales[1] * parts[1].rest).expand_as(mean)
         X = parts[0]
         if name in _SCALES:
-            return X.rest * (apply(lambda m: torch.ones_like(m.mean)) - apply(lambda m: torch.zeros_like(m.mean))) ** 2
+            return (
+                X.rest
+                * (
+                    apply(lambda m: torch.ones_like(m.mean))
+                    - apply(lambda m: torch.zeros_like(m.mean))
+                )
+                ** 2
+            )
         if name in _WEIGHTED:
             fixed, named = list(args), {**kwargs, "bias": None} if "bias" in kwargs else kwargs
             if name in ("linear", "conv1d", "conv2d", "conv3d", "convolution") and len(fixed) > 2:
@@ -169,7 +252,9 @@ class Propagation(Capture):
             return func(*walk(put, tuple(fixed)), **walk(put, named))
         change = lambda z: func(z, *args[1:], **kwargs)  # noqa: E731
         if "avg_pool" in name or name.startswith("upsample"):
-            return spatial_linear(change, tuple(X.mean.shape[-next(int(d) for d in name if d.isdigit()):]))(X.rest)
+            return spatial_linear(
+                change, tuple(X.mean.shape[-next(int(d) for d in name if d.isdigit()) :])
+            )(X.rest)
         if name in ("mean", "sum"):
             if mean.shape[:1] != X.mean.shape[:1]:
                 self.refuse(name, "it mixes rows")
@@ -182,7 +267,11 @@ def _term(t: int, m: Moments) -> torch.Tensor:
 
 
 def _relu(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    slope = float(kwargs.get("negative_slope", args[1] if len(args) > 1 else 0.01)) if "leaky" in func.__name__ else 0.0
+    slope = (
+        float(kwargs.get("negative_slope", args[1] if len(args) > 1 else 0.01))
+        if "leaky" in func.__name__
+        else 0.0
+    )
     return run.register(leaky_relu(run.moments(args[0]), slope))
 
 
@@ -204,14 +293,24 @@ def _max_pool(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
 
     def sides(name: str, default: Any) -> tuple[int, int]:
         value = np.broadcast_to(np.asarray(given.get(name) or default, dtype=int), dims)
-        return (int(value[0]), int(value[1])) if dims == 2 else ({"padding": 0}.get(name, 1), int(value[0]))
+        return (
+            (int(value[0]), int(value[1]))
+            if dims == 2
+            else ({"padding": 0}.get(name, 1), int(value[0]))
+        )
 
     kernel, padding, dilation = sides("kernel_size", 1), sides("padding", 0), sides("dilation", 1)
     stride = sides("stride", kernel[-dims:])
     picture = tuple(shape[1:]) if dims == 2 else (1, shape[1])
     # Which entry stands where, counted from 1, taken apart like an image; padding shows as 0.
-    index = torch.arange(1, X.mean[0].numel() + 1, dtype=torch.float64).reshape(shape[0], 1, *picture)
+    index = torch.arange(1, X.mean[0].numel() + 1, dtype=torch.float64).reshape(
+        shape[0], 1, *picture
+    )
     windows = F.unfold(index, kernel, dilation, padding, stride).transpose(1, 2).long() - 1
-    size = [(side + 2 * p - d * (k - 1) - 1) // s + 1 for side, k, p, d, s in
-            zip(picture, kernel, padding, dilation, stride, strict=True)]
-    return run.register(max_pool(X, windows.reshape(-1, windows.shape[2]), (shape[0], *size[-dims:])))
+    size = [
+        (side + 2 * p - d * (k - 1) - 1) // s + 1
+        for side, k, p, d, s in zip(picture, kernel, padding, dilation, stride, strict=True)
+    ]
+    return run.register(
+        max_pool(X, windows.reshape(-1, windows.shape[2]), (shape[0], *size[-dims:]))
+    )

@@ -1,7 +1,7 @@
 """LSTM, GRU and plain recurrent layers written out step by step, so that every gate is seen.
 
-torch runs a whole recurrent layer as one operation. Here the same weights are applied time step by time
-step in linear maps, sigmoids, tanhs and products, which the capture propagates one by one.
+torch runs a whole recurrent layer as one operation. Here the same weights are applied time step by
+time step in linear maps, sigmoids, tanhs and products, which the capture propagates one by one.
 
 Cost: one pass over time for each layer and direction.
 
@@ -21,16 +21,22 @@ __all__: list[str] = []
 State = tuple[torch.Tensor, ...]
 
 
-def _lstm(x: torch.Tensor, state: State, w: list[torch.Tensor], biases: bool, proj: torch.Tensor | None) -> State:
+def _lstm(
+    x: torch.Tensor, state: State, w: list[torch.Tensor], biases: bool, proj: torch.Tensor | None
+) -> State:
     h, c = state
-    gates = F.linear(x, w[0], w[2] if biases else None) + F.linear(h, w[1], w[3] if biases else None)
+    gates = F.linear(x, w[0], w[2] if biases else None) + F.linear(
+        h, w[1], w[3] if biases else None
+    )
     i, f, g, o = gates.chunk(4, -1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
     return (h if proj is None else F.linear(h, proj)), c
 
 
-def _gru(x: torch.Tensor, state: State, w: list[torch.Tensor], biases: bool, proj: torch.Tensor | None) -> State:
+def _gru(
+    x: torch.Tensor, state: State, w: list[torch.Tensor], biases: bool, proj: torch.Tensor | None
+) -> State:
     (h,) = state
     reset_x, update_x, new_x = F.linear(x, w[0], w[2] if biases else None).chunk(3, -1)
     reset_h, update_h, new_h = F.linear(h, w[1], w[3] if biases else None).chunk(3, -1)
@@ -40,8 +46,16 @@ def _gru(x: torch.Tensor, state: State, w: list[torch.Tensor], biases: bool, pro
 
 
 def _plain(squash: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., State]:
-    def cell(x: torch.Tensor, state: State, w: list[torch.Tensor], biases: bool, proj: torch.Tensor | None) -> State:
-        total = F.linear(x, w[0], w[2] if biases else None) + F.linear(state[0], w[1], w[3] if biases else None)
+    def cell(
+        x: torch.Tensor,
+        state: State,
+        w: list[torch.Tensor],
+        biases: bool,
+        proj: torch.Tensor | None,
+    ) -> State:
+        total = F.linear(x, w[0], w[2] if biases else None) + F.linear(
+            state[0], w[1], w[3] if biases else None
+        )
         return (squash(total),)
 
     return cell
@@ -92,7 +106,11 @@ def layer(name: str) -> Callable[..., Any]:
                     outs.append(now[0])
                 ends.append(now)
                 found.append(outs if side == 0 else outs[::-1])
-            steps = [torch.cat(pair, -1) for pair in zip(*found, strict=True)] if directions == 2 else found[0]
+            steps = (
+                [torch.cat(pair, -1) for pair in zip(*found, strict=True)]
+                if directions == 2
+                else found[0]
+            )
         result = torch.stack(steps)
         last = [torch.stack(part) for part in zip(*ends, strict=True)]
         return (result.transpose(0, 1) if batch_first else result, *last)
@@ -101,9 +119,12 @@ def layer(name: str) -> Callable[..., Any]:
 
 
 def cell(name: str) -> Callable[..., Any]:
-    """Handler body for ``torch.lstm_cell``, ``gru_cell``, ``rnn_tanh_cell`` and ``rnn_relu_cell``."""
+    """Handler body for ``torch.lstm_cell``, ``gru_cell``, ``rnn_tanh_cell`` and
+    ``rnn_relu_cell``."""
 
-    def body(run: Any, x: torch.Tensor, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
+    def body(
+        run: Any, x: torch.Tensor, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
+    ) -> Any:
         state = tuple(hx) if isinstance(hx, list | tuple) else (hx,)
         found = CELLS[name](x, state, [w_ih, w_hh, b_ih, b_hh], b_ih is not None, None)
         return found if name == "lstm" else found[0]

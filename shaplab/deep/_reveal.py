@@ -1,13 +1,15 @@
-"""RevealCancel and RevealCancelMean for a linear layer followed by a scalar function, seen as one unit.
+"""RevealCancel and RevealCancelMean for a linear layer followed by a scalar function, seen as one
+unit.
 
-For a unit ``g(z_j)`` with ``z = W x + c``, contributions ``W_ji (f_i - b_i)`` above a threshold add to
-``P_j``, the others to ``M_j = z_f - z_b - P_j``; the two parts play the game of ``rules.reveal_cancel_literal``.
-With threshold 0 the parts separate into products with the positive and negative weights, so any linear
-operation will do. With the mean as threshold every pair of input and unit is compared: a numba kernel
-does that on the CPU for dense layers and for windows of convolutions.
+For a unit ``g(z_j)`` with ``z = W x + c``, contributions ``W_ji (f_i - b_i)`` above a threshold add
+to ``P_j``, the others to ``M_j = z_f - z_b - P_j``; the two parts play the game of
+``rules.reveal_cancel_literal``. With threshold 0 the parts separate into products with the positive
+and negative weights, so any linear operation will do. With the mean as threshold every pair of
+input and unit is compared: a numba kernel does that on the CPU for dense layers and for windows of
+convolutions.
 
-Cost: threshold 0, two products forward and three back for each pair of rows; mean, two passes over all
-weights for each pair of rows and each window.
+Cost: threshold 0, two products forward and three back for each pair of rows; mean, two passes over
+all weights for each pair of rows and each window.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.deep.kernels.units, shaplab.deep.rules.
 """
@@ -32,7 +34,8 @@ _CELLS = 2**22  # largest number of compared weights at once without a kernel
 
 @dataclass
 class Affine:
-    """Where a tensor came from: ``apply(x, weight)`` without bias; ``table(x, z)`` gives a convolution's windows."""
+    """Where a tensor came from: ``apply(x, weight)`` without bias; ``table(x, z)`` gives a
+    convolution's windows."""
 
     x: torch.Tensor
     weight: torch.Tensor
@@ -63,7 +66,8 @@ def parts(
     z_b: torch.Tensor,
     up: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multipliers of the part above the threshold, with sum ``up``, and of the rest, from values and slopes."""
+    """Multipliers of the part above the threshold, with sum ``up``, and of the rest, from values
+    and slopes."""
     whole, cross, flat = of_f[0] - of_b[0], corners[0] - corners[1], (of_f[1] + of_b[1]) / 2
     down, tiny = z_f - z_b - up, 16 * torch.finfo(z_b.dtype).eps * (1 + z_b.abs())
     return (
@@ -75,7 +79,9 @@ def parts(
 def fused(g: Callable[[torch.Tensor], torch.Tensor], affine: Affine, which: str) -> Any:
     """The rule of one unit; its inputs are ``x`` and, for look-up only, ``z``."""
 
-    def rule(f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]) -> list[torch.Tensor]:
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
         (x_f, z_f), (x_b, z_b) = f, b
         if "known" not in kept:
             kept["known"] = (g(z_b), slope(g, z_b))
@@ -107,7 +113,11 @@ def _at_zero(
     if "back" not in kept:
         with torch.enable_grad():
             point = torch.zeros_like(step).requires_grad_()
-            kept["back"] = (point, affine.apply(point, affine.weight), affine.apply(point, positive))
+            kept["back"] = (
+                point,
+                affine.apply(point, affine.weight),
+                affine.apply(point, positive),
+            )
     point, whole, plus = kept["back"]
 
     def back(of: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
@@ -115,13 +125,15 @@ def _at_zero(
 
     spread = q * (m_up - m_down)
     base, extra, both = back(whole, q * m_down), back(plus, spread), back(whole, spread)
-    # A positive step meets positive weights above the threshold; a negative step meets negative ones.
+    # A positive step meets positive weights above the threshold; a negative step meets negative
+    # ones.
     share = torch.where(step > 0, extra, torch.where(step < 0, both - extra, both / 2))
     return base + share
 
 
 class Dense:
-    """How inputs and units become tables, one of each for each group of channels; a dense layer has one group."""
+    """How inputs and units become tables, one of each for each group of channels; a dense layer has
+    one group."""
 
     def __init__(self, affine: Affine, x: torch.Tensor, z: torch.Tensor) -> None:
         self.x, self.z, groups = x.shape, z.shape, affine.groups
@@ -142,7 +154,8 @@ class Dense:
 
 
 class Windowed(Dense):
-    """A convolution: each window of the input is a row of a dense layer; ``index`` -1 reads padding."""
+    """A convolution: each window of the input is a row of a dense layer; ``index`` -1 reads
+    padding."""
 
     def __init__(self, affine: Affine, x: torch.Tensor, z: torch.Tensor) -> None:
         super().__init__(affine, x, z)
@@ -151,14 +164,18 @@ class Windowed(Dense):
 
     def rows(self, x: torch.Tensor) -> list[torch.Tensor]:
         flat = x.flatten(2)
-        seen = torch.cat([flat, torch.zeros_like(flat[..., :1])], -1)[:, :, self.index]  # (B, C, W, k)
+        seen = torch.cat([flat, torch.zeros_like(flat[..., :1])], -1)[
+            :, :, self.index
+        ]  # (B, C, W, k)
         return [t.movedim(2, 1).flatten(2).flatten(0, 1) for t in seen.chunk(len(self.weights), 1)]
 
     def columns(self, z: torch.Tensor) -> list[torch.Tensor]:
         return [t.movedim(1, 2).flatten(0, 1) for t in z.flatten(2).chunk(len(self.weights), 1)]
 
     def units(self, columns: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([t.reshape(self.z[0], len(self.index), -1).movedim(1, 2) for t in columns], 1).reshape(self.z)
+        return torch.cat(
+            [t.reshape(self.z[0], len(self.index), -1).movedim(1, 2) for t in columns], 1
+        ).reshape(self.z)
 
     def inputs(self, rows: list[torch.Tensor]) -> torch.Tensor:
         outer, channels, *spatial = self.x
@@ -166,7 +183,9 @@ class Windowed(Dense):
         found = [t.reshape(outer, windows, -1, taps).movedim(1, 2).flatten(2) for t in rows]
         size = int(np.prod(spatial))
         sums = rows[0].new_zeros(outer, channels, size + 1)
-        sums.index_add_(2, torch.where(self.index < 0, size, self.index).reshape(-1), torch.cat(found, 1))
+        sums.index_add_(
+            2, torch.where(self.index < 0, size, self.index).reshape(-1), torch.cat(found, 1)
+        )
         return sums[..., :-1].reshape(self.x)
 
 
@@ -198,7 +217,9 @@ def _at_mean(
     up = made.units(ups)
     more = [ready(made.columns(t)) for t in (up, *of_f, *kept["known"], *corners(up), q)]
     tiny = 16 * torch.finfo(q.dtype).eps
-    found = [second(*some, tiny, *own) for some, own in zip(shared, zip(*more, strict=True), strict=True)]
+    found = [
+        second(*some, tiny, *own) for some, own in zip(shared, zip(*more, strict=True), strict=True)
+    ]
     return made.inputs([torch.as_tensor(rows) for rows in found])
 
 
@@ -218,12 +239,28 @@ def _above(*shared: Any) -> torch.Tensor:
 
 
 def _split(
-    x_f: Any, x_b: Any, weight: Any, z_f: Any, z_b: Any, inverse: Any, tiny: float, up: Any, at_f: Any, slope_f: Any,
-    at_b: Any, slope_b: Any, at_up: Any, at_down: Any, q: Any
+    x_f: Any,
+    x_b: Any,
+    weight: Any,
+    z_f: Any,
+    z_b: Any,
+    inverse: Any,
+    tiny: float,
+    up: Any,
+    at_f: Any,
+    slope_f: Any,
+    at_b: Any,
+    slope_b: Any,
+    at_up: Any,
+    at_down: Any,
+    q: Any,
 ) -> torch.Tensor:
     times = len(z_b) // len(z_f)
     wide = [t.repeat(times, 1) for t in (at_f, slope_f, z_f)]
-    high, low = (q * m for m in parts((wide[0], wide[1]), (at_b, slope_b), (at_up, at_down), wide[2], z_b, up))
+    high, low = (
+        q * m
+        for m in parts((wide[0], wide[1]), (at_b, slope_b), (at_up, at_down), wide[2], z_b, up)
+    )
     found = [
         (torch.where(c > bound, high[rows, :, None], low[rows, :, None]) * weight).sum(1)
         for rows, c, bound in _compared(x_f, x_b, weight, z_f, z_b, inverse)

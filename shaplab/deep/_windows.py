@@ -24,13 +24,24 @@ __all__: list[str] = []
 
 
 @lru_cache(maxsize=64)
-def window_table(sizes: tuple[int, ...], outs: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
-                 padding: tuple[int, ...], dilation: tuple[int, ...]) -> np.ndarray:
-    """Positions each window reads, ``(windows, taps)``; -1 where it reads padding. Kernel () is adaptive."""
+def window_table(
+    sizes: tuple[int, ...],
+    outs: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> np.ndarray:
+    """Positions each window reads, ``(windows, taps)``; -1 where it reads padding. Kernel () is
+    adaptive."""
     axes = []
     for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
         if kernel:
-            at = np.arange(out)[:, None] * stride[i] - padding[i] + np.arange(kernel[i]) * dilation[i]
+            at = (
+                np.arange(out)[:, None] * stride[i]
+                - padding[i]
+                + np.arange(kernel[i]) * dilation[i]
+            )
         else:
             starts, ends = np.arange(out) * size // out, -(-(np.arange(1, out + 1) * size) // out)
             at = starts[:, None] + np.arange(int((ends - starts).max()))
@@ -44,8 +55,11 @@ def window_table(sizes: tuple[int, ...], outs: tuple[int, ...], kernel: tuple[in
     return np.ascontiguousarray(table.astype(np.int64))
 
 
-def exact_windows(table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """``q`` times the exact multipliers of windows; ``f`` and ``b`` end in one axis of positions."""
+def exact_windows(
+    table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.Tensor
+) -> torch.Tensor:
+    """``q`` times the exact multipliers of windows; ``f`` and ``b`` end in one axis of
+    positions."""
     f = aligned(f, b.shape)
     dtype = torch.float32 if b.dtype in (torch.bfloat16, torch.float16) else b.dtype
     rows = [t.to(dtype).reshape(-1, t.shape[-1]) for t in (f, b, q)]
@@ -57,12 +71,19 @@ def exact_windows(table: np.ndarray, f: torch.Tensor, b: torch.Tensor, q: torch.
     return _everywhere(torch.as_tensor(table, device=b.device), *rows).to(b.dtype).reshape(b.shape)
 
 
-def _everywhere(index: torch.Tensor, f: torch.Tensor, b: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+def _everywhere(
+    index: torch.Tensor, f: torch.Tensor, b: torch.Tensor, q: torch.Tensor
+) -> torch.Tensor:
     """What the kernel does, in torch."""
     missing = index < 0
-    seen = [t[:, index.clamp(min=0)].masked_fill(missing, -torch.inf) for t in (f.repeat(len(b) // len(f), 1), b)]
+    seen = [
+        t[:, index.clamp(min=0)].masked_fill(missing, -torch.inf)
+        for t in (f.repeat(len(b) // len(f), 1), b)
+    ]
     share = torch.where(missing, 0.0, maximum(*seen)) * q.unsqueeze(-1)
-    return torch.zeros_like(b).index_add_(1, index.clamp(min=0).reshape(-1), share.reshape(len(b), -1))
+    return torch.zeros_like(b).index_add_(
+        1, index.clamp(min=0).reshape(-1), share.reshape(len(b), -1)
+    )
 
 
 def cross_windows(
@@ -72,7 +93,8 @@ def cross_windows(
     b: torch.Tensor,
     q: torch.Tensor,
 ) -> torch.Tensor:
-    """``q`` times the cheap multipliers: each window's credit goes to the input that made the larger maximum.
+    """``q`` times the cheap multipliers: each window's credit goes to the input that made the
+    larger maximum.
 
     Windows may overlap, so credits are added, not written.
     """
@@ -85,13 +107,23 @@ def cross_windows(
 
 def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
     """The handler of max pooling over ``n`` axes."""
-    pooled: Callable[..., Any] = getattr(F, f"{'adaptive_' if adaptive else ''}max_pool{n}d_with_indices")
+    pooled: Callable[..., Any] = getattr(
+        F, f"{'adaptive_' if adaptive else ''}max_pool{n}d_with_indices"
+    )
 
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
         names = (
             ("input", "output_size", "return_indices")
             if adaptive
-            else ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+            else (
+                "input",
+                "kernel_size",
+                "stride",
+                "padding",
+                "dilation",
+                "ceil_mode",
+                "return_indices",
+            )
         )
         named = dict(zip(names, args, strict=False)) | kwargs
         named.pop("return_indices", None)
@@ -104,7 +136,11 @@ def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
         def each(key: str, default: Any) -> tuple[int, ...]:
             value = named.get(key, default)
             value = default if value is None or value == [] else value
-            return (value,) * n if isinstance(value, int) else tuple(value) * (n if len(value) == 1 else 1)
+            return (
+                (value,) * n
+                if isinstance(value, int)
+                else tuple(value) * (n if len(value) == 1 else 1)
+            )
 
         with torch.no_grad():
             out, indices = pooled(x.detach(), **named)
@@ -113,7 +149,9 @@ def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
             table = window_table(sizes, outs, (), (), (), ())
         else:
             kernel = each("kernel_size", None)
-            table = window_table(sizes, outs, kernel, each("stride", kernel), each("padding", 0), each("dilation", 1))
+            table = window_table(
+                sizes, outs, kernel, each("stride", kernel), each("padding", 0), each("dilation", 1)
+            )
 
         def rule(
             f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
@@ -124,10 +162,18 @@ def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
             if "pool" not in kept:
                 kept["pool"] = pool(b[0])
             (top_f, at_f), (top_b, at_b) = pool(f[0]), kept["pool"]
-            return [cross_windows((top_f, top_b), (at_f, at_b), flat_f, flat_b, flat_q).reshape(b[0].shape)]
+            return [
+                cross_windows((top_f, top_b), (at_f, at_b), flat_f, flat_b, flat_q).reshape(
+                    b[0].shape
+                )
+            ]
 
         result = run.unit([x], out, rule)
-        return (result, indices) if func.__name__.endswith("_with_indices") or kwargs.get("return_indices") else result
+        return (
+            (result, indices)
+            if func.__name__.endswith("_with_indices") or kwargs.get("return_indices")
+            else result
+        )
 
     return handler
 
@@ -136,7 +182,9 @@ def extremum(sign: int) -> Callable[..., Any]:
     """``max``, ``amax``, ``min``, ``amin`` over axes, or of two tensors."""
 
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        if (len(args) > 1 and isinstance(args[1], torch.Tensor)) or isinstance(kwargs.get("other"), torch.Tensor):
+        if (len(args) > 1 and isinstance(args[1], torch.Tensor)) or isinstance(
+            kwargs.get("other"), torch.Tensor
+        ):
             return run.handlers["maximum"](run, func, args, kwargs)
         x = args[0]
         dim = kwargs.get("dim", args[1] if len(args) > 1 else ())

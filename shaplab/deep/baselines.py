@@ -1,13 +1,15 @@
-"""Simpler attributions of a network, to compare with: gradients, integrated gradients, occlusion, DeepLIFT.
+"""Simpler attributions of a network, to compare with: gradients, integrated gradients, occlusion,
+DeepLIFT.
 
-None but DeepLIFT and, with enough steps, integrated gradients sums to the change of output; the residual is
-kept in ``info["gap"]``.
+None but DeepLIFT and, with enough steps, integrated gradients sums to the change of output; the
+residual is kept in ``info["gap"]``.
 
 Chapter: deep/deep_shap.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs,
-shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph,
-shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations,
+shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
+shaplab.deep.deep_shap, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
+shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -37,13 +39,21 @@ def _slopes(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Gradients ``(N, *input, K)``, parameters and their gradients untouched."""
     found = []
     # cuDNN has no gradients of recurrent layers in evaluation mode.
-    recurrent = isinstance(model, torch.nn.Module) and any(isinstance(m, torch.nn.RNNBase) for m in model.modules())
-    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+    recurrent = isinstance(model, torch.nn.Module) and any(
+        isinstance(m, torch.nn.RNNBase) for m in model.modules()
+    )
+    with (
+        torch.enable_grad(),
+        torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
+    ):
         for rows in chunks(len(x), batch_size):
             point = x[rows].detach().clone().requires_grad_()
             out = model(point)
             each = out.unbind(1) if out.dim() == 2 else [out]
-            slopes = [torch.autograd.grad(part.sum(), point, retain_graph=True)[0].double() for part in each]
+            slopes = [
+                torch.autograd.grad(part.sum(), point, retain_graph=True)[0].double()
+                for part in each
+            ]
             found.append(torch.stack(slopes, -1))
     return torch.cat(found)
 
@@ -58,7 +68,13 @@ def _inputs(model: Any, X: Any, background: Any) -> tuple[torch.Tensor, torch.Te
 
 
 def _explained(
-    model: Any, X: Any, values: torch.Tensor, x: torch.Tensor, base: torch.Tensor, name: str, evaluations: int
+    model: Any,
+    X: Any,
+    values: torch.Tensor,
+    x: torch.Tensor,
+    base: torch.Tensor,
+    name: str,
+    evaluations: int,
 ) -> Explanation:
     out = _evaluate(model, x, 256)
     table, start = values.cpu().numpy(), np.broadcast_to(base.cpu().numpy(), tuple(out.shape))
@@ -89,7 +105,13 @@ def gradients(model: Any, X: Any, *, batch_size: int = 256) -> Explanation:
     check_model(model)
     (x,) = as_inputs(model, X, "X")
     return _explained(
-        model, X, _slopes(model, x, batch_size), x, torch.zeros(1, 1, dtype=torch.float64), "gradients", len(x)
+        model,
+        X,
+        _slopes(model, x, batch_size),
+        x,
+        torch.zeros(1, 1, dtype=torch.float64),
+        "gradients",
+        len(x),
     )
 
 
@@ -108,11 +130,22 @@ def input_x_gradient(model: Any, X: Any, background: Any, *, batch_size: int = 2
     x, r = _inputs(model, X, background)
     step = x.double() - r.double().mean(0)
     base = _evaluate(model, r, batch_size).mean(0, keepdim=True)
-    return _explained(model, X, _slopes(model, x, batch_size) * step[..., None], x, base, "input_x_gradient", len(x))
+    return _explained(
+        model,
+        X,
+        _slopes(model, x, batch_size) * step[..., None],
+        x,
+        base,
+        "input_x_gradient",
+        len(x),
+    )
 
 
-def integrated_gradients(model: Any, X: Any, background: Any, *, steps: int = 32, batch_size: int = 256) -> Explanation:
-    """Mean gradient on the straight line from each background row, times the distance; averaged over the background.
+def integrated_gradients(
+    model: Any, X: Any, background: Any, *, steps: int = 32, batch_size: int = 256
+) -> Explanation:
+    """Mean gradient on the straight line from each background row, times the distance; averaged
+    over the background.
 
     Parameters
     ----------
@@ -122,7 +155,8 @@ def integrated_gradients(model: Any, X: Any, background: Any, *, steps: int = 32
 
     Returns
     -------
-    Explanation; Aumann-Shapley values of each pair of rows up to the error of the rule, which ``info["gap"]`` shows.
+    Explanation; Aumann-Shapley values of each pair of rows up to the error of the rule, which
+    ``info["gap"]`` shows.
 
     References
     ----------
@@ -135,10 +169,21 @@ def integrated_gradients(model: Any, X: Any, background: Any, *, steps: int = 32
     for one in r:
         step = (x - one).double()
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            total = total + weight * _slopes(model, one + float(node) * (x - one), batch_size) * step[..., None]
+            total = (
+                total
+                + weight
+                * _slopes(model, one + float(node) * (x - one), batch_size)
+                * step[..., None]
+            )
     base = _evaluate(model, r, batch_size).mean(0, keepdim=True)
     return _explained(
-        model, X, total / len(r), x, base, f"integrated_gradients, {steps} steps", steps * len(r) * len(x)
+        model,
+        X,
+        total / len(r),
+        x,
+        base,
+        f"integrated_gradients, {steps} steps",
+        steps * len(r) * len(x),
     )
 
 
@@ -168,11 +213,16 @@ def occlusion(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> 
             changed[:, i] = one[i]
             values[:, i] += (out - _evaluate(model, changed.reshape(x.shape), batch_size)) / len(r)
     base = _evaluate(model, r, batch_size).mean(0, keepdim=True)
-    return _explained(model, X, values.reshape(*x.shape, -1), x, base, "occlusion", (count * len(r) + 1) * len(x))
+    return _explained(
+        model, X, values.reshape(*x.shape, -1), x, base, "occlusion", (count * len(r) + 1) * len(x)
+    )
 
 
-def deeplift(model: Any, X: Any, baseline: Any = None, *, rule: str = "rescale", **options: Any) -> Any:
-    """DeepSHAP against one baseline row; what that choice does is the subject of the chapter on backgrounds.
+def deeplift(
+    model: Any, X: Any, baseline: Any = None, *, rule: str = "rescale", **options: Any
+) -> Any:
+    """DeepSHAP against one baseline row; what that choice does is the subject of the chapter on
+    backgrounds.
 
     Parameters
     ----------
@@ -192,10 +242,18 @@ def deeplift(model: Any, X: Any, baseline: Any = None, *, rule: str = "rescale",
     (x,) = as_inputs(model, X, "X")
     row = torch.zeros_like(x[:1])
     if baseline is not None:
-        given = baseline.detach() if isinstance(baseline, torch.Tensor) else as_numbers(baseline, "baseline").copy()
+        given = (
+            baseline.detach()
+            if isinstance(baseline, torch.Tensor)
+            else as_numbers(baseline, "baseline").copy()
+        )
         given = torch.as_tensor(given, dtype=x.dtype, device=x.device)
         if given.numel() != row.numel():
-            fail("baseline", f"one row of shape {tuple(x.shape[1:])}", f"shape {tuple(given.shape)}",
-                 "Use deep_shap for several reference rows")
+            fail(
+                "baseline",
+                f"one row of shape {tuple(x.shape[1:])}",
+                f"shape {tuple(given.shape)}",
+                "Use deep_shap for several reference rows",
+            )
         row = given.reshape(row.shape)
     return deep_shap(model, X if not isinstance(X, torch.Tensor) else x, row, rule=rule, **options)

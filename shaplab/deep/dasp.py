@@ -1,19 +1,22 @@
 r"""DASP: Shapley values of a network by propagating the distribution of random coalitions.
 
-For player :math:`i` let the other :math:`n-1` players form a random coalition of size :math:`k`. What a
-linear layer then sees is a sum of :math:`k` random terms, so it is described by its mean and variance,
-and these are carried through the network (``shaplab.deep.moments``). The value of :math:`i` is the mean
-over :math:`k` of the output's mean with :math:`i` present minus without. With contributions :math:`c_j` of
-single players to a unit before the first non-linearity, :math:`N' = n-1` and :math:`j \ne i`,
+For player :math:`i` let the other :math:`n-1` players form a random coalition of size :math:`k`.
+What a linear layer then sees is a sum of :math:`k` random terms, so it is described by its mean and
+variance, and these are carried through the network (``shaplab.deep.moments``). The value of
+:math:`i` is the mean over :math:`k` of the output's mean with :math:`i` present minus without. With
+contributions :math:`c_j` of single players to a unit before the first non-linearity, :math:`N' =
+n-1` and :math:`j \ne i`,
 
 .. math:: \mu = \mu_b + \tfrac{k}{N'} \sum_j c_j, \qquad
-          v = \tfrac{k (N'-k)}{N'(N'-1)} \Bigl[\sum_j c_j^2 - \tfrac{1}{N'} \bigl(\sum_j c_j\bigr)^2\Bigr].
+          v = \tfrac{k (N'-k)}{N'(N'-1)} \Bigl[\sum_j c_j^2 - \tfrac{1}{N'} \bigl(\sum_j
+          c_j\bigr)^2\Bigr].
 
-Exact for networks that are linear in the players; otherwise an approximation whose additivity gap is
-reported. Source: Ancona, Öztireli and Gross (2019). Cost: two propagations a player and coalition size.
+Exact for networks that are linear in the players; otherwise an approximation whose additivity gap
+is reported. Source: Ancona, Öztireli and Gross (2019). Cost: two propagations a player and
+coalition size.
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab.deep.graph, shaplab.deep.moments,
-shaplab.deep._propagation.
+Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab.deep.graph,
+shaplab.deep.moments, shaplab.deep._propagation.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ __all__ = ["coalition_moments_literal", "compare_attributions", "dasp", "size_no
 
 
 def coalition_moments_literal(contributions: np.ndarray, i: int, k: int) -> tuple[float, float]:
-    """Mean and variance of the sum of k contributions drawn without replacement from all but the i-th."""
+    """Mean and variance of the sum of k contributions drawn without replacement from all but the
+    i-th."""
     others = [c for j, c in enumerate(contributions) if j != i]
     count = len(others)
     mean = sum(others) / count
@@ -50,7 +54,9 @@ def coalition_moments_literal(contributions: np.ndarray, i: int, k: int) -> tupl
     return k * mean, k * population * (1 - (k - 1) / (count - 1)) if count > 1 else 0.0
 
 
-def size_nodes(n_players: int, sizes: int | str | Sequence[int], method: str) -> tuple[np.ndarray, np.ndarray]:
+def size_nodes(
+    n_players: int, sizes: int | str | Sequence[int], method: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Coalition sizes of the others, as shares of ``n - 1``, and their weights.
 
     Parameters
@@ -65,9 +71,9 @@ def size_nodes(n_players: int, sizes: int | str | Sequence[int], method: str) ->
 
     Notes
     -----
-    A number K gives the Gauss quadrature for the uniform distribution on the sizes 0 to n - 1 (by the recurrence of
-    the Gram polynomials), or Gauss-Legendre on [0, 1] for "owen". Both integrate polynomials up to degree
-    2K - 1 without error, where evenly spaced sizes are biased.
+    A number K gives the Gauss quadrature for the uniform distribution on the sizes 0 to n - 1 (by
+    the recurrence of the Gram polynomials), or Gauss-Legendre on [0, 1] for "owen". Both integrate
+    polynomials up to degree 2K - 1 without error, where evenly spaced sizes are biased.
     """
     n = n_players
     if isinstance(sizes, str):
@@ -86,15 +92,26 @@ def size_nodes(n_players: int, sizes: int | str | Sequence[int], method: str) ->
         return np.clip((nodes + (n - 1) / 2) / max(1, n - 1), 0, 1), axes[0] ** 2
     chosen = np.array([check_int(k, "sizes", minimum=0, maximum=n - 1) for k in sizes], dtype=float)
     if len(chosen) == 0:
-        fail("sizes", '"all", a number of nodes, or a list of sizes', "an empty list", "Name at least one size")
+        fail(
+            "sizes",
+            '"all", a number of nodes, or a list of sizes',
+            "an empty list",
+            "Name at least one size",
+        )
     return chosen / max(1, n - 1), np.full(len(chosen), 1.0 / len(chosen))
 
 
 def _tensor(value: Any, model: torch.nn.Module, argument: str) -> torch.Tensor:
     first = next(iter([*model.parameters(), *model.buffers()]), None)
-    like = first if first is not None and first.is_floating_point() else torch.zeros(1, dtype=torch.float64)
+    like = (
+        first
+        if first is not None and first.is_floating_point()
+        else torch.zeros(1, dtype=torch.float64)
+    )
     try:
-        found = torch.as_tensor(np.array(value) if not isinstance(value, torch.Tensor) else value.detach())
+        found = torch.as_tensor(
+            np.array(value) if not isinstance(value, torch.Tensor) else value.detach()
+        )
     except (TypeError, ValueError):
         fail(argument, "an array or tensor (n, ...)", value, "Pass numbers", TypeError)
     found = found.to(like)
@@ -122,15 +139,20 @@ def dasp(
 
     Parameters
     ----------
-    model : torch.nn.Module in evaluation mode, ``(n, ...)`` to ``(n,)`` or ``(n, K)``. Explain scores before a softmax.
+    model : torch.nn.Module in evaluation mode, ``(n, ...)`` to ``(n,)`` or ``(n, K)``. Explain
+    scores before a softmax.
     X : array or tensor ``(N, ...)``, rows to explain.
     baseline : array or tensor with the shape of one row, or ``(B, ...)`` rows to average over.
-    sizes : coalition sizes of the other players: "all" (0 to n - 1), a number of quadrature nodes, or a list.
-    method : "hypergeometric" draws coalitions of a fixed size, as in the paper; "owen" lets every other player be
+    sizes : coalition sizes of the other players: "all" (0 to n - 1), a number of quadrature nodes,
+    or a list.
+    method : "hypergeometric" draws coalitions of a fixed size, as in the paper; "owen" lets every
+    other player be
         present with probability p and integrates over p by Gauss-Legendre.
-    covariance : "diagonal" carries variances and takes the units of a layer as independent; "full" carries how each
-        unit depends on the players to second order, and so all covariances; "skewed" third cumulants, too. The last
-        two are for few players: each propagation costs ``n (n + 3) / 2`` more passes.
+    covariance : "diagonal" carries variances and takes the units of a layer as independent; "full"
+    carries how each
+        unit depends on the players to second order, and so all covariances; "skewed" third
+        cumulants, too. The last two are for few players: each propagation costs ``n (n + 3) / 2``
+        more passes.
     players : "features", every input entry; or "pixels", all channels of a position together.
     normalize : True spreads each row's additivity gap over its values in proportion to their size.
     batch_size : rows in one run, at least ``n + 1``; bounds memory.
@@ -139,26 +161,28 @@ def dasp(
 
     Returns
     -------
-    Explanation with ``values`` of the input's shape (``(N, *spatial)`` for pixels), a last axis for several outputs.
-    ``info`` holds ``gap``, f(x) minus base minus the values as propagated, and ``evaluations``, all propagations.
+    Explanation with ``values`` of the input's shape (``(N, *spatial)`` for pixels), a last axis for
+    several outputs. ``info`` holds ``gap``, f(x) minus base minus the values as propagated, and
+    ``evaluations``, all propagations.
 
     Raises
     ------
     UnsupportedModelError
-        For an operation without a moment rule, by name and place; and when the output propagated for nobody or
-        everybody present, which leaves nothing to chance, is not the model's.
+        For an operation without a moment rule, by name and place; and when the output propagated
+        for nobody or everybody present, which leaves nothing to chance, is not the model's.
 
     Notes
     -----
-    Approximate: the network's units are treated as Gaussian (nearly, if "skewed"). Where random tensors are added
-    (residual links) or entries repeated (reflecting padding) "diagonal" takes them as independent. Networks without a
-    non-linearity are exact. Cost: ``2 K`` propagations for each player, row and reference, and one run more to check
-    the model; a propagation counts for about two forward passes (diagonal), through max pooling for dozens.
+    Approximate: the network's units are treated as Gaussian (nearly, if "skewed"). Where random
+    tensors are added (residual links) or entries repeated (reflecting padding) "diagonal" takes
+    them as independent. Networks without a non-linearity are exact. Cost: ``2 K`` propagations for
+    each player, row and reference, and one run more to check the model; a propagation counts for
+    about two forward passes (diagonal), through max pooling for dozens.
 
     References
     ----------
-    Ancona, Öztireli and Gross, "Explaining Deep Neural Networks with a Polynomial Time Algorithm for Shapley Values
-    Approximation" (2019).
+    Ancona, Öztireli and Gross, "Explaining Deep Neural Networks with a Polynomial Time Algorithm
+    for Shapley Values Approximation" (2019).
 
     Examples
     --------
@@ -168,7 +192,13 @@ def dasp(
     array([[1., 2.]])
     """
     if not isinstance(model, torch.nn.Module):
-        fail("model", "a torch.nn.Module", type(model).__name__, "Wrap the function in a Module", TypeError)
+        fail(
+            "model",
+            "a torch.nn.Module",
+            type(model).__name__,
+            "Wrap the function in a Module",
+            TypeError,
+        )
     check_choice(method, "method", ["hypergeometric", "owen"])
     check_choice(covariance, "covariance", ["diagonal", "full", "skewed"])
     pixels = check_choice(players, "players", ["features", "pixels"]) == "pixels"
@@ -178,37 +208,70 @@ def dasp(
     if rows.ndim < 2 or len(rows) == 0:
         fail("X", "rows (N, ...)", f"shape {tuple(rows.shape)}", "Give a single row as X[None]")
     if pixels and rows.ndim < 3:
-        fail("X", "shape (N, channels, ...) for pixel players", f"shape {tuple(rows.shape)}", 'Use players="features"')
+        fail(
+            "X",
+            "shape (N, channels, ...) for pixel players",
+            f"shape {tuple(rows.shape)}",
+            'Use players="features"',
+        )
     if references.ndim == rows.ndim - 1:
         references = references[None]
     if references.shape[1:] != rows.shape[1:] or len(references) == 0:
-        fail("baseline", f"rows of shape {tuple(rows.shape[1:])}", f"shape {tuple(references.shape)}", "Match X")
+        fail(
+            "baseline",
+            f"rows of shape {tuple(rows.shape[1:])}",
+            f"shape {tuple(references.shape)}",
+            "Match X",
+        )
     shape = tuple(rows.shape[2:] if pixels else rows.shape[1:])
     n = int(np.prod(shape))
     shares, weights = size_nodes(n, sizes, method)
     values = torch.zeros(len(rows), n, 1, dtype=torch.float64, device="cpu")
-    masks = torch.eye(n, dtype=torch.bool, device=rows.device).reshape(n, *((1,) if pixels else ()), *shape)
+    masks = torch.eye(n, dtype=torch.bool, device=rows.device).reshape(
+        n, *((1,) if pixels else ()), *shape
+    )
     pair = 2 * len(shares)
-    step = max(-(-(n + 1) // pair), batch // (pair * (1 if covariance == "diagonal" else 1 + n * (n + 3) // 2)))
+    step = max(
+        -(-(n + 1) // pair),
+        batch // (pair * (1 if covariance == "diagonal" else 1 + n * (n + 3) // 2)),
+    )
     weight = torch.as_tensor(weights, device="cpu")
 
-    def propagated(x: torch.Tensor, b: torch.Tensor, players: np.ndarray, shares: np.ndarray) -> torch.Tensor:
+    def propagated(
+        x: torch.Tensor, b: torch.Tensor, players: np.ndarray, shares: np.ndarray
+    ) -> torch.Tensor:
         run = Propagation(model, players, shares, method, covariance)
         with torch.no_grad(), run:
             out = model(run.leaf(torch.cat([b[None], torch.where(masks, x, b)])))
         mean = run.moments(out).mean[: 2 * len(shares) * len(players)].double().cpu()
         return mean.reshape(len(players), len(shares), 2, -1)
 
-    ends = propagated(rows[0], references[0], np.arange(1), np.array([0.0, 1.0]))  # nobody and everybody: no chance
-    with torch.no_grad():  # that run has refused dropout and batch statistics: the model may run unwatched
+    ends = propagated(
+        rows[0], references[0], np.arange(1), np.array([0.0, 1.0])
+    )  # nobody and everybody: no chance
+    with (
+        torch.no_grad()
+    ):  # that run has refused dropout and batch statistics: the model may run unwatched
         top, base = model(rows).double(), model(references).double()
-    scale, digits = max(top.abs().max().item(), base.abs().max().item()), torch.finfo(rows.dtype).eps
-    for found, true, what in ((ends[0, 0, 0], base[0], "nobody"), (ends[0, 1, 1], top[0], "everybody")):
+    scale, digits = (
+        max(top.abs().max().item(), base.abs().max().item()),
+        torch.finfo(rows.dtype).eps,
+    )
+    for found, true, what in (
+        (ends[0, 0, 0], base[0], "nobody"),
+        (ends[0, 1, 1], top[0], "everybody"),
+    ):
         off = (found - true.reshape(-1).cpu()).abs().max().item()
         if not off <= 30 * digits**0.5 * scale:  # as for the sums of deep_shap
             got = f"one that is {off:.3g} off, on a scale of {scale:.3g}"
-            fail("model", f"the model's own output for the coalition of {what}", got, "Some step is hidden from torch "
-                 "or mixes rows; rewrite it in torch operations on the input, row by row", UnsupportedModelError)
+            fail(
+                "model",
+                f"the model's own output for the coalition of {what}",
+                got,
+                "Some step is hidden from torch "
+                "or mixes rows; rewrite it in torch operations on the input, row by row",
+                UnsupportedModelError,
+            )
     with progress_bar(len(rows) * len(references) * n, progress, "dasp") as bar:
         for r, x in enumerate(rows):
             for b in references:
@@ -217,7 +280,9 @@ def dasp(
                     if mean.shape[3] > values.shape[2]:
                         values = values.repeat(1, 1, mean.shape[3])
                     difference = mean[:, :, 1] - mean[:, :, 0]
-                    values[r, part] += torch.einsum("iko,k->io", difference, weight) / len(references)
+                    values[r, part] += torch.einsum("iko,k->io", difference, weight) / len(
+                        references
+                    )
                     bar.update(part.stop - part.start)
     several = top.ndim == 2 and top.shape[1] > 1
     center = base.mean(0).reshape(-1).cpu()
@@ -226,15 +291,30 @@ def dasp(
     if normalize:
         size = values.abs()
         total = size.sum(1, keepdim=True)
-        values = values + gap[:, None] * torch.where(total > 0, size / total.clamp_min(1e-300), 1.0 / n)
-    result = values.reshape(len(rows), *shape, -1) if several else values[..., 0].reshape(len(rows), *shape)
-    names = check_names(column_names(X) if feature_names is None else feature_names, n, "feature_names")
-    label = f"dasp ({method}, {len(shares)} sizes, {covariance} covariance{', normalised' if normalize else ''})"
+        values = values + gap[:, None] * torch.where(
+            total > 0, size / total.clamp_min(1e-300), 1.0 / n
+        )
+    result = (
+        values.reshape(len(rows), *shape, -1)
+        if several
+        else values[..., 0].reshape(len(rows), *shape)
+    )
+    names = check_names(
+        column_names(X) if feature_names is None else feature_names, n, "feature_names"
+    )
+    scaled = ", normalised" if normalize else ""
+    label = f"dasp ({method}, {len(shares)} sizes, {covariance} covariance{scaled})"
     return Explanation(
-        result.numpy(), (center if several else center[0]).expand(gap.shape if several else (len(rows),)).numpy(),
-        data=(rows.float() if rows.dtype.itemsize < 4 else rows).cpu().numpy(), feature_names=names, method=label,
-        info={"gap": (gap if several else gap[:, 0]).numpy(),
-              "evaluations": 2 * len(shares) * n * len(references) * len(rows)})
+        result.numpy(),
+        (center if several else center[0]).expand(gap.shape if several else (len(rows),)).numpy(),
+        data=(rows.float() if rows.dtype.itemsize < 4 else rows).cpu().numpy(),
+        feature_names=names,
+        method=label,
+        info={
+            "gap": (gap if several else gap[:, 0]).numpy(),
+            "evaluations": 2 * len(shares) * n * len(references) * len(rows),
+        },
+    )
 
 
 def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], Any]]) -> Any:
@@ -243,19 +323,25 @@ def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], A
     Parameters
     ----------
     truth : array ``(N, d)``, exact or well-converged values.
-    methods : name -> callable without arguments that returns an Explanation of the same rows, or an array ``(N, d)``.
+    methods : name -> callable without arguments that returns an Explanation of the same rows, or an
+    array ``(N, d)``.
 
     Returns
     -------
-    DataFrame indexed by name: ``RMSE`` (in the output's unit), ``Spearman`` (mean over rows), ``evaluations per
-    feature`` (from ``info``, NaN when unknown) and ``CPU seconds``.
+    DataFrame indexed by name: ``RMSE`` (in the output's unit), ``Spearman`` (mean over rows),
+    ``evaluations per feature`` (from ``info``, NaN when unknown) and ``CPU seconds``.
     """
     import pandas as pd
     from scipy.stats import spearmanr
 
     truth = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
     if not methods:
-        fail("methods", "at least one method", methods, "Pass a dict from name to a callable without arguments")
+        fail(
+            "methods",
+            "at least one method",
+            methods,
+            "Pass a dict from name to a callable without arguments",
+        )
     lines = {}
     for name, call in methods.items():
         start = time.process_time()
@@ -263,12 +349,20 @@ def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], A
         seconds = time.process_time() - start
         values = np.asarray(getattr(found, "values", found), dtype=np.float64)
         if values.size != truth.size:
-            fail(f"methods[{name!r}]", f"values of shape {truth.shape}, as truth has", f"shape {values.shape}",
-                 "Explain the same rows and one output")
+            fail(
+                f"methods[{name!r}]",
+                f"values of shape {truth.shape}, as truth has",
+                f"shape {values.shape}",
+                "Explain the same rows and one output",
+            )
         values = values.reshape(truth.shape)
         ranks = [spearmanr(a, b).statistic for a, b in zip(values, truth, strict=True)]
         cost = getattr(found, "info", {}).get("evaluations", np.nan)
         error = float(np.sqrt(((values - truth) ** 2).mean()))
-        lines[name] = {"RMSE": error, "Spearman": float(np.mean(ranks)),
-                       "evaluations per feature": cost / truth.size, "CPU seconds": seconds}
+        lines[name] = {
+            "RMSE": error,
+            "Spearman": float(np.mean(ranks)),
+            "evaluations per feature": cost / truth.size,
+            "CPU seconds": seconds,
+        }
     return pd.DataFrame(lines).T

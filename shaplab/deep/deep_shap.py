@@ -1,23 +1,26 @@
-"""DeepSHAP: attributions of any torch network, propagated rule by rule and averaged over a background.
+"""DeepSHAP: attributions of any torch network, propagated rule by rule and averaged over a
+background.
 
-For an explained row ``x`` and a reference row ``r`` every non-linear operation sees two inputs, ``f`` and
-``b``, and turns the multiplier of its output into multipliers of its inputs (``rules``); autograd does the
-linear operations between them. Then ``phi_i(x, r) = M_i (x_i - r_i)``, which sums to
-``model(x) - model(r)``, and by Theorem 1 ``phi_i(x)`` is the mean over all background rows.
+For an explained row ``x`` and a reference row ``r`` every non-linear operation sees two inputs,
+``f`` and ``b``, and turns the multiplier of its output into multipliers of its inputs (``rules``);
+autograd does the linear operations between them. Then ``phi_i(x, r) = M_i (x_i - r_i)``, which sums
+to ``model(x) - model(r)``, and by Theorem 1 ``phi_i(x)`` is the mean over all background rows.
 
-One run of the model on explained rows stores the inputs of its non-linear units. One run on the background
-builds a graph in which each unit is a ``torch.autograd.Function`` whose backward pass looks up one explained
-row. One backward pass through it for each explained row and output gives its multipliers against all
-background rows. Multipliers are symmetric in ``x`` and ``r``, so the shorter of the two is looped over.
+One run of the model on explained rows stores the inputs of its non-linear units. One run on the
+background builds a graph in which each unit is a ``torch.autograd.Function`` whose backward pass
+looks up one explained row. One backward pass through it for each explained row and output gives its
+multipliers against all background rows. Multipliers are symmetric in ``x`` and ``r``, so the
+shorter of the two is looped over.
 
-Approximate for the interventional game, except for linear networks, single units, products and maxima;
-exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows backward; memory of ``batch_size``
-rows of activations, twice. Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
+Approximate for the interventional game, except for linear networks, single units, products and
+maxima; exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows backward; memory of
+``batch_size`` rows of activations, twice. Source: Chen, Lundberg and Lee (2019), "Propagating
+Shapley values".
 
 Chapter: deep/rules
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs,
-shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules,
-shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations,
+shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
+shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -28,7 +31,14 @@ import numpy as np
 import torch
 
 from shaplab._parallel import progress_bar
-from shaplab._validation import UnsupportedModelError, check_choice, check_frames, check_int, column_names, fail
+from shaplab._validation import (
+    UnsupportedModelError,
+    check_choice,
+    check_frames,
+    check_int,
+    column_names,
+    fail,
+)
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.explanation import Explanation
 
@@ -40,7 +50,8 @@ RULES = ("rescale", "reveal_cancel", "reveal_cancel_mean")
 def as_inputs(
     model: Any, X: Any, argument: str, like: tuple[torch.Tensor, ...] | None = None
 ) -> tuple[torch.Tensor, ...]:
-    """Tensors of a model's inputs: arrays and tables take its dtype and device, tensors must have them."""
+    """Tensors of a model's inputs: arrays and tables take its dtype and device, tensors must have
+    them."""
     first = (
         next((p for p in model.parameters() if p.is_floating_point()), None)
         if isinstance(model, torch.nn.Module)
@@ -53,15 +64,27 @@ def as_inputs(
         else:
             array = value.to_numpy() if hasattr(value, "to_numpy") else np.asarray(value)
             if array.dtype.kind not in "biuf":
-                fail(argument, "numbers", f"dtype {array.dtype}", "Encode text and objects as numbers first", TypeError)
+                fail(
+                    argument,
+                    "numbers",
+                    f"dtype {array.dtype}",
+                    "Encode text and objects as numbers first",
+                    TypeError,
+                )
             tensor = torch.tensor(array)
-            codes = first is None or any(isinstance(part, torch.nn.Embedding) for part in model.modules())
+            codes = first is None or any(
+                isinstance(part, torch.nn.Embedding) for part in model.modules()
+            )
             if first is not None and (tensor.is_floating_point() or not codes):
                 tensor = tensor.to(dtype=first.dtype)
             tensor = tensor if first is None else tensor.to(first.device)
         if tensor.dim() < 1 or tensor.shape[0] == 0:
-            fail(argument, "at least one row, rows along the first axis", f"shape {tuple(tensor.shape)}",
-                 "Pass a non-empty batch")
+            fail(
+                argument,
+                "at least one row, rows along the first axis",
+                f"shape {tuple(tensor.shape)}",
+                "Pass a non-empty batch",
+            )
         if tensor.is_floating_point():
             if first is not None and (tensor.dtype != first.dtype or tensor.device != first.device):
                 fail(
@@ -71,17 +94,31 @@ def as_inputs(
                     f"Convert it: {argument}.to({str(first.device)!r}, {first.dtype})",
                 )
             if not torch.isfinite(tensor).all():
-                fail(argument, "finite numbers", "NaN or infinity", "Impute or drop missing values first")
+                fail(
+                    argument,
+                    "finite numbers",
+                    "NaN or infinity",
+                    "Impute or drop missing values first",
+                )
         found.append(tensor)
     if any(value.shape[0] != found[0].shape[0] for value in found):
-        fail(argument, "the same number of rows in every input", str([value.shape[0] for value in found]),
-             "Align the inputs")
+        fail(
+            argument,
+            "the same number of rows in every input",
+            str([value.shape[0] for value in found]),
+            "Align the inputs",
+        )
     for i, value in enumerate(like or ()):
-        if len(found) != len(like or ()) or found[i].shape[1:] != value.shape[1:] or found[i].dtype != value.dtype:
+        if (
+            len(found) != len(like or ())
+            or found[i].shape[1:] != value.shape[1:]
+            or found[i].dtype != value.dtype
+        ):
             fail(
                 argument,
                 f"inputs of shape (B, *{tuple(value.shape[1:])}) and dtype {value.dtype}, as X has",
-                f"{len(found)} input(s), shapes {[tuple(t.shape) for t in found]} and {[t.dtype for t in found]}",
+                f"{len(found)} input(s), shapes {[tuple(t.shape) for t in found]} and "
+                f"{[t.dtype for t in found]}",
                 "Give rows of the same kind",
             )
     return tuple(found)
@@ -92,15 +129,23 @@ def check_model(model: Any) -> None:
     if not isinstance(model, torch.nn.Module):
         if callable(model):
             return
-        fail("model", "a torch.nn.Module or a function of tensors", model, "Pass the network itself", TypeError)
+        fail(
+            "model",
+            "a torch.nn.Module or a function of tensors",
+            model,
+            "Pass the network itself",
+            TypeError,
+        )
     for name, part in model.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             raise UnsupportedModelError(
-                f"model: expected eager modules, got a ScriptModule at {name!r}. Pass the original module."
+                f"model: expected eager modules, got a ScriptModule at {name!r}. Pass the "
+                f"original module."
             )
         active = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0
         if part.training and (
-            active or (isinstance(part, torch.nn.modules.batchnorm._NormBase) and part.track_running_stats)
+            active
+            or (isinstance(part, torch.nn.modules.batchnorm._NormBase) and part.track_running_stats)
         ):
             fail(
                 "model",
@@ -129,17 +174,24 @@ def deep_shap(
 
     Parameters
     ----------
-    model : torch.nn.Module in evaluation mode, or function of tensors; rows along the first axis of every
+    model : torch.nn.Module in evaluation mode, or function of tensors; rows along the first axis of
+    every
         input; output ``(N,)`` or ``(N, K)``.
-    X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs. Integer inputs
-        are explained at the embedding that reads them; arrays of integers are numbers if the model has no embedding.
+    X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs.
+    Integer inputs
+        are explained at the embedding that reads them; arrays of integers are numbers if the model
+        has no embedding.
     background : like ``X``, ``(B, ...)``, reference rows. All are used.
-    rule : ``"rescale"``, ``"reveal_cancel"`` or ``"reveal_cancel_mean"``. The latter two see a linear or
-        convolution layer (and a BatchNorm after it) together with the function it feeds; elsewhere Rescale.
-    max_rule : ``"exact"``, Shapley values of each window's maximum, or ``"cross"``, the cheap rule that credits
+    rule : ``"rescale"``, ``"reveal_cancel"`` or ``"reveal_cancel_mean"``. The latter two see a
+    linear or
+        convolution layer (and a BatchNorm after it) together with the function it feeds; elsewhere
+        Rescale.
+    max_rule : ``"exact"``, Shapley values of each window's maximum, or ``"cross"``, the cheap rule
+    that credits
         one input of a window.
     outputs : index or list of indices of the outputs to explain; None for all.
-    layer : name of a module: attributions to its output instead of the input; ``"name:1"`` for its second call.
+    layer : name of a module: attributions to its output instead of the input; ``"name:1"`` for its
+    second call.
     batch_size : rows of each table held in memory at once.
     feature_names, output_names : names for the result.
     progress : show a progress bar.
@@ -147,23 +199,24 @@ def deep_shap(
     Returns
     -------
     Explanation
-        ``values`` has the shape of ``X``, and a last axis exactly when several outputs are explained, in
-        units of the output. ``base_values`` is the mean output over the background. ``info["gap"]`` is
-        the additivity residual of each row, ``(N,)`` or ``(N, K)``. A tuple, one for each of several inputs; then
-        ``rest`` of each holds the others' sums.
+        ``values`` has the shape of ``X``, and a last axis exactly when several outputs are
+        explained, in units of the output. ``base_values`` is the mean output over the background.
+        ``info["gap"]`` is the additivity residual of each row, ``(N,)`` or ``(N, K)``. A tuple, one
+        for each of several inputs; then ``rest`` of each holds the others' sums.
 
     Raises
     ------
     UnsupportedModelError
-        For operations without a rule, by name and place, and when the residual is more than rounding.
+        For operations without a rule, by name and place, and when the residual is more than
+        rounding.
     ValueError
         For bad arguments, such as a model in training mode.
 
     Notes
     -----
-    Approximates the interventional game (features outside a coalition take background values); exact for
-    linear networks and for single units. ``N + B`` forward rows, ``N * B * K`` backward rows. The model, its
-    gradients, flags and the random state are not touched.
+    Approximates the interventional game (features outside a coalition take background values);
+    exact for linear networks and for single units. ``N + B`` forward rows, ``N * B * K`` backward
+    rows. The model, its gradients, flags and the random state are not touched.
 
     References
     ----------
@@ -202,18 +255,25 @@ def deep_shap(
             ours, theirs = (out_references, out_rows) if swapped else (out_rows, out_references)
             ours[block.one] = block.out_one.double().reshape(-1)[chosen].cpu()
             if theirs[block.many.start] is None:
-                theirs[block.many] = block.out_many.double().reshape(len(block.out_many), -1)[:, chosen].cpu()
+                theirs[block.many] = (
+                    block.out_many.double().reshape(len(block.out_many), -1)[:, chosen].cpu()
+                )
             for place, k in enumerate(chosen):
                 seed = torch.zeros_like(block.out_many)
                 seed[..., k if several else slice(None)] = 1
                 found = block.read(seed)
                 if not sums:
-                    sums = [None if part is None else np.zeros((n, *part.shape[1:], len(chosen))) for part in found]
+                    sums = [
+                        None if part is None else np.zeros((n, *part.shape[1:], len(chosen)))
+                        for part in found
+                    ]
                 for total, part in zip(sums, found, strict=True):
                     if part is not None and swapped:
                         total[block.many, ..., place] -= part.cpu().numpy()
                     elif part is not None:
-                        total[block.one, ..., place] += part.sum(0, dtype=torch.float64).cpu().numpy()
+                        total[block.one, ..., place] += (
+                            part.sum(0, dtype=torch.float64).cpu().numpy()
+                        )
             bar.update(block.many.stop - block.many.start)
     return _explain(
         sums,
@@ -233,8 +293,15 @@ def _chosen(outputs: Any, count: int) -> tuple[list[int], bool]:
     if outputs is None:
         return list(range(count)), count == 1
     listed = [outputs] if isinstance(outputs, int | np.integer) else list(outputs)
-    if not listed or any(not isinstance(k, int | np.integer) or not -count <= k < count for k in listed):
-        fail("outputs", f"indices of the {count} output(s)", repr(outputs), "Pass an index or a list of indices")
+    if not listed or any(
+        not isinstance(k, int | np.integer) or not -count <= k < count for k in listed
+    ):
+        fail(
+            "outputs",
+            f"indices of the {count} output(s)",
+            repr(outputs),
+            "Pass an index or a list of indices",
+        )
     return [int(k) % count for k in listed], isinstance(outputs, int | np.integer) or count == 1
 
 
@@ -271,7 +338,8 @@ def _explain(
             f"model: expected attributions that sum to the change of output, got a residual of "
             f"{np.abs(gap).max():.3g} on a scale of {scale:.3g}. "
             "Some step is hidden from torch (another library, a custom "
-            "autograd.Function, a mask made from the input) or mixes rows; rewrite it in torch operations on the input."
+            "autograd.Function, a mask made from the input) or mixes rows; rewrite it in torch "
+            "operations on the input."
         )
     method = f"deep_shap, {settings.rule}, interventional game"
     results = []
@@ -291,7 +359,11 @@ def _explain(
                 output_names,
                 method=method,
                 rest=None if rest is None else (rest[:, 0] if single else rest),
-                info={"gap": gap[:, 0] if single else gap, "evaluations": n + len(out_references), "scale": scale},
+                info={
+                    "gap": gap[:, 0] if single else gap,
+                    "evaluations": n + len(out_references),
+                    "scale": scale,
+                },
             )
         )
     return results[0] if len(results) == 1 else tuple(results)

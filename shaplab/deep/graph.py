@@ -1,10 +1,10 @@
 """Watch every torch operation of one model run, without touching the model.
 
-A network is a Python program. While it runs under a ``torch.overrides.TorchFunctionMode`` each torch
-call passes through ``Capture.__torch_function__`` with its function and arguments, whether it comes
-from a module, from ``torch.nn.functional``, from an operator such as ``+`` or from inside attention.
-There are no hooks and no tracing, so reused modules, residual links, in-place operations and Python
-control flow need no special care: what runs is what is seen.
+A network is a Python program. While it runs under a ``torch.overrides.TorchFunctionMode`` each
+torch call passes through ``Capture.__torch_function__`` with its function and arguments, whether it
+comes from a module, from ``torch.nn.functional``, from an operator such as ``+`` or from inside
+attention. There are no hooks and no tracing, so reused modules, residual links, in-place operations
+and Python control flow need no special care: what runs is what is seen.
 
 Each operation is one of five kinds, told by its name:
 
@@ -42,43 +42,47 @@ def _names(text: str) -> frozenset[str]:
 
 
 LINEAR = _names("""
-add sub rsub neg positive negative subtract sum mean cumsum diff trace clone contiguous to type_as type float double
-half bfloat16 cpu cuda view reshape flatten unflatten ravel squeeze unsqueeze transpose permute t T mT H mH swapaxes
-swapdims adjoint movedim moveaxis expand expand_as view_as reshape_as repeat tile repeat_interleave cat concat
-concatenate stack hstack vstack dstack column_stack row_stack chunk split split_with_sizes unsafe_chunk unsafe_split
-tensor_split hsplit vsplit unbind iter select narrow getitem index_select gather take take_along_dim masked_fill
-masked_select where index_put index_fill index_copy index_add scatter scatter_add setitem copy fill zero flip fliplr
-flipud roll rot90 diag diagonal diag_embed tril triu unfold as_strided alias broadcast_to broadcast_tensors atleast_1d
-atleast_2d atleast_3d meshgrid block_diag pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
-replication_pad1d replication_pad2d replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle
-native_channel_shuffle im2col col2im upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
-upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler avg_pool1d avg_pool2d avg_pool3d
-adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d fold dropout alpha_dropout feature_dropout
-feature_alpha_dropout batch_norm
+add sub rsub neg positive negative subtract sum mean cumsum diff trace clone contiguous to type_as
+type float double half bfloat16 cpu cuda view reshape flatten unflatten ravel squeeze unsqueeze
+transpose permute t T mT H mH swapaxes swapdims adjoint movedim moveaxis expand expand_as view_as
+reshape_as repeat tile repeat_interleave cat concat concatenate stack hstack vstack dstack
+column_stack row_stack chunk split split_with_sizes unsafe_chunk unsafe_split tensor_split hsplit
+vsplit unbind iter select narrow getitem index_select gather take take_along_dim masked_fill
+masked_select where index_put index_fill index_copy index_add scatter scatter_add setitem copy fill
+zero flip fliplr flipud roll rot90 diag diagonal diag_embed tril triu unfold as_strided alias
+broadcast_to broadcast_tensors atleast_1d atleast_2d atleast_3d meshgrid block_diag pad
+constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
+replication_pad2d replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle
+native_channel_shuffle im2col col2im upsample_nearest1d upsample_nearest2d upsample_nearest3d
+upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler
+avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d fold
+dropout alpha_dropout feature_dropout feature_alpha_dropout batch_norm
 """)
 PRODUCTS = _names("""
-mul multiply matmul mm bmm mv dot vdot inner outer ger kron linear conv1d conv2d conv3d conv_transpose1d
-conv_transpose2d conv_transpose3d conv_tbc convolution einsum tensordot addmm addmv addbmm baddbmm addr addcmul
-bilinear chain_matmul
+mul multiply matmul mm bmm mv dot vdot inner outer ger kron linear conv1d conv2d conv3d
+conv_transpose1d conv_transpose2d conv_transpose3d conv_tbc convolution einsum tensordot addmm
+addmv addbmm baddbmm addr addcmul bilinear chain_matmul
 """)
 META = _names("""
-shape size dim ndim ndimension numel nelement dtype device layout requires_grad requires_grad_ is_leaf is_cuda is_cpu
-is_nested is_sparse is_quantized is_meta is_mps is_xla is_xpu is_contiguous is_complex is_floating_point is_inference
-is_pinned is_conj is_neg is_same_size is_signed stride storage_offset element_size itemsize nbytes get_device len
-names has_names data_ptr untyped_storage storage grad grad_fn retain_grad hash result_type can_cast zeros_like
-ones_like empty_like full_like new_zeros new_ones new_empty new_full new_tensor output_nr version retains_grad
-register_hook type_ name device_count format is_grad_enabled can_cast promote_types broadcast_shapes is_tensor
-is_storage set_grad_enabled jit_internal
+shape size dim ndim ndimension numel nelement dtype device layout requires_grad requires_grad_
+is_leaf is_cuda is_cpu is_nested is_sparse is_quantized is_meta is_mps is_xla is_xpu is_contiguous
+is_complex is_floating_point is_inference is_pinned is_conj is_neg is_same_size is_signed stride
+storage_offset element_size itemsize nbytes get_device len names has_names data_ptr untyped_storage
+storage grad grad_fn retain_grad hash result_type can_cast zeros_like ones_like empty_like
+full_like new_zeros new_ones new_empty new_full new_tensor output_nr version retains_grad
+register_hook type_ name device_count format is_grad_enabled can_cast promote_types
+broadcast_shapes is_tensor is_storage set_grad_enabled jit_internal
 """)
 DECISIONS = _names("""
-eq ne lt le gt ge equal not_equal less less_equal greater greater_equal isnan isinf isfinite isclose allclose argmax
-argmin argsort bool any all int long item tolist nonzero is_nonzero count_nonzero logical_not logical_and logical_or
-logical_xor and or xor invert contains assert assert_async index numpy array complex byte char short searchsorted
-bucketize isneginf isposinf signbit float_power_
+eq ne lt le gt ge equal not_equal less less_equal greater greater_equal isnan isinf isfinite
+isclose allclose argmax argmin argsort bool any all int long item tolist nonzero is_nonzero
+count_nonzero logical_not logical_and logical_or logical_xor and or xor invert contains assert
+assert_async index numpy array complex byte char short searchsorted bucketize isneginf isposinf
+signbit float_power_
 """)
 RANDOM = _names("""
-rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal poisson uniform exponential
-cauchy geometric log_normal random rrelu_with_noise gumbel_softmax
+rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal poisson
+uniform exponential cauchy geometric log_normal random rrelu_with_noise gumbel_softmax
 """)
 WHOLE = _names("""
 max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
@@ -86,14 +90,19 @@ max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptiv
 DROPOUT = _names("""
 dropout alpha_dropout feature_dropout feature_alpha_dropout
 """)
-_ALIAS = dict(pair.split("=") for pair in """
-iadd=add radd=add isub=sub imul=mul rmul=mul itruediv=div truediv=div rtruediv=rdiv divide=div true_divide=div
-ipow=pow multiply=mul clip=clamp absolute=abs concat=cat swapdims=transpose expit=sigmoid subtract=sub iand=and ior=or
+_ALIAS = dict(
+    pair.split("=")
+    for pair in """
+iadd=add radd=add isub=sub imul=mul rmul=mul itruediv=div truediv=div rtruediv=rdiv divide=div
+true_divide=div ipow=pow multiply=mul clip=clamp absolute=abs concat=cat swapdims=transpose
+expit=sigmoid subtract=sub iand=and ior=or
 ixor=xor
-""".split())
+""".split()
+)
 _COPIED = _names("""
-getitem view reshape flatten unflatten squeeze unsqueeze transpose permute t T select narrow unbind chunk split
-split_with_sizes tensor_split contiguous clone expand expand_as repeat index_select cat stack movedim flip roll detach
+getitem view reshape flatten unflatten squeeze unsqueeze transpose permute t T select narrow unbind
+chunk split split_with_sizes tensor_split contiguous clone expand expand_as repeat index_select cat
+stack movedim flip roll detach
 iter
 """)
 _KEPT = _names("""
@@ -102,12 +111,18 @@ to long int type type_as cpu cuda
 
 
 def operation(func: Callable[..., Any]) -> tuple[str, str]:
-    """The plain name of an operation (``__iadd__`` and ``add_`` are ``add``) and the name as called."""
+    """The plain name of an operation (``__iadd__`` and ``add_`` are ``add``) and the name as
+    called."""
     raw = getattr(func, "__name__", type(func).__name__)
     if raw in ("__get__", "__set__", "__delete__"):
         owner = getattr(func, "__self__", None)
         return getattr(owner, "__name__", raw), raw
-    plain = raw.strip("_").removeprefix("special_").removeprefix("linalg_").removesuffix("_with_indices")
+    plain = (
+        raw.strip("_")
+        .removeprefix("special_")
+        .removeprefix("linalg_")
+        .removesuffix("_with_indices")
+    )
     return _ALIAS.get(plain, plain), raw
 
 
@@ -140,10 +155,12 @@ def _no(*_: Any) -> bool:
 
 
 def reentrant(func: Callable[..., Any]) -> Callable[..., Any] | None:
-    """A copy of a Python-level torch function that does not ask who overrides it, or None for builtins.
+    """A copy of a Python-level torch function that does not ask who overrides it, or None for
+    builtins.
 
-    The copy has its own globals, in which the question "does a mode want this call?" answers no. The
-    calls inside it are asked as usual, so the builtins within attention come to the mode one by one.
+    The copy has its own globals, in which the question "does a mode want this call?" answers no.
+    The calls inside it are asked as usual, so the builtins within attention come to the mode one by
+    one.
     """
     if func not in _REENTRANT:
         copy = None
@@ -155,7 +172,9 @@ def reentrant(func: Callable[..., Any]) -> Callable[..., Any] | None:
             ]
             if asked:
                 space = {**func.__globals__, **dict.fromkeys(asked, _no)}
-                copy = FunctionType(func.__code__, space, func.__name__, func.__defaults__, func.__closure__)
+                copy = FunctionType(
+                    func.__code__, space, func.__name__, func.__defaults__, func.__closure__
+                )
                 copy.__kwdefaults__ = func.__kwdefaults__
         _REENTRANT[func] = copy
     return _REENTRANT[func]
@@ -174,7 +193,8 @@ class Capture(TorchFunctionMode):
     Parameters
     ----------
     model : torch.nn.Module or callable.
-    handlers : name of operation -> ``handler(capture, func, args, kwargs)``, called when some argument
+    handlers : name of operation -> ``handler(capture, func, args, kwargs)``, called when some
+    argument
         depends on the input and the operation is not linear in it; the mode is off meanwhile, and
         ``with capture:`` turns it on again for a composition of simpler operations.
     """
@@ -190,11 +210,15 @@ class Capture(TorchFunctionMode):
 
     # What a subclass may change
 
-    def embedded(self, func: Callable[..., Any], args: Any, kwargs: Any, positions: torch.Tensor) -> Any:
+    def embedded(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, positions: torch.Tensor
+    ) -> Any:
         """An embedding of integer inputs; ``positions`` says which input entry each index is."""
         return func(*args, **kwargs)
 
-    def linear(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, found: list[torch.Tensor]) -> Any:
+    def linear(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, found: list[torch.Tensor]
+    ) -> Any:
         """A linear operation: autograd knows it."""
         return func(*args, **kwargs)
 
@@ -207,7 +231,9 @@ class Capture(TorchFunctionMode):
 
     # The mechanism
 
-    def refuse(self, name: str, why: str = "no rule propagates attributions through it") -> NoReturn:
+    def refuse(
+        self, name: str, why: str = "no rule propagates attributions through it"
+    ) -> NoReturn:
         """Raise ``UnsupportedModelError`` that names the operation and where the model calls it."""
         place, module = "", ""
         names = (
@@ -223,8 +249,10 @@ class Capture(TorchFunctionMode):
             if not place and "/torch/" not in path and "/shaplab/deep/" not in path:
                 place = f" at {path}:{frame.f_lineno}"
         raise UnsupportedModelError(
-            f"model: expected operations that can be explained, got `{name}`{module}{place}: {why}. "
-            "Rewrite this step with supported operations, or explain the part of the model after it."
+            f"model: expected operations that can be explained, got "
+            f"`{name}`{module}{place}: {why}. "
+            "Rewrite this step with supported operations, or explain the part of the "
+            "model after it."
         )
 
     def leaf(self, values: torch.Tensor) -> torch.Tensor:
@@ -256,7 +284,10 @@ class Capture(TorchFunctionMode):
             (raw.endswith("_") and not raw.endswith("__"))
             or raw == "__setitem__"
             or raw == "__set__"
-            or (raw.startswith("__i") and raw[3:-2] in ("add", "sub", "mul", "truediv", "pow", "and", "or", "xor"))
+            or (
+                raw.startswith("__i")
+                and raw[3:-2] in ("add", "sub", "mul", "truediv", "pow", "and", "or", "xor")
+            )
         )
         if kwargs.get("out") is not None:
             self.refuse(name, "it writes into an `out` tensor")
@@ -270,7 +301,14 @@ class Capture(TorchFunctionMode):
             return self._dispatch(name, raw, func, args, kwargs, found, in_place)
 
     def _dispatch(
-        self, name: str, raw: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor], in_place: bool
+        self,
+        name: str,
+        raw: str,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        found: list[torch.Tensor],
+        in_place: bool,
     ) -> Any:
         if name in RANDOM:
             self.refuse(name, "it draws random numbers")
@@ -278,7 +316,10 @@ class Capture(TorchFunctionMode):
             self.refuse(name, "dropout is active; call model.eval() or pass training=False")
         if name == "batch_norm" and (args[5] if len(args) > 5 else kwargs.get("training")):
             if found:
-                self.refuse(name, "it uses the statistics of the batch, so rows are not explained one by one")
+                self.refuse(
+                    name,
+                    "it uses the statistics of the batch, so rows are not explained one by one",
+                )
             self.refuse(name, "it would update its running statistics; call model.eval()")
         if not found:
             return self._untouched(name, func, args, kwargs)
@@ -289,7 +330,12 @@ class Capture(TorchFunctionMode):
         if (
             name in LINEAR
             or (name in PRODUCTS and len(found) == 1)
-            or (name == "div" and found[0] is args[0] and len(found) == 1 and not kwargs.get("rounding_mode"))
+            or (
+                name == "div"
+                and found[0] is args[0]
+                and len(found) == 1
+                and not kwargs.get("rounding_mode")
+            )
         ):
             return self.linear(name, func, args, kwargs, found)
         if name in DECISIONS:
@@ -312,7 +358,9 @@ class Capture(TorchFunctionMode):
 
     def _untouched(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation on constants, and follow where the entries of integer inputs go."""
-        known = [self.positions[id(t)][1] for t in tensors_of((args, kwargs)) if id(t) in self.positions]
+        known = [
+            self.positions[id(t)][1] for t in tensors_of((args, kwargs)) if id(t) in self.positions
+        ]
         if not known:
             return func(*args, **kwargs)
         if name == "embedding":

@@ -1,20 +1,22 @@
 r"""Moments through the operations of a network, for Gaussian inputs and for slightly skewed ones.
 
-Each rule takes the moments of its input, entry by entry, and returns those of its output. Alone, an entry has a mean
-and a variance, and the entries of a tensor count as independent. With *terms* every entry :math:`u` also knows how it
-depends on the :math:`n` players, whose presences :math:`\zeta_j` are centred, with variance :math:`f` and third
-cumulant :math:`c`:
+Each rule takes the moments of its input, entry by entry, and returns those of its output. Alone, an
+entry has a mean and a variance, and the entries of a tensor count as independent. With *terms*
+every entry :math:`u` also knows how it depends on the :math:`n` players, whose presences
+:math:`\zeta_j` are centred, with variance :math:`f` and third cumulant :math:`c`:
 
-.. math:: u = \mu + \sum_j A_j \zeta_j + \tfrac12 \sum_{jl} B_{jl} (\zeta_j \zeta_l - E \zeta_j \zeta_l) + \text{rest}.
+.. math:: u = \mu + \sum_j A_j \zeta_j + \tfrac12 \sum_{jl} B_{jl} (\zeta_j \zeta_l - E \zeta_j
+\zeta_l) + \text{rest}.
 
 Terms pass linear operations unchanged. A non-linear :math:`g` gives :math:`A' = E g'(u) A` and
-:math:`B' = E g'(u) B + E g''(u) A A^\top`, and the rest takes what is missing from the exact variance, if anything. So
-two entries have the covariance :math:`f A \cdot A^* + \tfrac12 f^2 B \cdot B^*`, behind the first non-linearity the
-first two terms :math:`E g'_a E g'_b \Sigma_{ab} + \tfrac12 E g''_a E g''_b \Sigma_{ab}^2` of the Hermite expansion, and
-the third cumulant :math:`c \sum_j A_j^3 + 3 f^2 A^\top B A`. Closed forms: ReLU, leaky ReLU, the maximum of two
-(Clark, 1961); other non-linearities by Gauss-Hermite quadrature. A third cumulant enters by the first term of
-Edgeworth's series. Source: Ancona, Öztireli and Gross (2019); Gast and Roth (2018); the terms and the third
-cumulant are our own.
+:math:`B' = E g'(u) B + E g''(u) A A^\top`, and the rest takes what is missing from the exact
+variance, if anything. So two entries have the covariance :math:`f A \cdot A^* + \tfrac12 f^2 B
+\cdot B^*`, behind the first non-linearity the first two terms :math:`E g'_a E g'_b \Sigma_{ab} +
+\tfrac12 E g''_a E g''_b \Sigma_{ab}^2` of the Hermite expansion, and the third cumulant :math:`c
+\sum_j A_j^3 + 3 f^2 A^\top B A`. Closed forms: ReLU, leaky ReLU, the maximum of two (Clark, 1961);
+other non-linearities by Gauss-Hermite quadrature. A third cumulant enters by the first term of
+Edgeworth's series. Source: Ancona, Öztireli and Gross (2019); Gast and Roth (2018); the terms and
+the third cumulant are our own.
 Cost: one elementwise pass, and one more for each of the ``n + n (n + 1) / 2`` terms.
 
 Chapter: deep/dasp
@@ -31,18 +33,29 @@ import torch
 
 from shaplab._validation import fail
 
-__all__ = ["Moments", "leaky_relu", "max_pool", "pair_literal", "quadrature", "relu_literal", "smooth_literal",
-           "spatial_linear", "two_max_literal"]
+__all__ = [
+    "Moments",
+    "leaky_relu",
+    "max_pool",
+    "pair_literal",
+    "quadrature",
+    "relu_literal",
+    "smooth_literal",
+    "spatial_linear",
+    "two_max_literal",
+]
 
 _ROOT2 = math.sqrt(2.0)
-_NODES = 100  # half of them carry no weight; fewer are too coarse for a tanh that is steep beside the spread
+# half of them carry no weight; fewer are too coarse for a tanh that is steep beside the spread
+_NODES = 100
 
 
 # The literal twins: one scalar at a time.
 
 
 def relu_literal(mu: float, v: float, slope: float = 0.0, k3: float = 0.0) -> tuple[float, float]:
-    """Mean and variance of max(X, slope X) for X ~ N(mu, v), or with a third cumulant k3 by Edgeworth's first term."""
+    """Mean and variance of max(X, slope X) for X ~ N(mu, v), or with a third cumulant k3 by
+    Edgeworth's first term."""
     s = math.sqrt(v)
     if s == 0.0:
         return max(mu, slope * mu), 0.0
@@ -54,7 +67,9 @@ def relu_literal(mu: float, v: float, slope: float = 0.0, k3: float = 0.0) -> tu
     return mean, (1 - slope**2) * square + slope**2 * (mu**2 + v) - mean**2
 
 
-def two_max_literal(mu_a: float, v_a: float, mu_b: float, v_b: float, c: float = 0.0) -> tuple[float, float]:
+def two_max_literal(
+    mu_a: float, v_a: float, mu_b: float, v_b: float, c: float = 0.0
+) -> tuple[float, float]:
     """Mean and variance of the larger of two Gaussians with covariance c (Clark, 1961)."""
     s = math.sqrt(max(0.0, v_a + v_b - 2 * c))
     if s == 0.0:
@@ -67,8 +82,11 @@ def two_max_literal(mu_a: float, v_a: float, mu_b: float, v_b: float, c: float =
     return mean, square - mean**2
 
 
-def smooth_literal(g: Callable[[np.ndarray], np.ndarray], mu: float, v: float, k3: float = 0.0) -> tuple[float, float]:
-    """Mean and variance of g(X), X ~ N(mu, v) or with third cumulant k3 as above, by a fine Riemann sum."""
+def smooth_literal(
+    g: Callable[[np.ndarray], np.ndarray], mu: float, v: float, k3: float = 0.0
+) -> tuple[float, float]:
+    """Mean and variance of g(X), X ~ N(mu, v) or with third cumulant k3 as above, by a fine Riemann
+    sum."""
     z = np.linspace(-12.0, 12.0, 20001)
     weight = np.exp(-0.5 * z**2) * (1 + (k3 / (6 * v**1.5) * (z**3 - 3 * z) if k3 else 0.0))
     values = g(mu + math.sqrt(v) * z)
@@ -77,7 +95,8 @@ def smooth_literal(g: Callable[[np.ndarray], np.ndarray], mu: float, v: float, k
 
 
 def pair_literal(A: np.ndarray, B: np.ndarray, f: float, c: float) -> tuple[np.ndarray, np.ndarray]:
-    """Covariances and third cumulants of entries with terms ``A (p, n)`` and ``B (p, n, n)``, sum by sum."""
+    """Covariances and third cumulants of entries with terms ``A (p, n)`` and ``B (p, n, n)``, sum
+    by sum."""
     p, n = A.shape
     cov, third = np.zeros((p, p)), np.zeros(p)
     for a in range(p):
@@ -98,13 +117,25 @@ class Moments:
     mean : tensor ``(rows, *shape)``.
     rest : variance of every entry that is its own, ``(rows, *shape)``; without terms, all of it.
     terms : ``(n + n (n + 1) / 2, rows, *shape)``: A, then B for the pairs j <= l; or None.
-    law : ``(f, c)``, each ``(rows,)``: variance and third cumulant of a player's presence; c None to leave it out.
+    law : ``(f, c)``, each ``(rows,)``: variance and third cumulant of a player's presence; c None
+    to leave it out.
     """
 
-    def __init__(self, mean: torch.Tensor, rest: torch.Tensor, terms: torch.Tensor | None = None,
-                 law: tuple[torch.Tensor, torch.Tensor | None] | None = None) -> None:
+    def __init__(
+        self,
+        mean: torch.Tensor,
+        rest: torch.Tensor,
+        terms: torch.Tensor | None = None,
+        law: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+    ) -> None:
         if (terms is None) != (law is None):
-            fail("law", "given exactly when terms are", "one of the two", "Pass both or none", TypeError)
+            fail(
+                "law",
+                "given exactly when terms are",
+                "one of the two",
+                "Pass both or none",
+                TypeError,
+            )
         self.mean, self.rest, self.terms, self.law = mean, rest, terms, law
 
     def shared(self, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
@@ -132,8 +163,11 @@ class Moments:
         A, B = unit[:n], unit[n:] * torch.where(i == j, 3.0, 6.0).to(s).reshape(-1, 1, *ones)
         return (c * (A**3).sum(0) + f**2 * (B * A[i] * A[j]).sum(0)).clamp(-3, 3)
 
-    def bent(self, mean: torch.Tensor, var: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> Moments:
-        """Moments behind a non-linear g from the mean and variance of g and the means of g' and g''."""
+    def bent(
+        self, mean: torch.Tensor, var: torch.Tensor, first: torch.Tensor, second: torch.Tensor
+    ) -> Moments:
+        """Moments behind a non-linear g from the mean and variance of g and the means of g' and
+        g''."""
         if self.terms is None:
             return Moments(mean, var.clamp_min(0))
         i, j, n = _pairs(len(self.terms))
@@ -158,39 +192,51 @@ def _normal(ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 def leaky_relu(X: Moments, slope: float = 0.0) -> Moments:
     """ReLU (slope 0) and leaky ReLU in closed form.
 
-    The variance is written as v times a function of mu / s, so nothing cancels far out in the tails: at
-    mu = -40 s the result is 0 and at mu = 40 s it is v, without NaN.
+    The variance is written as v times a function of mu / s, so nothing cancels far out in the
+    tails: at mu = -40 s the result is 0 and at mu = 40 s it is v, without NaN.
     """
     mu, v = X.mean, X.var
     s = v.sqrt()
     safe = torch.where(s > 0, s, torch.ones_like(s))
     ratio = torch.where(s > 0, mu / safe, torch.sign(mu) * 50.0).clamp(-50.0, 50.0)
     phi, Phi, tail = _normal(ratio)
-    # In units of s, with r = mu / s: the corrections of E[X; X > 0], of its variance and of its covariance with X.
+    # In units of s, with r = mu / s: the corrections of E[X; X > 0], of its variance and of its
+    # covariance with X.
     third = X.skew / 6 * phi
     shift, rise = -third * ratio, ratio * Phi + phi
     wide = 2 * third - 2 * rise * shift - shift**2
     along = 2 * third - ratio * shift
     positive = torch.where(s > 0, mu * Phi + s * (phi + shift), mu.clamp_min(0))
     mean = (1 - slope) * positive + slope * mu
-    # Var[max(X, 0)] / v = Phi + (r Phi + phi)(r (1 - Phi) - phi), and the leaky part adds its own share.
+    # Var[max(X, 0)] / v = Phi + (r Phi + phi)(r (1 - Phi) - phi), and the leaky part adds its own
+    # share.
     up = rise * (ratio * tail - phi)
-    var = v * (Phi + up + slope**2 * (tail + up) - 2 * slope * up + (1 - slope) ** 2 * wide
-               + 2 * slope * (1 - slope) * along)
-    return X.bent(mean, var, slope + (1 - slope) * Phi, (1 - slope) * torch.where(s > 0, phi / safe, 0 * s))
+    var = v * (
+        Phi
+        + up
+        + slope**2 * (tail + up)
+        - 2 * slope * up
+        + (1 - slope) ** 2 * wide
+        + 2 * slope * (1 - slope) * along
+    )
+    return X.bent(
+        mean, var, slope + (1 - slope) * Phi, (1 - slope) * torch.where(s > 0, phi / safe, 0 * s)
+    )
 
 
 def quadrature(X: Moments, function: Callable[[torch.Tensor], torch.Tensor]) -> Moments:
     """Any smooth elementwise function by Gauss-Hermite quadrature (sigmoid, tanh, GELU, ...).
 
-    Within 1% of the spread and of the variance up to a spread of 4; for functions with kinks (hardtanh, hardswish,
-    ReLU6) within 4%.
+    Within 1% of the spread and of the variance up to a spread of 4; for functions with kinks
+    (hardtanh, hardswish, ReLU6) within 4%.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     nodes, weights = nodes[weights > 1e-16], weights[weights > 1e-16]
     mu, s, third = X.mean, X.var.sqrt(), X.skew / 6
-    values = [(float(z), float(w), function(mu + float(z) * s)) for z, w in
-              zip(nodes, weights / weights.sum(), strict=True)]
+    values = [
+        (float(z), float(w), function(mu + float(z) * s))
+        for z, w in zip(nodes, weights / weights.sum(), strict=True)
+    ]
 
     def expect(f: Callable[[float, torch.Tensor], torch.Tensor]) -> torch.Tensor:
         return sum((w * f(z, g) for z, w, g in values), torch.zeros_like(mu))
@@ -198,12 +244,16 @@ def quadrature(X: Moments, function: Callable[[torch.Tensor], torch.Tensor]) -> 
     mean = expect(lambda z, g: (1 + third * (z**3 - 3 * z)) * g)
     var = expect(lambda z, g: (1 + third * (z**3 - 3 * z)) * (g - mean) ** 2)
     safe = torch.where(s > 0, s, torch.ones_like(s))
-    return X.bent(mean, var, expect(lambda z, g: z * g) / safe, expect(lambda z, g: (z * z - 1) * g) / safe**2)
+    return X.bent(
+        mean, var, expect(lambda z, g: z * g) / safe, expect(lambda z, g: (z * z - 1) * g) / safe**2
+    )
 
 
-def _two_max(a: torch.Tensor, va: torch.Tensor, b: torch.Tensor, vb: torch.Tensor, c: torch.Tensor | float
-             ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and variance of the larger of two, the chance that it is the first, and the density of a tie."""
+def _two_max(
+    a: torch.Tensor, va: torch.Tensor, b: torch.Tensor, vb: torch.Tensor, c: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and variance of the larger of two, the chance that it is the first, and the density of a
+    tie."""
     s2 = (va + vb - 2 * c).clamp_min(0)
     s = s2.sqrt()
     safe = torch.where(s > 0, s, torch.ones_like(s))
@@ -211,7 +261,8 @@ def _two_max(a: torch.Tensor, va: torch.Tensor, b: torch.Tensor, vb: torch.Tenso
     alpha = torch.where(s > 0, gap / safe, torch.sign(gap) * 50.0).clamp(-50.0, 50.0)
     phi, Phi, tail = _normal(alpha)
     mean = torch.where(s > 0, b + s * (alpha * Phi + phi), torch.maximum(a, b))
-    # Around the mean: Phi va + (1 - Phi) vb + s^2 (alpha Phi + phi)(alpha (1 - Phi) - phi), free of large squares.
+    # Around the mean: Phi va + (1 - Phi) vb + s^2 (alpha Phi + phi)(alpha (1 - Phi) - phi), free of
+    # large squares.
     var = Phi * va + tail * vb + s2 * (alpha * Phi + phi) * (alpha * tail - phi)
     return mean, var.clamp_min(0), Phi, torch.where(s > 0, phi / safe, 0 * s)
 
@@ -222,17 +273,21 @@ def max_pool(X: Moments, windows: torch.Tensor, out_shape: tuple[int, ...]) -> M
     Parameters
     ----------
     X : moments with rows of shape ``shape``, ``p`` entries.
-    windows : long tensor ``(q, k)``: the flat input entries of each of ``q`` windows; -1 for padding.
+    windows : long tensor ``(q, k)``: the flat input entries of each of ``q`` windows; -1 for
+    padding.
     out_shape : shape of a row of the output, ``q`` entries.
 
     Notes
     -----
-    What the entries of a window have in common is known from the terms only. Each partial maximum is treated as
-    Gaussian again, so the order matters a little: for four entries up to 2% of the spread in a mean, 9% in a variance.
+    What the entries of a window have in common is known from the terms only. Each partial maximum
+    is treated as Gaussian again, so the order matters a little: for four entries up to 2% of the
+    spread in a mean, 9% in a variance.
     """
     rows = len(X.mean)
     windows = windows.to(X.mean.device)
-    windows = windows.gather(1, torch.argsort((windows < 0).long(), dim=1, stable=True))  # padding last
+    windows = windows.gather(
+        1, torch.argsort((windows < 0).long(), dim=1, stable=True)
+    )  # padding last
     index = windows.clamp_min(0)
     mu, var = X.mean.reshape(rows, -1), X.var.reshape(rows, -1)
     known = None if X.terms is None else X.terms.reshape(len(X.terms), rows, -1)
@@ -254,16 +309,21 @@ def max_pool(X: Moments, windows: torch.Tensor, out_shape: tuple[int, ...]) -> M
     if terms is None:
         return Moments(mean.reshape(shape), spread.reshape(shape))
     rest = (spread - X.shared(terms, terms)).clamp_min(0)
-    return Moments(mean.reshape(shape), rest.reshape(shape), terms.reshape(len(terms), *shape), X.law)
+    return Moments(
+        mean.reshape(shape), rest.reshape(shape), terms.reshape(len(terms), *shape), X.law
+    )
 
 
-def spatial_linear(function: Callable[[torch.Tensor], torch.Tensor], spatial: tuple[int, ...]
-                   ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The map of variances through a linear operation on the last axes that is the same for every channel.
+def spatial_linear(
+    function: Callable[[torch.Tensor], torch.Tensor], spatial: tuple[int, ...]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The map of variances through a linear operation on the last axes that is the same for every
+    channel.
 
     Parameters
     ----------
-    function : tensor ``(rows, channels, *spatial)`` to ``(rows, channels, *out)``, such as average pooling.
+    function : tensor ``(rows, channels, *spatial)`` to ``(rows, channels, *out)``, such as average
+    pooling.
     spatial : the input's spatial shape.
 
     Returns

@@ -1,20 +1,23 @@
 """Propagation rules: how the attribution of one operation's output is shared among its inputs.
 
 For one explained row and one reference row an operation sees inputs ``f`` and ``b``. If its output
-carries multiplier ``q`` (attribution per unit of change), a rule gives every input a multiplier so that
-``sum(multiplier * (f - b)) = q * (g(f) - g(b))``. Each rule is an exact Shapley value of a small game:
+carries multiplier ``q`` (attribution per unit of change), a rule gives every input a multiplier so
+that ``sum(multiplier * (f - b)) = q * (g(f) - g(b))``. Each rule is an exact Shapley value of a
+small game:
 
 - Rescale: one player, the input of a scalar function ``g``: ``(g(f) - g(b)) / (f - b)``;
-- RevealCancel: two players, the parts of ``sum_i w_i x_i`` whose contributions ``c_i = w_i (f_i - b_i)``
+- RevealCancel: two players, the parts of ``sum_i w_i x_i`` whose contributions ``c_i = w_i (f_i -
+b_i)``
   lie above and not above a threshold (0, or for RevealCancelMean the mean of the ``c_i``);
 - product: two players, ``phi_x = (f_x - b_x) (f_y + b_y) / 2``;
 - maximum: all inputs of a window are players, exactly;
-- softmax and normalisation: chains of the above, with the difference quotients of exp, log, square and
+- softmax and normalisation: chains of the above, with the difference quotients of exp, log, square
+and
   inverse root written so that nothing cancels.
 
-Functions take tensors that broadcast: ``f`` one row, ``b`` many. Source: Chen, Lundberg and Lee (2019),
-"Propagating Shapley values"; the maximum's exact rule counts, between two consecutive values, who is
-above. Cost: elementwise; the maximum sorts 2k values for k inputs.
+Functions take tensors that broadcast: ``f`` one row, ``b`` many. Source: Chen, Lundberg and Lee
+(2019), "Propagating Shapley values"; the maximum's exact rule counts, between two consecutive
+values, who is above. Cost: elementwise; the maximum sorts 2k values for k inputs.
 
 Needs: shaplab.deep.kernels.units.
 """
@@ -88,8 +91,8 @@ def reveal_cancel_literal(
 
     Notes
     -----
-    The source prints ``phi(g+)`` twice; the second is ``phi(g-)``. A part that sums to zero has nothing to
-    share in proportion to, and shares by the slope that its attribution tends to.
+    The source prints ``phi(g+)`` twice; the second is ``phi(g-)``. A part that sums to zero has
+    nothing to share in proportion to, and shares by the slope that its attribution tends to.
 
     References
     ----------
@@ -110,7 +113,9 @@ def reveal_cancel_literal(
     phi = np.zeros(len(c))
     for part, total, value, other in ((up, h_up, phi_up, h_down), (~up, h_down, phi_down, h_up)):
         if part.any():
-            step = 0.5 * (rescale_literal(g, base, base) + rescale_literal(g, base + other, base + other))
+            step = 0.5 * (
+                rescale_literal(g, base, base) + rescale_literal(g, base + other, base + other)
+            )
             phi[part] = c[part] * (value / total if abs(total) > 1e-12 else step)
     return phi
 
@@ -148,9 +153,10 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
     Notes
     -----
     Between two consecutive values as threshold ``t``, the maximum exceeds ``t`` when some player of
-    ``A = {f > t >= b}`` is present or some player of ``C = {b > t >= f}`` is absent. A member of A decides
-    in a share ``(a-1)! c! / (a+c)!`` of the orders, a member of C in ``a! (c-1)! / (a+c)!``. A player
-    above with both values decides for all, and the interval is skipped. Cost: ``O(k^2)`` here.
+    ``A = {f > t >= b}`` is present or some player of ``C = {b > t >= f}`` is absent. A member of A
+    decides in a share ``(a-1)! c! / (a+c)!`` of the orders, a member of C in ``a! (c-1)! /
+    (a+c)!``. A player above with both values decides for all, and the interval is skipped. Cost:
+    ``O(k^2)`` here.
 
     Examples
     --------
@@ -171,7 +177,9 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
     return phi
 
 
-SLOPES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # of (x, g(x)), where they are cheap
+SLOPES: dict[
+    str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+] = {  # of (x, g(x)), where they are cheap
     "relu": lambda x, y: (x > 0).to(x.dtype),
     "sigmoid": lambda x, y: y * (1 - y),
     "tanh": lambda x, y: 1 - y * y,
@@ -181,7 +189,9 @@ SLOPES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # o
 }
 
 
-def slope(g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str = "") -> torch.Tensor:
+def slope(
+    g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str = ""
+) -> torch.Tensor:
     """Derivative of an elementwise function at ``x``, where its value is ``y``."""
     if name in SLOPES and y is not None:
         return SLOPES[name](x, y)
@@ -194,18 +204,25 @@ def slope(g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str
 
 
 def aligned(f: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """``f`` so that its rows repeat over those of a tensor of this shape when both are flattened to tables."""
+    """``f`` so that its rows repeat over those of a tensor of this shape when both are flattened to
+    tables."""
     return f if f.shape[1:] == shape[1:] and f.shape[0] in (1, shape[0]) else f.expand(shape)
 
 
-# When the mean of the slopes at both ends stands in for the quotient, by kind of function: scale and offset of
-# ``|f - b| <= scale (offset + |b|)``, then ``|slope_f - slope_b| <= apart + bend |f - b|``. The quotient errs by
-# ``eps / step``, the slopes by ``step**2 / 12``: they meet near the cube root of eps, the unit of scale.
+# When the mean of the slopes at both ends stands in for the quotient, by kind of function: scale
+# and offset of ``|f - b| <= scale (offset + |b|)``, then ``|slope_f - slope_b| <= apart + bend |f -
+# b|``. The quotient errs by ``eps / step``, the slopes by ``step**2 / 12``: they meet near the cube
+# root of eps, the unit of scale.
 LIMITS = {
     "smooth": (0.25, 1.0, np.inf, 0.0),
     "pole": (0.25, 0.0, np.inf, 0.0),  # steep near 0, smooth only relative to |b|
     "kinked": (0.25, 1.0, 0.0, 0.0),  # piecewise linear: only when both ends lie on the same piece
-    "bent": (0.25, 1.0, 0.0, 8.0),  # smooth pieces: only when the slopes differ as little as a smooth function's
+    "bent": (
+        0.25,
+        1.0,
+        0.0,
+        8.0,
+    ),  # smooth pieces: only when the slopes differ as little as a smooth function's
     "step": (0.0, 1.0, np.inf, 0.0),  # only where nothing changed
 }
 
@@ -213,7 +230,9 @@ LIMITS = {
 def limits(kind: str, dtype: torch.dtype) -> np.ndarray:
     """The four numbers of ``LIMITS`` for a dtype."""
     scale, *rest = LIMITS[kind]
-    return np.array([scale * torch.finfo(dtype).eps ** (1 / 3), *rest], "f8" if dtype.itemsize == 8 else "f4")
+    return np.array(
+        [scale * torch.finfo(dtype).eps ** (1 / 3), *rest], "f8" if dtype.itemsize == 8 else "f4"
+    )
 
 
 def rescale(
@@ -225,7 +244,8 @@ def rescale(
     name: str = "",
     q: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """``q`` times the multiplier of Rescale; ``known`` is ``(g(b), slope at b)`` when computed before."""
+    """``q`` times the multiplier of Rescale; ``known`` is ``(g(b), slope at b)`` when computed
+    before."""
     at_b, slope_b = known or (g(b), slope(g, b))
     at_f = g(f)
     slope_f, q = slope(g, f, at_f, name), torch.ones_like(b) if q is None else q
@@ -250,12 +270,17 @@ def two_players(
     """Multipliers of both inputs of an elementwise ``g(x, y)``, by its four corners."""
     both, first, second, none = g(f[0], f[1]), g(f[0], b[1]), g(b[0], f[1]), g(b[0], b[1])
     found = []
-    for step, gain in ((f[0] - b[0], both - second + first - none), (f[1] - b[1], both - first + second - none)):
+    for step, gain in (
+        (f[0] - b[0], both - second + first - none),
+        (f[1] - b[1], both - first + second - none),
+    ):
         found.append(torch.where(step == 0, torch.zeros_like(gain), gain / (2 * step)))
     return found[0], found[1]
 
 
-def softmax(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int, log: bool = False) -> torch.Tensor:
+def softmax(
+    f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int, log: bool = False
+) -> torch.Tensor:
     """Multipliers of logits under softmax (or its log): exp, sum, inverse (or log), product.
 
     One shift, the larger of both maxima, serves both rows, so that they share one scale.
@@ -264,8 +289,12 @@ def softmax(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int, log: bo
     step = f - b
     up, low = torch.exp(f - shift), torch.exp(b - shift)
     total_f, total_b = up.sum(dim, keepdim=True), low.sum(dim, keepdim=True)
-    rise = torch.where(step == 0, low, torch.where(step.abs() < 1, low * torch.expm1(step), up - low) / step)
-    rise = torch.nan_to_num(rise, nan=0.0, posinf=0.0, neginf=0.0)  # masked positions: -inf in both rows
+    rise = torch.where(
+        step == 0, low, torch.where(step.abs() < 1, low * torch.expm1(step), up - low) / step
+    )
+    rise = torch.nan_to_num(
+        rise, nan=0.0, posinf=0.0, neginf=0.0
+    )  # masked positions: -inf in both rows
     if log:
         return q - q.sum(dim, keepdim=True) * log_quotient(total_f, total_b) * rise
     inverse = (1 / total_f + 1 / total_b) / 2
@@ -280,16 +309,23 @@ def log_quotient(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def logsumexp(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
-    """Multipliers of the inputs of ``log(sum(exp(x)))``; ``q`` keeps the summed axis with size 1."""
+    """Multipliers of the inputs of ``log(sum(exp(x)))``; ``q`` keeps the summed axis with size
+    1."""
     one = torch.zeros_like(f + b)
     one.narrow(dim, 0, 1).fill_(1.0)  # logsumexp is x - log_softmax(x), in any one entry
     return q * (one - softmax(f, b, one, dim, log=True))
 
 
 def normalise(
-    f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dims: tuple[int, ...], eps: float, centre: bool = True
+    f: torch.Tensor,
+    b: torch.Tensor,
+    q: torch.Tensor,
+    dims: tuple[int, ...],
+    eps: float,
+    centre: bool = True,
 ) -> torch.Tensor:
-    """Multipliers of ``(x - mean) / sqrt(var + eps)`` (or, without ``centre``, of ``x / sqrt(mean(x^2) + eps)``).
+    """Multipliers of ``(x - mean) / sqrt(var + eps)`` (or, without ``centre``, of ``x /
+    sqrt(mean(x^2) + eps)``).
 
     Centring is linear; the square's quotient is ``f + b``; the inverse root's is
     ``-1 / (s_f s_b (s_f + s_b))`` with ``s = sqrt(var + eps)``; the final product has two players.
@@ -305,7 +341,8 @@ def normalise(
 
 
 def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Exact multipliers of the inputs of ``max`` over the last axis; ``-inf`` in both marks a missing input.
+    """Exact multipliers of the inputs of ``max`` over the last axis; ``-inf`` in both marks a
+    missing input.
 
     An input with ``f = b`` gets the share of orders in which it would decide at its level.
     """
@@ -323,7 +360,9 @@ def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         open_ = ~(above & below).any(-1, keepdim=True)
         a, c = A.sum(-1, keepdim=True), C.sum(-1, keepdim=True)
         for members, own, other, sign in ((A, a, c, 1.0), (C, c, a, -1.0)):
-            share = torch.exp(weight[own.clamp(min=1)] + weight[other + 1] - weight[own + other + 1])
+            share = torch.exp(
+                weight[own.clamp(min=1)] + weight[other + 1] - weight[own + other + 1]
+            )
             phi += sign * torch.where(members & open_, width * share, 0.0)
     step = (f - b).double()
     with torch.no_grad():
@@ -336,7 +375,8 @@ def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def cross_maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Cheap multipliers of ``max`` over the last axis: all credit to the input that made the larger maximum."""
+    """Cheap multipliers of ``max`` over the last axis: all credit to the input that made the larger
+    maximum."""
     f, b = torch.broadcast_tensors(f, b)
     top_f, at_f = f.max(-1, keepdim=True)
     top_b, at_b = b.max(-1, keepdim=True)

@@ -1,22 +1,25 @@
 """Shapley values through a series of models: network, then trees, then a function or a loss.
 
-Stage after stage turns ``h`` into ``g(h)``. For one explained row and one reference row each stage shares its
-own change of output among its inputs by its own method. If an input ``h_j`` of a stage earned ``phi_j``, the
-stage before it passes ``phi_j / (h_j(x) - h_j(r))`` back as the multiplier of its output ``j``:
+Stage after stage turns ``h`` into ``g(h)``. For one explained row and one reference row each stage
+shares its own change of output among its inputs by its own method. If an input ``h_j`` of a stage
+earned ``phi_j``, the stage before it passes ``phi_j / (h_j(x) - h_j(r))`` back as the multiplier of
+its output ``j``:
 
     phi_i(x, r) = sum_j  phi_ij(x, r) * phi_j(x, r) / (h_j(x) - h_j(r)),
 
-with ``phi_ij`` the attribution of output ``j`` to input ``i``. Only then is the mean over references taken: a
-mean of products is not the product of means. A loss is a last stage with one more argument, each row's own
-label.
+with ``phi_ij`` the attribution of output ``j`` to input ``i``. Only then is the mean over
+references taken: a mean of products is not the product of means. A loss is a last stage with one
+more argument, each row's own label.
 
-Exactly additive; each stage is as exact as its method, the whole is an approximation of the interventional
-game. Cost: all pairs of rows through every stage. Source: Chen, Lundberg and Lee (2019), Figure 1d.
+Exactly additive; each stage is as exact as its method, the whole is an approximation of the
+interventional game. Cost: all pairs of rows through every stage. Source: Chen, Lundberg and Lee
+(2019), Figure 1d.
 
-Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations,
-shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.deep_shap,
-shaplab.deep.graph, shaplab.deep.rules, shaplab.trees._arrange, shaplab.trees._encoding,
-shaplab.trees.conditional_expectation, shaplab.trees.ensemble, shaplab.trees.interventional, shaplab.trees.readers,
+Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation,
+shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal,
+shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph, shaplab.deep.rules,
+shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.conditional_expectation,
+shaplab.trees.ensemble, shaplab.trees.interventional, shaplab.trees.readers,
 shaplab.deep.kernels.units, shaplab.deep.kernels.windows, shaplab.trees.kernels.patterns,
 shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
 shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees.readers._lightgbm,
@@ -33,7 +36,14 @@ import numpy as np
 import torch
 
 from shaplab._validation import (  # isort: skip
-    UnsupportedModelError, check_callable, check_choice, check_frames, check_int, column_names, fail)
+    UnsupportedModelError,
+    check_callable,
+    check_choice,
+    check_frames,
+    check_int,
+    column_names,
+    fail,
+)
 from shaplab._losses import check_target, get_loss
 from shaplab._parallel import chunks, progress_bar
 from shaplab.deep._pairs import Settings, pairs
@@ -52,7 +62,8 @@ def pull_back(phi: np.ndarray, f: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    phi : array ``(N, B, d)``, attributions of the next stage to its inputs, in units of the last output.
+    phi : array ``(N, B, d)``, attributions of the next stage to its inputs, in units of the last
+    output.
     f, b : arrays ``(N, d)`` and ``(B, d)``, these inputs for explained and reference rows.
 
     Returns
@@ -78,7 +89,8 @@ class NetworkStage:
     def __call__(self, X: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             parts = [
-                self.model(*as_inputs(self.model, X[rows], "X")) for rows in chunks(len(X), self.settings.batch_size)
+                self.model(*as_inputs(self.model, X[rows], "X"))
+                for rows in chunks(len(X), self.settings.batch_size)
             ]
         return torch.cat(parts).double().cpu().numpy()
 
@@ -88,7 +100,10 @@ class NetworkStage:
         loop, batch = (R, X) if swap else (X, R)
         result = np.zeros((len(X), len(R), *X.shape[1:]))
         for block in pairs(
-            self.model, as_inputs(self.model, loop, "X"), as_inputs(self.model, batch, "X"), self.settings
+            self.model,
+            as_inputs(self.model, loop, "X"),
+            as_inputs(self.model, batch, "X"),
+            self.settings,
         ):
             seed = weights[block.many, block.one] if swap else weights[block.one, block.many]
             seed = seed if block.out_many.dim() == 2 else seed[:, 0]
@@ -101,7 +116,8 @@ class NetworkStage:
 
 
 class TreeStage:
-    """A tree model's raw output, by interventional Tree SHAP against one reference row at a time."""
+    """A tree model's raw output, by interventional Tree SHAP against one reference row at a
+    time."""
 
     def __init__(self, model: Any) -> None:
         self.trees: TreeEnsemble = as_ensemble(model)
@@ -131,8 +147,10 @@ class FunctionStage:
     Parameters
     ----------
     function : callable ``(n, d) -> (n,)`` or ``(n, K)``.
-    explainer : callable ``(X, reference) -> (n, d[, K])``, attributions of the rows ``X`` against one
-        reference row ``(1, d)``; None for a function applied to each input by itself, output ``j`` from input ``j``.
+    explainer : callable ``(X, reference) -> (n, d[, K])``, attributions of the rows ``X`` against
+    one
+        reference row ``(1, d)``; None for a function applied to each input by itself, output ``j``
+        from input ``j``.
     """
 
     function: Callable[[np.ndarray], Any]
@@ -170,16 +188,26 @@ class SplitStage:
     """
 
     def __init__(
-        self, parts: Sequence[tuple[Any, Sequence[int]]], *, rule: str = "rescale", max_rule: str = "exact"
+        self,
+        parts: Sequence[tuple[Any, Sequence[int]]],
+        *,
+        rule: str = "rescale",
+        max_rule: str = "exact",
     ) -> None:
         self.parts = [
-            (None if stage is None else as_stage(stage, Settings(rule, max_rule)), np.asarray(columns, dtype=int))
+            (
+                None if stage is None else as_stage(stage, Settings(rule, max_rule)),
+                np.asarray(columns, dtype=int),
+            )
             for stage, columns in parts
         ]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         return np.hstack(
-            [X[:, columns] if stage is None else _wide(stage(X[:, columns])) for stage, columns in self.parts]
+            [
+                X[:, columns] if stage is None else _wide(stage(X[:, columns]))
+                for stage, columns in self.parts
+            ]
         )
 
     def pull(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -189,7 +217,11 @@ class SplitStage:
             ours, theirs = X[:, columns], R[:, columns]
             width = len(columns) if stage is None else _wide(stage(ours[:1])).shape[1]
             mine = weights[..., start : start + width]
-            part = mine * (ours[:, None] - theirs[None]) if stage is None else stage.pull(ours, theirs, mine)
+            part = (
+                mine * (ours[:, None] - theirs[None])
+                if stage is None
+                else stage.pull(ours, theirs, mine)
+            )
             for place, column in enumerate(columns):
                 result[..., column] += part[..., place]
             start += width
@@ -235,12 +267,15 @@ def stack_shap(
 
     Parameters
     ----------
-    stages : in order of use: torch modules, tree models (their raw output), ``FunctionStage``, ``SplitStage``,
-        functions of each input by itself, or any object with ``__call__(X)`` and ``pull(X, R, weights)``.
+    stages : in order of use: torch modules, tree models (their raw output), ``FunctionStage``,
+    ``SplitStage``,
+        functions of each input by itself, or any object with ``__call__(X)`` and ``pull(X, R,
+        weights)``.
     X : array or table ``(N, ...)``, rows to explain.
     background : ``(B, ...)``, reference rows; all are used, one by one.
     y : array ``(N,)``, the label of each explained row, with ``loss``.
-    loss : ``"squared_error"``, ``"logistic"``, ``"softmax_cross_entropy"``, ``"cross_entropy"``, a ``Loss`` or a
+    loss : ``"squared_error"``, ``"logistic"``, ``"softmax_cross_entropy"``, ``"cross_entropy"``, a
+    ``Loss`` or a
         callable ``(output, y)``: explain the loss of the last stage's output.
     rule, max_rule : for networks, as in ``deep_shap``.
     outputs : index or indices of the last stage's outputs; None for all.
@@ -251,8 +286,9 @@ def stack_shap(
 
     Returns
     -------
-    Explanation, ``values (N, ...[, K])``; the base value is the mean over references of the output, or of the loss of
-    the reference's output against the explained row's label. ``info["gap"]`` holds the additivity residual.
+    Explanation, ``values (N, ...[, K])``; the base value is the mean over references of the output,
+    or of the loss of the reference's output against the explained row's label. ``info["gap"]``
+    holds the additivity residual.
 
     Notes
     -----
@@ -274,7 +310,13 @@ def stack_shap(
     check_choice(max_rule, "max_rule", ("exact", "cross"))
     settings = Settings(rule, max_rule, None, check_int(batch_size, "batch_size"))
     if not isinstance(stages, Sequence) or len(stages) == 0:
-        fail("stages", "a list of at least one stage", stages, "Pass [network, trees], for example", TypeError)
+        fail(
+            "stages",
+            "a list of at least one stage",
+            stages,
+            "Pass [network, trees], for example",
+            TypeError,
+        )
     series = [as_stage(stage, settings) for stage in stages]
     names = feature_names if feature_names is not None else column_names(X)
     check_frames(X, background)
@@ -287,7 +329,12 @@ def stack_shap(
             "Give rows of the same kind",
         )
     if (loss is None) != (y is None):
-        fail("y" if y is None else "loss", "y together with loss", "one without the other", "Pass both or none")
+        fail(
+            "y" if y is None else "loss",
+            "y together with loss",
+            "one without the other",
+            "Pass both or none",
+        )
     ours, theirs = [rows], [references]
     for number, stage in enumerate(series):
         wanted = getattr(getattr(stage, "trees", None), "n_features", None)
@@ -310,10 +357,16 @@ def stack_shap(
             acts.append(made)
     count = ours[-1].shape[1]
     priced = None if loss is None else Priced(loss, y, ours[-1], theirs[-1])
-    listed = range(count) if outputs is None else ([outputs] if isinstance(outputs, int) else list(outputs))
+    listed = (
+        range(count)
+        if outputs is None
+        else ([outputs] if isinstance(outputs, int) else list(outputs))
+    )
     chosen = [0] if priced else [int(k) for k in listed]
     if not priced and any(not 0 <= k < count for k in chosen):
-        fail("outputs", f"indices below {count}", repr(outputs), "Pass an index or a list of indices")
+        fail(
+            "outputs", f"indices below {count}", repr(outputs), "Pass an index or a list of indices"
+        )
     values = np.empty((*rows.shape, len(chosen)))
     widest = max(int(np.prod(acts.shape[1:])) for acts in ours)
     with progress_bar(len(rows), progress, "stack_shap") as bar:
@@ -333,7 +386,10 @@ def stack_shap(
         made, base = priced.ours[:, None], priced.theirs.mean(1)[:, None]
     gap = made - base - values.reshape(len(rows), -1, len(chosen)).sum(1)
     if groups is not None:
-        values, names = np.stack([values[:, list(group)].sum(1) for group in groups], axis=1), feature_names
+        values, names = (
+            np.stack([values[:, list(group)].sum(1) for group in groups], axis=1),
+            feature_names,
+        )
     single = len(chosen) == 1 and (priced is not None or count == 1 or isinstance(outputs, int))
     data = rows if groups is None else None
     return Explanation(
@@ -348,7 +404,8 @@ def stack_shap(
 
 
 class Priced:
-    """The loss as a last stage: multipliers of the outputs for each pair of rows, with the explained row's label."""
+    """The loss as a last stage: multipliers of the outputs for each pair of rows, with the
+    explained row's label."""
 
     def __init__(self, loss: Any, y: Any, f: np.ndarray, b: np.ndarray) -> None:
         self.loss = get_loss(loss)
@@ -356,17 +413,23 @@ class Priced:
         self.y = check_target(y, len(f), self.loss, None if count == 1 else count)
         if count > 1 and not self.loss.classes:
             fail(
-                "loss", f"a loss of {count} outputs", repr(self.loss.name), "Use softmax_cross_entropy or cross_entropy"
+                "loss",
+                f"a loss of {count} outputs",
+                repr(self.loss.name),
+                "Use softmax_cross_entropy or cross_entropy",
             )
         self.f, self.b = f, b
         self.ours = self._value(f, self.y)
         self.theirs = np.stack([self._value(np.tile(r, (len(f), 1)), self.y) for r in b], axis=1)
 
     def _value(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.asarray(self.loss.value(outputs[:, 0] if outputs.shape[1] == 1 else outputs, y), np.float64)
+        return np.asarray(
+            self.loss.value(outputs[:, 0] if outputs.shape[1] == 1 else outputs, y), np.float64
+        )
 
     def multipliers(self, part: slice) -> np.ndarray:
-        """``(n, B, K)``: Rescale of the loss; for softmax cross entropy, the rule of log(sum(exp))."""
+        """``(n, B, K)``: Rescale of the loss; for softmax cross entropy, the rule of
+        log(sum(exp))."""
         f, b, y = self.f[part], self.b, self.y[part]
         if f.shape[1] == 1:
             gain = self.ours[part, None] - self.theirs[part]
@@ -377,23 +440,39 @@ class Priced:
                 else np.broadcast_to(self.loss.slope(f[:, 0], y)[:, None], step.shape)
             )
             close = np.abs(step) <= 1e-9 * (1 + np.abs(f))
-            return np.where(close, flat, np.divide(gain, step, out=np.zeros_like(step), where=step != 0))[..., None]
+            return np.where(
+                close, flat, np.divide(gain, step, out=np.zeros_like(step), where=step != 0)
+            )[..., None]
         hot = np.arange(f.shape[1]) == y[:, None]
         if self.loss.name == "softmax_cross_entropy":
             shift = np.maximum(f.max(1)[:, None], b.max(1)[None])[..., None]
-            up, low, step = np.exp(f[:, None] - shift), np.exp(b[None] - shift), f[:, None] - b[None]
-            rise = np.where(step == 0, low, low * np.expm1(np.clip(step, None, 700)) / np.where(step == 0, 1, step))
-            ratio = (up.sum(-1, keepdims=True) - low.sum(-1, keepdims=True)) / low.sum(-1, keepdims=True)
-            slope = np.where(ratio == 0, 1.0, np.log1p(ratio) / np.where(ratio == 0, 1, ratio)) / low.sum(
+            up, low, step = (
+                np.exp(f[:, None] - shift),
+                np.exp(b[None] - shift),
+                f[:, None] - b[None],
+            )
+            rise = np.where(
+                step == 0,
+                low,
+                low * np.expm1(np.clip(step, None, 700)) / np.where(step == 0, 1, step),
+            )
+            ratio = (up.sum(-1, keepdims=True) - low.sum(-1, keepdims=True)) / low.sum(
                 -1, keepdims=True
             )
+            slope = np.where(
+                ratio == 0, 1.0, np.log1p(ratio) / np.where(ratio == 0, 1, ratio)
+            ) / low.sum(-1, keepdims=True)
             return rise * slope - hot[:, None]
         gain = (self.ours[part, None] - self.theirs[part])[..., None] * hot[:, None]
         return pull_back(gain, f, b)
 
 
 def _array(X: Any, argument: str) -> np.ndarray:
-    X = X.detach().cpu().numpy() if hasattr(X, "detach") else (X.to_numpy() if hasattr(X, "to_numpy") else X)
+    X = (
+        X.detach().cpu().numpy()
+        if hasattr(X, "detach")
+        else (X.to_numpy() if hasattr(X, "to_numpy") else X)
+    )
     table = np.asarray(X, dtype=None if getattr(X, "dtype", None) == np.float32 else np.float64)
     if table.ndim < 2 or len(table) == 0 or not np.isfinite(table).all():
         fail(argument, "finite numbers (n, ...)", X, "Pass a batch of rows without missing values")

@@ -4,8 +4,9 @@ The Shapley value of player :math:`i` in a game :math:`v` on :math:`n` players i
 
 .. math:: \varphi_i(v) = \sum_{S \not\ni i} \frac{|S|!\,(n-|S|-1)!}{n!}\,[v(S \cup i) - v(S)],
 
-the mean over all :math:`n!` orderings of what :math:`i` adds to the players before it. Source: Shapley
-(1953); Eq. 5 of Lundberg et al. (2020). Cost: :math:`2^n` values of the game, each used once.
+the mean over all :math:`n!` orderings of what :math:`i` adds to the players before it. Source:
+Shapley (1953); Eq. 5 of Lundberg et al. (2020). Cost: :math:`2^n` values of the game, each used
+once.
 
 Needs: shaplab._validation, shaplab.foundations.games.
 """
@@ -20,7 +21,13 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import as_numbers, check_int, check_real, fail
-from shaplab.foundations.games import TableGame, all_coalitions, check_players, evaluate_game, iterate_game
+from shaplab.foundations.games import (
+    TableGame,
+    all_coalitions,
+    check_players,
+    evaluate_game,
+    iterate_game,
+)
 
 __all__ = [
     "axioms",
@@ -80,14 +87,14 @@ def shapley_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
     Raises
     ------
     ValueError
-        For more players than enumeration can hold, for another number than the game has, and for games that
-        return the wrong number of values or values that are not finite.
+        For more players than enumeration can hold, for another number than the game has, and for
+        games that return the wrong number of values or values that are not finite.
 
     Notes
     -----
     Collecting the terms of the formula by coalition gives each value :math:`v(S)` the coefficient
-    :math:`(|S|-1)!\\,(n-|S|)!/n!` for members and :math:`-|S|!\\,(n-|S|-1)!/n!` for the rest, so one
-    matrix product a batch is enough, and the table of :math:`2^n` values is never stored.
+    :math:`(|S|-1)!\\,(n-|S|)!/n!` for members and :math:`-|S|!\\,(n-|S|-1)!/n!` for the rest, so
+    one matrix product a batch is enough, and the table of :math:`2^n` values is never stored.
 
     References
     ----------
@@ -108,7 +115,8 @@ def shapley_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
 
 
 def banzhaf_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.ndarray:
-    """Exact Banzhaf values: the mean marginal contribution over all coalitions, each equally likely.
+    """Exact Banzhaf values: the mean marginal contribution over all coalitions, each equally
+    likely.
 
     Parameters
     ----------
@@ -116,7 +124,8 @@ def banzhaf_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
 
     Returns
     -------
-    float64 array ``(n_players, *payoff)``. The values do not sum to ``v(everybody) - v(nobody)`` in general.
+    float64 array ``(n_players, *payoff)``. The values do not sum to ``v(everybody) - v(nobody)`` in
+    general.
 
     References
     ----------
@@ -127,8 +136,11 @@ def banzhaf_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
     return _weighted_sum(game, n, check_int(batch_size, "batch_size"), weight, weight)
 
 
-def _weighted_sum(game: Game, n: int, batch: int, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Sum over coalitions of +inside[|S|] v(S) for members and -outside[|S|] v(S) for the others."""
+def _weighted_sum(
+    game: Game, n: int, batch: int, inside: np.ndarray, outside: np.ndarray
+) -> np.ndarray:
+    """Sum over coalitions of +inside[|S|] v(S) for members and -outside[|S|] v(S) for the
+    others."""
     total: Any = 0.0
     for coalitions, values in iterate_game(game, n, batch):
         size = coalitions.sum(axis=1)
@@ -152,17 +164,21 @@ def axioms(
     values : array ``(n_players,)``, the attribution to judge, in the game's unit.
     game : callable with scalar payoff, bool ``(m, n_players)`` to ``(m,)``.
     n_players : int, at most 12: every pair of players is compared on every coalition.
-    rule : callable ``(game, n_players) -> values`` that made the attribution. Linearity and monotonicity
-        speak of several games, so they are measured only with it: linearity on the game and a fixed second
-        one, monotonicity on games in which a player's marginal contributions rise, or stay while others change.
-    tolerance : float, relative to the game's range: marginal contributions this close count as equal.
+    rule : callable ``(game, n_players) -> values`` that made the attribution. Linearity and
+    monotonicity
+        speak of several games, so they are measured only with it: linearity on the game and a fixed
+        second one, monotonicity on games in which a player's marginal contributions rise, or stay
+        while others change.
+    tolerance : float, relative to the game's range: marginal contributions this close count as
+    equal.
 
     Returns
     -------
-    dict of violations, 0 when the axiom holds: ``efficiency`` is ``abs(sum - (v(all) - v(none)))``, ``symmetry``
-    the largest difference between interchangeable players, ``null_player`` the largest value of a player
-    that never adds anything, ``linearity`` the largest deviation from additivity, ``monotonicity`` the largest
-    drop of a player's value when its contributions rose, or change of it when they stayed. All in the game's unit.
+    dict of violations, 0 when the axiom holds: ``efficiency`` is ``abs(sum - (v(all) - v(none)))``,
+    ``symmetry`` the largest difference between interchangeable players, ``null_player`` the largest
+    value of a player that never adds anything, ``linearity`` the largest deviation from additivity,
+    ``monotonicity`` the largest drop of a player's value when its contributions rose, or change of
+    it when they stayed. All in the game's unit.
 
     Examples
     --------
@@ -174,12 +190,21 @@ def axioms(
     n = check_players(n_players, maximum=12)
     values = as_numbers(values, "values")
     if values.shape != (n,) or not np.isfinite(values).all():
-        fail("values", f"shape ({n},), one finite value a player", values.tolist() if values.ndim == 1 else values,
-             "Judge one scalar game at a time")
+        fail(
+            "values",
+            f"shape ({n},), one finite value a player",
+            values.tolist() if values.ndim == 1 else values,
+            "Judge one scalar game at a time",
+        )
     coalitions = all_coalitions(n)
     table = evaluate_game(game, coalitions)
     if table.ndim != 1:
-        fail("game", "a scalar payoff", f"payoff of shape {table.shape[1:]}", "Select one row and output of the game")
+        fail(
+            "game",
+            "a scalar payoff",
+            f"payoff of shape {table.shape[1:]}",
+            "Select one row and output of the game",
+        )
     close = check_real(tolerance, "tolerance", low=0.0) * max(1e-300, float(np.ptp(table)))
     numbers = np.arange(2**n)
     symmetric = null = 0.0
@@ -197,14 +222,22 @@ def axioms(
         "null_player": null,
     }
     if rule is not None:
-        size, scale, own = coalitions.sum(axis=1), 1.0 + np.abs(table).max(), _shares(rule, table, n)
+        size, scale, own = (
+            coalitions.sum(axis=1),
+            1.0 + np.abs(table).max(),
+            _shares(rule, table, n),
+        )
         other = np.sin(1.0 + numbers) * scale
         apart = 2.0 * own - 3.0 * _shares(rule, other, n)
-        found["linearity"] = float(np.abs(_shares(rule, 2.0 * table - 3.0 * other, n) - apart).max())
+        found["linearity"] = float(
+            np.abs(_shares(rule, 2.0 * table - 3.0 * other, n) - apart).max()
+        )
         change = 0.0
         for i in range(n):
             # First every marginal contribution of i rises; then none changes, though the game does.
-            raised = _shares(rule, table + np.where(coalitions[:, i], scale * (1 + size % 2), 0.0), n)[i]
+            raised = _shares(
+                rule, table + np.where(coalitions[:, i], scale * (1 + size % 2), 0.0), n
+            )[i]
             same = _shares(rule, table + other[numbers & ~(1 << i)], n)[i]
             change = max(change, float(own[i] - raised), abs(float(own[i] - same)))
         found["monotonicity"] = change
@@ -214,8 +247,19 @@ def axioms(
 def _shares(rule: Callable[[Game, int], Any], table: np.ndarray, n: int) -> np.ndarray:
     """What a rule gives the players of the game with this table of values."""
     if not callable(rule):
-        fail("rule", "a callable (game, n_players) -> values", rule, "Pass the function that made them", TypeError)
+        fail(
+            "rule",
+            "a callable (game, n_players) -> values",
+            rule,
+            "Pass the function that made them",
+            TypeError,
+        )
     found = as_numbers(rule(TableGame(table), n), "rule", "values from the rule")
     if found.shape != (n,):
-        fail("rule", f"{n} values, one a player", f"shape {found.shape}", "Return one value for each player")
+        fail(
+            "rule",
+            f"{n} values, one a player",
+            f"shape {found.shape}",
+            "Return one value for each player",
+        )
     return found

@@ -20,7 +20,14 @@ import numpy as np
 
 from shaplab._validation import as_numbers, check_int, check_names, check_real, fail, shorten
 
-__all__ = ["GroupedGame", "MeanGame", "TableGame", "all_coalitions", "company_game", "evaluate_game"]
+__all__ = [
+    "GroupedGame",
+    "MeanGame",
+    "TableGame",
+    "all_coalitions",
+    "company_game",
+    "evaluate_game",
+]
 
 MAX_PLAYERS = 24
 MAX_TABLE = 2**31
@@ -65,18 +72,35 @@ def evaluate_game(game: Callable[[np.ndarray], Any], coalitions: np.ndarray) -> 
     Raises
     ------
     TypeError, ValueError
-        When the game is not callable, returns another number of rows, or values that are not finite.
+        When the game is not callable, returns another number of rows, or values that are not
+        finite.
     """
     if not callable(game):
-        fail("game", "a callable of a boolean array (m, n)", game, "Wrap a table of values in TableGame", TypeError)
-    values = as_numbers(game(coalitions), "game", "numbers (m, *payoff)", "Return one array of numbers")
+        fail(
+            "game",
+            "a callable of a boolean array (m, n)",
+            game,
+            "Wrap a table of values in TableGame",
+            TypeError,
+        )
+    values = as_numbers(
+        game(coalitions), "game", "numbers (m, *payoff)", "Return one array of numbers"
+    )
     if values.ndim == 0 or values.shape[0] != len(coalitions):
-        fail("game", f"{len(coalitions)} values for {len(coalitions)} coalitions", f"shape {values.shape}",
-             "Return one value (or one payoff array) for each row of the coalition array")
+        fail(
+            "game",
+            f"{len(coalitions)} values for {len(coalitions)} coalitions",
+            f"shape {values.shape}",
+            "Return one value (or one payoff array) for each row of the coalition array",
+        )
     if not np.isfinite(values).all():
         worst = int(np.argwhere(~np.isfinite(values))[0][0])
-        fail("game", "finite values", f"{shorten(values[worst])} for coalition "
-             f"{np.flatnonzero(coalitions[worst]).tolist()}", "Check the game for this coalition")
+        fail(
+            "game",
+            "finite values",
+            f"{shorten(values[worst])} for coalition {np.flatnonzero(coalitions[worst]).tolist()}",
+            "Check the game for this coalition",
+        )
     return values
 
 
@@ -88,12 +112,15 @@ def check_coalitions(coalitions: Any, n_players: int) -> np.ndarray:
     return found
 
 
-def iterate_game(game: Callable[[np.ndarray], Any], n_players: int, batch: int = 2**12
-                 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def iterate_game(
+    game: Callable[[np.ndarray], Any], n_players: int, batch: int = 2**12
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield all coalitions and their values in batches, so that memory stays bounded."""
     known = getattr(game, "n_players", n_players)
     if known != n_players:
-        fail("n_players", f"{known}, the players of this game", str(n_players), "Pass game.n_players")
+        fail(
+            "n_players", f"{known}, the players of this game", str(n_players), "Pass game.n_players"
+        )
     total = 2**n_players
     for start in range(0, total, batch):
         coalitions = all_coalitions(n_players, start, min(start + batch, total))
@@ -104,8 +131,12 @@ def check_players(n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYER
     """Return ``n_players`` when enumeration can hold it."""
     n = check_int(n_players, "n_players", minimum=minimum)
     if n > maximum:
-        fail("n_players", f"at most {maximum} for exact enumeration", f"{n}, that is 2**{n} = {2.0**n:.1e} coalitions",
-             "Group players, or estimate with permutation_shap or kernel_shap")
+        fail(
+            "n_players",
+            f"at most {maximum} for exact enumeration",
+            f"{n}, that is 2**{n} = {2.0**n:.1e} coalitions",
+            "Group players, or estimate with permutation_shap or kernel_shap",
+        )
     return n
 
 
@@ -114,8 +145,10 @@ class TableGame:
 
     Parameters
     ----------
-    values : array ``(2**n, *payoff)`` where entry ``s`` is the value of the coalition whose members are
-        the set bits of ``s``, or a dict from tuples of players to values (coalitions left out are worth 0).
+    values : array ``(2**n, *payoff)`` where entry ``s`` is the value of the coalition whose members
+    are
+        the set bits of ``s``, or a dict from tuples of players to values (coalitions left out are
+        worth 0).
     names : sequence of different names, needed for a dict keyed by names.
 
     Examples
@@ -128,44 +161,81 @@ class TableGame:
     def __init__(self, values: Any, names: Any = None) -> None:
         if isinstance(values, dict):
             if isinstance(names, str) or not hasattr(names, "__len__"):
-                fail("names", "the players' names beside a dict of values", repr(names), "Pass names=[...]", TypeError)
+                fail(
+                    "names",
+                    "the players' names beside a dict of values",
+                    repr(names),
+                    "Pass names=[...]",
+                    TypeError,
+                )
             position = {name: i for i, name in enumerate(names)}
             if len(position) < len(names):
-                fail("names", "different names", f"{len(names)} names, {len(position)} different", "Rename some")
+                fail(
+                    "names",
+                    "different names",
+                    f"{len(names)} names, {len(position)} different",
+                    "Rename some",
+                )
             table = np.zeros(2 ** check_players(len(names)))
             for members, value in values.items():
                 if not isinstance(members, Iterable):
-                    fail("values", "tuples of players as keys", shorten(repr(members)), f"Write ({members!r},)")
+                    fail(
+                        "values",
+                        "tuples of players as keys",
+                        shorten(repr(members)),
+                        f"Write ({members!r},)",
+                    )
                 unknown = [member for member in members if member not in position]
                 if unknown:
-                    fail("values", f"players among {shorten(', '.join(map(str, names)))}", repr(shorten(unknown[0])),
-                         "Check the names in the coalition")
+                    fail(
+                        "values",
+                        f"players among {shorten(', '.join(map(str, names)))}",
+                        repr(shorten(unknown[0])),
+                        "Check the names in the coalition",
+                    )
                 worth = as_numbers(value, "values", "numbers as values")
                 if worth.ndim:
-                    fail("values", "one number for each coalition", worth, "Give an array for payoffs with axes")
+                    fail(
+                        "values",
+                        "one number for each coalition",
+                        worth,
+                        "Give an array for payoffs with axes",
+                    )
                 table[sum(1 << position[member] for member in set(members))] = worth
         else:
             table = as_numbers(values, "values").copy()
         n = int(np.log2(max(1, len(table)))) if table.ndim else 0
         if table.ndim == 0 or n < 1 or len(table) != 2**n:
-            fail("values", "2**n values for n >= 1 players", f"shape {table.shape}",
-                 "Give one value for every coalition, the empty one first")
+            fail(
+                "values",
+                "2**n values for n >= 1 players",
+                f"shape {table.shape}",
+                "Give one value for every coalition, the empty one first",
+            )
         self.n_players = check_players(n)
         self.names = check_names(range(n) if names is None else names, n, "names") or ()
         self.table = table
         self.table.flags.writeable = False
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return self.table[check_coalitions(coalitions, self.n_players) @ (1 << np.arange(self.n_players))]
+        return self.table[
+            check_coalitions(coalitions, self.n_players) @ (1 << np.arange(self.n_players))
+        ]
 
     @classmethod
-    def of(cls, game: Callable[[np.ndarray], Any], n_players: int, names: Sequence[str] | None = None) -> TableGame:
+    def of(
+        cls, game: Callable[[np.ndarray], Any], n_players: int, names: Sequence[str] | None = None
+    ) -> TableGame:
         """Tabulate any game on a few players."""
         n = check_players(n_players)
         _, one = next(iterate_game(game, n, 1))
         if one.nbytes << n > MAX_TABLE:
-            fail("n_players", f"a table of at most {MAX_TABLE >> 30} GiB", f"{(one.nbytes << n) / 2**30:.0f} GiB: "
-                 f"2**{n} payoffs of shape {one.shape[1:]}", "Tabulate fewer rows at a time, or group players")
+            fail(
+                "n_players",
+                f"a table of at most {MAX_TABLE >> 30} GiB",
+                f"{(one.nbytes << n) / 2**30:.0f} GiB: 2**{n} payoffs of shape {one.shape[1:]}",
+                "Tabulate fewer rows at a time, or group players",
+            )
         return cls(np.concatenate([values for _, values in iterate_game(game, n)]), names)
 
 
@@ -179,8 +249,8 @@ class GroupedGame:
 
     Notes
     -----
-    The Shapley value of a group in this game is in general not the sum of its members' Shapley values
-    in the original game.
+    The Shapley value of a group in this game is in general not the sum of its members' Shapley
+    values in the original game.
     """
 
     def __init__(self, game: Callable[[np.ndarray], Any], groups: Sequence[Sequence[int]]) -> None:
@@ -189,7 +259,9 @@ class GroupedGame:
         self.n_players = len(self.membership)
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return evaluate_game(self.game, check_coalitions(coalitions, self.n_players) @ self.membership)
+        return evaluate_game(
+            self.game, check_coalitions(coalitions, self.n_players) @ self.membership
+        )
 
 
 def group_matrix(
@@ -201,7 +273,8 @@ def group_matrix(
 
     Parameters
     ----------
-    groups : list of lists, or dict from a group's name to a list; players by number, or by name when
+    groups : list of lists, or dict from a group's name to a list; players by number, or by name
+    when
         ``names`` are known. Each player in exactly one group.
     n_players : int, or None: as many as are named.
     names : the players' names, or None.
@@ -212,11 +285,22 @@ def group_matrix(
     """
     titles = list(groups) if isinstance(groups, Mapping) else None
     rule = f"a partition of the {n_players or ''} players into non-empty groups".replace("  ", " ")
-    each = groups.values() if isinstance(groups, Mapping) else groups if isinstance(groups, Iterable) else ()
+    each = (
+        groups.values()
+        if isinstance(groups, Mapping)
+        else groups
+        if isinstance(groups, Iterable)
+        else ()
+    )
     lists: list[Any] = list(each)
     for group in lists or [groups]:
         if isinstance(group, str) or not hasattr(group, "__len__") or len(group) == 0:
-            fail("groups", rule, f"group {shorten(repr(group))}", "Give a list of groups, each a list of players")
+            fail(
+                "groups",
+                rule,
+                f"group {shorten(repr(group))}",
+                "Give a list of groups, each a list of players",
+            )
     n_players = sum(map(len, lists)) if n_players is None else n_players
     known = {name: i for i, name in enumerate(names or ())}
     matrix = np.zeros((len(lists), n_players), dtype=bool)
@@ -224,16 +308,27 @@ def group_matrix(
     for row, group in enumerate(lists):
         for player in group:
             number = isinstance(player, int | np.integer) and not isinstance(player, bool)
-            index = int(player) if number else known.get(player, -1) if isinstance(player, str) else -1
+            index = (
+                int(player) if number else known.get(player, -1) if isinstance(player, str) else -1
+            )
             if not 0 <= index < n_players:
-                fail("groups", rule, f"player {shorten(repr(player))}", "Use the players' numbers or names")
+                fail(
+                    "groups",
+                    rule,
+                    f"player {shorten(repr(player))}",
+                    "Use the players' numbers or names",
+                )
             matrix[row, index] = True
             count[index] += 1
     if (count != 1).any():
         worst = int(np.flatnonzero(count != 1)[0])
         label = names[worst] if names else worst
-        fail("groups", rule, f"player {shorten(repr(label))} named {count[worst]} times",
-             "Name every player exactly once")
+        fail(
+            "groups",
+            rule,
+            f"player {shorten(repr(label))} named {count[worst]} times",
+            "Name every player exactly once",
+        )
     if titles is None:
         labels = [str(name) for name in names] if names else [f"x{i}" for i in range(n_players)]
         titles = [" + ".join(labels[i] for i in np.flatnonzero(row)) for row in matrix]
@@ -243,8 +338,8 @@ def group_matrix(
 class MeanGame:
     """Minus the mean over rows of a game whose payoff has a first axis of rows.
 
-    With a loss game inside, this is SAGE's game: how much a coalition of features lowers the mean loss,
-    up to the constant of the empty coalition.
+    With a loss game inside, this is SAGE's game: how much a coalition of features lowers the mean
+    loss, up to the constant of the empty coalition.
 
     Parameters
     ----------
@@ -261,18 +356,23 @@ class MeanGame:
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         values = evaluate_game(self.game, coalitions)
         if values.ndim < 2:
-            fail("game", "a payoff whose first axis are rows", "one number for each coalition",
-                 "Use a game of many rows, such as LossOfMean")
+            fail(
+                "game",
+                "a payoff whose first axis are rows",
+                "one number for each coalition",
+                "Use a game of many rows, such as LossOfMean",
+            )
         return self.sign * values.mean(axis=1)
 
 
 def company_game(profit: float = 1_000_000.0) -> TableGame:
     """The company that shares its profit as bonuses.
 
-    Five players: a CEO, two engineers and two new hires. Everybody together earns ``profit``; without the
-    CEO half of it; without the new hires 95% of it; nobody earns nothing. The source gives these four
-    values; the others are ours: an engineer carries the product, the second engineer adds less than the
-    first, the CEO doubles what the staff makes, and each new hire adds a little when an engineer is there.
+    Five players: a CEO, two engineers and two new hires. Everybody together earns ``profit``;
+    without the CEO half of it; without the new hires 95% of it; nobody earns nothing. The source
+    gives these four values; the others are ours: an engineer carries the product, the second
+    engineer adds less than the first, the CEO doubles what the staff makes, and each new hire adds
+    a little when an engineer is there.
 
     Parameters
     ----------
@@ -291,4 +391,6 @@ def company_game(profit: float = 1_000_000.0) -> TableGame:
     engineers = coalitions[:, 1].astype(int) + coalitions[:, 2]
     hires = coalitions[:, 3].astype(int) + coalitions[:, 4]
     staff = np.array([0.0, 0.6, 0.95])[engineers] + 0.025 * hires * (engineers > 0)
-    return TableGame(check_real(profit, "profit") * staff * np.where(coalitions[:, 0], 1.0, 0.5), names)
+    return TableGame(
+        check_real(profit, "profit") * staff * np.where(coalitions[:, 0], 1.0, 0.5), names
+    )

@@ -60,8 +60,8 @@ def interaction_values(game: Game, n_players: int, *, batch_size: int = 4096) ->
 
     Returns
     -------
-    float64 array ``(n_players, n_players, *payoff)``, symmetric in its first two axes; each row sums to
-    the player's Shapley value, the whole matrix to ``v(everybody) - v(nobody)``.
+    float64 array ``(n_players, n_players, *payoff)``, symmetric in its first two axes; each row
+    sums to the player's Shapley value, the whole matrix to ``v(everybody) - v(nobody)``.
 
     Notes
     -----
@@ -81,8 +81,11 @@ def interaction_values(game: Game, n_players: int, *, batch_size: int = 4096) ->
     """
     n = check_players(n_players)
     batch = check_int(batch_size, "batch_size")
-    # Both sums run over what stays outside the pair, so sizes are counted without the pair's members.
-    pair = np.array([0.5 / ((n - 1) * comb(n - 2, s)) for s in range(n - 1)]) if n > 1 else np.zeros(1)
+    # Both sums run over what stays outside the pair, so sizes are counted without the pair's
+    # members.
+    pair = (
+        np.array([0.5 / ((n - 1) * comb(n - 2, s)) for s in range(n - 1)]) if n > 1 else np.zeros(1)
+    )
     single = 1.0 / (n * np.array([comb(n - 1, s) for s in range(n)], dtype=np.float64))
     total: Any = 0.0
     diagonal = np.arange(n)

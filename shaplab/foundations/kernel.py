@@ -1,18 +1,20 @@
 r"""KernelSHAP: Shapley values as a weighted least squares fit of the game.
 
-Among all additive functions :math:`v(\emptyset) + \sum_{i \in S} \varphi_i` that are right for everybody,
-the Shapley values are closest to the game in
+Among all additive functions :math:`v(\emptyset) + \sum_{i \in S} \varphi_i` that are right for
+everybody, the Shapley values are closest to the game in
 
-.. math:: \sum_{S \ne \emptyset, N} \mu(S) \Bigl(v(S) - v(\emptyset) - \sum_{i \in S} \varphi_i\Bigr)^2,
+.. math:: \sum_{S \ne \emptyset, N} \mu(S) \Bigl(v(S) - v(\emptyset) - \sum_{i \in S}
+\varphi_i\Bigr)^2,
    \qquad \mu(S) = \frac{n - 1}{\binom{n}{|S|}\,|S|\,(n - |S|)}.
 
-The efficiency constraint is kept exactly, by a Lagrange multiplier, and nothing is regularised. Sizes that the
-budget covers are enumerated; of the others, coalitions are drawn together with their complements. Source:
-Lundberg and Lee (2017); paired sampling, Covert and Lee (2021); leverage scores, Musco and Witter (2025).
+The efficiency constraint is kept exactly, by a Lagrange multiplier, and nothing is regularised.
+Sizes that the budget covers are enumerated; of the others, coalitions are drawn together with their
+complements. Source: Lundberg and Lee (2017); paired sampling, Covert and Lee (2021); leverage
+scores, Musco and Witter (2025).
 Cost: :math:`B` model rows a coalition; exact when all :math:`2^n - 2` are enumerated.
 
-Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation, shaplab.foundations.games,
-shaplab.foundations._walks, shaplab.foundations.permutation.
+Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
+shaplab.foundations.games, shaplab.foundations._walks, shaplab.foundations.permutation.
 """
 
 from __future__ import annotations
@@ -38,18 +40,24 @@ GROUPS = 16
 
 
 def kernel_shap_literal(game: Callable[[np.ndarray], np.ndarray], n_players: int) -> np.ndarray:
-    """Shapley values ``(n, *payoff)`` by one weighted regression over all coalitions, the last player eliminated."""
+    """Shapley values ``(n, *payoff)`` by one weighted regression over all coalitions, the last
+    player eliminated."""
     n = n_players
-    Z = np.array([[(s >> i) & 1 for i in range(n)] for s in range(1, 2**n - 1)], dtype=bool).reshape(-1, n)
+    Z = np.array(
+        [[(s >> i) & 1 for i in range(n)] for s in range(1, 2**n - 1)], dtype=bool
+    ).reshape(-1, n)
     mu = np.array([(n - 1) / (comb(n, int(k)) * k * (n - k)) for k in Z.sum(axis=1)])
     none, everybody = game(np.array([[False] * n, [True] * n]))
     total = np.asarray(everybody - none)
     if n == 1:
         return total[None]
-    # Efficiency gives phi_n = total - sum of the others, so each row regresses on differences to player n.
+    # Efficiency gives phi_n = total - sum of the others, so each row regresses on differences to
+    # player n.
     y = game(Z) - none - np.multiply.outer(Z[:, -1], total)
     D = Z[:, :-1].astype(float) - Z[:, -1:]
-    others = np.linalg.solve(D.T @ (mu[:, None] * D), np.tensordot(D.T * mu, y, axes=1).reshape(n - 1, -1))
+    others = np.linalg.solve(
+        D.T @ (mu[:, None] * D), np.tensordot(D.T * mu, y, axes=1).reshape(n - 1, -1)
+    )
     others = others.reshape(n - 1, *total.shape)
     return np.concatenate([others, (total - others.sum(axis=0))[None]])
 
@@ -60,16 +68,19 @@ def _mass(p: int, size: Any) -> Any:
 
 
 def _enumerated(p: int, budget: int | None) -> int:
-    """How many of the smallest sizes, with their complements, to enumerate under a budget of coalitions."""
+    """How many of the smallest sizes, with their complements, to enumerate under a budget of
+    coalitions."""
     if budget is None:
         budget = 2**p - 2 if 2**p - 2 <= ENUMERATE else 2 * p
     depth, left = 0, budget
     for k in range(1, p // 2 + 1):
         count = comb(p, k) * (1 if 2 * k == p else 2)
         sizes = np.arange(k, p - k + 1)
-        share = _mass(p, np.array([k, p - k][: 1 if 2 * k == p else 2])).sum() / _mass(p, sizes).sum()
-        # A size that would be drawn about as often as it has coalitions is cheaper to list; singletons always are,
-        # since they alone make the regression solvable.
+        share = (
+            _mass(p, np.array([k, p - k][: 1 if 2 * k == p else 2])).sum() / _mass(p, sizes).sum()
+        )
+        # A size that would be drawn about as often as it has coalitions is cheaper to list;
+        # singletons always are, since they alone make the regression solvable.
         if k > 1 and (count > left or (left * share < count and left < 2**p)):
             break
         depth, left = k, left - count
@@ -96,8 +107,15 @@ def _solve(A: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
     return fit - direction * excess / direction.sum(axis=-2, keepdims=True)
 
 
-def _row(tables: Tables, row: int, depth: int, draws: int | None, leverage: bool, thresh: float,
-         entropy: list[int]) -> tuple[np.ndarray, np.ndarray, int, int]:
+def _row(
+    tables: Tables,
+    row: int,
+    depth: int,
+    draws: int | None,
+    leverage: bool,
+    thresh: float,
+    entropy: list[int],
+) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Values, standard errors, coalitions used and groups of one explained row."""
     p = tables.p
     low = tables.fb.mean(axis=0)
@@ -125,7 +143,9 @@ def _row(tables: Tables, row: int, depth: int, draws: int | None, leverage: bool
         pair = np.concatenate([half, ~half])
         w = np.tile(weight[pick], 2) / len(pair)
         A = np.concatenate([A, ((pair.T * w) @ pair.astype(float))[None]])
-        b = np.concatenate([b, ((pair.T * w) @ (tables.means(pair, np.full(len(pair), row)) - low))[None]])
+        b = np.concatenate(
+            [b, ((pair.T * w) @ (tables.means(pair, np.full(len(pair), row)) - low))[None]]
+        )
         used, group = used + len(pair), group + 1
         if len(A) < GROUPS:
             continue
@@ -140,35 +160,49 @@ def _row(tables: Tables, row: int, depth: int, draws: int | None, leverage: bool
             A, b, width = (A[::2] + A[1::2]) / 2, (b[::2] + b[1::2]) / 2, 2 * width
 
 
-def kernel_shap(model: Any, X: Any, background: Any, *, groups: Any = None, sampling: str = "kernel",
-                thresh: float = 0.02, max_evaluations: int | None = None, rng: Any = None, n_jobs: int | None = None,
-                batch_size: int = 16384) -> Explanation:
+def kernel_shap(
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    groups: Any = None,
+    sampling: str = "kernel",
+    thresh: float = 0.02,
+    max_evaluations: int | None = None,
+    rng: Any = None,
+    n_jobs: int | None = None,
+    batch_size: int = 16384,
+) -> Explanation:
     """Shapley values of any model by KernelSHAP, with standard errors.
 
     Parameters
     ----------
     model, X, background, groups, rng, n_jobs, batch_size : as in
         :func:`shaplab.foundations.permutation.permutation_shap`.
-    sampling : ``"kernel"`` draws coalition sizes in proportion to their kernel weight, ``"leverage"`` draws all
+    sampling : ``"kernel"`` draws coalition sizes in proportion to their kernel weight,
+    ``"leverage"`` draws all
         sizes equally often (each coalition in proportion to ``1 / C(n, |S|)``) and reweights.
-    thresh : float, without a budget, stop a row when its largest standard error is below this share of the
+    thresh : float, without a budget, stop a row when its largest standard error is below this share
+    of the
         spread of its values (largest minus smallest, zero included).
     max_evaluations : int, budget in model rows for the whole call, shared equally by the rows.
 
     Returns
     -------
     Explanation
-        ``values`` ``(N, d[, K])`` in the model's unit. ``info`` holds ``evaluations``, the ``coalitions`` of each
-        row, ``enumerated_sizes`` (coalitions of that many players or fewer, and their complements, were all
-        used), ``exact`` (then ``std`` is None), and ``converged``, whether ``thresh`` was reached. After an exception
-        finished rows are in its attribute ``partial``; after Ctrl-C they are returned, ``info["rows"]`` says which.
+        ``values`` ``(N, d[, K])`` in the model's unit. ``info`` holds ``evaluations``, the
+        ``coalitions`` of each row, ``enumerated_sizes`` (coalitions of that many players or fewer,
+        and their complements, were all used), ``exact`` (then ``std`` is None), and ``converged``,
+        whether ``thresh`` was reached. After an exception finished rows are in its attribute
+        ``partial``; after Ctrl-C they are returned, ``info["rows"]`` says which.
 
     Notes
     -----
-    Estimates the marginal game; values sum exactly to the prediction. Without a budget all coalitions are
-    enumerated for up to 9 players, which is exact. The standard error is a jackknife over groups of draws: the
-    estimator is a ratio, so the spread of the responses alone would not do. Its bias falls as one over the draws,
-    faster than its standard error. Cost: ``B`` model rows a coalition and explained row.
+    Estimates the marginal game; values sum exactly to the prediction. Without a budget all
+    coalitions are enumerated for up to 9 players, which is exact. The standard error is a jackknife
+    over groups of draws: the estimator is a ratio, so the spread of the responses alone would not
+    do. Its bias falls as one over the draws, faster than its standard error. Cost: ``B`` model rows
+    a coalition and explained row.
 
     References
     ----------
@@ -192,9 +226,14 @@ def kernel_shap(model: Any, X: Any, background: Any, *, groups: Any = None, samp
         listed = len(_all_of(p, depth))
         need = listed if exact else listed + 4 * GROUPS
         if each < need:
-            fail("max_evaluations", f"at least {tables.evaluations + need * unit} model rows "
-                 f"({need} coalitions for each of {tables.n} rows over {tables.size} background rows)", str(budget),
-                 "Raise the budget, explain fewer rows, or use a smaller background")
+            fail(
+                "max_evaluations",
+                f"at least {tables.evaluations + need * unit} model rows "
+                f"({need} coalitions for each of {tables.n} rows over {tables.size} "
+                f"background rows)",
+                str(budget),
+                "Raise the budget, explain fewer rows, or use a smaller background",
+            )
         draws = (each - listed) // 2
     entropy = [int(word) for word in resolve_rng(rng).integers(0, 2**63, size=2)]
 
@@ -202,9 +241,17 @@ def kernel_shap(model: Any, X: Any, background: Any, *, groups: Any = None, samp
         values, std, used, made = (np.stack(part) for part in zip(*found, strict=True))
         base = np.broadcast_to(tables.fb.mean(axis=0), (len(rows), tables.K))
         wanted = np.maximum(thresh * spread_of(values), 1e-12 * max(tables.scale, 1e-300))
-        info = {"evaluations": int(tables.evaluations + used.sum() * tables.size), "coalitions": used, "rounds": made,
-                "enumerated_sizes": depth, "exact": exact, "converged": bool((std.max(axis=(1, 2)) <= wanted).all())}
-        name = "kernel_shap (marginal game, " + ("enumerated: exact)" if exact else f"{sampling} draws, paired)")
+        info = {
+            "evaluations": int(tables.evaluations + used.sum() * tables.size),
+            "coalitions": used,
+            "rounds": made,
+            "enumerated_sizes": depth,
+            "exact": exact,
+            "converged": bool((std.max(axis=(1, 2)) <= wanted).all()),
+        }
+        name = "kernel_shap (marginal game, " + (
+            "enumerated: exact)" if exact else f"{sampling} draws, paired)"
+        )
         return tables.explanation(values, None if exact else std, base, name, info, rows)
 
     return each_row(tables, _row, (depth, draws, leverage, thresh, entropy), n_jobs, result)

@@ -1,21 +1,24 @@
 r"""Sampling orderings: Shapley values of any model, with standard errors.
 
-The Shapley value is a mean over orderings, :math:`\varphi_i = E_\pi[v(P_i^\pi \cup i) - v(P_i^\pi)]`, where
-:math:`P_i^\pi` are the players before :math:`i`; a mean can be sampled. For the marginal game, itself a mean
-over background rows :math:`b` of the games :math:`v_b(S) = f(x_S, b_{\bar S})`, one *round* gives every
-:math:`b` its own random ordering and walks it twice, once adding features in order to the empty coalition and
-once to its complement (antithetic):
+The Shapley value is a mean over orderings, :math:`\varphi_i = E_\pi[v(P_i^\pi \cup i) -
+v(P_i^\pi)]`, where
+:math:`P_i^\pi` are the players before :math:`i`; a mean can be sampled. For the marginal game,
+itself a mean over background rows :math:`b` of the games :math:`v_b(S) = f(x_S, b_{\bar S})`, one
+*round* gives every
+:math:`b` its own random ordering and walks it twice, once adding features in order to the empty
+coalition and once to its complement (antithetic):
 
 .. math:: \delta_i = \tfrac12\{[v_b(P \cup i) - v_b(P)] + [v_b(\bar P) - v_b(\bar P \setminus i)]\}.
 
-It is unbiased, the sum over features is exact, and one round is exact for models with interactions of at most two
-features. The same ordering turned by half is walked as well: of three players another one is then mostly in the
-middle, so that errors cancel in part. Rounds are independent, so their spread gives the standard error. Source:
-Strumbelj and Kononenko (2014), Methods 7-8 of Lundberg et al. (2020). Cost: at most :math:`4(d-1)B` model rows a round
-and explained row; steps between equal values cost nothing.
+It is unbiased, the sum over features is exact, and one round is exact for models with interactions
+of at most two features. The same ordering turned by half is walked as well: of three players
+another one is then mostly in the middle, so that errors cancel in part. Rounds are independent, so
+their spread gives the standard error. Source: Strumbelj and Kononenko (2014), Methods 7-8 of
+Lundberg et al. (2020). Cost: at most :math:`4(d-1)B` model rows a round and explained row; steps
+between equal values cost nothing.
 
-Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation, shaplab.foundations.games,
-shaplab.foundations._walks.
+Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
+shaplab.foundations.games, shaplab.foundations._walks.
 """
 
 from __future__ import annotations
@@ -34,14 +37,20 @@ from shaplab.foundations._walks import Run, Sampler, Tables, check_stop, visit_g
 
 __all__ = ["confidence_interval", "ime", "permutation_shap", "permutation_shap_literal"]
 
-# A round has at least this many orderings, so that rounds that agree by chance (one background row, few features)
-# do not pass for precision.
+# A round has at least this many orderings, so that rounds that agree by chance (one background row,
+# few features) do not pass for precision.
 MIN_ORDERINGS = 16
 
 
-def permutation_shap_literal(model: Callable[[np.ndarray], np.ndarray], x: np.ndarray, background: np.ndarray,
-                             samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Shapley values of one row as IME samples them: an ordering and a reference row, one feature's step.
+def permutation_shap_literal(
+    model: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    background: np.ndarray,
+    samples: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Shapley values of one row as IME samples them: an ordering and a reference row, one feature's
+    step.
 
     Returns ``(d,)`` for a model with one output. Cost: ``2 * d * samples`` model rows.
     """
@@ -61,7 +70,8 @@ def permutation_shap_literal(model: Callable[[np.ndarray], np.ndarray], x: np.nd
 
 
 class Walks(Sampler):
-    """Antithetic walks over single-reference games, an own ordering, and its rotation, for every background row."""
+    """Antithetic walks over single-reference games, an own ordering, and its rotation, for every
+    background row."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
@@ -71,17 +81,32 @@ class Walks(Sampler):
         self.turns = (0,) if p < 3 else (0, p // 2)
         self.shape = (tables.n, p, tables.K)
         own = np.arange(tables.n)[:, None]
-        moving = np.concatenate([np.maximum(tables.differs(own[s], np.arange(tables.size)[None]).sum(axis=2) - 1, 0)
-                                 .sum(axis=1) for s in chunks(tables.n, tables.batch_size // tables.size)])
+        moving = np.concatenate(
+            [
+                np.maximum(
+                    tables.differs(own[s], np.arange(tables.size)[None]).sum(axis=2) - 1, 0
+                ).sum(axis=1)
+                for s in chunks(tables.n, tables.batch_size // tables.size)
+            ]
+        )
         self.cost = 2.0 * len(self.turns) * self.repeat * moving
         self.scale = tables.scale
-        self.mark = {"method": "permutation_shap", "membership": tables.membership.astype(int).tolist()}
+        self.mark = {
+            "method": "permutation_shap",
+            "membership": tables.membership.astype(int).tolist(),
+        }
 
-    def visit(self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]) -> tuple[np.ndarray, int]:
+    def visit(
+        self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]
+    ) -> tuple[np.ndarray, int]:
         t, p = self.tables, self.tables.p
         walks = t.size * self.repeat
-        draws = np.concatenate([_balanced(visit_generator(entropy, row, visit), walks, p)
-                                for row, visit in zip(rows, visits, strict=True)])
+        draws = np.concatenate(
+            [
+                _balanced(visit_generator(entropy, row, visit), walks, p)
+                for row, visit in zip(rows, visits, strict=True)
+            ]
+        )
         total, evaluations = np.zeros((len(rows), p, t.K)), 0
         for turn in self.turns:
             for part in chunks(len(draws), t.batch_size // max(1, 2 * (p - 1))):
@@ -91,61 +116,86 @@ class Walks(Sampler):
                 own = (walk % t.size)[:, None, None].repeat(2, axis=1)
                 adding, removing, cost = t.both_ways(rank, rows[job], own)
                 evaluations += cost
-                # Unlike a sum, add.at goes walk by walk, so that the batch size cannot change the rounding.
+                # Unlike a sum, add.at goes walk by walk, so that the batch size cannot change the
+                # rounding.
                 np.add.at(total, job, walk_steps(adding[:, :, 0], removing[:, :, 0], rank))
         return total / (walks * len(self.turns)), evaluations
 
 
 def _balanced(rng: np.random.Generator, walks: int, p: int) -> np.ndarray:
-    """Uniform draws ``(walks, p)`` with each player's spread evenly over the walks (a Latin hypercube)."""
-    return np.asarray(rng.permuted(np.tile(np.arange(walks)[:, None], p), axis=0) + rng.random((walks, p)))
+    """Uniform draws ``(walks, p)`` with each player's spread evenly over the walks (a Latin
+    hypercube)."""
+    return np.asarray(
+        rng.permuted(np.tile(np.arange(walks)[:, None], p), axis=0) + rng.random((walks, p))
+    )
 
 
-def permutation_shap(model: Any, X: Any, background: Any, *, groups: Any = None, rounds: int | None = None,
-                     thresh: float = 0.02, max_evaluations: int | None = None, rng: Any = None,
-                     n_jobs: int | None = None, batch_size: int = 16384, progress: bool = False,
-                     callback: Callable[[dict[str, Any]], Any] | None = None, state: Any = None) -> Explanation:
+def permutation_shap(
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    groups: Any = None,
+    rounds: int | None = None,
+    thresh: float = 0.02,
+    max_evaluations: int | None = None,
+    rng: Any = None,
+    n_jobs: int | None = None,
+    batch_size: int = 16384,
+    progress: bool = False,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    state: Any = None,
+) -> Explanation:
     """Shapley values of any model by antithetic walks over orderings, with standard errors.
 
     Parameters
     ----------
-    model : callable ``(n, d) -> (n,)`` or ``(n, K)``, such as ``estimator.predict_proba``, or a torch module.
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``, such as ``estimator.predict_proba``, or a
+    torch module.
         DataFrames reach it as DataFrames.
     X : array or DataFrame ``(N, d)``, rows to explain.
     background : array or DataFrame ``(B, d)``, used whole in every round.
-    groups : lists of features explained together, by number or name, or a dict from group name to features.
-    rounds : int >= 2, rounds for every row; None: as many as ``thresh`` or ``max_evaluations`` need.
-    thresh : float, stop a row when its largest standard error is below this share of the spread of its values
+    groups : lists of features explained together, by number or name, or a dict from group name to
+    features.
+    rounds : int >= 2, rounds for every row; None: as many as ``thresh`` or ``max_evaluations``
+    need.
+    thresh : float, stop a row when its largest standard error is below this share of the spread of
+    its values
         (largest minus smallest, zero included; of the output with the largest spread).
     max_evaluations : int, budget in model rows for the whole call; at least two rounds.
-    rng : None, int or Generator; one seed gives the same numbers for any ``n_jobs``, backend and batch size.
+    rng : None, int or Generator; one seed gives the same numbers for any ``n_jobs``, backend and
+    batch size.
     n_jobs : int, through joblib: ``joblib.parallel_config("dask")`` and others apply.
     batch_size : int, model rows in one call; bounds memory.
     progress : bool, show a bar of model rows with the forecast as its total.
-    callback : called after every round with a dict (``round``, ``evaluations``, ``forecast``, ``ratio``,
+    callback : called after every round with a dict (``round``, ``evaluations``, ``forecast``,
+    ``ratio``,
         ``finished``); a true answer stops the run.
-    state : path of a file that keeps the run after every round and from which the same call resumes.
+    state : path of a file that keeps the run after every round and from which the same call
+    resumes.
 
     Returns
     -------
     Explanation
-        ``values`` and ``std`` (standard errors) ``(N, d[, K])``, in the model's unit; ``info`` says what it cost
-        (``evaluations``), why it ``stopped`` and the ``rounds`` of each row.
+        ``values`` and ``std`` (standard errors) ``(N, d[, K])``, in the model's unit; ``info`` says
+        what it cost (``evaluations``), why it ``stopped`` and the ``rounds`` of each row.
 
     Raises
     ------
     ValueError
-        For a model that returns NaN, another number of rows, or other values for the same row. An exception from
-        the model keeps its traceback; finished rounds are in its attribute ``partial``. After Ctrl-C, what has
-        been computed is returned, ``info["stopped"]`` being ``"interrupted"``.
+        For a model that returns NaN, another number of rows, or other values for the same row. An
+        exception from the model keeps its traceback; finished rounds are in its attribute
+        ``partial``. After Ctrl-C, what has been computed is returned, ``info["stopped"]`` being
+        ``"interrupted"``.
 
     Notes
     -----
-    Estimates the marginal game: unbiased, additive without error, exact for interactions of at most two features.
-    Cost: ``4 (d - 1) B`` model rows a round and row (a background of fewer than 16 rows is walked more than once),
-    less where features of row and reference agree. Standard errors come from ``R`` independent rounds, so intervals
-    use Student's t with ``R - 1`` degrees of freedom: see :func:`confidence_interval`. Less than one round is not
-    offered: its error is poor.
+    Estimates the marginal game: unbiased, additive without error, exact for interactions of at most
+    two features.
+    Cost: ``4 (d - 1) B`` model rows a round and row (a background of fewer than 16 rows is walked
+    more than once), less where features of row and reference agree. Standard errors come from ``R``
+    independent rounds, so intervals use Student's t with ``R - 1`` degrees of freedom: see
+    :func:`confidence_interval`. Less than one round is not offered: its error is poor.
 
     References
     ----------
@@ -153,30 +203,48 @@ def permutation_shap(model: Any, X: Any, background: Any, *, groups: Any = None,
 
     Examples
     --------
-    >>> found = permutation_shap(lambda X: X[:, 0] * X[:, 1], np.ones((1, 2)), np.zeros((1, 2)), rng=0)
+    >>> product = lambda X: X[:, 0] * X[:, 1]
+    >>> found = permutation_shap(product, np.ones((1, 2)), np.zeros((1, 2)), rng=0)
     >>> found.values
     array([[0.5, 0.5]])
     """
     goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
     tables = Tables(model, X, background, groups, batch_size)
-    run = Run(Walks(tables), rng=rng, rounds=goal, thresh=thresh, budget=budget, state=state, n_jobs=n_jobs,
-              progress=progress, callback=callback)
+    run = Run(
+        Walks(tables),
+        rng=rng,
+        rounds=goal,
+        thresh=thresh,
+        budget=budget,
+        state=state,
+        n_jobs=n_jobs,
+        progress=progress,
+        callback=callback,
+    )
 
     def result(tally: Any, info: dict[str, Any]) -> Explanation:
         values, std = run.sampler.summary(tally)
         base = np.broadcast_to(tables.fb.mean(axis=0), tables.fx.shape)
-        return tables.explanation(values, std, base, "permutation_shap (marginal game, antithetic walks)",
-                                  info | {"rounds": tally.count.copy()})
+        return tables.explanation(
+            values,
+            std,
+            base,
+            "permutation_shap (marginal game, antithetic walks)",
+            info | {"rounds": tally.count.copy()},
+        )
 
     return run(result)
 
 
-def confidence_interval(explanation: Explanation, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def confidence_interval(
+    explanation: Explanation, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
     """Student intervals around sampled values.
 
     Parameters
     ----------
-    explanation : Explanation with ``std`` and, in ``info["rounds"]``, the independent rounds behind it.
+    explanation : Explanation with ``std`` and, in ``info["rounds"]``, the independent rounds behind
+    it.
     level : float in (0, 1), the wanted coverage of each interval on its own.
 
     Returns
@@ -191,33 +259,48 @@ def confidence_interval(explanation: Explanation, level: float = 0.95) -> tuple[
     """
     level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
     if getattr(explanation, "std", None) is None or "rounds" not in explanation.info:
-        fail("explanation", "sampled values with standard errors", explanation, "Exact values need no interval")
+        fail(
+            "explanation",
+            "sampled values with standard errors",
+            explanation,
+            "Exact values need no interval",
+        )
     freedom = np.asarray(explanation.info["rounds"], dtype=float) - 1.0
     freedom = freedom.reshape(freedom.shape + (1,) * (explanation.values.ndim - freedom.ndim))
     reach = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0)) * explanation.std
     return explanation.values - reach, explanation.values + reach
 
 
-def _ime_pairs(tables: Tables, row: int, feature: np.ndarray, entropy: list[int], visit: int) -> np.ndarray:
-    """One difference ``(len(feature), K)`` for each entry: this feature in, and out, after a random prefix."""
+def _ime_pairs(
+    tables: Tables, row: int, feature: np.ndarray, entropy: list[int], visit: int
+) -> np.ndarray:
+    """One difference ``(len(feature), K)`` for each entry: this feature in, and out, after a random
+    prefix."""
     rng = visit_generator(entropy, row, visit)
     rank = rng.random((len(feature), tables.p)).argsort(axis=1).argsort(axis=1)
     b = rng.integers(tables.size, size=len(feature))
     own = np.take_along_axis(rank, feature[:, None], axis=1)
     present = np.concatenate([rank <= own, rank < own])
     found = tables.outputs(present, np.full(len(present), row), np.tile(b, 2))
-    return found[: len(feature)] - found[len(feature):]
+    return found[: len(feature)] - found[len(feature) :]
 
 
-def _ime_row(tables: Tables, row: int, least: int, samples: int, entropy: list[int]) -> tuple[np.ndarray, ...]:
+def _ime_row(
+    tables: Tables, row: int, least: int, samples: int, entropy: list[int]
+) -> tuple[np.ndarray, ...]:
     p = tables.p
     count = np.full(p, least)
-    found = _ime_pairs(tables, row, np.repeat(np.arange(p), least), entropy, 0).reshape(p, least, -1)
+    found = _ime_pairs(tables, row, np.repeat(np.arange(p), least), entropy, 0).reshape(
+        p, least, -1
+    )
     total, square = found.sum(axis=1), (found**2).sum(axis=1)
     visit = 0
     while count.sum() < samples:
-        variance = np.maximum(square / count[:, None] - (total / count[:, None]) ** 2, 0.0).sum(axis=1)
-        # Samples go where the variance of the sum of all estimates falls most; a tenth of them before a new look.
+        variance = np.maximum(square / count[:, None] - (total / count[:, None]) ** 2, 0.0).sum(
+            axis=1
+        )
+        # Samples go where the variance of the sum of all estimates falls most; a tenth of them
+        # before a new look.
         chosen, planned = [], count.astype(float)
         for _ in range(min(max(1, (samples - p * least) // 10), samples - int(count.sum()))):
             best = int(np.argmax(variance / planned - variance / (planned + 1)))
@@ -234,17 +317,28 @@ def _ime_row(tables: Tables, row: int, least: int, samples: int, entropy: list[i
     return mean, np.sqrt(spread), count
 
 
-def each_row(tables: Tables, function: Callable[..., Any], settings: tuple[Any, ...], n_jobs: int | None,
-             result: Callable[[np.ndarray, list[Any]], Explanation]) -> Explanation:
-    """``result`` of rows and of what ``function(tables, row, *settings)`` found for them; finished rows are kept."""
+def each_row(
+    tables: Tables,
+    function: Callable[..., Any],
+    settings: tuple[Any, ...],
+    n_jobs: int | None,
+    result: Callable[[np.ndarray, list[Any]], Explanation],
+) -> Explanation:
+    """``result`` of rows and of what ``function(tables, row, *settings)`` found for them; finished
+    rows are kept."""
     try:
         found = Crew(tables, n_jobs).run(function, [(row, *settings) for row in range(tables.n)])
         return result(np.arange(tables.n), found)
     except (Exception, KeyboardInterrupt) as problem:
-        done = {i: part for i, part in enumerate(getattr(problem, "finished", [])) if part is not None}
+        done = {
+            i: part for i, part in enumerate(getattr(problem, "finished", [])) if part is not None
+        }
         if not done:
             raise
-        kept, interrupted = result(np.array([*done]), [*done.values()]), isinstance(problem, KeyboardInterrupt)
+        kept, interrupted = (
+            result(np.array([*done]), [*done.values()]),
+            isinstance(problem, KeyboardInterrupt),
+        )
         why = {"stopped": "interrupted" if interrupted else "error", "rows": np.array([*done])}
         kept = replace(kept, info={**kept.info, **why})
         if interrupted:
@@ -255,17 +349,28 @@ def each_row(tables: Tables, function: Callable[..., Any], settings: tuple[Any, 
 
 
 def ime(
-    model: Any, X: Any, background: Any, *, samples: int | None = None, min_samples: int = 10, groups: Any = None,
-    rng: Any = None, n_jobs: int | None = None, batch_size: int = 16384,
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    samples: int | None = None,
+    min_samples: int = 10,
+    groups: Any = None,
+    rng: Any = None,
+    n_jobs: int | None = None,
+    batch_size: int = 16384,
 ) -> Explanation:
-    """Shapley values as IME samples them: single steps of random orderings, adaptively shared among features.
+    """Shapley values as IME samples them: single steps of random orderings, adaptively shared among
+    features.
 
     Parameters
     ----------
     model, X, background, groups, rng, n_jobs, batch_size : as in :func:`permutation_shap`.
-    samples : int, steps for each explained row, at least ``d * min_samples``; two model rows each. None:
+    samples : int, steps for each explained row, at least ``d * min_samples``; two model rows each.
+    None:
         ``100 * d``.
-    min_samples : int >= 2, steps for every feature before the rest go where the variance is largest.
+    min_samples : int >= 2, steps for every feature before the rest go where the variance is
+    largest.
 
     Returns
     -------
@@ -273,9 +378,10 @@ def ime(
 
     Notes
     -----
-    Estimates the marginal game. Values do not sum exactly to the prediction. With few ``min_samples`` a feature
-    that matters rarely looks constant, gets no more samples, and both its value and its standard error are too
-    small: this is the bias that the source reports. Prefer :func:`permutation_shap`; this is for comparison.
+    Estimates the marginal game. Values do not sum exactly to the prediction. With few
+    ``min_samples`` a feature that matters rarely looks constant, gets no more samples, and both its
+    value and its standard error are too small: this is the bias that the source reports. Prefer
+    :func:`permutation_shap`; this is for comparison.
 
     References
     ----------
@@ -291,6 +397,8 @@ def ime(
         values, std, count = (np.stack(part) for part in zip(*found, strict=True))
         base = np.broadcast_to(tables.fb.mean(axis=0), (len(rows), tables.K))
         info = {"evaluations": tables.evaluations + 2 * total * len(rows), "samples": count}
-        return tables.explanation(values, std, base, "ime (marginal game, adaptive samples)", info, rows)
+        return tables.explanation(
+            values, std, base, "ime (marginal game, adaptive samples)", info, rows
+        )
 
     return each_row(tables, _ime_row, (least, total, entropy), n_jobs, result)

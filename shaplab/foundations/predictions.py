@@ -1,18 +1,20 @@
 r"""Games that explain predictions: what a feature's absence means.
 
-For a row :math:`x` and a coalition :math:`S` of known features, each game replaces the unknown ones by
+For a row :math:`x` and a coalition :math:`S` of known features, each game replaces the unknown ones
+by
 
 - baseline: one reference row, :math:`v(S) = f(x_S, b_{\bar S})`;
 - marginal (interventional): every row of a background, averaged;
 - conditional: values that go with :math:`x_S`, drawn from a fitted Gaussian, taken from the nearest
   background rows, or read from an exact joint table.
 
-Three games explain a loss, and they differ: the loss of the mean prediction, the mean of the loss over
-references, and the rescaled margin. Source: Methods 9-10 of Lundberg et al. (2020); Covert et al. (2020).
+Three games explain a loss, and they differ: the loss of the mean prediction, the mean of the loss
+over references, and the rescaled margin. Source: Methods 9-10 of Lundberg et al. (2020); Covert et
+al. (2020).
 Cost: ``m N B`` model rows for ``m`` coalitions, ``N`` explained and ``B`` reference rows.
 
-Needs: shaplab._validation, shaplab._rows, shaplab._losses, shaplab.explanation, shaplab.foundations.games,
-shaplab.foundations.exact.
+Needs: shaplab._validation, shaplab._rows, shaplab._losses, shaplab.explanation,
+shaplab.foundations.games, shaplab.foundations.exact.
 """
 
 from __future__ import annotations
@@ -24,7 +26,15 @@ import numpy as np
 
 from shaplab._losses import check_target, get_loss
 from shaplab._rows import Rows
-from shaplab._validation import as_matrix, as_numbers, check_int, check_same_columns, fail, is_frame, resolve_rng
+from shaplab._validation import (
+    as_matrix,
+    as_numbers,
+    check_int,
+    check_same_columns,
+    fail,
+    is_frame,
+    resolve_rng,
+)
 from shaplab.explanation import Explanation
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import check_coalitions, group_matrix
@@ -52,19 +62,27 @@ class MarginalGame:
     model : callable ``(n, d) -> (n,)`` or ``(n, K)``; DataFrames reach it as DataFrames.
     X : array or DataFrame ``(N, d)``, the rows to explain.
     background : array or DataFrame ``(B, d)``, used whole.
-    groups : lists of features that enter and leave together, by number or name; None: each on its own.
+    groups : lists of features that enter and leave together, by number or name; None: each on its
+    own.
     batch_size : int, model rows in one call; bounds memory.
 
     Notes
     -----
-    Called on coalitions ``(m, n_players)``, the game returns ``(m, N)`` or ``(m, N, K)`` in the model's
-    unit. ``evaluations`` counts model rows.
+    Called on coalitions ``(m, n_players)``, the game returns ``(m, N)`` or ``(m, N, K)`` in the
+    model's unit. ``evaluations`` counts model rows.
     """
 
     _filler = "background"
 
-    def __init__(self, model: Any, X: Any, background: Any, *, groups: Groups | None = None,
-                 batch_size: int = 65536) -> None:
+    def __init__(
+        self,
+        model: Any,
+        X: Any,
+        background: Any,
+        *,
+        groups: Groups | None = None,
+        batch_size: int = 65536,
+    ) -> None:
         self.rows = Rows(model, X, background, self._filler)
         self.batch_size = check_int(batch_size, "batch_size")
         self.names = self.rows.names
@@ -83,7 +101,8 @@ class MarginalGame:
         return found if self._membership is None else found @ self._membership
 
     def outputs(self, coalitions: np.ndarray) -> np.ndarray:
-        """Predictions for every reference row, ``(m, N, B)`` or ``(m, N, B, K)``, before any averaging."""
+        """Predictions for every reference row, ``(m, N, B)`` or ``(m, N, B, K)``, before any
+        averaging."""
         present = self._present(coalitions)
         shape = (len(present), self.rows.n, self.rows.size)
         parts = []
@@ -97,8 +116,12 @@ class MarginalGame:
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         coalitions = check_coalitions(coalitions, self.n_players)
         step = max(1, self.batch_size // (self.rows.n * self.rows.size))
-        return np.concatenate([self.outputs(coalitions[i:i + step]).mean(axis=2)
-                               for i in range(0, max(1, len(coalitions)), step)])
+        return np.concatenate(
+            [
+                self.outputs(coalitions[i : i + step]).mean(axis=2)
+                for i in range(0, max(1, len(coalitions)), step)
+            ]
+        )
 
 
 class BaselineGame(MarginalGame):
@@ -112,17 +135,30 @@ class BaselineGame(MarginalGame):
 
     _filler = "baseline"
 
-    def __init__(self, model: Any, X: Any, baseline: Any, *, groups: Groups | None = None,
-                 batch_size: int = 65536) -> None:
+    def __init__(
+        self,
+        model: Any,
+        X: Any,
+        baseline: Any,
+        *,
+        groups: Groups | None = None,
+        batch_size: int = 65536,
+    ) -> None:
         if not is_frame(baseline):
             baseline = np.atleast_2d(np.asarray(baseline))
         if len(baseline) != 1:
-            fail("baseline", "one reference row", f"{len(baseline)} rows", "Use MarginalGame to average over several")
+            fail(
+                "baseline",
+                "one reference row",
+                f"{len(baseline)} rows",
+                "Use MarginalGame to average over several",
+            )
         super().__init__(model, X, baseline, groups=groups, batch_size=batch_size)
 
 
 class _Conditional:
-    """What the conditional games on numeric tables share: rows to explain are filled ``step`` at a time."""
+    """What the conditional games on numeric tables share: rows to explain are filled ``step`` at a
+    time."""
 
     _filler, _finite = "background", True
     step = 1
@@ -131,14 +167,24 @@ class _Conditional:
         if is_frame(X) or is_frame(background):
             check_same_columns(X, background, self._filler)
         self.X = as_matrix(X, "X", finite=self._finite).astype(np.float64)
-        self.background = as_matrix(background, self._filler, finite=self._finite).astype(np.float64)
+        self.background = as_matrix(background, self._filler, finite=self._finite).astype(
+            np.float64
+        )
         self.rows = Rows(model, self.X, self.background, self._filler)
         self.n_players = self.rows.d
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return np.stack([np.concatenate([self._value(S, self.X[start:start + self.step])
-                                         for start in range(0, len(self.X), self.step)])
-                         for S in check_coalitions(coalitions, self.n_players)])
+        return np.stack(
+            [
+                np.concatenate(
+                    [
+                        self._value(S, self.X[start : start + self.step])
+                        for start in range(0, len(self.X), self.step)
+                    ]
+                )
+                for S in check_coalitions(coalitions, self.n_players)
+            ]
+        )
 
     def _value(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
         table = np.where(S, X[:, None], self._fill(S, X))
@@ -158,28 +204,44 @@ class GaussianGame(_Conditional):
     model : callable ``(n, d) -> (n,)`` or ``(n, K)``.
     X : array ``(N, d)``, finite numbers.
     background : array ``(B, d)``, from which mean and covariance are estimated.
-    n_samples : int, draws for each coalition, antithetic. The same draws serve every coalition, so the game
+    n_samples : int, draws for each coalition, antithetic. The same draws serve every coalition, so
+    the game
         is a fixed function; its own Monte-Carlo error falls as ``1 / sqrt(n_samples)``.
     rng : None, int or Generator.
     batch_size : int, model rows in one call; bounds memory.
 
     Notes
     -----
-    Exact, up to rounding, for models that are linear in the absent features: antithetic draws average to
-    the conditional mean. A singular covariance is handled by the pseudo-inverse.
+    Exact, up to rounding, for models that are linear in the absent features: antithetic draws
+    average to the conditional mean. A singular covariance is handled by the pseudo-inverse.
     """
 
-    def __init__(self, model: Any, X: Any, background: Any, *, n_samples: int = 200, rng: Any = None,
-                 batch_size: int = 65536) -> None:
+    def __init__(
+        self,
+        model: Any,
+        X: Any,
+        background: Any,
+        *,
+        n_samples: int = 200,
+        rng: Any = None,
+        batch_size: int = 65536,
+    ) -> None:
         super().__init__(model, X, background)
         if len(self.background) < 2:
-            fail("background", "at least 2 rows to fit a covariance", "1", "Pass more rows, or use BaselineGame")
+            fail(
+                "background",
+                "at least 2 rows to fit a covariance",
+                "1",
+                "Pass more rows, or use BaselineGame",
+            )
         half = (check_int(n_samples, "n_samples", minimum=2) + 1) // 2
         draws = resolve_rng(rng).standard_normal((half, self.n_players))
         self.draws = np.concatenate([draws, -draws])
         self.step = max(1, check_int(batch_size, "batch_size") // len(self.draws))
         self.mean = self.background.mean(axis=0)
-        self.covariance = np.cov(self.background, rowvar=False).reshape(self.n_players, self.n_players)
+        self.covariance = np.cov(self.background, rowvar=False).reshape(
+            self.n_players, self.n_players
+        )
 
     def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
         out, C = ~S, self.covariance
@@ -199,7 +261,8 @@ class NearestGame(_Conditional):
     Parameters
     ----------
     model, X, background, batch_size : as in :class:`GaussianGame`.
-    n_neighbors : int, rows averaged; distance is Euclidean on the known features, each in units of its
+    n_neighbors : int, rows averaged; distance is Euclidean on the known features, each in units of
+    its
         background standard deviation. With nothing known, all rows are averaged.
 
     Notes
@@ -207,7 +270,9 @@ class NearestGame(_Conditional):
     An estimate whose bias grows with the number of known features: near neighbours get rare.
     """
 
-    def __init__(self, model: Any, X: Any, background: Any, *, n_neighbors: int = 10, batch_size: int = 65536) -> None:
+    def __init__(
+        self, model: Any, X: Any, background: Any, *, n_neighbors: int = 10, batch_size: int = 65536
+    ) -> None:
         super().__init__(model, X, background)
         self.step = max(1, check_int(batch_size, "batch_size") // len(self.background))
         self.n_neighbors = check_int(n_neighbors, "n_neighbors", maximum=len(self.background))
@@ -238,10 +303,18 @@ class DiscreteGame(_Conditional):
     def __init__(self, model: Any, X: Any, support: Any, probability: Any = None) -> None:
         super().__init__(model, X, support)
         count = len(self.background)
-        weights = np.full(count, 1.0 / count) if probability is None else as_numbers(probability, "probability")
+        weights = (
+            np.full(count, 1.0 / count)
+            if probability is None
+            else as_numbers(probability, "probability")
+        )
         if weights.shape != (count,) or not (weights >= 0).all() or abs(weights.sum() - 1.0) > 1e-9:
-            fail("probability", f"{count} non-negative numbers with sum 1",
-                 f"shape {weights.shape} with sum {weights.sum():g}", "Normalise the table")
+            fail(
+                "probability",
+                f"{count} non-negative numbers with sum 1",
+                f"shape {weights.shape} with sum {weights.sum():g}",
+                "Normalise the table",
+            )
         self.probability = weights
         self.values = self.rows.predict(self.background)
         self.step = max(1, 65536 // count)
@@ -250,8 +323,12 @@ class DiscreteGame(_Conditional):
         match = (X[:, None, S] == self.background[:, S]).all(axis=2) * self.probability
         mass = match.sum(axis=1)
         if (mass == 0).any():
-            fail("X", "rows with positive probability under the table",
-                 f"{X[np.argmin(mass)].tolist()} with probability 0", "Add the row to the support or drop it")
+            fail(
+                "X",
+                "rows with positive probability under the table",
+                f"{X[np.argmin(mass)].tolist()} with probability 0",
+                "Add the row to the support or drop it",
+            )
         return np.tensordot(match / mass[:, None], self.values, axes=1)
 
 
@@ -262,8 +339,10 @@ class LossOfMean:
     ----------
     game : a prediction game with payoff ``(N,)`` or ``(N, K)``.
     y : array ``(N,)``, each row's own target.
-    loss : ``"squared_error"``, ``"logistic"`` (labels 0 and 1, log-odds), ``"cross_entropy"`` (probabilities),
-        ``"softmax_cross_entropy"`` (logits), or a callable ``(output, y)`` that gives one number a row.
+    loss : ``"squared_error"``, ``"logistic"`` (labels 0 and 1, log-odds), ``"cross_entropy"``
+    (probabilities),
+        ``"softmax_cross_entropy"`` (logits), or a callable ``(output, y)`` that gives one number a
+        row.
 
     Notes
     -----
@@ -274,7 +353,13 @@ class LossOfMean:
 
     def __init__(self, game: Any, y: Any, loss: Any) -> None:
         if not hasattr(game, self._needs):
-            fail("game", self._rule, f"a {type(game).__name__}", "Make one with shaplab.MarginalGame", TypeError)
+            fail(
+                "game",
+                self._rule,
+                f"a {type(game).__name__}",
+                "Make one with shaplab.MarginalGame",
+                TypeError,
+            )
         self.game = game
         self.loss = get_loss(loss)
         self.n_players = game.n_players
@@ -284,16 +369,28 @@ class LossOfMean:
     def _price(self, outputs: np.ndarray, leading: int) -> np.ndarray:
         """Losses of outputs ``(..., N[, K])`` with so many axes before the rows."""
         if outputs.ndim not in (leading + 1, leading + 2):
-            fail("game", "a payoff (N,) or (N, K)", f"{outputs.shape[1:]}", "Explain the predictions of rows")
-        shape, K = outputs.shape[:leading + 1], outputs.shape[-1] if outputs.ndim == leading + 2 else None
+            fail(
+                "game",
+                "a payoff (N,) or (N, K)",
+                f"{outputs.shape[1:]}",
+                "Explain the predictions of rows",
+            )
+        shape, K = (
+            outputs.shape[: leading + 1],
+            outputs.shape[-1] if outputs.ndim == leading + 2 else None,
+        )
         if not self._checked:
             self.loss = self.loss.for_outputs(K)
             self.y = check_target(self.y, shape[-1], self.loss, K)
             self._checked = True
         found = as_numbers(self.loss.value(outputs, self.y), "loss", "numbers")
         if found.shape != shape:
-            fail("loss", f"one number for each output, {shape}", f"shape {found.shape}",
-                 "Let (output, y) keep all axes but that of the outputs")
+            fail(
+                "loss",
+                f"one number for each output, {shape}",
+                f"shape {found.shape}",
+                "Let (output, y) keep all axes but that of the outputs",
+            )
         return found
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
@@ -320,7 +417,8 @@ class MeanLoss(LossOfMean):
 
 
 class RescaledMargin(MeanLoss):
-    """The compositional approximation: margins are explained, then stretched to the loss difference.
+    """The compositional approximation: margins are explained, then stretched to the loss
+    difference.
 
     Parameters
     ----------
@@ -329,9 +427,9 @@ class RescaledMargin(MeanLoss):
 
     Notes
     -----
-    For reference b the payoff is loss(b) + (f_S - f_b) (loss(x) - loss(b)) / (f_x - f_b); where f_x equals f_b
-    the ratio is the loss's slope (its numerical slope for a callable). Agrees with :class:`MeanLoss` for the
-    empty and the full coalition only.
+    For reference b the payoff is loss(b) + (f_S - f_b) (loss(x) - loss(b)) / (f_x - f_b); where f_x
+    equals f_b the ratio is the loss's slope (its numerical slope for a callable). Agrees with
+    :class:`MeanLoss` for the empty and the full coalition only.
     """
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
@@ -340,19 +438,27 @@ class RescaledMargin(MeanLoss):
         b, x = outputs = self._outputs(ends)
         loss_b, loss_x = self._price(outputs, 2)
         if b.ndim != 2:
-            fail("game", "one output", f"{b.shape[-1]} outputs", "Explain one output, or use MeanLoss")
+            fail(
+                "game",
+                "one output",
+                f"{b.shape[-1]} outputs",
+                "Explain one output, or use MeanLoss",
+            )
         step = 1e-6 * (1.0 + np.abs(b))
         if self.loss.slope is not None:
             slope = self.loss.slope((x + b) / 2, self.y)
         else:
-            slope = (self.loss.value(b + step, self.y) - self.loss.value(b - step, self.y)) / (2 * step)
+            slope = (self.loss.value(b + step, self.y) - self.loss.value(b - step, self.y)) / (
+                2 * step
+            )
         near = np.abs(x - b) <= step
         ratio = np.where(near, slope, (loss_x - loss_b) / np.where(near, 1.0, x - b))
         return (loss_b + (self._outputs(coalitions) - b) * ratio).mean(axis=1)
 
 
-def exact_shap(model: Any, X: Any, background: Any, *, groups: Groups | None = None,
-               batch_size: int = 65536) -> Explanation:
+def exact_shap(
+    model: Any, X: Any, background: Any, *, groups: Groups | None = None, batch_size: int = 65536
+) -> Explanation:
     """Exact interventional Shapley values of any model on few features, by enumeration.
 
     Parameters
@@ -360,12 +466,14 @@ def exact_shap(model: Any, X: Any, background: Any, *, groups: Groups | None = N
     model : callable ``(n, d) -> (n,)`` or ``(n, K)``.
     X : array or DataFrame ``(N, d)``, rows to explain.
     background : array or DataFrame ``(B, d)``, used whole.
-    groups : lists of features explained together, by number or name, or a dict from group name to features.
+    groups : lists of features explained together, by number or name, or a dict from group name to
+    features.
     batch_size : int, model rows in one call; bounds memory.
 
     Returns
     -------
-    Explanation with ``values`` ``(N, n_players[, K])`` in the model's unit; exact for the marginal game.
+    Explanation with ``values`` ``(N, n_players[, K])`` in the model's unit; exact for the marginal
+    game.
 
     Notes
     -----
@@ -385,6 +493,10 @@ def exact_shap(model: Any, X: Any, background: Any, *, groups: Groups | None = N
     phi = shapley_values(game, game.n_players, batch_size=min(4096, step))
     base = game(np.zeros((1, game.n_players), dtype=bool))[0]
     return Explanation(
-        values=np.moveaxis(phi, 0, 1), base_values=base, data=X if groups is None else None,
+        values=np.moveaxis(phi, 0, 1),
+        base_values=base,
+        data=X if groups is None else None,
         feature_names=None if game.names is None else tuple(game.names),
-        method="exact_shap (marginal game, enumerated)", info={"evaluations": game.evaluations})
+        method="exact_shap (marginal game, enumerated)",
+        info={"evaluations": game.evaluations},
+    )

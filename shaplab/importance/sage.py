@@ -2,13 +2,16 @@ r"""SAGE: how much each feature lowers a model's loss over a data set.
 
 SAGE values are the Shapley values of the game
 
-.. math:: v(S) = -\frac1N \sum_{i=1}^N \ell\Bigl(\tfrac1B \sum_b f(x_{i,S}, b_{\bar S}),\, y_i\Bigr),
+.. math:: v(S) = -\frac1N \sum_{i=1}^N \ell\Bigl(\tfrac1B \sum_b f(x_{i,S}, b_{\bar S}),\,
+y_i\Bigr),
 
-the mean of the LossSHAP games of all rows, so SAGE is the mean of LossSHAP. It is estimated by one antithetic walk
-for each visit of a row; rows are visited in epochs, each row once in random order, because chance in *which* rows
-are visited would be the largest part of the error. Two errors are kept apart: the Monte-Carlo error for these
-:math:`N` rows, :math:`N^{-2} \sum_i s_i^2 / r_i` with :math:`s_i^2` the variance between the :math:`r_i` visits of
-a row, which more computing lowers, and the error from having these rows and not others, which only data lowers.
+the mean of the LossSHAP games of all rows, so SAGE is the mean of LossSHAP. It is estimated by one
+antithetic walk for each visit of a row; rows are visited in epochs, each row once in random order,
+because chance in *which* rows are visited would be the largest part of the error. Two errors are
+kept apart: the Monte-Carlo error for these
+:math:`N` rows, :math:`N^{-2} \sum_i s_i^2 / r_i` with :math:`s_i^2` the variance between the
+:math:`r_i` visits of a row, which more computing lowers, and the error from having these rows and
+not others, which only data lowers.
 Source: Covert, Lundberg and Lee (2020), Algorithm 1. Cost of a visit: as a walk of LossSHAP.
 
 Needs: shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation, shaplab.explanation,
@@ -30,9 +33,17 @@ from shaplab.importance.loss_shap import LossWalks, shares
 __all__ = ["sage", "sage_literal"]
 
 
-def sage_literal(model: Callable[[np.ndarray], np.ndarray], X: np.ndarray, y: np.ndarray, background: np.ndarray,
-                 samples: int, loss: Any, rng: np.random.Generator) -> np.ndarray:
-    """SAGE values ``(d,)`` by sampling as the paper states it: a row, an ordering, one feature after the other."""
+def sage_literal(
+    model: Callable[[np.ndarray], np.ndarray],
+    X: np.ndarray,
+    y: np.ndarray,
+    background: np.ndarray,
+    samples: int,
+    loss: Any,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """SAGE values ``(d,)`` by sampling as the paper states it: a row, an ordering, one feature
+    after the other."""
     ell = get_loss(loss).value
     d = X.shape[1]
     phi = np.zeros(d)
@@ -40,10 +51,10 @@ def sage_literal(model: Callable[[np.ndarray], np.ndarray], X: np.ndarray, y: np
         i = rng.integers(len(X))
         pi = rng.permutation(d)
         hybrid = background.copy()
-        loss_prev = ell(model(hybrid).mean(axis=0)[None], y[i:i + 1])[0]
+        loss_prev = ell(model(hybrid).mean(axis=0)[None], y[i : i + 1])[0]
         for j in pi:
             hybrid[:, j] = X[i, j]
-            loss_next = ell(model(hybrid).mean(axis=0)[None], y[i:i + 1])[0]
+            loss_next = ell(model(hybrid).mean(axis=0)[None], y[i : i + 1])[0]
             phi[j] += loss_prev - loss_next
             loss_prev = loss_next
     return phi / samples
@@ -64,7 +75,8 @@ class Epochs(LossWalks):
         self.mark["method"] = "sage"
 
     def moments(self, tally: Tally) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
-        """Variance of the mean and its covariance with the sum ``(p,)``, variance between visits, and freedom."""
+        """Variance of the mean and its covariance with the sum ``(p,)``, variance between visits,
+        and freedom."""
         seen, again = tally.count >= 1, tally.count >= 2
         n, left = int(seen.sum()), 1.0 - seen.mean()
         z, inverse = tally.mean[seen, :, 0], float((1.0 / tally.count[seen]).sum())
@@ -94,54 +106,84 @@ class Epochs(LossWalks):
         return values[None, :, None], std[None, :, None]
 
     def freedom(self, tally: Tally) -> np.ndarray:
-        """Degrees of freedom ``(p,)`` of the errors: fewer than visits if few rows make most of the error (Welch)."""
+        """Degrees of freedom ``(p,)`` of the errors: fewer than visits if few rows make most of the
+        error (Welch)."""
         nominal, again = self.moments(tally)[3], tally.count >= 2
         if self.moments(tally)[2] is None:
             return np.full(self.shape[1], float(nominal))
         m2 = tally.m2[again, :, 0]
         spread = (m2**2 / (tally.count[again, None] - 1)).sum(axis=0)
-        return np.clip(m2.sum(axis=0)**2 / np.maximum(spread, 1e-300), 1.0, nominal)
+        return np.clip(m2.sum(axis=0) ** 2 / np.maximum(spread, 1e-300), 1.0, nominal)
 
     def sampling_error(self, tally: Tally) -> np.ndarray:
-        """Standard error ``(p,)`` from having these rows: the spread of row values, less what visits add to it."""
+        """Standard error ``(p,)`` from having these rows: the spread of row values, less what
+        visits add to it."""
         seen = tally.count >= 1
-        spread = tally.mean[seen, :, 0].var(axis=0, ddof=1) if seen.sum() > 1 else np.full(self.shape[1], np.nan)
+        spread = (
+            tally.mean[seen, :, 0].var(axis=0, ddof=1)
+            if seen.sum() > 1
+            else np.full(self.shape[1], np.nan)
+        )
         within = self.moments(tally)[2]
         if within is not None:
             spread = np.maximum(spread - within * (1.0 / tally.count[seen]).mean(), 0.0)
         return np.asarray(np.sqrt(spread / self.shape[0]))
 
 
-def sage(model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", removal: str = "marginal",
-         groups: Any = None, rounds: int | None = None, thresh: float = 0.025, max_evaluations: int | None = None,
-         rng: Any = None, n_jobs: int | None = None, batch_size: int = 16384, progress: bool = False,
-         callback: Callable[[dict[str, Any]], Any] | None = None, state: Any = None) -> Explanation:
+def sage(
+    model: Any,
+    X: Any,
+    y: Any,
+    background: Any,
+    *,
+    loss: Any = "mse",
+    removal: str = "marginal",
+    groups: Any = None,
+    rounds: int | None = None,
+    thresh: float = 0.025,
+    max_evaluations: int | None = None,
+    rng: Any = None,
+    n_jobs: int | None = None,
+    batch_size: int = 16384,
+    progress: bool = False,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    state: Any = None,
+) -> Explanation:
     """SAGE values: how much each feature lowers the model's loss, with standard errors.
 
     Parameters
     ----------
-    model : callable ``(n, d) -> (n,)`` or ``(n, K)``, such as ``estimator.predict_proba``, or a torch module.
+    model : callable ``(n, d) -> (n,)`` or ``(n, K)``, such as ``estimator.predict_proba``, or a
+    torch module.
     X : array or DataFrame ``(N, d)``, rows on which the loss is measured: a test set.
     y : array ``(N,)``, targets; class labels 0, 1, ... in the order of the model's outputs.
     background : array or DataFrame ``(B, d)``, used whole: its size hardly changes the cost.
-    loss : ``"mse"``, ``"cross_entropy"`` (probabilities), ``"logistic"`` or ``"softmax_cross_entropy"`` (margins), or
-        a callable ``(output, y) -> (n,)`` of mean outputs ``(n,)`` or ``(n, K)`` and targets ``(n,)``.
-    removal : ``"marginal"`` (absent features take background values) or ``"conditional"`` (background values move
+    loss : ``"mse"``, ``"cross_entropy"`` (probabilities), ``"logistic"`` or
+    ``"softmax_cross_entropy"`` (margins), or
+        a callable ``(output, y) -> (n,)`` of mean outputs ``(n,)`` or ``(n, K)`` and targets
+        ``(n,)``.
+    removal : ``"marginal"`` (absent features take background values) or ``"conditional"``
+    (background values move
         along with the present features, by the regression of a Gaussian fitted to the background).
-    groups : lists of features explained together, by number or name, or a dict from group name to features.
-    rounds : int >= 2, epochs over the rows; None: as many as ``thresh`` or ``max_evaluations`` need.
-    thresh : float, stop when the largest standard error is below this share of the spread of the values (largest
+    groups : lists of features explained together, by number or name, or a dict from group name to
+    features.
+    rounds : int >= 2, epochs over the rows; None: as many as ``thresh`` or ``max_evaluations``
+    need.
+    thresh : float, stop when the largest standard error is below this share of the spread of the
+    values (largest
         minus smallest, zero included).
     max_evaluations, rng, n_jobs, batch_size, progress, callback, state : as in
-        :func:`shaplab.foundations.permutation.permutation_shap`; a round is a block of at most 512 rows.
+        :func:`shaplab.foundations.permutation.permutation_shap`; a round is a block of at most 512
+        rows.
 
     Returns
     -------
     Explanation
-        ``values`` and ``std`` ``(1, d)``, in the loss's unit; higher means that the feature lowers the loss more.
-        ``base_values`` is minus the loss of the mean prediction, ``prediction`` minus the model's loss. ``std`` is
-        the Monte-Carlo error for these rows; ``info["test_std"]`` ``(d,)`` the error from having these rows and
-        not others, to be added in squares for statements about the population.
+        ``values`` and ``std`` ``(1, d)``, in the loss's unit; higher means that the feature lowers
+        the loss more. ``base_values`` is minus the loss of the mean prediction, ``prediction``
+        minus the model's loss. ``std`` is the Monte-Carlo error for these rows;
+        ``info["test_std"]`` ``(d,)`` the error from having these rows and not others, to be added
+        in squares for statements about the population.
 
     Raises
     ------
@@ -151,14 +193,15 @@ def sage(model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", remo
 
     Notes
     -----
-    Estimates the mean over rows of minus the loss of the mean prediction (``MeanGame`` of ``LossOfMean``), unbiased
-    whatever the background's size; values add up exactly. A large table may be precise enough before each row has
-    been visited; then ``std`` includes the error from the rows not seen.
+    Estimates the mean over rows of minus the loss of the mean prediction (``MeanGame`` of
+    ``LossOfMean``), unbiased whatever the background's size; values add up exactly. A large table
+    may be precise enough before each row has been visited; then ``std`` includes the error from the
+    rows not seen.
 
     References
     ----------
-    Covert, Lundberg and Lee, "Understanding Global Feature Contributions With Additive Importance Measures" (2020),
-    Algorithm 1.
+    Covert, Lundberg and Lee, "Understanding Global Feature Contributions With Additive Importance
+    Measures" (2020), Algorithm 1.
 
     Examples
     --------
@@ -170,16 +213,33 @@ def sage(model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", remo
     goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
     tables = Tables(model, X, background, groups, batch_size)
     sampler = Epochs(tables, y, loss, removal)
-    run = Run(sampler, rng=rng, rounds=goal, thresh=thresh, budget=budget, state=state, n_jobs=n_jobs,
-              progress=progress, callback=callback)
+    run = Run(
+        sampler,
+        rng=rng,
+        rounds=goal,
+        thresh=thresh,
+        budget=budget,
+        state=state,
+        n_jobs=n_jobs,
+        progress=progress,
+        callback=callback,
+    )
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
-        more = {"rounds": 1.0 + sampler.freedom(tally)[None], "epochs": float(tally.count.mean()),
-                "rows": int((tally.count > 0).sum()), "test_std": sampler.sampling_error(tally)}
-        return Explanation(values=values[..., 0], std=std[..., 0], base_values=sampler.empty.mean()[None],
-                           feature_names=tables.names,
-                           method=f"sage ({sampler.loss.name} of the mean prediction, {removal} removal)",
-                           info=info | more)
+        more = {
+            "rounds": 1.0 + sampler.freedom(tally)[None],
+            "epochs": float(tally.count.mean()),
+            "rows": int((tally.count > 0).sum()),
+            "test_std": sampler.sampling_error(tally),
+        }
+        return Explanation(
+            values=values[..., 0],
+            std=std[..., 0],
+            base_values=sampler.empty.mean()[None],
+            feature_names=tables.names,
+            method=f"sage ({sampler.loss.name} of the mean prediction, {removal} removal)",
+            info=info | more,
+        )
 
     return run(result)

@@ -1,10 +1,15 @@
-r"""Summaries of a whole model: many local explanations, ranked, searched, grouped and drawn on a plane.
+r"""Summaries of a whole model: many local explanations, ranked, searched, grouped and drawn on a
+plane.
 
-Let ``phi[n, i]`` be the contribution of feature ``i`` to the output of row ``n``, in units of the output.
+Let ``phi[n, i]`` be the contribution of feature ``i`` to the output of row ``n``, in units of the
+output.
 
-* *Ranking*: ``I_i = mean_n |phi[n, i]|``, one number a feature, with the spread over rows that it hides.
-* *Rare effects*: features whose values lie further than ``times * I_i`` from their median for a few rows only.
-* *Supervised clustering*: rows that are close in ``phi`` get the same output for the same reasons. All columns have
+* *Ranking*: ``I_i = mean_n |phi[n, i]|``, one number a feature, with the spread over rows that it
+hides.
+* *Rare effects*: features whose values lie further than ``times * I_i`` from their median for a few
+rows only.
+* *Supervised clustering*: rows that are close in ``phi`` get the same output for the same reasons.
+All columns have
   one unit, so no scaling is needed. Distances are Euclidean, groups are merged by ``linkage``.
 * *Embedding*: the principal components of ``phi``, from its singular value decomposition.
 
@@ -25,13 +30,22 @@ from shaplab._figures import one_output
 from shaplab._validation import as_matrix, check_choice, check_int, check_real, fail
 from shaplab.explanation import Explanation
 
-__all__ = ["Clusters", "Embedding", "cluster_rows", "embed_rows", "feature_ranking", "rare_effects", "standardized",
-           "variance_explained"]
+__all__ = [
+    "Clusters",
+    "Embedding",
+    "cluster_rows",
+    "embed_rows",
+    "feature_ranking",
+    "rare_effects",
+    "standardized",
+    "variance_explained",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """A hierarchy of rows: their ``order`` below the tree, group ``labels`` from 0 in that order, SciPy's ``links``."""
+    """A hierarchy of rows: their ``order`` below the tree, group ``labels`` from 0 in that order,
+    SciPy's ``links``."""
 
     order: np.ndarray
     labels: np.ndarray
@@ -42,8 +56,9 @@ class Clusters:
 class Embedding:
     """Principal components: ``points @ components + center`` approximates the table.
 
-    ``points`` ``(N, c)`` have the table's units; ``components`` ``(c, d)`` are orthonormal, the largest entry of each
-    positive; ``explained`` ``(c,)`` are shares of the variance; ``center`` ``(d,)`` is the mean row.
+    ``points`` ``(N, c)`` have the table's units; ``components`` ``(c, d)`` are orthonormal, the
+    largest entry of each positive; ``explained`` ``(c,)`` are shares of the variance; ``center``
+    ``(d,)`` is the mean row.
     """
 
     points: np.ndarray
@@ -59,7 +74,8 @@ def _rows(table: Any) -> np.ndarray:
 
 
 def feature_ranking(explanation: Explanation, *, output: int | str | None = None) -> Any:
-    """Rank features by their mean absolute contribution, and show the spread that this number hides.
+    """Rank features by their mean absolute contribution, and show the spread that this number
+    hides.
 
     Parameters
     ----------
@@ -68,10 +84,11 @@ def feature_ranking(explanation: Explanation, *, output: int | str | None = None
 
     Returns
     -------
-    DataFrame, one row a feature, the largest first: ``mean |value|``, its ``standard error`` over rows, the smallest,
-    5% quantile, median, 95% quantile and largest value, and ``largest for``, the share of rows for which no other
-    feature has a larger absolute contribution.
-    The standard error takes rows as independent draws: it speaks of other rows, not of another fit of the model.
+    DataFrame, one row a feature, the largest first: ``mean |value|``, its ``standard error`` over
+    rows, the smallest, 5% quantile, median, 95% quantile and largest value, and ``largest for``,
+    the share of rows for which no other feature has a larger absolute contribution.
+    The standard error takes rows as independent draws: it speaks of other rows, not of another fit
+    of the model.
 
     Examples
     --------
@@ -82,20 +99,39 @@ def feature_ranking(explanation: Explanation, *, output: int | str | None = None
 
     e = one_output(explanation, output)
     size = np.abs(e.values)
-    error = size.std(axis=0, ddof=1) / np.sqrt(len(e)) if len(e) > 1 else np.full(size.shape[1], np.nan)
+    error = (
+        size.std(axis=0, ddof=1) / np.sqrt(len(e)) if len(e) > 1 else np.full(size.shape[1], np.nan)
+    )
     low, five, middle, ninety_five, high = np.quantile(e.values, [0, 0.05, 0.5, 0.95, 1], axis=0)
     largest = np.bincount(size.argmax(axis=1), minlength=size.shape[1]) / len(e)
-    frame = pd.DataFrame({"mean |value|": size.mean(axis=0), "standard error": error, "min": low, "5%": five,
-                          "median": middle, "95%": ninety_five, "max": high, "largest for": largest}, index=e.names)
+    frame = pd.DataFrame(
+        {
+            "mean |value|": size.mean(axis=0),
+            "standard error": error,
+            "min": low,
+            "5%": five,
+            "median": middle,
+            "95%": ninety_five,
+            "max": high,
+            "largest for": largest,
+        },
+        index=e.names,
+    )
     return frame.iloc[np.argsort(-size.mean(axis=0), kind="stable")]
 
 
-def rare_effects(explanation: Explanation, *, output: int | str | None = None, times: float = 4.0,
-                 share: float = 0.05) -> Any:
+def rare_effects(
+    explanation: Explanation,
+    *,
+    output: int | str | None = None,
+    times: float = 4.0,
+    share: float = 0.05,
+) -> Any:
     """Find features that matter much for few rows.
 
-    A row is extreme for feature ``i`` if its value lies further than ``times`` mean absolute values from the median
-    of the feature's values. A feature has a rare effect if it has extreme rows, and they are at most ``share`` of all.
+    A row is extreme for feature ``i`` if its value lies further than ``times`` mean absolute values
+    from the median of the feature's values. A feature has a rare effect if it has extreme rows, and
+    they are at most ``share`` of all.
 
     Parameters
     ----------
@@ -104,13 +140,14 @@ def rare_effects(explanation: Explanation, *, output: int | str | None = None, t
 
     Returns
     -------
-    DataFrame, the furthest reach first: ``mean |value|`` and its ``rank`` (1 = first), number of extreme ``rows``, how
-    many of them lie to the ``right`` of the median, the ``reach`` right and left (largest distances from the median),
-    and ``row``, the position of the most extreme row.
+    DataFrame, the furthest reach first: ``mean |value|`` and its ``rank`` (1 = first), number of
+    extreme ``rows``, how many of them lie to the ``right`` of the median, the ``reach`` right and
+    left (largest distances from the median), and ``row``, the position of the most extreme row.
 
     Examples
     --------
-    >>> e = Explanation(np.array([[0.1, 0.0]] * 39 + [[0.1, 2.0]]), 0.0, feature_names=["steady", "rare"])
+    >>> values = np.array([[0.1, 0.0]] * 39 + [[0.1, 2.0]])
+    >>> e = Explanation(values, 0.0, feature_names=["steady", "rare"])
     >>> found = rare_effects(e)
     >>> list(found.index), int(found["row"].iloc[0])
     (['rare'], 39)
@@ -118,15 +155,28 @@ def rare_effects(explanation: Explanation, *, output: int | str | None = None, t
     import pandas as pd
 
     e = one_output(explanation, output)
-    times, share = check_real(times, "times", low=0, open_low=True), check_real(share, "share", low=0, high=1)
+    times, share = (
+        check_real(times, "times", low=0, open_low=True),
+        check_real(share, "share", low=0, high=1),
+    )
     size = np.abs(e.values).mean(axis=0)
     away = e.values - np.median(e.values, axis=0)
     extreme = (np.abs(away) > times * size) & (size > 0)
     count = extreme.sum(axis=0)
     rank = np.argsort(np.argsort(-size, kind="stable")) + 1
     right, far = (extreme & (away > 0)).sum(axis=0), np.abs(away)
-    frame = pd.DataFrame({"mean |value|": size, "rank": rank, "rows": count, "right": right, "reach right":
-                          away.max(axis=0), "reach left": -away.min(axis=0), "row": far.argmax(axis=0)}, index=e.names)
+    frame = pd.DataFrame(
+        {
+            "mean |value|": size,
+            "rank": rank,
+            "rows": count,
+            "right": right,
+            "reach right": away.max(axis=0),
+            "reach left": -away.min(axis=0),
+            "row": far.argmax(axis=0),
+        },
+        index=e.names,
+    )
     chosen = np.flatnonzero((count > 0) & (count <= share * len(e)))
     return frame.iloc[chosen[np.argsort(-far.max(axis=0)[chosen], kind="stable")]]
 
@@ -134,7 +184,8 @@ def rare_effects(explanation: Explanation, *, output: int | str | None = None, t
 def standardized(X: Any) -> np.ndarray:
     """Columns with mean 0 and variance 1, for the unsupervised versions.
 
-    ``X`` is a numeric table ``(N, d)``. Missing entries (NaN) take the column's mean, so 0; constant columns are 0.
+    ``X`` is a numeric table ``(N, d)``. Missing entries (NaN) take the column's mean, so 0;
+    constant columns are 0.
     """
     table = as_matrix(X, "X").astype(np.float64)
     if np.isinf(table).any():
@@ -143,7 +194,7 @@ def standardized(X: Any) -> np.ndarray:
     count = np.maximum(known.sum(axis=0), 1)
     filled = np.where(known, table, 0.0)
     away = np.where(known, table - filled.sum(axis=0) / count, 0.0)
-    spread = np.sqrt((away ** 2).sum(axis=0) / count)
+    spread = np.sqrt((away**2).sum(axis=0) / count)
     # A constant column leaves rounding errors of its mean; they are no variation.
     return away / np.where(spread > 1e-12 * np.abs(filled).max(axis=0), spread, np.inf)
 
@@ -153,15 +204,18 @@ def cluster_rows(table: Any, *, n_clusters: int = 8, linkage: str = "complete") 
 
     Parameters
     ----------
-    table : Explanation with one output (*supervised* clustering), or a table ``(N, d)`` that is used as it is (for
+    table : Explanation with one output (*supervised* clustering), or a table ``(N, d)`` that is
+    used as it is (for
         data in mixed units, pass ``standardized(X)``: *unsupervised* clustering).
     n_clusters : groups to cut the tree into. Fewer come back if rows are equal.
     linkage : "complete" (distance of the furthest members), "average", "ward" or "single".
 
     Returns
     -------
-    Clusters. Memory for ``N (N - 1) / 2`` distances: 0.4 GB for 10,000 rows. Time ``O(N^2 (d + 1))``.
-    Source: Lundberg et al. 2020, Methods 18, Figure 6A (explanations), Supplementary Figure 14 (data).
+    Clusters. Memory for ``N (N - 1) / 2`` distances: 0.4 GB for 10,000 rows. Time ``O(N^2 (d +
+    1))``.
+    Source: Lundberg et al. 2020, Methods 18, Figure 6A (explanations), Supplementary Figure 14
+    (data).
     """
     from scipy.cluster import hierarchy
 
@@ -180,23 +234,29 @@ def cluster_rows(table: Any, *, n_clusters: int = 8, linkage: str = "complete") 
 
 
 def embed_rows(table: Any, *, n_components: int = 2) -> Embedding:
-    """Return an ``Embedding``: principal components of explanations, or of a table, as in ``cluster_rows``.
+    """Return an ``Embedding``: principal components of explanations, or of a table, as in
+    ``cluster_rows``.
 
-    ``n_components`` is at most the smaller side of the table. Source: Lundberg et al. 2020, Methods 18, Figure 6B-D
-    (explanations), Supplementary Figure 11 (data).
+    ``n_components`` is at most the smaller side of the table. Source: Lundberg et al. 2020, Methods
+    18, Figure 6B-D (explanations), Supplementary Figure 11 (data).
     """
     rows = _rows(table)
     n_components = check_int(n_components, "n_components", minimum=1, maximum=min(rows.shape))
     center = rows.mean(axis=0)
     left, size, right = np.linalg.svd(rows - center, full_matrices=False)
     sign = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])[:n_components]
-    total = float((size ** 2).sum()) or 1.0
-    return Embedding(sign * left[:, :n_components] * size[:n_components], sign[:, None] * right[:n_components],
-                     size[:n_components] ** 2 / total, center)
+    total = float((size**2).sum()) or 1.0
+    return Embedding(
+        sign * left[:, :n_components] * size[:n_components],
+        sign[:, None] * right[:n_components],
+        size[:n_components] ** 2 / total,
+        center,
+    )
 
 
 def variance_explained(labels: Any, values: Any) -> float:
-    """Share of the variance of ``values`` that lies between groups: 1 if they are constant in each, 0 if groups agree.
+    """Share of the variance of ``values`` that lies between groups: 1 if they are constant in each,
+    0 if groups agree.
 
     Parameters
     ----------
@@ -211,9 +271,19 @@ def variance_explained(labels: Any, values: Any) -> float:
     groups, found = np.asarray(labels).astype(str), np.asarray(values)
     if found.ndim not in (1, 2) or groups.shape != found.shape[:1]:
         fail("values", "one row for each label", found, f"labels have shape {groups.shape}")
-    found = as_matrix(found.reshape(len(groups), -1) if found.size else found[:, None], "values", finite=True)
+    found = as_matrix(
+        found.reshape(len(groups), -1) if found.size else found[:, None], "values", finite=True
+    )
     total = float(((found - found.mean(axis=0)) ** 2).sum())
     if total == 0:
-        fail("values", "values that differ between rows", "equal rows", "There is no variance to explain")
-    within = sum(float(((found[groups == g] - found[groups == g].mean(axis=0)) ** 2).sum()) for g in np.unique(groups))
+        fail(
+            "values",
+            "values that differ between rows",
+            "equal rows",
+            "There is no variance to explain",
+        )
+    within = sum(
+        float(((found[groups == g] - found[groups == g].mean(axis=0)) ** 2).sum())
+        for g in np.unique(groups)
+    )
     return 1.0 - within / total

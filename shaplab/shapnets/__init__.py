@@ -1,4 +1,5 @@
-"""Networks whose layers are Shapley values. Names are resolved on first use: torch is loaded only then."""
+"""Networks whose layers are Shapley values. Names are resolved on first use: torch is loaded only
+then."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ _HOMES = {
     "regularization": "coefficient_of_variation explanation_penalty fit sparsity",
     "pruning": "PrunedShapNet prune strip_modules",
 }
-_HOME = {name: f"shaplab.shapnets.{module}" for module, names in _HOMES.items() for name in names.split()}
+_HOME = {
+    name: f"shaplab.shapnets.{module}" for module, names in _HOMES.items() for name in names.split()
+}
 
 __all__ = [*_HOME]
 

@@ -1,13 +1,16 @@
 r"""Deep ShapNets: a cascade of Shapley transforms, each explaining in the features of the input.
 
-:math:`H = b + \mathrm{sum} \circ \Omega^{(L)} \circ \dots \circ \Omega^{(1)}`. The first transform has the user's
-reference, all later ones have reference 0, because a feature at its reference has representation 0. So such a feature
-is 0 in every later layer and has no attribution (missingness, Corollary 4), and the values sum to
-:math:`H(x) - H(r)` (local accuracy, Theorem 3). They are *not* the Shapley values of :math:`H` in general.
-The butterfly of the fast Fourier transform pairs ``i`` with ``i + 2**s`` in stage ``s``: after ``log2 d`` stages every
-feature can act on every other. Source: Wang, Wang & Inouye (2021), Def. 8. Cost: ``d/2 log2 d`` modules of pairs.
+:math:`H = b + \mathrm{sum} \circ \Omega^{(L)} \circ \dots \circ \Omega^{(1)}`. The first transform
+has the user's reference, all later ones have reference 0, because a feature at its reference has
+representation 0. So such a feature is 0 in every later layer and has no attribution (missingness,
+Corollary 4), and the values sum to
+:math:`H(x) - H(r)` (local accuracy, Theorem 3). They are *not* the Shapley values of :math:`H` in
+general. The butterfly of the fast Fourier transform pairs ``i`` with ``i + 2**s`` in stage ``s``:
+after ``log2 d`` stages every feature can act on every other. Source: Wang, Wang & Inouye (2021),
+Def. 8. Cost: ``d/2 log2 d`` modules of pairs.
 
-Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform, shaplab.shapnets.shallow.
+Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform,
+shaplab.shapnets.shallow.
 """
 
 from __future__ import annotations
@@ -33,9 +36,12 @@ __all__ = ["DeepShapNet", "ResidualDNN", "butterfly", "deep_shapnet_literal"]
 
 
 def deep_shapnet_literal(
-    stages: Sequence[Sequence[tuple[Sequence[int], Callable[[np.ndarray], Any]]]], x: np.ndarray, r: np.ndarray
+    stages: Sequence[Sequence[tuple[Sequence[int], Callable[[np.ndarray], Any]]]],
+    x: np.ndarray,
+    r: np.ndarray,
 ) -> list[np.ndarray]:
-    """Definition 8 for one input ``x (d, C)``: every stage is a list of (active set, function of ``(k, C)``)."""
+    """Definition 8 for one input ``x (d, C)``: every stage is a list of (active set, function of
+    ``(k, C)``)."""
     Z, reference, layers = np.asarray(x), np.asarray(r), []
     for stage in stages:
         total: Any = 0.0
@@ -70,19 +76,24 @@ class DeepShapNet(ShapNet):
     Parameters
     ----------
     n_features, n_outputs : int, ``d`` and ``K``.
-    channels : numbers in the representation of a feature after each stage but the last, an int or one a stage.
-    channels_in : numbers that describe one input feature; the input is ``(N, d)`` when 1, else ``(N, d, channels_in)``.
+    channels : numbers in the representation of a feature after each stage but the last, an int or
+    one a stage.
+    channels_in : numbers that describe one input feature; the input is ``(N, d)`` when 1, else
+    ``(N, d, channels_in)``.
     reference : array ``(d,)`` or ``(d, channels_in)`` for the first stage; zeros if None.
-    stages : "butterfly", or a list of stages, each a list of active sets (or "pairs"), which may overlap.
+    stages : "butterfly", or a list of stages, each a list of active sets (or "pairs"), which may
+    overlap.
     hidden : widths of the inner networks' hidden layers; or a list of such tuples, one a stage.
     activation, shared : as in :class:`~shaplab.shapnets.transform.ShapleyTransform`.
-    intercept : add a learned constant to the output; False is the source's network, with output 0 at the reference.
+    intercept : add a learned constant to the output; False is the source's network, with output 0
+    at the reference.
     seed : int, or None to draw the weights from torch's own generator.
 
     Notes
     -----
-    Local accuracy and missingness hold for any weights; the values are Shapley values of each stage, not of the whole
-    network. Padding is kept at its reference, so it has no part in any result.
+    Local accuracy and missingness hold for any weights; the values are Shapley values of each
+    stage, not of the whole network. Padding is kept at its reference, so it has no part in any
+    result.
 
     References
     ----------
@@ -95,9 +106,21 @@ class DeepShapNet(ShapNet):
     [(4, 5, 16), (4, 5, 16), (4, 5, 2)]
     """
 
-    def __init__(self, n_features: int, n_outputs: int, *, channels: int | Sequence[int] = 16, channels_in: int = 1,
-                 reference: Any = None, stages: Any = "butterfly", hidden: Any = (32,), activation: str = "relu",
-                 shared: bool = False, intercept: bool = True, seed: int | None = None):
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        *,
+        channels: int | Sequence[int] = 16,
+        channels_in: int = 1,
+        reference: Any = None,
+        stages: Any = "butterfly",
+        hidden: Any = (32,),
+        activation: str = "relu",
+        shared: bool = False,
+        intercept: bool = True,
+        seed: int | None = None,
+    ):
         d = check_int(n_features, "n_features", minimum=2)
         if isinstance(stages, str):
             check_choice(stages, "stages", ("butterfly",))
@@ -105,17 +128,35 @@ class DeepShapNet(ShapNet):
         else:
             stages, width = [check_active_sets(stage, d) for stage in stages], d
         sizes = _per_stage(channels, len(stages) - 1, "channels")
-        widths = [hidden] * len(stages) if isinstance(hidden, int) or isinstance(hidden[0], int) else list(hidden)
+        widths = (
+            [hidden] * len(stages)
+            if isinstance(hidden, int) or isinstance(hidden[0], int)
+            else list(hidden)
+        )
         if len(widths) != len(stages):
-            fail("hidden", f"one tuple of widths, or {len(stages)} of them", f"{len(widths)}", "Give one a stage")
+            fail(
+                "hidden",
+                f"one tuple of widths, or {len(stages)} of them",
+                f"{len(widths)}",
+                "Give one a stage",
+            )
         start = as_reference(reference, (d, check_int(channels_in, "channels_in")))
         start = torch.cat([start, start.new_zeros(width - d, channels_in)])
         sizes = [channels_in, *sizes, check_int(n_outputs, "n_outputs")]
         with seeded(seed):
             transforms = [
-                ShapleyTransform(width, sets, sizes[s], sizes[s + 1], hidden=widths[s], activation=activation,
-                                 shared=shared, reference=start if s == 0 else None)
-                for s, sets in enumerate(stages)]
+                ShapleyTransform(
+                    width,
+                    sets,
+                    sizes[s],
+                    sizes[s + 1],
+                    hidden=widths[s],
+                    activation=activation,
+                    shared=shared,
+                    reference=start if s == 0 else None,
+                )
+                for s, sets in enumerate(stages)
+            ]
         super().__init__(transforms, (d, channels_in), n_outputs, intercept)
         self.padding = width - d
 
@@ -125,13 +166,18 @@ class DeepShapNet(ShapNet):
 
     def visible(self, z: Tensor) -> Tensor:
         """The representation without padding."""
-        return z[:, :z.shape[1] - self.padding]
+        return z[:, : z.shape[1] - self.padding]
 
 
 def _per_stage(value: int | Sequence[int], count: int, argument: str) -> list[int]:
     found = [value] * count if isinstance(value, int) else list(value)
     if len(found) != count:
-        fail(argument, f"an integer or {count} integers", f"{len(found)}", "Give one for each stage but the last")
+        fail(
+            argument,
+            f"an integer or {count} integers",
+            f"{len(found)}",
+            "Give one for each stage but the last",
+        )
     return [check_int(v, argument) for v in found]
 
 
@@ -144,11 +190,21 @@ class ResidualDNN(nn.Module):
     seed : int, or None to draw the weights from torch's own generator.
     """
 
-    def __init__(self, n_features: int, n_outputs: int, *, width: int = 64, depth: int = 4, seed: int | None = None):
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        *,
+        width: int = 64,
+        depth: int = 4,
+        seed: int | None = None,
+    ):
         super().__init__()
         with seeded(seed):
             self.first = nn.Linear(check_int(n_features, "n_features"), check_int(width, "width"))
-            self.inner = nn.ModuleList([nn.Linear(width, width) for _ in range(check_int(depth, "depth") - 1)])
+            self.inner = nn.ModuleList(
+                [nn.Linear(width, width) for _ in range(check_int(depth, "depth") - 1)]
+            )
             self.last = nn.Linear(width, check_int(n_outputs, "n_outputs"))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,8 +215,11 @@ class ResidualDNN(nn.Module):
         return self.last(h)
 
     @classmethod
-    def matching(cls, net: ShapNet, *, equal: str, depth: int, seed: int | None = None) -> ResidualDNN:
-        """The network of this depth whose parameters or multiplications come nearest to those of ``net``.
+    def matching(
+        cls, net: ShapNet, *, equal: str, depth: int, seed: int | None = None
+    ) -> ResidualDNN:
+        """The network of this depth whose parameters or multiplications come nearest to those of
+        ``net``.
 
         Parameters
         ----------
@@ -171,10 +230,18 @@ class ResidualDNN(nn.Module):
         """
         check_choice(equal, "equal", ("parameters", "compute"))
         d, outputs = int(net.input_shape[0] or 1), len(net.intercept)
-        target = net.multiply_adds if equal == "compute" else sum(p.numel() for p in net.parameters())
+        target = (
+            net.multiply_adds if equal == "compute" else sum(p.numel() for p in net.parameters())
+        )
         bias = equal == "parameters"
 
         def size(w: int) -> int:
             return (d + bias) * w + (depth - 1) * (w + bias) * w + (w + bias) * outputs
 
-        return cls(d, outputs, width=min(range(1, 4096), key=lambda w: abs(size(w) - target)), depth=depth, seed=seed)
+        return cls(
+            d,
+            outputs,
+            width=min(range(1, 4096), key=lambda w: abs(size(w) - target)),
+            depth=depth,
+            seed=seed,
+        )

@@ -1,15 +1,17 @@
 r"""ShapNets for images: convolutions whose matrix product is replaced by Shapley modules.
 
-A window at pixel ``p`` reads ``k`` taps ``p + o_j``; its function is ``act(sum_j W_j x_j + b)``, shared by all
-windows. The window's Shapley values go back to the pixels they came from, and the values of all windows over a pixel
-are summed: ``(N, H, W, C)`` becomes ``(N, H, W, C')``. In the source: unfold, evaluate every coalition, fold. Here
-``W_j (x_j - r)`` is computed once for each pixel and tap, the ``2**k`` coalitions are sums of shifted pictures, and
-nothing is unfolded. A window's taps outside the picture count as missing. Dilation grows over the stages, the last
-stage has one channel an output, and the sum over pixels is the output.
-Source: Wang, Wang & Inouye (2021), sections 2.3 and I.3; kernel size ours. Cost: ``2**k`` activations a pixel.
+A window at pixel ``p`` reads ``k`` taps ``p + o_j``; its function is ``act(sum_j W_j x_j + b)``,
+shared by all windows. The window's Shapley values go back to the pixels they came from, and the
+values of all windows over a pixel are summed: ``(N, H, W, C)`` becomes ``(N, H, W, C')``. In the
+source: unfold, evaluate every coalition, fold. Here ``W_j (x_j - r)`` is computed once for each
+pixel and tap, the ``2**k`` coalitions are sums of shifted pictures, and nothing is unfolded. A
+window's taps outside the picture count as missing. Dilation grows over the stages, the last stage
+has one channel an output, and the sum over pixels is the output.
+Source: Wang, Wang & Inouye (2021), sections 2.3 and I.3; kernel size ours. Cost: ``2**k``
+activations a pixel.
 
-Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform, shaplab.shapnets.shallow,
-shaplab.shapnets.kernels.windows.
+Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform,
+shaplab.shapnets.shallow, shaplab.shapnets.kernels.windows.
 """
 
 from __future__ import annotations
@@ -43,9 +45,16 @@ SLOPES = {"relu": 0.0, "leaky_relu": 0.01}
 __all__ = ["ComparableCNN", "ConvShapleyTransform", "ImageShapNet", "conv_transform_literal"]
 
 
-def conv_transform_literal(x: np.ndarray, W: np.ndarray, b: np.ndarray, r: np.ndarray,
-                           taps: Sequence[tuple[int, int]], act: Any) -> np.ndarray:
-    """One picture ``x (H, W, C)``, weights ``W (k, C, C')``: each window's module, its values put back and summed."""
+def conv_transform_literal(
+    x: np.ndarray,
+    W: np.ndarray,
+    b: np.ndarray,
+    r: np.ndarray,
+    taps: Sequence[tuple[int, int]],
+    act: Any,
+) -> np.ndarray:
+    """One picture ``x (H, W, C)``, weights ``W (k, C, C')``: each window's module, its values put
+    back and summed."""
     height, width = x.shape[:2]
     Z = np.zeros((height, width, W.shape[2]))
 
@@ -56,7 +65,9 @@ def conv_transform_literal(x: np.ndarray, W: np.ndarray, b: np.ndarray, r: np.nd
         for q in range(width):
             places = [(p + i, q + j) for i, j in taps]
             inside = [0 <= i < height and 0 <= j < width for i, j in places]
-            patch = np.array([x[place] if here else r for place, here in zip(places, inside, strict=True)])
+            patch = np.array(
+                [x[place] if here else r for place, here in zip(places, inside, strict=True)]
+            )
             phi = shapley_transform_literal(f, patch, np.array([r] * len(W)))
             for place, here, value in zip(places, inside, phi, strict=True):
                 if here:
@@ -70,29 +81,53 @@ class ConvShapleyTransform(nn.Module):
     Parameters
     ----------
     channels_in, channels_out : int, ``C`` and ``C'``.
-    kernel : (rows, columns) of a window; at most 8 taps, because each window needs ``2**taps`` sums.
+    kernel : (rows, columns) of a window; at most 8 taps, because each window needs ``2**taps``
+    sums.
     dilation : int, distance between taps.
     reads : numbers of the channels that are read, or None for all.
-    activation : "leaky_relu" and others, as in :class:`~shaplab.shapnets.transform.ShapleyTransform`.
+    activation : "leaky_relu" and others, as in
+    :class:`~shaplab.shapnets.transform.ShapleyTransform`.
     reference : array ``(C,)``, the same for every pixel, or None for zeros.
     scale : constant factor on the result.
     """
 
     reference: Tensor
 
-    def __init__(self, channels_in: int, channels_out: int, *, kernel: tuple[int, int] = (2, 2), dilation: int = 1,
-                 reads: Sequence[int] | None = None, activation: str = "leaky_relu", reference: Any = None,
-                 scale: float = 1.0):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        kernel: tuple[int, int] = (2, 2),
+        dilation: int = 1,
+        reads: Sequence[int] | None = None,
+        activation: str = "leaky_relu",
+        reference: Any = None,
+        scale: float = 1.0,
+    ):
         super().__init__()
         self.scale, self.reads = scale, None if reads is None else list(reads)
         self.kernel = rows, columns = check_int(kernel[0], "kernel"), check_int(kernel[1], "kernel")
         self.k, self.dilation = rows * columns, check_int(dilation, "dilation")
         if self.k > MAX_ACTIVE:
-            fail("kernel", f"at most {MAX_ACTIVE} taps", f"{rows} x {columns}", "Use (2, 2), and more stages for reach")
+            fail(
+                "kernel",
+                f"at most {MAX_ACTIVE} taps",
+                f"{rows} x {columns}",
+                "Use (2, 2), and more stages for reach",
+            )
         # Windows are centred, so that as many of a pixel's windows lie before it as after it.
-        self.taps = [(i * dilation - (rows - 1) * dilation // 2, j * dilation - (columns - 1) * dilation // 2)
-                     for i in range(rows) for j in range(columns)]
-        fan_in = (check_int(channels_in, "channels_in") if reads is None else len(self.reads or [])) * self.k
+        self.taps = [
+            (
+                i * dilation - (rows - 1) * dilation // 2,
+                j * dilation - (columns - 1) * dilation // 2,
+            )
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        fan_in = (
+            check_int(channels_in, "channels_in") if reads is None else len(self.reads or [])
+        ) * self.k
         self.activation = check_choice(activation, "activation", tuple(ACTIVATIONS))
         check_int(channels_out, "channels_out")
         self.weight = uniform(fan_in // self.k, self.k, channels_out, fan_in=fan_in, gain=6**0.5)
@@ -100,13 +135,17 @@ class ConvShapleyTransform(nn.Module):
         self.register_buffer("reference", as_reference(reference, (channels_in,)))
 
     def forward(self, x: Tensor, skip: bool | str = False) -> Tensor:
-        """Shapley representation of ``x``; ``skip`` as in ``ShapNet.layers``, for windows and pixels."""
+        """Shapley representation of ``x``; ``skip`` as in ``ShapNet.layers``, for windows and
+        pixels."""
         delta, r = x - self.reference, self.reference
         if self.reads is not None:
             delta, r = delta[..., self.reads], r[self.reads]
         base = torch.einsum("c,ckd->d", r, self.weight) + self.bias
-        if (torch.compiler.is_compiling() or torch._C._len_torch_function_stack() > 0
-                or torch._C._functorch.maybe_current_level() is not None):  # torch.func.grad, vmap and the like
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._len_torch_function_stack() > 0
+            or torch._C._functorch.maybe_current_level() is not None
+        ):  # torch.func.grad, vmap and the like
             return self._in_the_open(delta, base)
         taps, present = tuple(self.taps), delta.detach().abs().amax(-1) != 0
         if skip is True:
@@ -116,20 +155,29 @@ class ConvShapleyTransform(nn.Module):
         # One more row of zeros, for what lies outside the picture.
         rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
         terms = (rows @ self.weight.flatten(1)).unflatten(1, (self.k, -1))
-        quick = (self.k == 4 and self.activation in SLOPES and x.device.type == "cpu"
-                 and terms.dtype in (torch.float32, torch.float64))
-        if skip == "exact" and quick:  # each window by itself; but a product of fewer rows may round otherwise
+        quick = (
+            self.k == 4
+            and self.activation in SLOPES
+            and x.device.type == "cpu"
+            and terms.dtype in (torch.float32, torch.float64)
+        )
+        if (
+            skip == "exact" and quick
+        ):  # each window by itself; but a product of fewer rows may round otherwise
             sources = sources[:, nn.functional.pad(present.flatten(), (0, 1))[sources].any(0)]
         values = _FourTaps.apply if quick else window_values
         total = values(terms, base, sources, self.activation)[:-1]
         total = total if self.scale == 1 else total * self.scale
         if skip is True:
-            return total.new_zeros(*x.shape[:3], total.shape[1]).masked_scatter(present.unsqueeze(-1), total)
+            return total.new_zeros(*x.shape[:3], total.shape[1]).masked_scatter(
+                present.unsqueeze(-1), total
+            )
         whole = quick and bool(present.all())
         return (total if whole else missing_to_zero(total, rows[:-1])).unflatten(0, x.shape[:3])
 
     def _in_the_open(self, delta: Tensor, base: Tensor) -> Tensor:
-        """The same in plain steps with rows kept apart, which compilers fuse and explainers look through."""
+        """The same in plain steps with rows kept apart, which compilers fuse and explainers look
+        through."""
         terms = (delta @ self.weight.flatten(1)).chunk(self.k, -1)
         sums = [base]
         for part, (i, j) in zip(terms, self.taps, strict=True):
@@ -138,13 +186,17 @@ class ConvShapleyTransform(nn.Module):
         values = [ACTIVATIONS[self.activation](s) for s in sums]
         total = torch.zeros_like(terms[0])
         for row, (i, j) in zip(coalition_weights(self.k)[1].tolist(), self.taps, strict=True):
-            total = total + shift(sum(self.scale * w * v for w, v in zip(row, values, strict=True)), -i, -j)
+            total = total + shift(
+                sum(self.scale * w * v for w, v in zip(row, values, strict=True)), -i, -j
+            )
         return missing_to_zero(total, delta)
 
     def live_modules(self, x: Tensor) -> Tensor:
         """How many windows hold a pixel away from the reference, for each picture: ``(N,)``."""
         delta = x - self.reference
-        present = (delta if self.reads is None else delta[..., self.reads]).ne(0).any(-1, keepdim=True)
+        present = (
+            (delta if self.reads is None else delta[..., self.reads]).ne(0).any(-1, keepdim=True)
+        )
         return torch.stack([shift(present, i, j) for i, j in self.taps]).any(0).sum((1, 2, 3))
 
     @property
@@ -154,7 +206,8 @@ class ConvShapleyTransform(nn.Module):
 
 
 def window_sources(present: Tensor, taps: tuple[tuple[int, int], ...]) -> Tensor:
-    """Which of the present pixels each tap of each window reads, ``(k, windows)``; one past the last for none.
+    """Which of the present pixels each tap of each window reads, ``(k, windows)``; one past the
+    last for none.
 
     ``present (N, H, W)``. Windows without a present pixel are left out.
     """
@@ -166,14 +219,19 @@ def window_sources(present: Tensor, taps: tuple[tuple[int, int], ...]) -> Tensor
 
 
 @lru_cache(maxsize=64)
-def one_picture(height: int, width: int, taps: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+def one_picture(
+    height: int, width: int, taps: tuple[tuple[int, int], ...], device: torch.device
+) -> Tensor:
     """:func:`window_sources` of one picture with all its pixels."""
     with torch.inference_mode(False):  # what is kept may be needed for a gradient later
         return window_sources(torch.ones((1, height, width), dtype=torch.bool, device=device), taps)
 
 
-def every_source(shape: tuple[int, ...], taps: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """:func:`window_sources` of all pixels of ``shape (N, H, W)``; only the table of one picture is kept."""
+def every_source(
+    shape: tuple[int, ...], taps: tuple[tuple[int, int], ...], device: torch.device
+) -> Tensor:
+    """:func:`window_sources` of all pixels of ``shape (N, H, W)``; only the table of one picture is
+    kept."""
     n, size = shape[0], shape[1] * shape[2]
     one = one_picture(shape[1], shape[2], taps, device).unsqueeze(1)
     moved = one + size * torch.arange(n, device=device).unsqueeze(1)
@@ -181,14 +239,20 @@ def every_source(shape: tuple[int, ...], taps: tuple[tuple[int, int], ...], devi
 
 
 def window_values(terms: Tensor, base: Tensor, sources: Tensor, activation: str) -> Tensor:
-    """Shapley values of all windows, summed for each pixel, from ``terms (P, k, C')`` and the rows they read."""
+    """Shapley values of all windows, summed for each pixel, from ``terms (P, k, C')`` and the rows
+    they read."""
     total = terms.new_zeros(len(terms), terms.shape[2])
     # In blocks, so that the 2**k sums of a window never travel to memory and back.
     weights = coalition_weights(terms.shape[1])[1].to(terms)
-    block = max(256, 2**(18 if terms.device.type == "cpu" else 28) // (2**terms.shape[1] * terms.shape[2]))
+    block = max(
+        256,
+        2 ** (18 if terms.device.type == "cpu" else 28) // (2 ** terms.shape[1] * terms.shape[2]),
+    )
     for part in sources.split(block, dim=1):
         taps = torch.stack([terms[rows, j] for j, rows in enumerate(part)]).unsqueeze(0)
-        inner = ACTIVATIONS[activation](subset_sums(base.to(terms.dtype).expand(1, 1, *taps.shape[2:]), taps)[0])
+        inner = ACTIVATIONS[activation](
+            subset_sums(base.to(terms.dtype).expand(1, 1, *taps.shape[2:]), taps)[0]
+        )
         phi = (weights @ inner.flatten(1)).unflatten(1, taps.shape[2:])
         for rows, mine in zip(part, phi, strict=True):
             total = total.index_add(0, rows, mine.to(total.dtype))
@@ -204,20 +268,28 @@ class _FourTaps(torch.autograd.Function):
         ctx.activation, ctx.slope = activation, SLOPES[activation]
         out = torch.zeros(len(terms), terms.shape[2], dtype=terms.dtype)
         run: Any = values_of_four
-        run(*_arrays(terms, base.to(terms.dtype), sources), *_constants(ctx.slope, out), out.numpy())
+        run(
+            *_arrays(terms, base.to(terms.dtype), sources), *_constants(ctx.slope, out), out.numpy()
+        )
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         terms, base, sources = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: once more, in steps that torch can follow
+        if (
+            torch.is_grad_enabled()
+        ):  # a second derivative is wanted: once more, in steps that torch can follow
             wanted = [t for t in (terms, base) if t.requires_grad]
             out = window_values(terms, base, sources, ctx.activation)
             parts = iter(torch.autograd.grad(out, wanted, grads[0], create_graph=True))
             return *(next(parts) if t.requires_grad else None for t in (terms, base)), None, None
         found = torch.zeros_like(terms), torch.zeros_like(base, dtype=terms.dtype)
         run: Any = gradients_of_four
-        run(*_arrays(terms, base.to(terms.dtype), sources), *_constants(ctx.slope, terms), *_arrays(*grads, *found))
+        run(
+            *_arrays(terms, base.to(terms.dtype), sources),
+            *_constants(ctx.slope, terms),
+            *_arrays(*grads, *found),
+        )
         return found[0], found[1].to(base.dtype), None, None
 
 
@@ -231,11 +303,12 @@ def _constants(slope: float, like: Tensor) -> tuple[Any, np.ndarray]:
 
 
 def shift(x: Tensor, rows: int, columns: int, fill: int = 0) -> Tensor:
-    """``y[:, p, q] = x[:, p + rows, q + columns]``, with ``fill`` from outside the picture; shape kept."""
+    """``y[:, p, q] = x[:, p + rows, q + columns]``, with ``fill`` from outside the picture; shape
+    kept."""
     height, width = x.shape[1:3]
     if abs(rows) >= height or abs(columns) >= width:
         return torch.full_like(x, fill)
-    cut = x[:, max(rows, 0):height + min(rows, 0), max(columns, 0):width + min(columns, 0)]
+    cut = x[:, max(rows, 0) : height + min(rows, 0), max(columns, 0) : width + min(columns, 0)]
     pad = (0, 0, max(-columns, 0), max(columns, 0), max(-rows, 0), max(rows, 0))
     return nn.functional.pad(cut, pad, value=fill)
 
@@ -249,17 +322,21 @@ class ImageShapNet(ShapNet):
     channels : channels after each stage but the last, which has ``n_outputs``.
     dilations : distance between taps in each stage; None for 1, 3, 5, ...
     kernel : (rows, columns) of a window, at most 8 taps.
-    channel_share : share of the channels that a stage after the first reads; the block moves on from stage to stage.
-    reference : a number or an array ``(in_channels,)``, the value of an absent pixel; zeros if None.
+    channel_share : share of the channels that a stage after the first reads; the block moves on
+    from stage to stage.
+    reference : a number or an array ``(in_channels,)``, the value of an absent pixel; zeros if
+    None.
     activation : of the windows' function.
     intercept : add a learned constant to the output.
-    scale : constant factor on the last stage. A sum over hundreds of pixels starts far too large without it.
+    scale : constant factor on the last stage. A sum over hundreds of pixels starts far too large
+    without it.
     seed : int, or None to draw the weights from torch's own generator.
 
     Notes
     -----
-    Explanations are ``(N, H, W, K)``, one value a pixel for all its input channels. Local accuracy and missingness hold
-    for any weights. The source's net has seven stages of 128 channels with dilations 1 to 13; its kernel is not stated.
+    Explanations are ``(N, H, W, K)``, one value a pixel for all its input channels. Local accuracy
+    and missingness hold for any weights. The source's net has seven stages of 128 channels with
+    dilations 1 to 13; its kernel is not stated.
 
     References
     ----------
@@ -272,34 +349,73 @@ class ImageShapNet(ShapNet):
     [(2, 12, 12, 8), (2, 12, 12, 10)]
     """
 
-    def __init__(self, in_channels: int, n_outputs: int, *, channels: Sequence[int] = (16, 16, 16),
-                 dilations: Sequence[int] | None = None, kernel: tuple[int, int] = (2, 2),
-                 channel_share: float = 1.0, reference: Any = None, activation: str = "leaky_relu",
-                 intercept: bool = True, scale: float = 0.02, seed: int | None = None):
-        sizes = [check_int(in_channels, "in_channels"), *channels, check_int(n_outputs, "n_outputs")]
+    def __init__(
+        self,
+        in_channels: int,
+        n_outputs: int,
+        *,
+        channels: Sequence[int] = (16, 16, 16),
+        dilations: Sequence[int] | None = None,
+        kernel: tuple[int, int] = (2, 2),
+        channel_share: float = 1.0,
+        reference: Any = None,
+        activation: str = "leaky_relu",
+        intercept: bool = True,
+        scale: float = 0.02,
+        seed: int | None = None,
+    ):
+        sizes = [
+            check_int(in_channels, "in_channels"),
+            *channels,
+            check_int(n_outputs, "n_outputs"),
+        ]
         steps = [2 * s + 1 for s in range(len(sizes) - 1)] if dilations is None else list(dilations)
         share = check_real(channel_share, "channel_share", low=0.0, high=1.0, open_low=True)
         if len(steps) != len(sizes) - 1:
-            fail("dilations", f"{len(sizes) - 1} numbers, one a stage", f"{len(steps)}", "Give one more than channels")
+            fail(
+                "dilations",
+                f"{len(sizes) - 1} numbers, one a stage",
+                f"{len(steps)}",
+                "Give one more than channels",
+            )
         with seeded(seed):
             transforms = []
             for s, step in enumerate(steps):
                 count = sizes[s] if s == 0 else ceil(share * sizes[s])
-                reads = None if count == sizes[s] else [((s - 1) * count + c) % sizes[s] for c in range(count)]
-                transforms.append(ConvShapleyTransform(
-                    sizes[s], sizes[s + 1], kernel=kernel, dilation=step, reads=reads, activation=activation,
-                    reference=reference if s == 0 else None, scale=scale if s == len(steps) - 1 else 1.0))
+                reads = (
+                    None
+                    if count == sizes[s]
+                    else [((s - 1) * count + c) % sizes[s] for c in range(count)]
+                )
+                transforms.append(
+                    ConvShapleyTransform(
+                        sizes[s],
+                        sizes[s + 1],
+                        kernel=kernel,
+                        dilation=step,
+                        reads=reads,
+                        activation=activation,
+                        reference=reference if s == 0 else None,
+                        scale=scale if s == len(steps) - 1 else 1.0,
+                    )
+                )
         super().__init__(transforms, (None, in_channels), n_outputs, intercept)
 
     def prepare(self, x: Tensor) -> Tensor:
         """Check the pictures and put their channels last."""
         if x.ndim != 4 or x.shape[1] != self.input_shape[1]:
-            fail("x", f"shape (N, {self.input_shape[1]}, H, W)", f"{tuple(x.shape)}", "Put channels first")
+            fail(
+                "x",
+                f"shape (N, {self.input_shape[1]}, H, W)",
+                f"{tuple(x.shape)}",
+                "Put channels first",
+            )
         return x.permute(0, 2, 3, 1)
 
 
 class ComparableCNN(nn.Module):
-    """Dilated convolutions with as many channels, stages and parameters as an :class:`ImageShapNet`, then a sum.
+    """Dilated convolutions with as many channels, stages and parameters as an
+    :class:`ImageShapNet`, then a sum.
 
     Parameters
     ----------
@@ -316,8 +432,12 @@ class ComparableCNN(nn.Module):
         self.scale = stages[-1].scale
         self.pads = [(-t.taps[0][1], t.taps[-1][1], -t.taps[0][0], t.taps[-1][0]) for t in stages]
         with seeded(seed):
-            self.stages = nn.ModuleList([nn.Conv2d(len(t.weight), t.weight.shape[2], t.kernel, dilation=t.dilation)
-                                         for t in stages])
+            self.stages = nn.ModuleList(
+                [
+                    nn.Conv2d(len(t.weight), t.weight.shape[2], t.kernel, dilation=t.dilation)
+                    for t in stages
+                ]
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Output ``(N, K)`` of a batch."""

@@ -1,13 +1,17 @@
-r"""Pruning a Deep ShapNet for each instance as it is computed, and stripping modules while it learns.
+r"""Pruning a Deep ShapNet for each instance as it is computed, and stripping modules while it
+learns.
 
-A representation near 0 at some stage says that the feature hardly matters from there on; set to 0 it stays 0
-(Corollary 4), and a module whose inputs are all 0 need not be computed, because its Shapley values are 0. Which
-positions go is decided for each row and stage, from the channel l1 norm: those at or below a threshold times the row's
-largest norm, or the lowest fraction. Learning interactions (Appendix E) starts from more modules than needed, then
-strips those that give least, from the last stage to the first, and trains on.
-Source: Wang, Wang & Inouye (2021), sections 2.5, E and H; thresholds ours. Cost: that of the modules left.
+A representation near 0 at some stage says that the feature hardly matters from there on; set to 0
+it stays 0 (Corollary 4), and a module whose inputs are all 0 need not be computed, because its
+Shapley values are 0. Which positions go is decided for each row and stage, from the channel l1
+norm: those at or below a threshold times the row's largest norm, or the lowest fraction. Learning
+interactions (Appendix E) starts from more modules than needed, then strips those that give least,
+from the last stage to the first, and trains on.
+Source: Wang, Wang & Inouye (2021), sections 2.5, E and H; thresholds ours. Cost: that of the
+modules left.
 
-Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform, shaplab.shapnets.shallow.
+Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform,
+shaplab.shapnets.shallow.
 """
 
 from __future__ import annotations
@@ -26,13 +30,16 @@ from shaplab.shapnets.transform import ShapleyTransform
 __all__ = ["PrunedShapNet", "keep_mask", "prune", "strip_modules"]
 
 
-def keep_mask(z: Tensor, *, threshold: float | None = None, fraction: float | None = None) -> Tensor:
+def keep_mask(
+    z: Tensor, *, threshold: float | None = None, fraction: float | None = None
+) -> Tensor:
     """Positions ``(N, d)`` or ``(N, H, W)`` that survive: exactly one of the two rules.
 
     Parameters
     ----------
     z : representation ``(N, d, C)`` or ``(N, H, W, C)``.
-    threshold : a position goes when its channel l1 norm is at most this times the largest norm of its row.
+    threshold : a position goes when its channel l1 norm is at most this times the largest norm of
+    its row.
     fraction : this share of each row's positions goes, the smallest norms first.
     """
     norm = z.abs().sum(-1).flatten(1)
@@ -40,19 +47,30 @@ def keep_mask(z: Tensor, *, threshold: float | None = None, fraction: float | No
         keep = norm > threshold * norm.amax(1, keepdim=True)
     else:
         count = round(float(fraction or 0.0) * norm.shape[1])
-        keep = torch.ones_like(norm, dtype=torch.bool).scatter(1, norm.argsort(dim=1, stable=True)[:, :count], False)
+        keep = torch.ones_like(norm, dtype=torch.bool).scatter(
+            1, norm.argsort(dim=1, stable=True)[:, :count], False
+        )
     return keep.view(z.shape[:-1])
 
 
 class PrunedShapNet(nn.Module):
-    """A trained ShapNet that drops small positions after each stage and skips the modules they leave without input.
+    """A trained ShapNet that drops small positions after each stage and skips the modules they
+    leave without input.
 
-    Made by :func:`prune`. It has ``net(x)``, ``explain``, ``layers`` and ``work`` and shares the weights of ``net``.
+    Made by :func:`prune`. It has ``net(x)``, ``explain``, ``layers`` and ``work`` and shares the
+    weights of ``net``.
     """
 
-    def __init__(self, net: ShapNet, stages: Sequence[int], threshold: float | None, fraction: float | None):
+    def __init__(
+        self, net: ShapNet, stages: Sequence[int], threshold: float | None, fraction: float | None
+    ):
         super().__init__()
-        self.net, self.stages, self.threshold, self.fraction = net, tuple(stages), threshold, fraction
+        self.net, self.stages, self.threshold, self.fraction = (
+            net,
+            tuple(stages),
+            threshold,
+            fraction,
+        )
         self.skip: bool | str = "exact" if threshold == 0 else True
 
     def _edit(self, stage: int, z: Tensor) -> Tensor:
@@ -62,7 +80,9 @@ class PrunedShapNet(nn.Module):
         visible = self.net.visible(z)
         keep = keep_mask(visible, threshold=self.threshold, fraction=self.fraction).unsqueeze(-1)
         kept = torch.where(keep, visible, torch.zeros_like(visible))
-        return kept if visible.shape == z.shape else torch.cat([kept, z[:, visible.shape[1]:]], dim=1)
+        return (
+            kept if visible.shape == z.shape else torch.cat([kept, z[:, visible.shape[1] :]], dim=1)
+        )
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Representation after every stage, with zeros where it was pruned."""
@@ -77,9 +97,11 @@ class PrunedShapNet(nn.Module):
         return self.net.readout(self.explain(x))
 
     def work(self, x: Tensor) -> dict[str, Any]:
-        """Modules that had to be computed for ``x``, out of all: ``computed``, ``total``, ``share``, ``by_stage``.
+        """Modules that had to be computed for ``x``, out of all: ``computed``, ``total``,
+        ``share``, ``by_stage``.
 
-        For images a module is a window. A module counts as computed for a row when one of its inputs is not zero.
+        For images a module is a window. A module counts as computed for a row when one of its
+        inputs is not zero.
         """
         live, total, z = [], [], self.net.prepare(x)
         for number, transform in enumerate(self.net.transforms):
@@ -87,21 +109,34 @@ class PrunedShapNet(nn.Module):
             sets = getattr(transform, "active_sets", None)
             total.append(len(x) * (z.shape[1] * z.shape[2] if sets is None else len(sets)))
             z = self._edit(number, transform(z, self.skip))
-        return {"computed": sum(live), "total": sum(total), "share": sum(live) / sum(total),
-                "by_stage": [a / b for a, b in zip(live, total, strict=True)]}
+        return {
+            "computed": sum(live),
+            "total": sum(total),
+            "share": sum(live) / sum(total),
+            "by_stage": [a / b for a, b in zip(live, total, strict=True)],
+        }
 
 
-def prune(net: ShapNet, *, threshold: float | None = None, fraction: float | None = None,
-          stages: Sequence[int] | None = None) -> PrunedShapNet:
+def prune(
+    net: ShapNet,
+    *,
+    threshold: float | None = None,
+    fraction: float | None = None,
+    stages: Sequence[int] | None = None,
+) -> PrunedShapNet:
     """Prune a trained ShapNet per instance; the network itself is not changed.
 
     Parameters
     ----------
     net : DeepShapNet or ImageShapNet.
-    threshold : number in [0, 1], against each row's largest norm. 0 drops nothing but exact zeros: no bit changes, and
-        on a processor windows of missing pixels are skipped. (Fewer modules of a table would round otherwise.)
-    fraction : number in [0, 1], share of positions to drop. Exactly one of ``threshold`` and ``fraction`` is needed.
-    stages : numbers of the stages after which to prune; None for all but the last, whose output is the explanation.
+    threshold : number in [0, 1], against each row's largest norm. 0 drops nothing but exact zeros:
+    no bit changes, and
+        on a processor windows of missing pixels are skipped. (Fewer modules of a table would round
+        otherwise.)
+    fraction : number in [0, 1], share of positions to drop. Exactly one of ``threshold`` and
+    ``fraction`` is needed.
+    stages : numbers of the stages after which to prune; None for all but the last, whose output is
+    the explanation.
 
     Returns
     -------
@@ -119,19 +154,38 @@ def prune(net: ShapNet, *, threshold: float | None = None, fraction: float | Non
     1.0
     """
     if (threshold is None) == (fraction is None):
-        fail("threshold", "exactly one of threshold and fraction", "both" if threshold is not None else "neither",
-             "Pass for example fraction=0.6")
-    check_real(fraction if threshold is None else threshold, "fraction" if threshold is None else "threshold",
-               low=0.0, high=1.0)
+        fail(
+            "threshold",
+            "exactly one of threshold and fraction",
+            "both" if threshold is not None else "neither",
+            "Pass for example fraction=0.6",
+        )
+    check_real(
+        fraction if threshold is None else threshold,
+        "fraction" if threshold is None else "threshold",
+        low=0.0,
+        high=1.0,
+    )
     if not isinstance(net, ShapNet):
-        fail("net", "a DeepShapNet or ImageShapNet", net, "Other networks have no explanations to prune", TypeError)
+        fail(
+            "net",
+            "a DeepShapNet or ImageShapNet",
+            net,
+            "Other networks have no explanations to prune",
+            TypeError,
+        )
     last = len(net.transforms) - 1
-    chosen = range(last) if stages is None else [check_int(s, "stages", minimum=0, maximum=last) for s in stages]
+    chosen = (
+        range(last)
+        if stages is None
+        else [check_int(s, "stages", minimum=0, maximum=last) for s in stages]
+    )
     return PrunedShapNet(net, chosen, threshold, fraction)
 
 
 def strip_modules(net: ShapNet, x: Tensor, *, stage: int, keep: int) -> ShapNet:
-    """A copy of the network with only the modules of one stage that contribute most; train it on afterwards.
+    """A copy of the network with only the modules of one stage that contribute most; train it on
+    afterwards.
 
     Parameters
     ----------
@@ -146,29 +200,45 @@ def strip_modules(net: ShapNet, x: Tensor, *, stage: int, keep: int) -> ShapNet:
 
     Notes
     -----
-    The source looks at the size of a module's inputs. Those of the first stage are data, so we use what a module gives:
-    the mean over rows of the l1 norm of its values.
+    The source looks at the size of a module's inputs. Those of the first stage are data, so we use
+    what a module gives: the mean over rows of the l1 norm of its values.
 
     References
     ----------
     Wang, Wang & Inouye (2021), Appendix E.
     """
     if not isinstance(net, ShapNet):
-        fail("net", "a ShallowShapNet or DeepShapNet", net, "Other networks have no such modules", TypeError)
+        fail(
+            "net",
+            "a ShallowShapNet or DeepShapNet",
+            net,
+            "Other networks have no such modules",
+            TypeError,
+        )
     result = copy.deepcopy(net)
-    transform = result.transforms[check_int(stage, "stage", minimum=0, maximum=len(net.transforms) - 1)]
+    transform = result.transforms[
+        check_int(stage, "stage", minimum=0, maximum=len(net.transforms) - 1)
+    ]
     if not isinstance(transform, ShapleyTransform):
-        fail("net", "a ShallowShapNet or DeepShapNet", type(net).__name__, "Windows of an image share one function")
+        fail(
+            "net",
+            "a ShallowShapNet or DeepShapNet",
+            type(net).__name__,
+            "Windows of an image share one function",
+        )
     z = net.prepare(x)
     with torch.no_grad():
         for earlier in net.transforms[:stage]:
             z = earlier(z)
         scores = torch.cat([part.abs().sum((2, 3)).mean(0) for part in transform.contributions(z)])
     chosen = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    chosen[scores.argsort(descending=True)[:check_int(keep, "keep", maximum=len(scores))]] = True
+    chosen[scores.argsort(descending=True)[: check_int(keep, "keep", maximum=len(scores))]] = True
     left = []
-    for group, mine in zip(transform.modules_by_size, chosen.split([len(g.active) for g in transform.modules_by_size]),
-                           strict=True):
+    for group, mine in zip(
+        transform.modules_by_size,
+        chosen.split([len(g.active) for g in transform.modules_by_size]),
+        strict=True,
+    ):
         if not bool(mine.any()):
             continue
         group.active = group.active[mine]

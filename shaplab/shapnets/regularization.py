@@ -1,11 +1,13 @@
 r"""Training a ShapNet, with a penalty on its explanation.
 
-The explanation :math:`Z` is a layer, so a loss may look at it: :math:`\ell(G(x), y) + \lambda\,\Omega(Z)`, and one
-backward pass gives all gradients. For a row with values :math:`\varphi_{ik}` (position ``i``, output ``k``) the
-penalties are :math:`\ell_1 = \frac1K \sum_{ik} |\varphi_{ik}|` (few positions) and
-:math:`\ell_\infty = \frac1K \sum_k \max_i |\varphi_{ik}|` (no position alone), averaged over rows; the layer-wise one
-is the mean of :math:`\ell_1` over all stages. The source states neither the normalisation nor the coefficients: these
-are ours. Source: Wang, Wang & Inouye (2021), section 2.4. Cost: nothing next to the forward pass.
+The explanation :math:`Z` is a layer, so a loss may look at it: :math:`\ell(G(x), y) +
+\lambda\,\Omega(Z)`, and one backward pass gives all gradients. For a row with values
+:math:`\varphi_{ik}` (position ``i``, output ``k``) the penalties are :math:`\ell_1 = \frac1K
+\sum_{ik} |\varphi_{ik}|` (few positions) and
+:math:`\ell_\infty = \frac1K \sum_k \max_i |\varphi_{ik}|` (no position alone), averaged over rows;
+the layer-wise one is the mean of :math:`\ell_1` over all stages. The source states neither the
+normalisation nor the coefficients: these are ours. Source: Wang, Wang & Inouye (2021), section 2.4.
+Cost: nothing next to the forward pass.
 
 Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab.shapnets.transform,
 shaplab.shapnets.shallow.
@@ -30,15 +32,21 @@ __all__ = ["coefficient_of_variation", "explanation_penalty", "fit", "sparsity"]
 Penalty = Callable[[list[Tensor]], Tensor]
 
 
-def explanation_penalty(*, l1: float = 0.0, l_inf: float = 0.0, layerwise_l1: float = 0.0,
-                        prior: Callable[[Tensor], Tensor] | None = None) -> Penalty:
+def explanation_penalty(
+    *,
+    l1: float = 0.0,
+    l_inf: float = 0.0,
+    layerwise_l1: float = 0.0,
+    prior: Callable[[Tensor], Tensor] | None = None,
+) -> Penalty:
     """A penalty on the representations of a ShapNet, to be passed to :func:`fit`.
 
     Parameters
     ----------
     l1, l_inf : coefficients of the two norms of the last representation.
     layerwise_l1 : coefficient of the mean l1 norm over all stages.
-    prior : any differentiable function of the last representation ``(N, d, K)`` or ``(N, H, W, K)``, to a scalar.
+    prior : any differentiable function of the last representation ``(N, d, K)`` or ``(N, H, W,
+    K)``, to a scalar.
 
     Returns
     -------
@@ -76,23 +84,38 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
-        epochs: int = 10, batch_size: int = 32, learning_rate: float = 1e-3, penalty: Penalty | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None, one_cycle: bool = False, seed: int = 0,
-        progress: bool = False) -> list[float]:
+def fit(
+    net: nn.Module,
+    X: Any,
+    y: Any,
+    *,
+    loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
+    epochs: int = 10,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    penalty: Penalty | None = None,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    one_cycle: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[float]:
     """Train a network in place with Adam; small enough to read.
 
     Parameters
     ----------
-    net : a ShapNet, or any module when there is no ``penalty``. Its parameters are changed, and its mode set to eval.
+    net : a ShapNet, or any module when there is no ``penalty``. Its parameters are changed, and its
+    mode set to eval.
     X : table ``(n, d)`` or array ``(n, ...)``, cast to the network's dtype and device.
     y : labels ``0 .. K-1`` for "cross_entropy", numbers for "squared_error".
-    loss : one of these names, or a callable of the output ``(N, K)`` and ``y`` (whole numbers as labels) to a scalar.
+    loss : one of these names, or a callable of the output ``(N, K)`` and ``y`` (whole numbers as
+    labels) to a scalar.
     epochs, batch_size, learning_rate : as usual; the defaults of Adam otherwise.
     penalty : from :func:`explanation_penalty`, or any callable of the list ``net.layers(x)``.
     augment : callable of an input batch to a changed one, for training only.
-    one_cycle : let the rate rise from a small one to ``learning_rate`` and fall to almost nothing (torch's OneCycleLR).
-    seed : order of the batches and everything else that is random; torch's own generator is left as it was.
+    one_cycle : let the rate rise from a small one to ``learning_rate`` and fall to almost nothing
+    (torch's OneCycleLR).
+    seed : order of the batches and everything else that is random; torch's own generator is left as
+    it was.
     progress : show a bar.
 
     Returns
@@ -105,10 +128,19 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
         When the loss is no longer finite; the message names the epoch.
     """
     if penalty is not None and not isinstance(net, ShapNet):
-        fail("penalty", "None for a network without Shapley layers", type(net).__name__, "Train a ShapNet")
+        fail(
+            "penalty",
+            "None for a network without Shapley layers",
+            type(net).__name__,
+            "Train a ShapNet",
+        )
     of = LOSSES[check_choice(loss, "loss", tuple(LOSSES))] if isinstance(loss, str) else loss
     like = next(net.parameters())
-    inputs = X if isinstance(X, Tensor) else torch.as_tensor(as_matrix(X, "X") if np.ndim(X) == 2 else np.asarray(X))
+    inputs = (
+        X
+        if isinstance(X, Tensor)
+        else torch.as_tensor(as_matrix(X, "X") if np.ndim(X) == 2 else np.asarray(X))
+    )
     inputs = inputs.to(like)
     target = torch.as_tensor(np.asarray(y)) if not isinstance(y, Tensor) else y
     labels = loss == "cross_entropy" or (callable(loss) and not target.is_floating_point())
@@ -117,7 +149,11 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
         fail("y", f"{len(inputs)} values, as X has rows", f"{len(target)}", "Give one target a row")
     optimizer, history = torch.optim.Adam(net.parameters(), lr=learning_rate), []
     steps = check_int(epochs, "epochs") * -(-len(inputs) // check_int(batch_size, "batch_size"))
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps) if one_cycle else None
+    cycle = (
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+        if one_cycle
+        else None
+    )
     net.train()
     with seeded(seed), progress_bar(epochs, progress, type(net).__name__) as bar:
         for epoch in range(epochs):
@@ -125,7 +161,9 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
             for rows in torch.randperm(len(inputs)).to(like.device).split(batch_size):
                 x = inputs[rows] if augment is None else augment(inputs[rows])
                 layers = net.layers(x) if isinstance(net, ShapNet) else []
-                value = of(net.readout(layers[-1]) if isinstance(net, ShapNet) else net(x), target[rows])
+                value = of(
+                    net.readout(layers[-1]) if isinstance(net, ShapNet) else net(x), target[rows]
+                )
                 value = value if penalty is None else value + penalty(layers)
                 optimizer.zero_grad()
                 value.backward()
@@ -135,8 +173,12 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
                 total += float(value.detach()) * len(rows)
             history.append(total / len(inputs))
             if not np.isfinite(history[-1]):
-                fail("learning_rate", "a finite loss", f"{history[-1]} in epoch {epoch + 1}",
-                     "Lower learning_rate, or check X for missing and very large values")
+                fail(
+                    "learning_rate",
+                    "a finite loss",
+                    f"{history[-1]} in epoch {epoch + 1}",
+                    "Lower learning_rate, or check X for missing and very large values",
+                )
             bar.set_postfix(loss=f"{history[-1]:.4g}")
             bar.update()
     net.eval()
@@ -144,11 +186,13 @@ def fit(net: nn.Module, X: Any, y: Any, *, loss: str | Callable[[Tensor, Tensor]
 
 
 def coefficient_of_variation(values: Any) -> float:
-    """Standard deviation over mean of ``|values|`` across positions, averaged over rows and outputs.
+    """Standard deviation over mean of ``|values|`` across positions, averaged over rows and
+    outputs.
 
     Parameters
     ----------
-    values : array ``(N, d, K)``, or ``(N, H, W, K)``. Rows and outputs with no attribution at all are left out.
+    values : array ``(N, d, K)``, or ``(N, H, W, K)``. Rows and outputs with no attribution at all
+    are left out.
     """
     size = _sizes(values)
     mean, std = size.mean(axis=1), size.std(axis=1)
@@ -156,17 +200,21 @@ def coefficient_of_variation(values: Any) -> float:
 
 
 def sparsity(values: Any, *, tolerance: float = 0.01) -> float:
-    """Share of values below ``tolerance`` times the largest one of their row and output, in absolute size.
+    """Share of values below ``tolerance`` times the largest one of their row and output, in
+    absolute size.
 
     Parameters
     ----------
     values : array ``(N, d, K)``, or ``(N, H, W, K)``.
-    tolerance : share of the largest value below which a value counts as zero. The source does not state its own.
+    tolerance : share of the largest value below which a value counts as zero. The source does not
+    state its own.
     """
     size = _sizes(values)
     return float((size <= tolerance * size.max(axis=1, keepdims=True)).mean())
 
 
 def _sizes(values: Any) -> np.ndarray:
-    array = np.abs(values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values))
+    array = np.abs(
+        values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    )
     return array.reshape(len(array), -1, array.shape[-1])

@@ -1,10 +1,12 @@
 r"""Shallow ShapNets: one Shapley transform, then a sum. Exact Shapley values from one forward pass.
 
-With :math:`g(x) = \Omega(x, f)` the network is :math:`G(x) = b + \sum_i g_i(x)`. Local accuracy of the transform makes
-the sum :math:`b + f(x) - f(r)`, so :math:`G` and :math:`f` differ by a constant and have the same Shapley values:
-:math:`g(x) = \varphi(G, x)` (Theorem 2). Values are for the baseline game: absent features take the reference ``r``.
-The intercept ``b`` is ours: without it the output at the reference is 0 whatever the weights, because a Shapley
-value is a difference. Source: Wang, Wang & Inouye (2021), Def. 5, Theorem 2. Cost: ``2**k`` small networks a module.
+With :math:`g(x) = \Omega(x, f)` the network is :math:`G(x) = b + \sum_i g_i(x)`. Local accuracy of
+the transform makes the sum :math:`b + f(x) - f(r)`, so :math:`G` and :math:`f` differ by a constant
+and have the same Shapley values:
+:math:`g(x) = \varphi(G, x)` (Theorem 2). Values are for the baseline game: absent features take the
+reference ``r``. The intercept ``b`` is ours: without it the output at the reference is 0 whatever
+the weights, because a Shapley value is a difference. Source: Wang, Wang & Inouye (2021), Def. 5,
+Theorem 2. Cost: ``2**k`` small networks a module.
 
 Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform.
 """
@@ -26,14 +28,20 @@ __all__ = ["ShallowShapNet", "ShapNet", "gam_network"]
 
 
 class ShapNet(nn.Module):
-    """What all ShapNets share: a cascade of Shapley transforms, a sum over the features, an intercept.
+    """What all ShapNets share: a cascade of Shapley transforms, a sum over the features, an
+    intercept.
 
-    ``net(x)`` is the output ``(N, K)``; ``net.explain(x)`` the Shapley representation ``(N, d, K)``, or
-    ``(N, H, W, K)`` for images; ``net.layers(x)`` the representation after every stage.
+    ``net(x)`` is the output ``(N, K)``; ``net.explain(x)`` the Shapley representation ``(N, d,
+    K)``, or ``(N, H, W, K)`` for images; ``net.layers(x)`` the representation after every stage.
     """
 
-    def __init__(self, transforms: Iterable[nn.Module], input_shape: tuple[int | None, ...], n_outputs: int,
-                 intercept: bool):
+    def __init__(
+        self,
+        transforms: Iterable[nn.Module],
+        input_shape: tuple[int | None, ...],
+        n_outputs: int,
+        intercept: bool,
+    ):
         super().__init__()
         self.transforms, self.input_shape = nn.ModuleList(transforms), input_shape
         start = torch.zeros(check_int(n_outputs, "n_outputs"))
@@ -48,20 +56,32 @@ class ShapNet(nn.Module):
         if channels == 1 and x.ndim == 2:
             x = x.unsqueeze(-1)
         if x.ndim != 3 or tuple(x.shape[1:]) != (d, channels):
-            fail("x", f"shape (N, {d})" if channels == 1 else f"shape (N, {d}, {channels})", f"{tuple(x.shape)}",
-                 "Pass a batch of rows with the features that the network was made for")
+            fail(
+                "x",
+                f"shape (N, {d})" if channels == 1 else f"shape (N, {d}, {channels})",
+                f"{tuple(x.shape)}",
+                "Pass a batch of rows with the features that the network was made for",
+            )
         return x
 
-    def layers(self, x: Tensor, *, edit: Callable[[int, Tensor], Tensor] | None = None,
-               skip: bool | str = False) -> list[Tensor]:
+    def layers(
+        self,
+        x: Tensor,
+        *,
+        edit: Callable[[int, Tensor], Tensor] | None = None,
+        skip: bool | str = False,
+    ) -> list[Tensor]:
         """Shapley representation after every stage, the last one being the explanation.
 
         Parameters
         ----------
         x : the input batch.
-        edit : called with the number of the stage and its representation, returns what the next stage reads.
-        skip : leave out modules whose inputs all equal their reference, since they would give zero. With True sums may
-            round otherwise; with "exact" no bit changes, and only windows of four taps on a processor are left out.
+        edit : called with the number of the stage and its representation, returns what the next
+        stage reads.
+        skip : leave out modules whose inputs all equal their reference, since they would give zero.
+        With True sums may
+            round otherwise; with "exact" no bit changes, and only windows of four taps on a
+            processor are left out.
         """
         z, found = self.prepare(x), []
         for number, transform in enumerate(self.transforms):
@@ -75,7 +95,8 @@ class ShapNet(nn.Module):
         return z
 
     def explain(self, x: Tensor) -> Tensor:
-        """Shapley representation of the output, ``(N, d, K)`` or ``(N, H, W, K)``; differentiable."""
+        """Shapley representation of the output, ``(N, d, K)`` or ``(N, H, W, K)``;
+        differentiable."""
         return self.layers(x)[-1]
 
     def readout(self, phi: Tensor) -> Tensor:
@@ -86,29 +107,43 @@ class ShapNet(nn.Module):
         """Output ``(N, K)`` of a batch."""
         return self.readout(self.explain(x))
 
-    def explanation(self, X: Any, *, batch_size: int = 256, output_names: Sequence[str] | None = None) -> Explanation:
+    def explanation(
+        self, X: Any, *, batch_size: int = 256, output_names: Sequence[str] | None = None
+    ) -> Explanation:
         """Explain rows, in batches and without gradients.
 
         Parameters
         ----------
-        X : array, DataFrame (its names are kept) or tensor, rows first; cast to the network's dtype and device.
+        X : array, DataFrame (its names are kept) or tensor, rows first; cast to the network's dtype
+        and device.
         batch_size : int, rows in memory at once.
         output_names : names of the outputs.
 
         Returns
         -------
-        Explanation with values ``(N, d, K)`` or ``(N, H, W, K)``; the base value is the intercept, the output at
-        the reference.
+        Explanation with values ``(N, d, K)`` or ``(N, H, W, K)``; the base value is the intercept,
+        the output at the reference.
         """
         like = next(self.parameters())
         array = X.to_numpy() if is_frame(X) else X
         rows = X.detach() if isinstance(X, Tensor) else torch.as_tensor(np.ascontiguousarray(array))
-        data, rows = (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy(), rows.to(like)
+        data, rows = (
+            (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy(),
+            rows.to(like),
+        )
         with torch.no_grad():
-            values = torch.cat([self.explain(part) for part in rows.split(check_int(batch_size, "batch_size"))])
+            values = torch.cat(
+                [self.explain(part) for part in rows.split(check_int(batch_size, "batch_size"))]
+            )
         base = np.tile(self.intercept.detach().cpu().double().numpy(), (len(rows), 1))
-        return Explanation(values.cpu().double().numpy(), base, data, column_names(X),  # type: ignore[arg-type]
-                           output_names, method=type(self).__name__)  # type: ignore[arg-type]
+        return Explanation(
+            values.cpu().double().numpy(),
+            base,
+            data,
+            column_names(X),  # type: ignore[arg-type]
+            output_names,  # type: ignore[arg-type]
+            method=type(self).__name__,
+        )
 
     @property
     def multiply_adds(self) -> int:
@@ -117,17 +152,23 @@ class ShapNet(nn.Module):
 
 
 class ShallowShapNet(ShapNet):
-    """A sum of Shapley modules over chosen active sets: its explanation is its exact Shapley values.
+    """A sum of Shapley modules over chosen active sets: its explanation is its exact Shapley
+    values.
 
     Parameters
     ----------
     n_features, n_outputs : int, ``d`` and ``K``.
-    active_sets : "pairs" (all of them), "singles" (a generalised additive model), "triples", or any list of sets of
+    active_sets : "pairs" (all of them), "singles" (a generalised additive model), "triples", or any
+    list of sets of
         feature numbers, such as the edges of a graph. A feature in no set has no effect.
-    channels : int, numbers that describe one feature; the input is ``(N, d)`` when 1, else ``(N, d, channels)``.
-    reference : array ``(d,)`` or ``(d, channels)``, what an absent feature is set to; zeros if None.
-    hidden, activation, shared : the inner networks, as in :class:`~shaplab.shapnets.transform.ShapleyTransform`.
-    intercept : add a learned constant to the output; False is the source's network, with output 0 at the reference.
+    channels : int, numbers that describe one feature; the input is ``(N, d)`` when 1, else ``(N, d,
+    channels)``.
+    reference : array ``(d,)`` or ``(d, channels)``, what an absent feature is set to; zeros if
+    None.
+    hidden, activation, shared : the inner networks, as in
+    :class:`~shaplab.shapnets.transform.ShapleyTransform`.
+    intercept : add a learned constant to the output; False is the source's network, with output 0
+    at the reference.
     seed : int, or None to draw the weights from torch's own generator.
 
     Notes
@@ -146,21 +187,42 @@ class ShallowShapNet(ShapNet):
     (torch.Size([1, 3, 2]), True)
     """
 
-    def __init__(self, n_features: int, n_outputs: int, *, active_sets: Any = "pairs", channels: int = 1,
-                 reference: Any = None, hidden: Sequence[int] = (32,), activation: str = "relu", shared: bool = False,
-                 intercept: bool = True, seed: int | None = None):
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        *,
+        active_sets: Any = "pairs",
+        channels: int = 1,
+        reference: Any = None,
+        hidden: Sequence[int] = (32,),
+        activation: str = "relu",
+        shared: bool = False,
+        intercept: bool = True,
+        seed: int | None = None,
+    ):
         sets = check_active_sets(active_sets, check_int(n_features, "n_features"))
         with seeded(seed):
-            layer = ShapleyTransform(n_features, sets, channels, check_int(n_outputs, "n_outputs"), hidden=hidden,
-                                     activation=activation, shared=shared, reference=reference)
+            layer = ShapleyTransform(
+                n_features,
+                sets,
+                channels,
+                check_int(n_outputs, "n_outputs"),
+                hidden=hidden,
+                activation=activation,
+                shared=shared,
+                reference=reference,
+            )
         super().__init__([layer], (n_features, channels), n_outputs, intercept)
 
 
 def gam_network(n_features: int, n_outputs: int, **options: Any) -> ShallowShapNet:
-    """A generalised additive model: modules of one feature, where each value is that feature's own function.
+    """A generalised additive model: modules of one feature, where each value is that feature's own
+    function.
 
     Parameters
     ----------
-    n_features, n_outputs, options : as for :class:`ShallowShapNet`, which this calls with ``active_sets="singles"``.
+    n_features, n_outputs, options : as for :class:`ShallowShapNet`, which this calls with
+    ``active_sets="singles"``.
     """
     return ShallowShapNet(n_features, n_outputs, active_sets="singles", **options)

@@ -1,15 +1,17 @@
 r"""The Shapley transform: Shapley values as a layer of a network.
 
-For a function :math:`f` of ``d`` explained positions, each with ``C`` channels, a reference :math:`r` and a
-coalition :math:`z \in \{0,1\}^d`, let :math:`\Psi(z) = z \odot x + (1-z) \odot r`. The transform sends ``(d, C)``
-to the representation :math:`Z` of shape ``(d, C')``,
+For a function :math:`f` of ``d`` explained positions, each with ``C`` channels, a reference
+:math:`r` and a coalition :math:`z \in \{0,1\}^d`, let :math:`\Psi(z) = z \odot x + (1-z) \odot r`.
+The transform sends ``(d, C)`` to the representation :math:`Z` of shape ``(d, C')``,
 
-.. math:: Z_{ij} = \frac1d \sum_{z:\, z_i=0} \binom{d-1}{|z|}^{-1} [f_j(\Psi(z \cup i)) - f_j(\Psi(z))].
+.. math:: Z_{ij} = \frac1d \sum_{z:\, z_i=0} \binom{d-1}{|z|}^{-1} [f_j(\Psi(z \cup i)) -
+f_j(\Psi(z))].
 
-A *Shapley module* knows that its function reads only an *active set* of ``k`` positions: ``2**k`` evaluations, zeros
-elsewhere. A layer sums many modules (Lemma 1: a linear map of a transform is a transform). Two savings, both exact,
-follow from linearity: the first linear map is applied once per member instead of once per coalition, and the last one
-once per member after the Shapley weights. Source: Wang, Wang & Inouye (2021), Def. 1-7, Lemma 1.
+A *Shapley module* knows that its function reads only an *active set* of ``k`` positions: ``2**k``
+evaluations, zeros elsewhere. A layer sums many modules (Lemma 1: a linear map of a transform is a
+transform). Two savings, both exact, follow from linearity: the first linear map is applied once per
+member instead of once per coalition, and the last one once per member after the Shapley weights.
+Source: Wang, Wang & Inouye (2021), Def. 1-7, Lemma 1.
 
 Needs: shaplab._validation.
 """
@@ -28,15 +30,26 @@ from torch import Tensor, nn
 
 from shaplab._validation import check_choice, check_int, fail
 
-__all__ = ["ShapleyTransform", "coalition_weights", "shapley_transform", "shapley_transform_literal"]
+__all__ = [
+    "ShapleyTransform",
+    "coalition_weights",
+    "shapley_transform",
+    "shapley_transform_literal",
+]
 
 MAX_ACTIVE = 8
-ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": nn.functional.relu, "leaky_relu": nn.functional.leaky_relu,
-                                              "gelu": nn.functional.gelu, "tanh": torch.tanh,
-                                              "softplus": nn.functional.softplus}
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "relu": nn.functional.relu,
+    "leaky_relu": nn.functional.leaky_relu,
+    "gelu": nn.functional.gelu,
+    "tanh": torch.tanh,
+    "softplus": nn.functional.softplus,
+}
 
 
-def shapley_transform_literal(f: Callable[[np.ndarray], Any], x: np.ndarray, r: np.ndarray) -> np.ndarray:
+def shapley_transform_literal(
+    f: Callable[[np.ndarray], Any], x: np.ndarray, r: np.ndarray
+) -> np.ndarray:
     """Definitions 1 and 3 for one input ``x (d, C)`` and reference ``r (d, C)``: ``Z (d, C')``."""
     d = len(x)
 
@@ -48,16 +61,18 @@ def shapley_transform_literal(f: Callable[[np.ndarray], Any], x: np.ndarray, r: 
         phi_i: Any = 0.0
         for z in product((0, 1), repeat=d):
             if z[i] == 0:
-                z_with_i = (*z[:i], 1, *z[i + 1:])
+                z_with_i = (*z[:i], 1, *z[i + 1 :])
                 phi_i = phi_i + (f_of(z_with_i) - f_of(z)) / comb(d - 1, sum(z))
         Z.append(phi_i / d)
     return np.array(Z)
 
 
 def coalition_weights(k: int) -> tuple[Tensor, Tensor]:
-    """Coalitions ``(2**k, k)``, bool, bit ``j`` of the row number being player ``j``, and weights ``(k, 2**k)``.
+    """Coalitions ``(2**k, k)``, bool, bit ``j`` of the row number being player ``j``, and weights
+    ``(k, 2**k)``.
 
-    The weights, float64, turn the values of all coalitions into Shapley values: ``phi = weights @ values``.
+    The weights, float64, turn the values of all coalitions into Shapley values: ``phi = weights @
+    values``.
     """
     members = (torch.arange(2**k)[:, None] >> torch.arange(k)) & 1
     size = members.sum(1)
@@ -67,24 +82,31 @@ def coalition_weights(k: int) -> tuple[Tensor, Tensor]:
 
 
 def subset_sums(base: Tensor, terms: Tensor) -> Tensor:
-    """``base (*, 1, ...)`` plus every subset of ``terms (*, k, ...)`` along axis 1, in the order of coalitions."""
+    """``base (*, 1, ...)`` plus every subset of ``terms (*, k, ...)`` along axis 1, in the order of
+    coalitions."""
     sums = base
     for j in range(terms.shape[1]):
-        sums = torch.cat([sums, sums + terms[:, j:j + 1]], dim=1)
+        sums = torch.cat([sums, sums + terms[:, j : j + 1]], dim=1)
     return sums
 
 
 def missing_to_zero(values: Tensor, delta: Tensor) -> Tensor:
-    """Exact zeros where a feature equals its reference: there ``values`` is only rounding. Gradients stay."""
-    with torch._C.DisableTorchFunction():  # an explainer that watches torch calls has nothing to explain in rounding
-        missing = delta.detach().abs().amax(-1, keepdim=True) == 0  # faster than all(-1); NaN is not missing
+    """Exact zeros where a feature equals its reference: there ``values`` is only rounding.
+    Gradients stay."""
+    with (
+        torch._C.DisableTorchFunction()
+    ):  # an explainer that watches torch calls has nothing to explain in rounding
+        missing = (
+            delta.detach().abs().amax(-1, keepdim=True) == 0
+        )  # faster than all(-1); NaN is not missing
         rounding = torch.where(missing, values.detach(), 0.0)
     return values - rounding
 
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Draw from a private stream inside the block; with ``None`` from torch's own, as every module does."""
+    """Draw from a private stream inside the block; with ``None`` from torch's own, as every module
+    does."""
     if seed is None:
         yield
         return
@@ -94,12 +116,17 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def uniform(*shape: int, fan_in: float, gain: float = 1.0) -> nn.Parameter:
-    """A parameter drawn uniformly within ``gain / sqrt(fan_in)``; gain 6**.5 keeps the scale before a ReLU."""
+    """A parameter drawn uniformly within ``gain / sqrt(fan_in)``; gain 6**.5 keeps the scale before
+    a ReLU."""
     return nn.Parameter((2 * torch.rand(*shape) - 1) * gain / fan_in**0.5)
 
 
 def shapley_transform(
-    f: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor | float = 0.0, *, explainable: int = 1
+    f: Callable[[Tensor], Tensor],
+    x: Tensor,
+    reference: Tensor | float = 0.0,
+    *,
+    explainable: int = 1,
 ) -> Tensor:
     """Shapley transform of any function, by evaluating every coalition.
 
@@ -108,7 +135,8 @@ def shapley_transform(
     f : callable, tensor ``(n, *D, *C)`` to ``(n, *C')``.
     x : tensor ``(N, *D, *C)``: rows, then explainable dimensions, then channels.
     reference : tensor that broadcasts to ``(*D, *C)``, what an absent position is set to.
-    explainable : how many dimensions after the first are explained. The rest are channels, which share one value.
+    explainable : how many dimensions after the first are explained. The rest are channels, which
+    share one value.
 
     Returns
     -------
@@ -117,7 +145,8 @@ def shapley_transform(
     Raises
     ------
     ValueError
-        For more than 16 explained positions: the cost is ``2**positions`` evaluations of ``f`` for each row.
+        For more than 16 explained positions: the cost is ``2**positions`` evaluations of ``f`` for
+        each row.
 
     References
     ----------
@@ -130,13 +159,20 @@ def shapley_transform(
     tensor([[3., 3.]])
     """
     if not callable(f) or not isinstance(x, Tensor):
-        name, got, rule = ("x", x, "a torch tensor") if callable(f) else ("f", f, "a callable of a batch of rows")
+        name, got, rule = (
+            ("x", x, "a torch tensor") if callable(f) else ("f", f, "a callable of a batch of rows")
+        )
         fail(name, rule, got, "See the docstring's example", TypeError)
     check_int(explainable, "explainable", maximum=max(1, x.ndim - 1))
-    shape = x.shape[1:1 + explainable]
+    shape = x.shape[1 : 1 + explainable]
     positions = int(np.prod(shape))
     if positions > 16:
-        fail("x", "at most 16 explained positions", f"{positions}", "Use a ShapNet, whose modules read few positions")
+        fail(
+            "x",
+            "at most 16 explained positions",
+            f"{positions}",
+            "Use a ShapNet, whose modules read few positions",
+        )
     members, weights = coalition_weights(positions)
     present = members.to(x.device).reshape(-1, 1, *shape, *[1] * (x.ndim - 1 - explainable))
     rows = torch.where(present, x, torch.as_tensor(reference, dtype=x.dtype, device=x.device))
@@ -146,12 +182,20 @@ def shapley_transform(
 
 
 class _Modules(nn.Module):
-    """All modules of one active-set size ``k``: inner networks with stacked weights, evaluated in one call."""
+    """All modules of one active-set size ``k``: inner networks with stacked weights, evaluated in
+    one call."""
 
     active: Tensor
     weights: Tensor
 
-    def __init__(self, active: Tensor, channels: tuple[int, int], hidden: Sequence[int], activation: str, shared: bool):
+    def __init__(
+        self,
+        active: Tensor,
+        channels: tuple[int, int],
+        hidden: Sequence[int],
+        activation: str,
+        shared: bool,
+    ):
         super().__init__()
         self.k, self.activation, n_sets = active.shape[1], activation, 1 if shared else len(active)
         self.register_buffer("active", active)
@@ -160,28 +204,45 @@ class _Modules(nn.Module):
         self.register_buffer("weights", whole, persistent=False)
         fan_in = self.k * channels[0]
         self.first = uniform(n_sets, self.k, channels[0], hidden[0], fan_in=fan_in, gain=6**0.5)
-        self.biases = nn.ParameterList([uniform(n_sets, 1, h, fan_in=fan)
-                                        for h, fan in zip(hidden, (fan_in, *hidden), strict=False)])
-        self.middle = nn.ParameterList([uniform(n_sets, a, b, fan_in=a, gain=6**0.5) for a, b in pairwise(hidden)])
-        # No bias after the last map: Shapley values are differences, a constant would never be seen.
-        overlap = active.numel() / len(active.unique())  # how many modules a feature's value is summed over
-        self.last = uniform(n_sets, hidden[-1], channels[1], fan_in=hidden[-1] * overlap, gain=3**0.5)
+        self.biases = nn.ParameterList(
+            [
+                uniform(n_sets, 1, h, fan_in=fan)
+                for h, fan in zip(hidden, (fan_in, *hidden), strict=False)
+            ]
+        )
+        self.middle = nn.ParameterList(
+            [uniform(n_sets, a, b, fan_in=a, gain=6**0.5) for a, b in pairwise(hidden)]
+        )
+        # No bias after the last map: Shapley values are differences, a constant would never be
+        # seen.
+        overlap = active.numel() / len(
+            active.unique()
+        )  # how many modules a feature's value is summed over
+        self.last = uniform(
+            n_sets, hidden[-1], channels[1], fan_in=hidden[-1] * overlap, gain=3**0.5
+        )
 
     def values(self, delta: Tensor, reference: Tensor, modules: Tensor | None = None) -> Tensor:
-        """Shapley values ``(M, k, N, C')`` of each module's members, ``delta (M, k, N, C)`` from the reference."""
+        """Shapley values ``(M, k, N, C')`` of each module's members, ``delta (M, k, N, C)`` from
+        the reference."""
         # By index: the compiler of older versions of torch cannot unpack a ParameterList.
         inside = [each[i] for each in (self.middle, self.biases) for i in range(len(each))]
-        own = [p if modules is None or len(p) == 1 else p[modules] for p in (self.first, self.last, *inside)]
+        own = [
+            p if modules is None or len(p) == 1 else p[modules]
+            for p in (self.first, self.last, *inside)
+        ]
         count, rows = len(delta), delta.shape[2]
         first, last, *rest = [p.expand(count, *p.shape[1:]) for p in own]
-        middle, biases = rest[:len(self.middle)], rest[len(self.middle):]
+        middle, biases = rest[: len(self.middle)], rest[len(self.middle) :]
         taps = torch.matmul(delta, first)
         base = (reference.unsqueeze(-2) @ first).sum(1) + biases[0]
         act = ACTIVATIONS[self.activation]
         inner = act(subset_sums(base.unsqueeze(1).expand(-1, 1, rows, -1), taps))
         for weight, bias in zip(middle, biases[1:], strict=True):
             inner = act(inner.flatten(1, 2) @ weight + bias).unflatten(1, (2**self.k, rows))
-        shares = (self.weights.to(inner.dtype) / factorial(self.k) @ inner.flatten(2)).unflatten(2, inner.shape[2:])
+        shares = (self.weights.to(inner.dtype) / factorial(self.k) @ inner.flatten(2)).unflatten(
+            2, inner.shape[2:]
+        )
         return (shares.flatten(1, 2) @ last).unflatten(1, (self.k, rows))
 
     def forward(self, delta: Tensor, reference: Tensor, skip: bool | str = False) -> Tensor:
@@ -199,7 +260,9 @@ class _Modules(nn.Module):
             return result
         for m in needed.unsqueeze(1):
             rows = alive[m[0]].nonzero().flatten()
-            result[m, :, rows] = self.values(taps[m][:, :, rows], r[m], m)[0].transpose(0, 1).to(result.dtype)
+            result[m, :, rows] = (
+                self.values(taps[m][:, :, rows], r[m], m)[0].transpose(0, 1).to(result.dtype)
+            )
         return result
 
 
@@ -209,7 +272,8 @@ class ShapleyTransform(nn.Module):
     Parameters
     ----------
     n_features : int, ``d``.
-    active_sets : sequence of sequences of feature numbers, each of 1 to 8 (usually 2 to 4); they may overlap.
+    active_sets : sequence of sequences of feature numbers, each of 1 to 8 (usually 2 to 4); they
+    may overlap.
     channels_in, channels_out : int, ``C`` and ``C'``.
     hidden : widths of the inner networks' hidden layers, at least one.
     activation : "relu", "leaky_relu", "gelu", "tanh" or "softplus".
@@ -218,8 +282,9 @@ class ShapleyTransform(nn.Module):
 
     Notes
     -----
-    For each module: ``k C h + 2**k (inner layers) + k h C'`` multiplications, and ``2**k h`` activations.
-    ``transform(x)`` sends ``(N, d, C)`` to ``(N, d, C')``. Features equal to their reference get exactly zero.
+    For each module: ``k C h + 2**k (inner layers) + k h C'`` multiplications, and ``2**k h``
+    activations. ``transform(x)`` sends ``(N, d, C)`` to ``(N, d, C')``. Features equal to their
+    reference get exactly zero.
 
     References
     ----------
@@ -234,27 +299,56 @@ class ShapleyTransform(nn.Module):
 
     reference: Tensor
 
-    def __init__(self, n_features: int, active_sets: Sequence[Sequence[int]], channels_in: int, channels_out: int, *,
-                 hidden: Sequence[int] = (32,), activation: str = "relu", shared: bool = False, reference: Any = None):
+    def __init__(
+        self,
+        n_features: int,
+        active_sets: Sequence[Sequence[int]],
+        channels_in: int,
+        channels_out: int,
+        *,
+        hidden: Sequence[int] = (32,),
+        activation: str = "relu",
+        shared: bool = False,
+        reference: Any = None,
+    ):
         super().__init__()
         d = check_int(n_features, "n_features")
         channels = check_int(channels_in, "channels_in"), check_int(channels_out, "channels_out")
-        widths = [check_int(h, "hidden") for h in ((hidden,) if isinstance(hidden, int) else hidden)]
+        widths = [
+            check_int(h, "hidden") for h in ((hidden,) if isinstance(hidden, int) else hidden)
+        ]
         if not widths:
-            fail("hidden", "at least one width", "none", "Pass hidden=(32,); a linear function needs no network")
+            fail(
+                "hidden",
+                "at least one width",
+                "none",
+                "Pass hidden=(32,); a linear function needs no network",
+            )
         check_choice(activation, "activation", tuple(ACTIVATIONS))
         sets = check_active_sets(active_sets, d)
         self.register_buffer("reference", as_reference(reference, (d, channels[0])))
-        self.groups = nn.ModuleList([
-            _Modules(torch.tensor([s for s in sets if len(s) == k]), channels, widths, activation, shared)
-            for k in sorted({len(s) for s in sets})])
+        self.groups = nn.ModuleList(
+            [
+                _Modules(
+                    torch.tensor([s for s in sets if len(s) == k]),
+                    channels,
+                    widths,
+                    activation,
+                    shared,
+                )
+                for k in sorted({len(s) for s in sets})
+            ]
+        )
         self.channels_out = channels[1]
 
     def forward(self, x: Tensor, skip: bool | str = False) -> Tensor:
-        """Shapley representation ``(N, d, C')`` of ``x (N, d, C)``; ``skip`` as in ``ShapNet.layers``."""
+        """Shapley representation ``(N, d, C')`` of ``x (N, d, C)``; ``skip`` as in
+        ``ShapNet.layers``."""
         delta = (x - self.reference).transpose(0, 1)
-        parts = [(group.active.flatten(), group(delta, self.reference, skip).flatten(0, 1))
-                 for group in self.modules_by_size]
+        parts = [
+            (group.active.flatten(), group(delta, self.reference, skip).flatten(0, 1))
+            for group in self.modules_by_size
+        ]
         total = parts[0][1].new_zeros(len(delta), *parts[0][1].shape[1:])
         for place, values in parts:
             total = total.index_add(0, place, values.to(total.dtype))
@@ -268,7 +362,9 @@ class ShapleyTransform(nn.Module):
     def live_modules(self, x: Tensor) -> Tensor:
         """How many modules have an input away from its reference, for each row: ``(N,)``."""
         moved = (x != self.reference).any(-1)
-        return torch.stack([moved[:, group.active].any(-1).sum(-1) for group in self.modules_by_size]).sum(0)
+        return torch.stack(
+            [moved[:, group.active].any(-1).sum(-1) for group in self.modules_by_size]
+        ).sum(0)
 
     @property
     def modules_by_size(self) -> list[_Modules]:
@@ -283,8 +379,15 @@ class ShapleyTransform(nn.Module):
     @property
     def multiply_adds(self) -> int:
         """Multiplications in one row's matrix products (activations not counted)."""
-        return sum(len(g.active) * (g.first[0].numel() + 2**g.k * sum(w[0].numel() for w in g.middle)
-                                    + g.k * g.last[0].numel()) for g in self.modules_by_size)
+        return sum(
+            len(g.active)
+            * (
+                g.first[0].numel()
+                + 2**g.k * sum(w[0].numel() for w in g.middle)
+                + g.k * g.last[0].numel()
+            )
+            for g in self.modules_by_size
+        )
 
 
 def check_active_sets(active_sets: Any, d: int) -> list[tuple[int, ...]]:
@@ -295,26 +398,49 @@ def check_active_sets(active_sets: Any, d: int) -> list[tuple[int, ...]]:
         return list(combinations(range(d), min(k, d)))
     sets = [tuple(int(i) for i in np.atleast_1d(s)) for s in active_sets]
     if not sets:
-        fail("active_sets", "at least one set of features", "none", "Pass for example active_sets='pairs'")
+        fail(
+            "active_sets",
+            "at least one set of features",
+            "none",
+            "Pass for example active_sets='pairs'",
+        )
     for s in sets:
         if not 1 <= len(s) <= MAX_ACTIVE or len(set(s)) != len(s) or not all(0 <= i < d for i in s):
-            fail("active_sets", f"sets of 1 to {MAX_ACTIVE} different features from 0 to {d - 1}", repr(s),
-                 "Correct this set")
+            fail(
+                "active_sets",
+                f"sets of 1 to {MAX_ACTIVE} different features from 0 to {d - 1}",
+                repr(s),
+                "Correct this set",
+            )
     return sets
 
 
 def as_reference(reference: Any, shape: tuple[int, ...]) -> Tensor:
-    """A reference of the given shape ``(d, C)`` in the default dtype, from None, a scalar, ``(d,)`` or ``(d, C)``."""
+    """A reference of the given shape ``(d, C)`` in the default dtype, from None, a scalar, ``(d,)``
+    or ``(d, C)``."""
     if reference is None:
         return torch.zeros(shape)
-    found = torch.as_tensor(np.asarray(reference) if not isinstance(reference, Tensor) else reference).detach()
+    found = torch.as_tensor(
+        np.asarray(reference) if not isinstance(reference, Tensor) else reference
+    ).detach()
     found = found.to(torch.get_default_dtype())
     if found.ndim == 1 and len(shape) == 2:
         found = found.unsqueeze(-1)
-    if found.ndim not in (0, len(shape)) or (found.ndim and (found.shape[0], found.shape[-1]) not in
-                                             {(shape[0], shape[-1]), (shape[0], 1)}):
-        fail("reference", f"a number or an array of shape {shape} or ({shape[0]},)", f"shape {tuple(found.shape)}",
-             "Give one reference value for each feature")
+    if found.ndim not in (0, len(shape)) or (
+        found.ndim
+        and (found.shape[0], found.shape[-1]) not in {(shape[0], shape[-1]), (shape[0], 1)}
+    ):
+        fail(
+            "reference",
+            f"a number or an array of shape {shape} or ({shape[0]},)",
+            f"shape {tuple(found.shape)}",
+            "Give one reference value for each feature",
+        )
     if not bool(torch.isfinite(found).all()):
-        fail("reference", "finite numbers", "NaN or infinity", "Choose a reference value such as the mean")
+        fail(
+            "reference",
+            "finite numbers",
+            "NaN or infinity",
+            "Choose a reference value such as the mean",
+        )
     return found.expand(shape).clone()

@@ -1,1 +1,2 @@
-"""Trees: one reader for every library, exact Shapley values of several named games, and their speed."""
+"""Trees: one reader for every library, exact Shapley values of several named games, and their
+speed."""

@@ -22,7 +22,8 @@ DAMAGED = "Fit the model again: its description is damaged or of another version
 
 @dataclass(eq=False)
 class RawTrees:
-    """What a reader takes from a model: nodes of all trees one after the other, children as absolute ids.
+    """What a reader takes from a model: nodes of all trees one after the other, children as
+    absolute ids.
 
     ``left`` is -1 at leaves. ``sets`` maps a node to the category codes that go left
     (``sets_left``) or right. Everything else is named as in ``TreeEnsemble``.
@@ -72,8 +73,12 @@ def described_as(layout: str, remedy: str) -> Iterator[None]:
 
 def join(columns: dict[str, list[Any]], n_outputs: int) -> dict[str, Any]:
     """Columns of all trees, each from the parts of one tree after the other."""
-    return {name: np.concatenate(parts) if parts else np.zeros((0, n_outputs) if name == "value" else 0, int)
-            for name, parts in columns.items()}
+    return {
+        name: np.concatenate(parts)
+        if parts
+        else np.zeros((0, n_outputs) if name == "value" else 0, int)
+        for name, parts in columns.items()
+    }
 
 
 def arrange(raw: RawTrees) -> dict[str, Any]:
@@ -83,16 +88,27 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         if len(getattr(raw, name)) != n:
             fail("model", f"{n} entries of {name}", f"{len(getattr(raw, name))}", DAMAGED)
     order, start, left, right = _in_order(raw)
-    feature, threshold = np.asarray(raw.feature)[order], np.asarray(raw.threshold, np.float64)[order]
+    feature, threshold = (
+        np.asarray(raw.feature)[order],
+        np.asarray(raw.threshold, np.float64)[order],
+    )
     leaf = left < 0
     place = {int(node): new for new, node in enumerate(order)} if raw.sets else {}
-    sets = {place[node]: np.asarray(codes, np.int64) for node, codes in sorted(raw.sets.items())
-            if node in place and not leaf[place[node]]}
+    sets = {
+        place[node]: np.asarray(codes, np.int64)
+        for node, codes in sorted(raw.sets.items())
+        if node in place and not leaf[place[node]]
+    }
     numeric = ~leaf
     numeric[list(sets)] = False
     feature = np.where(leaf, -1, feature)
     if ((feature >= d) | ((feature < 0) & ~leaf)).any():
-        fail("model", f"splits on features 0 to {d - 1}", f"features {feature.min()} to {feature.max()}", DAMAGED)
+        fail(
+            "model",
+            f"splits on features 0 to {d - 1}",
+            f"features {feature.min()} to {feature.max()}",
+            DAMAGED,
+        )
     if np.isnan(threshold[numeric]).any():
         fail("model", "thresholds that are numbers", "NaN", DAMAGED)
     cuts, cut_start, rank = _rank(feature, threshold, numeric, raw, d)
@@ -105,8 +121,12 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         n_categories[feature[node]] = max(n_categories[feature[node]], codes.max(initial=0) + 1)
     both = numeric & (n_categories[feature] > 0)
     if both.any():
-        fail("model", "features that are numeric or categorical", f"both kinds of splits on feature {feature[both][0]}",
-             DAMAGED)
+        fail(
+            "model",
+            "features that are numeric or categorical",
+            f"both kinds of splits on feature {feature[both][0]}",
+            DAMAGED,
+        )
     set_start, bits, used = np.full(len(order), -1, np.int32), [np.zeros(0, np.uint8)], 0
     for node, codes in sets.items():
         row = np.zeros(n_categories[feature[node]] + 1, np.uint8)
@@ -115,26 +135,52 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         set_start[node], used = used, used + len(row)
     threshold[~numeric] = np.nan
     encoder = Encoder(
-        cuts, cut_start, n_categories, np.zeros(d, np.int8) if raw.zero_rule is None else raw.zero_rule,
-        raw.labels, raw.always_labels, raw.frame_labels, raw.unseen, raw.missing_value, raw.sparse_missing,
-        raw.nan_allowed, raw.inf_allowed, raw.feature_names)
+        cuts,
+        cut_start,
+        n_categories,
+        np.zeros(d, np.int8) if raw.zero_rule is None else raw.zero_rule,
+        raw.labels,
+        raw.always_labels,
+        raw.frame_labels,
+        raw.unseen,
+        raw.missing_value,
+        raw.sparse_missing,
+        raw.nan_allowed,
+        raw.inf_allowed,
+        raw.feature_names,
+    )
     return {
-        "tree_start": start, "feature": feature, "left": left, "right": right, "rank": rank,
-        "missing_left": np.asarray(raw.missing_left, bool)[order] & ~leaf, "set_start": set_start,
-        "set_bits": np.concatenate(bits), "cover": np.asarray(raw.cover, np.float64)[order],
+        "tree_start": start,
+        "feature": feature,
+        "left": left,
+        "right": right,
+        "rank": rank,
+        "missing_left": np.asarray(raw.missing_left, bool)[order] & ~leaf,
+        "set_start": set_start,
+        "set_bits": np.concatenate(bits),
+        "cover": np.asarray(raw.cover, np.float64)[order],
         "value": np.where(leaf[:, None], np.asarray(raw.value, np.float64)[order], 0.0),
-        "base": np.asarray(raw.base, np.float64), "threshold": threshold, "encoder": encoder}
+        "base": np.asarray(raw.base, np.float64),
+        "threshold": threshold,
+        "encoder": encoder,
+    }
 
 
 def _in_order(raw: RawTrees) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Reachable nodes, level by level within each tree, with the children's new ids.
 
-    Libraries leave deleted nodes behind and put children before parents; a walk from the roots drops the
-    former, and a node that it meets twice shows a damaged model.
+    Libraries leave deleted nodes behind and put children before parents; a walk from the roots
+    drops the former, and a node that it meets twice shows a damaged model.
     """
     start, left, right = (np.asarray(a, np.int64) for a in (raw.tree_start, raw.left, raw.right))
     n = len(left)
-    if start.ndim != 1 or len(start) < 1 or start[0] != 0 or start[-1] != n or (np.diff(start) <= 0).any():
+    if (
+        start.ndim != 1
+        or len(start) < 1
+        or start[0] != 0
+        or start[-1] != n
+        or (np.diff(start) <= 0).any()
+    ):
         fail("model", f"tree starts that increase from 0 to {n}", describe(start), DAMAGED)
     tree, frontier = np.arange(len(start) - 1), start[:-1]
     levels, trees, seen = [], [], np.zeros(n, bool)
@@ -156,7 +202,9 @@ def _in_order(raw: RawTrees) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     order = nodes[np.argsort(owner, kind="stable")]
     place = np.full(n + 1, -1)
     place[order] = np.arange(len(order))
-    new_left, new_right = (np.where(left[order] < 0, -1, place[child[order]]) for child in (left, right))
+    new_left, new_right = (
+        np.where(left[order] < 0, -1, place[child[order]]) for child in (left, right)
+    )
     sizes = np.bincount(owner, minlength=len(start) - 1)
     return order, np.concatenate([[0], np.cumsum(sizes)]), new_left, new_right
 

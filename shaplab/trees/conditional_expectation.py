@@ -1,15 +1,17 @@
 """The path-dependent game by its definition, and what people used before it.
 
-Algorithm 1 estimates f_x(S) = E[f(x) | x_S] by following x at splits on known features and averaging both
-branches by cover at the others; Equation 5 averages its changes over all orderings. Saabas values use the
-single ordering of the decision path. Gain, split count and permutation are global importances.
+Algorithm 1 estimates f_x(S) = E[f(x) | x_S] by following x at splits on known features and
+averaging both branches by cover at the others; Equation 5 averages its changes over all orderings.
+Saabas values use the single ordering of the decision path. Gain, split count and permutation are
+global importances.
 Source: Lundberg et al. 2020, Methods 5, 6, 9 and 10.1.1. Cost: O(T L M 2^M) for Equation 5.
 
 A node without cover gives both children weight 0: 0/0 counts as 0 here and in every fast algorithm.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
-shaplab.trees._encoding, shaplab.trees.kernels.predict, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
+shaplab.trees._encoding, shaplab.trees.kernels.predict, shaplab.trees.readers,
+shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
+shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -27,14 +29,24 @@ from shaplab._validation import fail
 from shaplab.explanation import Explanation
 from shaplab.trees.ensemble import as_ensemble
 
-__all__ = ["PaperTree", "exp_value_literal", "gain_importance", "paper_trees", "path_dependent_game",
-           "saabas", "saabas_literal", "shap_values_literal", "split_count"]
+__all__ = [
+    "PaperTree",
+    "exp_value_literal",
+    "gain_importance",
+    "paper_trees",
+    "path_dependent_game",
+    "saabas",
+    "saabas_literal",
+    "shap_values_literal",
+    "split_count",
+]
 
 
 @dataclass(frozen=True)
 class PaperTree:
-    """A tree in the paper's symbols, root 0: values v (None if internal), children a (left) and b (right),
-    cover r, split feature d, and ``left(x, j)``, the test x_{d_j} <= t_j of an encoded row x."""
+    """A tree in the paper's symbols, root 0: values v (None if internal), children a (left) and b
+    (right), cover r, split feature d, and ``left(x, j)``, the test x_{d_j} <= t_j of an encoded row
+    x."""
 
     v: list[Any]
     a: list[int]
@@ -45,21 +57,36 @@ class PaperTree:
 
 
 def paper_trees(model: Any) -> Iterator[PaperTree]:
-    """Yield the trees of a model for the literal algorithms; encode rows with ``as_ensemble(model).encode``."""
+    """Yield the trees of a model for the literal algorithms; encode rows with
+    ``as_ensemble(model).encode``."""
     e = as_ensemble(model)
     for start, stop in itertools.pairwise(e.tree_start):
+
         def left(x: Any, j: int, start: int = start) -> bool:
             node = start + j
             code = x[e.feature[node]]
             if code < 0:
                 return bool(e.missing_left[node])
-            return bool(e.set_bits[e.set_start[node] + code] if e.set_start[node] >= 0 else code < e.rank[node])
+            return bool(
+                e.set_bits[e.set_start[node] + code]
+                if e.set_start[node] >= 0
+                else code < e.rank[node]
+            )
 
         part = slice(start, stop)
         leaf = e.feature[part] < 0
-        v = [(w if e.has_outputs else w[0]) if end else None for end, w in zip(leaf, e.value[part], strict=True)]
-        yield PaperTree(v, list(e.left[part] - start), list(e.right[part] - start), list(e.cover[part]),
-                        list(e.feature[part]), left)
+        v = [
+            (w if e.has_outputs else w[0]) if end else None
+            for end, w in zip(leaf, e.value[part], strict=True)
+        ]
+        yield PaperTree(
+            v,
+            list(e.left[part] - start),
+            list(e.right[part] - start),
+            list(e.cover[part]),
+            list(e.feature[part]),
+            left,
+        )
 
 
 def exp_value_literal(x: Any, S: Iterable[int], tree: PaperTree, root: int = 0) -> Any:
@@ -102,7 +129,11 @@ def shap_values_literal(x: Any, f: Callable[[frozenset[int]], Any], M: int) -> A
     ----------
     Lundberg et al. 2020, Equation 5.
     """
-    worth = {frozenset(S): f(frozenset(S)) for size in range(M + 1) for S in itertools.combinations(range(M), size)}
+    worth = {
+        frozenset(S): f(frozenset(S))
+        for size in range(M + 1)
+        for S in itertools.combinations(range(M), size)
+    }
     phi = [0.0 * worth[frozenset()] for _ in range(M)]
     for R in itertools.permutations(range(M)):
         P: frozenset[int] = frozenset()
@@ -122,7 +153,8 @@ def path_dependent_game(model: Any, X: Any) -> Callable[[np.ndarray], np.ndarray
 
     Returns
     -------
-    callable ``v(S)``: boolean ``(m, d)`` to float64 ``(m, N[, K])``, Algorithm 1 summed over trees plus the base.
+    callable ``v(S)``: boolean ``(m, d)`` to float64 ``(m, N[, K])``, Algorithm 1 summed over trees
+    plus the base.
 
     Notes
     -----
@@ -145,13 +177,24 @@ def path_dependent_game(model: Any, X: Any) -> Callable[[np.ndarray], np.ndarray
             if tree.v[j] is not None:
                 return np.broadcast_to(np.reshape(tree.v[j], (1, 1, -1)), (1, 1, e.n_outputs))
             left, right = G(tree, went, tree.a[j]), G(tree, went, tree.b[j])
-            share = (tree.r[tree.a[j]] / tree.r[j], tree.r[tree.b[j]] / tree.r[j]) if tree.r[j] > 0 else (0.0, 0.0)
+            share = (
+                (tree.r[tree.a[j]] / tree.r[j], tree.r[tree.b[j]] / tree.r[j])
+                if tree.r[j] > 0
+                else (0.0, 0.0)
+            )
             known = S[:, tree.d[j], None, None]
-            return np.where(known, np.where(went[j][None, :, None], left, right), left * share[0] + right * share[1])
+            return np.where(
+                known,
+                np.where(went[j][None, :, None], left, right),
+                left * share[0] + right * share[1],
+            )
 
         total = np.zeros((len(S), len(codes), e.n_outputs)) + e.base
         for tree in trees:
-            went = [np.array([tree.v[j] is None and tree.left(x, j) for x in codes]) for j in range(len(tree.v))]
+            went = [
+                np.array([tree.v[j] is None and tree.left(x, j) for x in codes])
+                for j in range(len(tree.v))
+            ]
             total = total + G(tree, went, 0)
         return total if e.has_outputs else total[..., 0]
 
@@ -159,20 +202,26 @@ def path_dependent_game(model: Any, X: Any) -> Callable[[np.ndarray], np.ndarray
 
 
 def _node_means(e: Any) -> np.ndarray:
-    """Expected output of every node by covers, ``(n_nodes, K)``: Algorithm 1 with S empty, from each node."""
+    """Expected output of every node by covers, ``(n_nodes, K)``: Algorithm 1 with S empty, from
+    each node."""
     mean = np.array(e.value)
     for node in range(len(e.feature) - 1, -1, -1):  # children have larger ids
         if e.feature[node] >= 0:
             l, r = e.left[node], e.right[node]
-            mean[node] = (e.cover[l] * mean[l] + e.cover[r] * mean[r]) / e.cover[node] if e.cover[node] > 0 else 0.0
+            mean[node] = (
+                (e.cover[l] * mean[l] + e.cover[r] * mean[r]) / e.cover[node]
+                if e.cover[node] > 0
+                else 0.0
+            )
     return mean
 
 
 def saabas_literal(x: Any, tree: PaperTree) -> Any:
-    """Saabas values of one tree: the change of the node's expectation at each split of x's path, to its feature.
+    """Saabas values of one tree: the change of the node's expectation at each split of x's path, to
+    its feature.
 
-    Where no feature splits twice below one of its splits this is Equation 1 of the source; there, f_x(A_j) already
-    follows x at later splits on the same features, here the node's mean does not.
+    Where no feature splits twice below one of its splits this is Equation 1 of the source; there,
+    f_x(A_j) already follows x at later splits on the same features, here the node's mean does not.
 
     References
     ----------
@@ -202,7 +251,8 @@ def saabas(model: Any, X: Any) -> Explanation:
 
     Notes
     -----
-    A heuristic, not Shapley values: splits near the root get too little credit. Adds up to the output. Cost O(N T D).
+    A heuristic, not Shapley values: splits near the root get too little credit. Adds up to the
+    output. Cost O(N T D).
 
     References
     ----------
@@ -226,21 +276,34 @@ def saabas(model: Any, X: Any) -> Explanation:
             f = e.feature[node]
             code = here[row, f]
             bits = e.set_bits if len(e.set_bits) else np.zeros(1, np.uint8)
-            member = bits[np.where(e.set_start[node] >= 0, e.set_start[node] + np.maximum(code, 0), 0)] == 1
+            member = (
+                bits[np.where(e.set_start[node] >= 0, e.set_start[node] + np.maximum(code, 0), 0)]
+                == 1
+            )
             known = np.where(e.set_start[node] >= 0, member, code < e.rank[node])
             goes = np.where(code < 0, e.missing_left[node], known)
             child = np.where(goes, e.left[node], e.right[node])
             for k in range(e.n_outputs):
-                flat[:, k] += np.bincount(row * e.n_features + f, mean[child, k] - mean[node, k], len(flat))
+                flat[:, k] += np.bincount(
+                    row * e.n_features + f, mean[child, k] - mean[node, k], len(flat)
+                )
             node = child
         values[part] = flat.reshape(len(here), e.n_features, -1)
-    base = np.broadcast_to(e.base + (mean[e.roots].sum(axis=0) if e.n_trees else 0.0), (len(codes), e.n_outputs))
-    return Explanation(values if e.has_outputs else values[..., 0], base if e.has_outputs else base[:, 0],
-                       feature_names=e.feature_names, output_names=e.output_names, method="saabas")
+    base = np.broadcast_to(
+        e.base + (mean[e.roots].sum(axis=0) if e.n_trees else 0.0), (len(codes), e.n_outputs)
+    )
+    return Explanation(
+        values if e.has_outputs else values[..., 0],
+        base if e.has_outputs else base[:, 0],
+        feature_names=e.feature_names,
+        output_names=e.output_names,
+        method="saabas",
+    )
 
 
 def split_count(model: Any) -> np.ndarray:
-    """How often each feature splits, ``(d,)``: a global importance that ignores what a split does (Methods 5).
+    """How often each feature splits, ``(d,)``: a global importance that ignores what a split does
+    (Methods 5).
 
     Parameters: ``model``, anything that ``TreeEnsemble.from_model`` reads.
     """
@@ -249,15 +312,18 @@ def split_count(model: Any) -> np.ndarray:
 
 
 def gain_importance(model: Any) -> np.ndarray:
-    """Gain of each feature, ``(d,)``: the drop in squared error of the covers' output, summed over its splits.
+    """Gain of each feature, ``(d,)``: the drop in squared error of the covers' output, summed over
+    its splits.
 
-    For a regression tree with row covers this is the training gain; for boosted trees it is the gain of the tree's
-    own outputs, r_a r_b / r (mean_a - mean_b)^2 for each split. Source: Lundberg et al. 2020, Methods 5.
-    Parameters as in ``split_count``.
+    For a regression tree with row covers this is the training gain; for boosted trees it is the
+    gain of the tree's own outputs, r_a r_b / r (mean_a - mean_b)^2 for each split. Source: Lundberg
+    et al. 2020, Methods 5. Parameters as in ``split_count``.
     """
     e = as_ensemble(model)
     mean, inner = _node_means(e), np.flatnonzero(e.feature >= 0)
     a, b = e.left[inner], e.right[inner]
     total = e.cover[a] + e.cover[b]
     weight = np.divide(e.cover[a] * e.cover[b], total, out=np.zeros(len(inner)), where=total > 0)
-    return np.bincount(e.feature[inner], weight * ((mean[a] - mean[b]) ** 2).sum(axis=1), e.n_features)
+    return np.bincount(
+        e.feature[inner], weight * ((mean[a] - mean[b]) ** 2).sum(axis=1), e.n_features
+    )

@@ -1,14 +1,15 @@
-"""One representation of tree models: flat arrays, integer comparisons, the library's own raw output.
+"""One representation of tree models: flat arrays, integer comparisons, the library's own raw
+output.
 
-A tree model is ``f(x) = base + sum over trees t of value[leaf_t(x)]``. Inner node ``j`` sends a row left
-iff ``code < rank[j]`` where ``code`` counts the thresholds of feature ``j`` below the row's value (see
-``Encoder``), or iff the code lies in a set of categories; missing values have their own direction.
-``cover[j]`` is the training weight that reached the node; the conditional expectation of the
-path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
+A tree model is ``f(x) = base + sum over trees t of value[leaf_t(x)]``. Inner node ``j`` sends a row
+left iff ``code < rank[j]`` where ``code`` counts the thresholds of feature ``j`` below the row's
+value (see ``Encoder``), or iff the code lies in a set of categories; missing values have their own
+direction. ``cover[j]`` is the training weight that reached the node; the conditional expectation of
+the path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict, shaplab.trees._encoding,
-shaplab.trees._arrange, shaplab.trees.readers, shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn.
+Needs: shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict,
+shaplab.trees._encoding, shaplab.trees._arrange, shaplab.trees.readers,
+shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn.
 
 Chapter: trees/conditional_expectation.
 """
@@ -31,20 +32,33 @@ from shaplab.trees.readers import read_model
 __all__ = ["TreeEnsemble", "as_ensemble"]
 
 _ROWS = 65_536
-_ARRAYS = {"tree_start": np.int64, "feature": np.int32, "left": np.int32, "right": np.int32, "rank": np.int32,
-           "missing_left": np.bool_, "set_start": np.int32, "set_bits": np.uint8, "cover": np.float64,
-           "value": np.float64, "base": np.float64, "threshold": np.float64}
+_ARRAYS = {
+    "tree_start": np.int64,
+    "feature": np.int32,
+    "left": np.int32,
+    "right": np.int32,
+    "rank": np.int32,
+    "missing_left": np.bool_,
+    "set_start": np.int32,
+    "set_bits": np.uint8,
+    "cover": np.float64,
+    "value": np.float64,
+    "base": np.float64,
+    "threshold": np.float64,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class TreeEnsemble:
     """A tree model as read-only arrays; made by ``from_model`` or ``from_arrays``.
 
-    Children have larger ids than their parent and stand next to each other; trees follow each other.
+    Children have larger ids than their parent and stand next to each other; trees follow each
+    other.
 
     Attributes
     ----------
-    tree_start : int64 ``(T+1,)``; nodes of tree ``t`` are ``tree_start[t]:tree_start[t+1]``, root first.
+    tree_start : int64 ``(T+1,)``; nodes of tree ``t`` are ``tree_start[t]:tree_start[t+1]``, root
+    first.
     feature : int32 ``(n_nodes,)``, -1 for leaves.
     left, right : int32 ``(n_nodes,)``, -1 for leaves.
     rank : int32 ``(n_nodes,)``; at a numeric split a row goes left iff ``code < rank``.
@@ -56,10 +70,12 @@ class TreeEnsemble:
         (LightGBM, histogram boosting), sample weights (scikit-learn).
     value : float64 ``(n_nodes, K)``; outputs at leaves, already scaled; 0 at inner nodes.
     base : float64 ``(K,)``, added once.
-    threshold : float64 ``(n_nodes,)``; the library's threshold, NaN at leaves and sets, for display.
+    threshold : float64 ``(n_nodes,)``; the library's threshold, NaN at leaves and sets, for
+    display.
     encoder : ``encode(X)`` gives the codes, int32 ``(N, d)``.
     has_outputs : bool; False when the model has a single output and results drop the output axis.
-    link : what turns the raw output into the library's prediction: "identity", "logistic", "softmax",
+    link : what turns the raw output into the library's prediction: "identity", "logistic",
+    "softmax",
         "exp", "isolation" (``-2 ** -raw``) or "" when unknown.
     """
 
@@ -98,35 +114,45 @@ class TreeEnsemble:
 
     @classmethod
     def from_model(
-        cls, model: Any, *, missing: float | None = None, iteration_range: tuple[int, int] | None = None
+        cls,
+        model: Any,
+        *,
+        missing: float | None = None,
+        iteration_range: tuple[int, int] | None = None,
     ) -> TreeEnsemble:
         """Read a fitted XGBoost, LightGBM or scikit-learn model through what it makes public.
 
         Parameters
         ----------
-        model : the fitted model; ``xgboost.Booster``, ``lightgbm.Booster``, their scikit-learn classes, or
+        model : the fitted model; ``xgboost.Booster``, ``lightgbm.Booster``, their scikit-learn
+        classes, or
             scikit-learn's trees, forests, gradient boosting and isolation forest.
-        missing : value that means missing beside NaN; only for ``xgboost.Booster``, whose ``DMatrix`` took it.
-        iteration_range : boosting rounds ``(first, last)``, last not included. By default what the model's own
+        missing : value that means missing beside NaN; only for ``xgboost.Booster``, whose
+        ``DMatrix`` took it.
+        iteration_range : boosting rounds ``(first, last)``, last not included. By default what the
+        model's own
             ``predict`` uses: rounds up to ``best_iteration`` for scikit-learn classes and LightGBM.
 
         Returns
         -------
         TreeEnsemble
-            Its ``predict`` equals the library's raw output to the library's precision: margins for boosting,
-            class probabilities for scikit-learn's trees and forests that classify, predictions for regression.
+            Its ``predict`` equals the library's raw output to the library's precision: margins for
+            boosting, class probabilities for scikit-learn's trees and forests that classify,
+            predictions for regression.
 
         Raises
         ------
         UnsupportedModelError
-            For models that are no sums of trees with constant leaves: gblinear, linear_tree, boosting that starts
-            from another model; also for XGBoost objectives that are not known.
+            For models that are no sums of trees with constant leaves: gblinear, linear_tree,
+            boosting that starts from another model; also for XGBoost objectives that are not known.
         ValueError
-            For models that were not fitted, and descriptions that are damaged or of an unknown layout.
+            For models that were not fitted, and descriptions that are damaged or of an unknown
+            layout.
 
         Notes
         -----
-        Exact. The cost is that of writing and reading the model once, about 0.2 s for 500 trees of depth 8.
+        Exact. The cost is that of writing and reading the model once, about 0.2 s for 500 trees of
+        depth 8.
 
         Examples
         --------
@@ -137,12 +163,19 @@ class TreeEnsemble:
         """
         raw = read_model(model, missing, iteration_range)
         built = cls.from_raw(raw)
-        if raw.probe is not None:  # the meaning of what XGBoost stores has changed between its versions
+        if (
+            raw.probe is not None
+        ):  # the meaning of what XGBoost stores has changed between its versions
             row, expected = raw.probe
             found = built.predict(row)
             if not np.allclose(found, np.reshape(expected, found.shape), rtol=1e-3, atol=1e-3):
-                fail("model", f"a reader that gives the library's {np.ravel(expected)} for a row of missing values",
-                     f"{np.ravel(found)}", "Please report the version of the library")
+                fail(
+                    "model",
+                    f"a reader that gives the library's {np.ravel(expected)} for a row of "
+                    f"missing values",
+                    f"{np.ravel(found)}",
+                    "Please report the version of the library",
+                )
         return built
 
     @classmethod
@@ -171,7 +204,8 @@ class TreeEnsemble:
 
         Parameters
         ----------
-        feature, threshold, left, right : ``(n_nodes,)``; ``left`` and ``right`` are node ids, negative at leaves.
+        feature, threshold, left, right : ``(n_nodes,)``; ``left`` and ``right`` are node ids,
+        negative at leaves.
         value : ``(n_nodes,)`` for one output or ``(n_nodes, K)``; used at leaves.
         cover : ``(n_nodes,)`` weights; by default each leaf weighs 1.
         tree_start : ``(T+1,)`` first nodes of the trees, the roots; by default one tree.
@@ -196,39 +230,74 @@ class TreeEnsemble:
         found = np.asarray(value, np.float64)
         n = found.shape[0] if found.ndim else 0
         if found.ndim not in (1, 2) or n == 0:
-            fail("value", "shape (n_nodes,) or (n_nodes, K)", found, "Pass one row of outputs for each node")
+            fail(
+                "value",
+                "shape (n_nodes,) or (n_nodes, K)",
+                found,
+                "Pass one row of outputs for each node",
+            )
         if compare not in ("<", "<="):
             fail("compare", "'<' or '<='", repr(compare), "Pass one of these")
         columns = {"feature": feature, "threshold": threshold, "left": left, "right": right}
         given = {name: np.asarray(column) for name, column in columns.items()}
-        given["missing_left"] = np.zeros(n, bool) if missing_left is None else np.asarray(missing_left, bool)
+        given["missing_left"] = (
+            np.zeros(n, bool) if missing_left is None else np.asarray(missing_left, bool)
+        )
         if cover is not None:
             given["cover"] = np.asarray(cover, np.float64)
         for name, column in given.items():
             if column.shape != (n,):
                 fail(name, f"shape ({n},), as value has", column, "Pass one entry for each node")
-        feature, left, right = (given[name].astype(np.int64) for name in ("feature", "left", "right"))
-        d = int(n_features) if n_features is not None else (
-            len(feature_names) if feature_names is not None else max(int(feature.max(initial=-1)) + 1, 1))
+        feature, left, right = (
+            given[name].astype(np.int64) for name in ("feature", "left", "right")
+        )
+        d = (
+            int(n_features)
+            if n_features is not None
+            else (
+                len(feature_names)
+                if feature_names is not None
+                else max(int(feature.max(initial=-1)) + 1, 1)
+            )
+        )
         raw = RawTrees(
             tree_start=np.array([0, n]) if tree_start is None else np.asarray(tree_start),
-            feature=feature, left=left, right=right, threshold=given["threshold"].astype(np.float64),
-            missing_left=given["missing_left"], cover=given.get("cover", np.where(left < 0, 1.0, 0.0)),
-            value=found.reshape(n, -1), base=np.asarray(base, np.float64) * np.ones(found.reshape(n, -1).shape[1]),
-            n_features=d, has_outputs=found.ndim == 2, compare=compare, dtype=dtype,
+            feature=feature,
+            left=left,
+            right=right,
+            threshold=given["threshold"].astype(np.float64),
+            missing_left=given["missing_left"],
+            cover=given.get("cover", np.where(left < 0, 1.0, 0.0)),
+            value=found.reshape(n, -1),
+            base=np.asarray(base, np.float64) * np.ones(found.reshape(n, -1).shape[1]),
+            n_features=d,
+            has_outputs=found.ndim == 2,
+            compare=compare,
+            dtype=dtype,
             sets={int(node): np.asarray(codes, np.int64) for node, codes in (sets or {}).items()},
             feature_names=check_names(feature_names, d, "feature_names"),
-            output_names=check_names(output_names, found.shape[-1] if found.ndim == 2 else 1, "output_names"),
-            objective=objective, link=link)
+            output_names=check_names(
+                output_names, found.shape[-1] if found.ndim == 2 else 1, "output_names"
+            ),
+            objective=objective,
+            link=link,
+        )
         built = cls.from_raw(raw)
         return built if cover is not None else replace(built, cover=_sum_up(built, built.cover))
 
     @classmethod
     def from_raw(cls, raw: RawTrees) -> TreeEnsemble:
         """Put a reader's nodes in order, turn thresholds into ranks and sets into bits."""
-        return cls(**arrange(raw), compare=raw.compare, has_outputs=raw.has_outputs, n_features=raw.n_features,
-                   feature_names=raw.feature_names, output_names=raw.output_names, objective=raw.objective,
-                   link=raw.link)
+        return cls(
+            **arrange(raw),
+            compare=raw.compare,
+            has_outputs=raw.has_outputs,
+            n_features=raw.n_features,
+            feature_names=raw.feature_names,
+            output_names=raw.output_names,
+            objective=raw.objective,
+            link=raw.link,
+        )
 
     @property
     def n_trees(self) -> int:
@@ -259,13 +328,20 @@ class TreeEnsemble:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = [getattr(self, name) for name in _ARRAYS] + [self.encoder.cuts, self.encoder.cut_start]
+        arrays = [getattr(self, name) for name in _ARRAYS] + [
+            self.encoder.cuts,
+            self.encoder.cut_start,
+        ]
         return int(sum(array.nbytes for array in arrays))
 
     def __repr__(self) -> str:
         outputs = f"{self.n_outputs} outputs" if self.has_outputs else "1 output"
-        return (f"TreeEnsemble({self.n_trees} trees, {len(self.feature)} nodes, depth {self.max_depth}, "
-                f"{self.n_features} features, {outputs}, objective={self.objective!r}, {self.nbytes / 1e6:.2f} MB)")
+        return (
+            f"TreeEnsemble({self.n_trees} trees, {len(self.feature)} nodes, depth "
+            f"{self.max_depth}, "
+            f"{self.n_features} features, {outputs}, objective={self.objective!r}, "
+            f"{self.nbytes / 1e6:.2f} MB)"
+        )
 
     def encode(self, X: Any, argument: str = "X") -> np.ndarray:
         """Codes of rows, int32 ``(N, d)``; -1 is missing."""
@@ -274,8 +350,20 @@ class TreeEnsemble:
     def predict_codes(self, codes: np.ndarray) -> np.ndarray:
         """Raw output ``(N, K)`` of encoded rows."""
         out = np.empty((len(codes), self.n_outputs))
-        predict_rows(codes, self.roots, self.feature, self.left, self.right, self.rank, self.missing_left,
-                     self.set_start, self.set_bits, self.value, self.base, out)
+        predict_rows(
+            codes,
+            self.roots,
+            self.feature,
+            self.left,
+            self.right,
+            self.rank,
+            self.missing_left,
+            self.set_start,
+            self.set_bits,
+            self.value,
+            self.base,
+            out,
+        )
         return out
 
     def predict(self, X: Any) -> np.ndarray:
@@ -293,8 +381,18 @@ class TreeEnsemble:
     def leaves(self, codes: np.ndarray) -> np.ndarray:
         """Leaf that each encoded row reaches in each tree, node ids int32 ``(N, T)``."""
         out = np.empty((len(codes), self.n_trees), np.int32)
-        find_leaves(codes, self.roots, self.feature, self.left, self.right, self.rank, self.missing_left,
-                    self.set_start, self.set_bits, out)
+        find_leaves(
+            codes,
+            self.roots,
+            self.feature,
+            self.left,
+            self.right,
+            self.rank,
+            self.missing_left,
+            self.set_start,
+            self.set_bits,
+            out,
+        )
         return out
 
     def with_covers(self, X: Any, sample_weight: Any = None) -> TreeEnsemble:
@@ -306,9 +404,16 @@ class TreeEnsemble:
         sample_weight : ``(N,)`` weights >= 0; by default 1 each.
         """
         codes = self.encode(X)
-        weight = np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        weight = (
+            np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        )
         if weight.shape != (len(codes),) or not np.isfinite(weight).all() or (weight < 0).any():
-            fail("sample_weight", f"{len(codes)} finite weights >= 0", weight, "Pass one weight for each row")
+            fail(
+                "sample_weight",
+                f"{len(codes)} finite weights >= 0",
+                weight,
+                "Pass one weight for each row",
+            )
         cover = np.zeros(len(self.feature))
         for part in chunks(len(codes), max(1, _ROWS // max(1, self.n_trees))):
             reached = self.leaves(codes[part])
@@ -317,21 +422,41 @@ class TreeEnsemble:
         return replace(self, cover=_sum_up(self, cover))
 
     def _check(self) -> None:
-        """Everything the compiled loops rely on, so that no model makes them read outside an array."""
+        """Everything the compiled loops rely on, so that no model makes them read outside an
+        array."""
         n, k, d = len(self.feature), len(self.base), self.n_features
         start, left, right, leaf = self.tree_start, self.left, self.right, self.feature < 0
-        shapes = {name: (n,) for name in ("left", "right", "rank", "missing_left", "set_start", "cover", "threshold")}
+        shapes = {
+            name: (n,)
+            for name in ("left", "right", "rank", "missing_left", "set_start", "cover", "threshold")
+        }
         for name, shape in (shapes | {"value": (n, k)}).items():
             if getattr(self, name).shape != shape:
                 fail(name, f"shape {shape}", getattr(self, name), DAMAGED)
-        if start.ndim != 1 or len(start) < 1 or start[0] != 0 or start[-1] != n or (np.diff(start) <= 0).any():
+        if (
+            start.ndim != 1
+            or len(start) < 1
+            or start[0] != 0
+            or start[-1] != n
+            or (np.diff(start) <= 0).any()
+        ):
             fail("tree_start", f"increasing node ids from 0 to {n}", describe(start), DAMAGED)
         end = np.repeat(start[1:], np.diff(start))
         node = np.arange(n)
         children = np.concatenate([left[~leaf], right[~leaf]])
         inside = all(((c > node) & (c < end))[~leaf].all() for c in (left, right))
-        if not inside or (self.feature < -1).any() or (self.feature >= d).any() or (left[leaf] != -1).any():
-            fail("model", "children and features in range", "a node that points outside its tree", DAMAGED)
+        if (
+            not inside
+            or (self.feature < -1).any()
+            or (self.feature >= d).any()
+            or (left[leaf] != -1).any()
+        ):
+            fail(
+                "model",
+                "children and features in range",
+                "a node that points outside its tree",
+                DAMAGED,
+            )
         parents = np.bincount(children, minlength=n)
         parents[start[:-1]] += 1
         if (parents != 1).any():
@@ -340,17 +465,25 @@ class TreeEnsemble:
         n_codes = self.encoder.n_codes
         if n_codes.shape != (d,):
             fail("encoder", f"{d} features", f"{len(n_codes)}", DAMAGED)
-        size = np.where(leaf, 0, n_codes[np.maximum(self.feature, 0)]) if d else np.zeros(n, np.int64)
+        size = (
+            np.where(leaf, 0, n_codes[np.maximum(self.feature, 0)]) if d else np.zeros(n, np.int64)
+        )
         sets, rank = (self.set_start >= 0) & ~leaf, self.rank[~leaf]
         if (self.set_start[sets] + size[sets] > len(self.set_bits)).any() or (
-                (rank < 0) | (rank >= size[~leaf])).any():
+            (rank < 0) | (rank >= size[~leaf])
+        ).any():
             fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)
-        if not (np.isfinite(self.value).all() and np.isfinite(self.base).all() and np.isfinite(self.cover).all()):
+        if not (
+            np.isfinite(self.value).all()
+            and np.isfinite(self.base).all()
+            and np.isfinite(self.cover).all()
+        ):
             fail("model", "finite outputs and covers", "NaN or infinite ones", DAMAGED)
 
 
 def as_ensemble(model: Any) -> TreeEnsemble:
-    """Return ``model`` if it is a ``TreeEnsemble``, else read it with ``TreeEnsemble.from_model``."""
+    """Return ``model`` if it is a ``TreeEnsemble``, else read it with
+    ``TreeEnsemble.from_model``."""
     return model if isinstance(model, TreeEnsemble) else TreeEnsemble.from_model(model)
 
 

@@ -1,17 +1,18 @@
 """SHAP interaction values of trees: how much two features do together beyond what each does alone.
 
-``Phi_ij = sum over S without i, j of |S|! (M - |S| - 2)! / (2 (M - 1)!)``
-``[f_x(S + i + j) - f_x(S + j) - f_x(S + i) + f_x(S)]`` and ``Phi_ii = phi_i - sum over j of Phi_ij``.
-The literal version runs Algorithm 2 (or 3) twice for each j, with j known and with j unknown; the fast ones add a
+``Phi_ij = sum over S without i, j of |S|! (M - |S| - 2)! / (2 (M - 1)!)`` ``[f_x(S + i + j) - f_x(S
++ j) - f_x(S + i) + f_x(S)]`` and ``Phi_ii = phi_i - sum over j of Phi_ij``. The literal version
+runs Algorithm 2 (or 3) twice for each j, with j known and with j unknown; the fast ones add a
 second-order term for every pair of players of a path.
 Source: Lundberg et al. 2020, Equations 15-19. Cost: O(T M L D^2) for each row, literally.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
 shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
 shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble,
-shaplab.trees.interventional, shaplab.trees.path_dependent.
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
+shaplab.trees.conditional_expectation, shaplab.trees.ensemble, shaplab.trees.interventional,
+shaplab.trees.path_dependent.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.interventional import explain_background, independent_tree_shap_literal
 from shaplab.trees.path_dependent import explain_paths, tree_shap_literal
 
-__all__ = ["interactions_literal", "interventional_interactions_literal", "interventional_tree_shap_interactions",
-           "tree_shap_interactions"]
+__all__ = [
+    "interactions_literal",
+    "interventional_interactions_literal",
+    "interventional_tree_shap_interactions",
+    "tree_shap_interactions",
+]
 
 
 def interactions_literal(x: Any, tree: PaperTree) -> np.ndarray:
@@ -37,15 +42,26 @@ def interactions_literal(x: Any, tree: PaperTree) -> np.ndarray:
     Lundberg et al. 2020, Equations 15-18.
     """
     M = len(x)
-    Phi = np.stack([(tree_shap_literal(x, tree, fixed=j, present=True) - tree_shap_literal(x, tree, fixed=j)) / 2
-                    for j in range(M)], axis=1)
+    Phi = np.stack(
+        [
+            (
+                tree_shap_literal(x, tree, fixed=j, present=True)
+                - tree_shap_literal(x, tree, fixed=j)
+            )
+            / 2
+            for j in range(M)
+        ],
+        axis=1,
+    )
     return _with_diagonal(Phi, tree_shap_literal(x, tree))
 
 
 def interventional_interactions_literal(x: Any, refset: Any, tree: PaperTree) -> np.ndarray:
-    """The same for the interventional game, by two runs of Algorithm 3 for each feature and background row.
+    """The same for the interventional game, by two runs of Algorithm 3 for each feature and
+    background row.
 
-    Feature j is known to both sides when the reference has x's value, and to neither when x has the reference's.
+    Feature j is known to both sides when the reference has x's value, and to neither when x has the
+    reference's.
     """
     M, parts = len(x), []
     for c in refset:
@@ -53,8 +69,13 @@ def interventional_interactions_literal(x: Any, refset: Any, tree: PaperTree) ->
         for j in range(M):
             c_known, x_unknown = np.array(c), np.array(x)
             c_known[j], x_unknown[j] = x[j], c[j]
-            columns.append((independent_tree_shap_literal(x, [c_known], tree)
-                            - independent_tree_shap_literal(x_unknown, [c], tree)) / 2)
+            columns.append(
+                (
+                    independent_tree_shap_literal(x, [c_known], tree)
+                    - independent_tree_shap_literal(x_unknown, [c], tree)
+                )
+                / 2
+            )
         parts.append(np.stack(columns, axis=1))
     return _with_diagonal(np.mean(parts, axis=0), independent_tree_shap_literal(x, refset, tree))
 
@@ -66,8 +87,16 @@ def _with_diagonal(Phi: np.ndarray, phi: np.ndarray) -> np.ndarray:
     return Phi
 
 
-def tree_shap_interactions(model: Any, X: Any, *, n_jobs: int | None = 1, batch_size: int | None = None,
-                           out: Any = None, progress: bool = False, route: str = "auto") -> Explanation:
+def tree_shap_interactions(
+    model: Any,
+    X: Any,
+    *,
+    n_jobs: int | None = 1,
+    batch_size: int | None = None,
+    out: Any = None,
+    progress: bool = False,
+    route: str = "auto",
+) -> Explanation:
     """SHAP interaction values of the path-dependent game.
 
     Parameters
@@ -78,8 +107,8 @@ def tree_shap_interactions(model: Any, X: Any, *, n_jobs: int | None = 1, batch_
 
     Returns
     -------
-    Explanation, values ``(N, d, d[, K])``: half of each pair's interaction beside the diagonal, main effects on it;
-    rows sum to the Shapley values.
+    Explanation, values ``(N, d, d[, K])``: half of each pair's interaction beside the diagonal,
+    main effects on it; rows sum to the Shapley values.
 
     Notes
     -----
@@ -94,13 +123,31 @@ def tree_shap_interactions(model: Any, X: Any, *, n_jobs: int | None = 1, batch_
     >>> tree_shap_interactions(model, X).values.shape  # doctest: +SKIP
     (1000, 30, 30)
     """
-    return explain_paths(model, X, True, n_jobs, batch_size, out, progress, route,
-                         "tree_shap_interactions (path-dependent)")
+    return explain_paths(
+        model,
+        X,
+        True,
+        n_jobs,
+        batch_size,
+        out,
+        progress,
+        route,
+        "tree_shap_interactions (path-dependent)",
+    )
 
 
-def interventional_tree_shap_interactions(model: Any, X: Any, background: Any = None, *, weights: Any = None,
-                                          n_jobs: int | None = 1, batch_size: int | None = None, out: Any = None,
-                                          progress: bool = False, route: str = "auto") -> Explanation:
+def interventional_tree_shap_interactions(
+    model: Any,
+    X: Any,
+    background: Any = None,
+    *,
+    weights: Any = None,
+    n_jobs: int | None = 1,
+    batch_size: int | None = None,
+    out: Any = None,
+    progress: bool = False,
+    route: str = "auto",
+) -> Explanation:
     """SHAP interaction values of the interventional game.
 
     Parameters
@@ -127,4 +174,6 @@ def interventional_tree_shap_interactions(model: Any, X: Any, background: Any = 
     >>> interventional_tree_shap_interactions(model, X, X_train).values.shape  # doctest: +SKIP
     (1000, 30, 30)
     """
-    return explain_background(model, X, background, True, weights, n_jobs, batch_size, out, progress, route)
+    return explain_background(
+        model, X, background, True, weights, n_jobs, batch_size, out, progress, route
+    )

@@ -1,15 +1,17 @@
 """Independent Tree SHAP: exact Shapley values of the interventional game over a whole background.
 
-v(S) averages f over background rows c with the features of S taken from x. A leaf pays when every player of its
-path agrees on the side it is taken from; the values need only the pattern of agreeing players of x, and the
-histogram of the background's patterns, so the cost adds rows and background instead of multiplying them.
+v(S) averages f over background rows c with the features of S taken from x. A leaf pays when every
+player of its path agrees on the side it is taken from; the values need only the pattern of agreeing
+players of x, and the histogram of the background's patterns, so the cost adds rows and background
+instead of multiplying them.
 Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
 shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
 shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
+shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -20,22 +22,38 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks
-from shaplab._validation import check_choice, check_frames, check_int, check_same_columns, fail, is_frame
+from shaplab._validation import (
+    check_choice,
+    check_frames,
+    check_int,
+    check_same_columns,
+    fail,
+    is_frame,
+)
 from shaplab.explanation import Explanation
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
-from shaplab.trees.kernels.routes import Paths, explain_rows, interventional_plan, interventional_sums, shown, threads
+from shaplab.trees.kernels.routes import (
+    Paths,
+    explain_rows,
+    interventional_plan,
+    interventional_sums,
+    shown,
+    threads,
+)
 
 __all__ = ["BackgroundTrees", "independent_tree_shap_literal", "interventional_tree_shap"]
 
 
 def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.ndarray:
-    """Algorithm 3 for one tree: values of all features of an encoded row ``x`` over encoded background rows.
+    """Algorithm 3 for one tree: values of all features of an encoded row ``x`` over encoded
+    background rows.
 
     Notes
     -----
-    Three slips of the printed algorithm are mended: line 8 must ask for V = 0 (with U = 0 < V the leaf still has a
-    negative part), lines 9 and 10 swap the arguments of CALCWEIGHT, and a single path (line 22) credits nobody.
+    Three slips of the printed algorithm are mended: line 8 must ask for V = 0 (with U = 0 < V the
+    leaf still has a negative part), lines 9 and 10 swap the arguments of CALCWEIGHT, and a single
+    path (line 22) credits nobody.
 
     References
     ----------
@@ -46,7 +64,9 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
     def calcweight(U: int, V: int) -> float:
         return math.factorial(U) * math.factorial(V - U - 1) / math.factorial(V)
 
-    def recurse(j: int, U: int, V: int, xlist: list[int], clist: list[int], c: Any) -> tuple[Any, Any]:
+    def recurse(
+        j: int, U: int, V: int, xlist: list[int], clist: list[int], c: Any
+    ) -> tuple[Any, Any]:
         v, d = tree.v[j], tree.d[j]
         if v is not None:
             pos = calcweight(U - 1, V) * v if U != 0 else 0.0 * v
@@ -73,7 +93,8 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
 
 
 class BackgroundTrees:
-    """A model with its background, prepared once: then single rows are explained at service latency.
+    """A model with its background, prepared once: then single rows are explained at service
+    latency.
 
     Parameters
     ----------
@@ -82,14 +103,16 @@ class BackgroundTrees:
     weights : ``(R,)`` weights >= 0 of the background rows, equal by default.
     interactions : prepare interaction values instead of values.
     n_rows : rows expected in all calls together; decides how much is tabulated.
-    memory_limit : bytes for tables kept between calls; above it tables are rebuilt in each call from histograms.
+    memory_limit : bytes for tables kept between calls; above it tables are rebuilt in each call
+    from histograms.
     n_jobs : threads that prepare, through joblib.
-    route : "auto", "tables" (paths of at most 14 features) or "patterns"; the same numbers to rounding.
+    route : "auto", "tables" (paths of at most 14 features) or "patterns"; the same numbers to
+    rounding.
 
     Notes
     -----
-    Call it on rows to get an ``Explanation``. Can be pickled; tables are left out and rebuilt at the first call.
-    Exact for the interventional game. ``nbytes`` tells the memory held.
+    Call it on rows to get an ``Explanation``. Can be pickled; tables are left out and rebuilt at
+    the first call. Exact for the interventional game. ``nbytes`` tells the memory held.
 
     Examples
     --------
@@ -97,8 +120,18 @@ class BackgroundTrees:
     >>> prepared(X_test[:1]).values  # doctest: +SKIP
     """
 
-    def __init__(self, model: Any, background: Any, *, weights: Any = None, interactions: bool = False,
-                 n_rows: int = 1000, memory_limit: int = 2**30, n_jobs: int | None = 1, route: str = "auto") -> None:
+    def __init__(
+        self,
+        model: Any,
+        background: Any,
+        *,
+        weights: Any = None,
+        interactions: bool = False,
+        n_rows: int = 1000,
+        memory_limit: int = 2**30,
+        n_jobs: int | None = 1,
+        route: str = "auto",
+    ) -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
         self.trees, self.interactions = as_ensemble(model), bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
@@ -106,16 +139,31 @@ class BackgroundTrees:
         codes = self.trees.encode(background, "background")
         r = len(codes)
         given = np.ones(r) if weights is None else np.asarray(weights, np.float64)
-        if given.shape != (r,) or not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
-            fail("weights", f"{r} finite numbers >= 0 with a positive sum", given, "Give one weight a background row")
+        if (
+            given.shape != (r,)
+            or not np.isfinite(given).all()
+            or (given < 0).any()
+            or given.sum() <= 0
+        ):
+            fail(
+                "weights",
+                f"{r} finite numbers >= 0 with a positive sum",
+                given,
+                "Give one weight a background row",
+            )
         self.weights = given / given.sum()
         self.paths = Paths(self.trees)
-        self.slow, self.plan = interventional_plan(self.paths, self.interactions, check_int(n_rows, "n_rows"), r, route)
+        self.slow, self.plan = interventional_plan(
+            self.paths, self.interactions, check_int(n_rows, "n_rows"), r, route
+        )
         self.background = np.ascontiguousarray(codes.T)
         self.histogram = self.plan.histogram(self.background, self.weights, threads(n_jobs))
         self._mean: np.ndarray | None = None
         if self.slow.any():
-            self._mean = sum(self.weights[part] @ self.trees.predict_codes(codes[part]) for part in chunks(r, 65536))
+            self._mean = sum(
+                self.weights[part] @ self.trees.predict_codes(codes[part])
+                for part in chunks(r, 65536)
+            )
         else:
             self.background = self.background[:, :0].copy()  # the histogram says it all
         self._tables: np.ndarray | None = None
@@ -127,49 +175,108 @@ class BackgroundTrees:
     def nbytes(self) -> int:
         """Bytes held: trees, paths, histograms and, after the first call, tables."""
         plan = self.plan
-        arrays = (self.histogram, self.background, plan.ops, plan.clusters, plan.columns, plan.targets)
-        return (self.trees.nbytes + self.paths.nbytes + sum(a.nbytes for a in arrays)
-                + (0 if self._tables is None else self._tables.nbytes))
+        arrays = (
+            self.histogram,
+            self.background,
+            plan.ops,
+            plan.clusters,
+            plan.columns,
+            plan.targets,
+        )
+        return (
+            self.trees.nbytes
+            + self.paths.nbytes
+            + sum(a.nbytes for a in arrays)
+            + (0 if self._tables is None else self._tables.nbytes)
+        )
 
     def __repr__(self) -> str:
-        return (f"BackgroundTrees({self.trees.n_trees} trees, {len(self.weights)} background rows, "
-                f"{self.nbytes / 1e6:.1f} MB, {int(self.slow.sum())} trees by patterns)")
+        return (
+            f"BackgroundTrees({self.trees.n_trees} trees, {len(self.weights)} background rows, "
+            f"{self.nbytes / 1e6:.1f} MB, {int(self.slow.sum())} trees by patterns)"
+        )
 
-    def __call__(self, X: Any, *, n_jobs: int | None = 1, batch_size: int | None = None, out: Any = None,
-                 progress: bool = False) -> Explanation:
+    def __call__(
+        self,
+        X: Any,
+        *,
+        n_jobs: int | None = 1,
+        batch_size: int | None = None,
+        out: Any = None,
+        progress: bool = False,
+    ) -> Explanation:
         """Explain rows ``(N, d)``; arguments as in ``interventional_tree_shap``."""
         if self.columns is not None and is_frame(X):
             check_same_columns(X.iloc[:1], X.iloc[:0].reindex(columns=self.columns), "X")
         jobs = threads(n_jobs)
-        if self._tables is None and 8 * self.plan.entries <= self.memory_limit and len(self.plan.clusters):
+        if (
+            self._tables is None
+            and 8 * self.plan.entries <= self.memory_limit
+            and len(self.plan.clusters)
+        ):
             tables = np.empty(self.plan.entries)
-            jobs(lambda part: self.plan.build(part.start, part.stop, self.histogram, 0, tables),
-                 list(chunks(len(self.plan.clusters), 64)))
+            jobs(
+                lambda part: self.plan.build(part.start, part.stop, self.histogram, 0, tables),
+                list(chunks(len(self.plan.clusters), 64)),
+            )
             self._tables = tables
         e = self.trees
         values = explain_rows(
-            e, X, self.interactions, lambda codes: interventional_sums(
-                self.paths, self.slow, self.plan, self.histogram, self._tables, self.background, self.weights, codes,
-                self.interactions, jobs), out, batch_size, progress)
+            e,
+            X,
+            self.interactions,
+            lambda codes: interventional_sums(
+                self.paths,
+                self.slow,
+                self.plan,
+                self.histogram,
+                self._tables,
+                self.background,
+                self.weights,
+                codes,
+                self.interactions,
+                jobs,
+            ),
+            out,
+            batch_size,
+            progress,
+        )
         name = "interventional_tree_shap" + "_interactions" * self.interactions
         base = self._mean
         if base is None:  # the leaves' masses, summed while the tables were built
             alone = e.roots[self.paths.counts[:, 0] == 1]
             base = e.base + e.value[alone].sum(axis=0) + self.plan.means.sum(axis=0)
         base = np.broadcast_to(base, (len(values), e.n_outputs))
-        return Explanation(values, base if e.has_outputs else base[:, 0], shown(X), e.feature_names,
-                           e.output_names, method=f"{name} (interventional)", interaction=self.interactions,
-                           info={"bytes": self.nbytes, "trees_by_patterns": int(self.slow.sum())})
+        return Explanation(
+            values,
+            base if e.has_outputs else base[:, 0],
+            shown(X),
+            e.feature_names,
+            e.output_names,
+            method=f"{name} (interventional)",
+            interaction=self.interactions,
+            info={"bytes": self.nbytes, "trees_by_patterns": int(self.slow.sum())},
+        )
 
 
-def interventional_tree_shap(model: Any, X: Any, background: Any = None, *, weights: Any = None, n_jobs: int | None = 1,
-                             batch_size: int | None = None, out: Any = None, progress: bool = False,
-                             route: str = "auto") -> Explanation:
+def interventional_tree_shap(
+    model: Any,
+    X: Any,
+    background: Any = None,
+    *,
+    weights: Any = None,
+    n_jobs: int | None = 1,
+    batch_size: int | None = None,
+    out: Any = None,
+    progress: bool = False,
+    route: str = "auto",
+) -> Explanation:
     """Independent Tree SHAP values: exact Shapley values of the interventional game.
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a ``BackgroundTrees``.
+    model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
+    ``BackgroundTrees``.
     X : array, DataFrame or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
     weights : ``(R,)`` weights of the background rows, equal by default.
@@ -181,7 +288,8 @@ def interventional_tree_shap(model: Any, X: Any, background: Any = None, *, weig
 
     Returns
     -------
-    Explanation, values ``(N, d[, K])`` in units of the raw output; base value: mean output of the background.
+    Explanation, values ``(N, d[, K])`` in units of the raw output; base value: mean output of the
+    background.
 
     Notes
     -----
@@ -194,25 +302,56 @@ def interventional_tree_shap(model: Any, X: Any, background: Any = None, *, weig
     Examples
     --------
     >>> from shaplab import TreeEnsemble, interventional_tree_shap
-    >>> stump = TreeEnsemble.from_arrays([0, -1, -1], [0.5, 0, 0], [1, -1, -1], [2, -1, -1], [0, 10.0, 20.0])
+    >>> stump = TreeEnsemble.from_arrays(
+    ...     [0, -1, -1], [0.5, 0, 0], [1, -1, -1], [2, -1, -1], [0, 10.0, 20.0])
     >>> interventional_tree_shap(stump, [[1.0]], [[0.0], [0.2], [0.3], [0.9]]).values.tolist()
     [[7.5]]
     """
-    return explain_background(model, X, background, False, weights, n_jobs, batch_size, out, progress, route)
+    return explain_background(
+        model, X, background, False, weights, n_jobs, batch_size, out, progress, route
+    )
 
 
-def explain_background(model: Any, X: Any, background: Any, pairs: bool, weights: Any, n_jobs: int | None,
-                       batch_size: int | None, out: Any, progress: bool, route: str) -> Explanation:
+def explain_background(
+    model: Any,
+    X: Any,
+    background: Any,
+    pairs: bool,
+    weights: Any,
+    n_jobs: int | None,
+    batch_size: int | None,
+    out: Any,
+    progress: bool,
+    route: str,
+) -> Explanation:
     """Values, or interactions if ``pairs``, of the interventional game."""
     if isinstance(model, BackgroundTrees):
         if background is not None or model.interactions != pairs:
-            fail("model", f"a BackgroundTrees made with interactions={pairs} and no further background", repr(model),
-                 "Prepare it for this function, or pass the model and the background")
+            fail(
+                "model",
+                f"a BackgroundTrees made with interactions={pairs} and no further background",
+                repr(model),
+                "Prepare it for this function, or pass the model and the background",
+            )
         return model(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)
     if background is None:
-        fail("background", "rows (R, d)", "None", "Pass a background, such as training rows", TypeError)
+        fail(
+            "background",
+            "rows (R, d)",
+            "None",
+            "Pass a background, such as training rows",
+            TypeError,
+        )
     check_frames(X, background)
     n = X.shape[0] if hasattr(X, "shape") else len(X or ())
-    prepared = BackgroundTrees(model, background, weights=weights, interactions=pairs, n_rows=max(1, n), n_jobs=n_jobs,
-                               memory_limit=0 if n <= 65536 else 2**28, route=route)
+    prepared = BackgroundTrees(
+        model,
+        background,
+        weights=weights,
+        interactions=pairs,
+        n_rows=max(1, n),
+        n_jobs=n_jobs,
+        memory_limit=0 if n <= 65536 else 2**28,
+        route=route,
+    )
     return prepared(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)

@@ -1,17 +1,18 @@
 """Tree SHAP: exact Shapley values of the path-dependent game in polynomial time.
 
-A leaf's game pays w times the product over the players of its path of z (cover share, player absent) or b (1 if
-x satisfies the player's splits, player present), so
-phi_f = w * integral over p in [0, 1] of (b_f - z_f) * prod over g != f of (z_g (1 - p) + b_g p) dp.
-The literal version is the paper's Algorithm 2, which tracks subset sizes with EXTEND and UNWIND; the fast one
-integrates by Gauss-Legendre nodes, exactly, with tables of bit patterns or blocks of rows.
+A leaf's game pays w times the product over the players of its path of z (cover share, player
+absent) or b (1 if x satisfies the player's splits, player present), so phi_f = w * integral over p
+in [0, 1] of (b_f - z_f) * prod over g != f of (z_g (1 - p) + b_g p) dp. The literal version is the
+paper's Algorithm 2, which tracks subset sizes with EXTEND and UNWIND; the fast one integrates by
+Gauss-Legendre nodes, exactly, with tables of bit patterns or blocks of rows.
 Source: Lundberg et al. 2020, Algorithm 2. Cost: O(T L D^2) for each row, literally.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
 shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
 shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
+shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -24,21 +25,31 @@ from shaplab._validation import check_choice
 from shaplab.explanation import Explanation
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
-from shaplab.trees.kernels.routes import Paths, explain_rows, path_dependent_plan, path_dependent_sums, shown, threads
+from shaplab.trees.kernels.routes import (
+    Paths,
+    explain_rows,
+    path_dependent_plan,
+    path_dependent_sums,
+    shown,
+    threads,
+)
 
 __all__ = ["tree_shap", "tree_shap_literal"]
 
 
-def tree_shap_literal(x: Any, tree: PaperTree, *, fixed: int = -1, present: bool = False) -> np.ndarray:
+def tree_shap_literal(
+    x: Any, tree: PaperTree, *, fixed: int = -1, present: bool = False
+) -> np.ndarray:
     """Algorithm 2 for one tree: values of all features of an encoded row ``x`` ``(M,)``.
 
-    With ``fixed`` that feature is no player: known if ``present``, else averaged out; interaction values need both.
+    With ``fixed`` that feature is no player: known if ``present``, else averaged out; interaction
+    values need both.
 
     Notes
     -----
-    Printed line 20 ff. of the source divides by l, the length before extending; Equation 5 needs the length after,
-    as UNWIND has it. Lines 16 and 17 belong to every split, not only to repeated features. A branch that no
-    coalition can reach (z = o = 0, a node without cover) is left out.
+    Printed line 20 ff. of the source divides by l, the length before extending; Equation 5 needs
+    the length after, as UNWIND has it. Lines 16 and 17 belong to every split, not only to repeated
+    features. A branch that no coalition can reach (z = o = 0, a node without cover) is left out.
 
     References
     ----------
@@ -89,15 +100,23 @@ def tree_shap_literal(x: Any, tree: PaperTree, *, fixed: int = -1, present: bool
                 n = t - w[j - 1] * z * (l - j) / l
             else:
                 w[j - 1] = w[j - 1] * l / (z * (l - j))
-        kept = m[:i] + m[i + 1:]
+        kept = m[:i] + m[i + 1 :]
         return [[*part[:3], weight] for part, weight in zip(kept, w, strict=False)]
 
     recurse(0, extend([], 1.0, 1.0, -1), 1.0)
     return np.array([p + 0.0 * (tree.v[-1]) for p in phi])
 
 
-def tree_shap(model: Any, X: Any, *, n_jobs: int | None = 1, batch_size: int | None = None, out: Any = None,
-              progress: bool = False, route: str = "auto") -> Explanation:
+def tree_shap(
+    model: Any,
+    X: Any,
+    *,
+    n_jobs: int | None = 1,
+    batch_size: int | None = None,
+    out: Any = None,
+    progress: bool = False,
+    route: str = "auto",
+) -> Explanation:
     """Tree SHAP values: exact Shapley values of the path-dependent game (Algorithm 1).
 
     Parameters
@@ -116,8 +135,9 @@ def tree_shap(model: Any, X: Any, *, n_jobs: int | None = 1, batch_size: int | N
 
     Notes
     -----
-    Exact for its game, additive to rounding. Paths of more than 16 distinct features use a shorter rule whose
-    error is below 1e-11 of a leaf's output. Missing values and categories follow the model's own directions.
+    Exact for its game, additive to rounding. Paths of more than 16 distinct features use a shorter
+    rule whose error is below 1e-11 of a leaf's output. Missing values and categories follow the
+    model's own directions.
 
     References
     ----------
@@ -126,24 +146,52 @@ def tree_shap(model: Any, X: Any, *, n_jobs: int | None = 1, batch_size: int | N
     Examples
     --------
     >>> from shaplab import TreeEnsemble, tree_shap
-    >>> stump = TreeEnsemble.from_arrays([0, -1, -1], [0.5, 0, 0], [1, -1, -1], [2, -1, -1], [0, 10.0, 20.0])
+    >>> stump = TreeEnsemble.from_arrays(
+    ...     [0, -1, -1], [0.5, 0, 0], [1, -1, -1], [2, -1, -1], [0, 10.0, 20.0])
     >>> tree_shap(stump, [[0.0], [1.0]]).values.tolist()
     [[-5.0], [5.0]]
     """
-    return explain_paths(model, X, False, n_jobs, batch_size, out, progress, route, "tree_shap (path-dependent)")
+    return explain_paths(
+        model, X, False, n_jobs, batch_size, out, progress, route, "tree_shap (path-dependent)"
+    )
 
 
-def explain_paths(model: Any, X: Any, pairs: bool, n_jobs: int | None, batch_size: int | None, out: Any, progress: bool,
-                  route: str, method: str) -> Explanation:
+def explain_paths(
+    model: Any,
+    X: Any,
+    pairs: bool,
+    n_jobs: int | None,
+    batch_size: int | None,
+    out: Any,
+    progress: bool,
+    route: str,
+    method: str,
+) -> Explanation:
     """Values, or interactions if ``pairs``, of the path-dependent game."""
     check_choice(route, "route", ("auto", "tables", "walk"))
     e = as_ensemble(model)
     paths, jobs = Paths(e), threads(n_jobs)
     n = X.shape[0] if hasattr(X, "shape") else len(X or ())
-    walked, plan = path_dependent_plan(paths, pairs, min(n, 65536 if batch_size is None else batch_size), route)
-    values = explain_rows(e, X, pairs, lambda codes: path_dependent_sums(paths, walked, plan, codes, pairs, jobs), out,
-                          batch_size, progress)
+    walked, plan = path_dependent_plan(
+        paths, pairs, min(n, 65536 if batch_size is None else batch_size), route
+    )
+    values = explain_rows(
+        e,
+        X,
+        pairs,
+        lambda codes: path_dependent_sums(paths, walked, plan, codes, pairs, jobs),
+        out,
+        batch_size,
+        progress,
+    )
     base = np.broadcast_to(paths.expected, (len(values), e.n_outputs))
-    return Explanation(values, base if e.has_outputs else base[:, 0], shown(X), e.feature_names, e.output_names,
-                       method=method, interaction=pairs,
-                       info={"walked_trees": int(walked.sum()), "tabulated_trees": int((~walked).sum())})
+    return Explanation(
+        values,
+        base if e.has_outputs else base[:, 0],
+        shown(X),
+        e.feature_names,
+        e.output_names,
+        method=method,
+        interaction=pairs,
+        info={"walked_trees": int(walked.sum()), "tabulated_trees": int((~walked).sum())},
+    )

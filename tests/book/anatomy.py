@@ -22,8 +22,10 @@ def complaints(text: str) -> list[str]:
     parameters = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(parameters) != 1:
         found.append(f"expected one cell tagged 'parameters', found {len(parameters)}")
-    elif not (re.search(r'^profile = "quick"$', parameters[0].source, re.M)
-              and re.search(r"^seed = 0$", parameters[0].source, re.M)):
+    elif not (
+        re.search(r'^profile = "quick"$', parameters[0].source, re.M)
+        and re.search(r"^seed = 0$", parameters[0].source, re.M)
+    ):
         found.append('the parameters cell must set profile = "quick" and seed = 0')
     if not any(re.search(r"^\s*assert |np\.testing\.assert", cell.source, re.M) for cell in code):
         found.append("no cell asserts anything")
@@ -48,16 +50,25 @@ def complaints(text: str) -> list[str]:
 
 
 def figure_complaints(notebook: dict) -> list[str]:
-    """Return the cells of an executed chapter whose figures lack a caption, a name or an alternative text."""
+    """Return the cells of an executed chapter whose figures lack a caption, a name or an
+    alternative text."""
     found = []
     for number, cell in enumerate(notebook["cells"]):
-        images = [o for o in cell.get("outputs", []) if any(k.startswith("image/") for k in o.get("data", {}))]
+        images = [
+            o
+            for o in cell.get("outputs", [])
+            if any(k.startswith("image/") for k in o.get("data", {}))
+        ]
         if not images or {"remove-cell", "remove-output"} & set(cell["metadata"].get("tags", [])):
             continue
         options = cell["metadata"].get("mystnb", {})
         if len(images) > 1:
-            found.append(f"cell {number}: {len(images)} figures in one cell, a caption describes one")
-        if not options.get("figure", {}).get("caption") or not options.get("figure", {}).get("name"):
+            found.append(
+                f"cell {number}: {len(images)} figures in one cell, a caption describes one"
+            )
+        if not options.get("figure", {}).get("caption") or not options.get("figure", {}).get(
+            "name"
+        ):
             found.append(f"cell {number}: a figure without a caption or a name")
         if not options.get("image", {}).get("alt"):
             found.append(f"cell {number}: a figure without an alternative text")

@@ -18,7 +18,9 @@ SAMPLE = (Path(__file__).parent / "sample" / "tiny.md").read_text(encoding="utf-
 def test_every_page_is_in_the_table_of_contents():
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r"(?:file|root): (\S+)", toc))
-    pages = {path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "book").rglob("*.md")}
+    pages = {
+        path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "book").rglob("*.md")
+    }
     assert pages == listed
 
 
@@ -63,4 +65,6 @@ def test_a_figure_without_caption_is_named():
     bare = {"cells": [{"cell_type": "code", "metadata": {}, "outputs": [output]}]}
     assert len(figure_complaints(bare)) == 2
     options = {"figure": {"name": "fig-a", "caption": "See."}, "image": {"alt": "A line."}}
-    assert figure_complaints({"cells": [{"metadata": {"mystnb": options}, "outputs": [output]}]}) == []
+    assert (
+        figure_complaints({"cells": [{"metadata": {"mystnb": options}, "outputs": [output]}]}) == []
+    )

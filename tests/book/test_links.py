@@ -1,4 +1,5 @@
-"""Links inside the built pages lead somewhere, and what the pages offer to download is there and runs."""
+"""Links inside the built pages lead somewhere, and what the pages offer to download is there and
+runs."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def test_links_lead_somewhere(html):
 def test_chapters_can_be_downloaded_as_notebooks(html, root):
     for page in chapters(root):
         links = Page((html / f"book/{page}.html").read_text(encoding="utf-8")).links
-        notebooks = [link for link in links if link.endswith(".ipynb") and not re.match(r"[a-z]+:", link)]
+        notebooks = [
+            link for link in links if link.endswith(".ipynb") and not re.match(r"[a-z]+:", link)
+        ]
         assert notebooks, page
         for link in notebooks:
             assert_installs_where_missing(((html / "book" / page).parent / link).resolve(), root)
@@ -60,11 +63,17 @@ def test_chapters_can_be_downloaded_as_notebooks(html, root):
 
 def assert_installs_where_missing(path, root):
     """The first code cell installs the library from the book's repository, unless it is there."""
-    code = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    code = [
+        cell
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
     assert len(code) > 3
     first = "".join(code[0]["source"])
     address = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
-    assert f'%pip install --quiet "shaplab[book] @ git+{address["url"]}@{address["branch"]}"' in first
+    assert (
+        f'%pip install --quiet "shaplab[book] @ git+{address["url"]}@{address["branch"]}"' in first
+    )
     assert sum("%pip" in "".join(cell["source"]) for cell in code) == 1
 
 
@@ -75,14 +84,18 @@ def test_the_install_cell_asks_for_nothing_that_is_there():
     cell = INSTALL.format(url="https://example.org/book", branch="main")
     assert shell.run_cell(cell).success
     assert asked == []
-    assert shell.run_cell(cell.replace('find_spec("shaplab")', 'find_spec("a_package_that_is_not_there")')).success
+    assert shell.run_cell(
+        cell.replace('find_spec("shaplab")', 'find_spec("a_package_that_is_not_there")')
+    ).success
     assert asked == ['install --quiet "shaplab[book] @ git+https://example.org/book@main"']
 
 
 def test_chapters_lead_to_the_pages_of_the_library(html, root):
     for page in chapters(root):
         links = Page((html / f"book/{page}.html").read_text(encoding="utf-8")).links
-        assert [link for link in links if re.search(r"reference/api/\w+\.html#shaplab\.", link)], page
+        assert [link for link in links if re.search(r"reference/api/\w+\.html#shaplab\.", link)], (
+            page
+        )
 
 
 def test_take_home_files_compile(html):
@@ -102,4 +115,6 @@ def test_launch_buttons_open_notebooks(html, root):
         assert len(colab) == len(binder) == 1
         assert colab[0].endswith(f"/github/{place}/blob/gh-pages/_sources/book/{page}.ipynb")
         assert_installs_where_missing(html / "_sources" / f"book/{page}.ipynb", root)
-        assert binder[0].endswith(f"/v2/gh/{place}/{address['branch']}?urlpath=lab/tree/book/{page}.ipynb")
+        assert binder[0].endswith(
+            f"/v2/gh/{place}/{address['branch']}?urlpath=lab/tree/book/{page}.ipynb"
+        )

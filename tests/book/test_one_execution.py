@@ -1,4 +1,5 @@
-"""Each chapter runs once: what invalidates it, what does not, and that the build and nbval read the same outputs."""
+"""Each chapter runs once: what invalidates it, what does not, and that the build and nbval read the
+same outputs."""
 
 from __future__ import annotations
 
@@ -17,15 +18,19 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = (ROOT / "tests" / "book" / "sample" / "tiny.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.xdist_group("one execution")  # its tests share a project, in order
 TOC = "format: jb-book\nroot: book/index\nchapters:\n" + "".join(
-    f"  - file: book/{page}\n" for page in ("part/one", "part/two", "reproduction"))
+    f"  - file: book/{page}\n" for page in ("part/one", "part/two", "reproduction")
+)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """Return a book of two tiny chapters with the real configuration, helper, runner and extension."""
+    """Return a book of two tiny chapters with the real configuration, helper, runner and
+    extension."""
     root = tmp_path_factory.mktemp("project")
     for folder in ("book/_ext", "book/_static", "shaplab"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "kernels"))
+        shutil.copytree(
+            ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "kernels")
+        )
     for name in ("_config.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "book" / "references.bib", root / "book")
@@ -48,9 +53,22 @@ def run(project: Path, capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def build(project: Path) -> subprocess.CompletedProcess:
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"]
-    env = {**os.environ, "PROFILE": "quick", "PYTHONPATH": os.pathsep.join([str(project), str(project / "book/_ext")])}
-    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        ".",
+        "-W",
+        "-n",
+        "--keep-going",
+    ]
+    env = {
+        **os.environ,
+        "PROFILE": "quick",
+        "PYTHONPATH": os.pathsep.join([str(project), str(project / "book/_ext")]),
+    }
+    return subprocess.run(
+        command, cwd=project, env=env, capture_output=True, text=True, check=False
+    )
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -166,13 +184,32 @@ def test_nbval_finds_a_planted_digit(project, capsys):
     source = project / "_build/executed/quick/part/one.ipynb"
     planted = project / "planted.ipynb"
     notebook = json.loads(source.read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "ipc_kernels", "--nbval"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "ipc_kernels",
+        "--nbval",
+    ]
     command += ["-c", os.devnull]
-    command += ["--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests/book/sanitize.cfg"), str(planted)]
+    command += [
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        str(ROOT / "tests/book/sanitize.cfg"),
+        str(planted),
+    ]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(project / "book/_ext")])}
     codes = []
     for digit in ("2", "3"):
         text = json.dumps(notebook).replace("total 2", f"total {digit}")
         planted.write_text(text, encoding="utf-8")
-        codes.append(subprocess.run(command, env=env, cwd=project, capture_output=True, check=False).returncode)
+        codes.append(
+            subprocess.run(
+                command, env=env, cwd=project, capture_output=True, check=False
+            ).returncode
+        )
     assert codes == [0, 1]

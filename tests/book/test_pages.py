@@ -1,4 +1,5 @@
-"""The built pages in a browser: nothing fails, nothing leaves the machine, and everybody can read them."""
+"""The built pages in a browser: nothing fails, nothing leaves the machine, and everybody can read
+them."""
 
 from __future__ import annotations
 
@@ -61,10 +62,16 @@ class Visit:
     def __init__(self, browser: Any, address: str, name: str) -> None:
         self.problems: list[str] = []
         self.page = browser.new_page()
-        self.page.on("console", lambda m: m.type == "error" and self.problems.append(f"console: {m.text}"))
+        self.page.on(
+            "console", lambda m: m.type == "error" and self.problems.append(f"console: {m.text}")
+        )
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        self.page.on("requestfailed", lambda request: self.problems.append(f"failed: {request.url}"))
-        self.page.on("response", lambda r: r.status >= 400 and self.problems.append(f"{r.status}: {r.url}"))
+        self.page.on(
+            "requestfailed", lambda request: self.problems.append(f"failed: {request.url}")
+        )
+        self.page.on(
+            "response", lambda r: r.status >= 400 and self.problems.append(f"{r.status}: {r.url}")
+        )
         self.page.on("request", lambda request: self._check(request.url, address))
         self.page.goto(f"{address}/{name}.html", wait_until="load")
         self.page.evaluate(READY)
@@ -75,7 +82,8 @@ class Visit:
 
     def theme(self, name: str) -> None:
         self.page.evaluate(
-            "name => { document.documentElement.dataset.mode = name; document.documentElement.dataset.theme = name; }",
+            "name => { document.documentElement.dataset.mode = name; "
+            "document.documentElement.dataset.theme = name; }",
             name,
         )
 
@@ -107,7 +115,9 @@ def visit(browser: Any, address: str):
 @pytest.mark.parametrize("name", PAGES)
 def test_page(visit, name):
     seen = visit(name)
-    seen.page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
+    seen.page.add_style_tag(
+        content="* { transition: none !important; animation: none !important; }"
+    )
     formulas = seen.page.locator(".math").count()
     assert formulas == 0 or seen.page.locator("mjx-container").count() > 0
     assert seen.page.locator("mjx-merror, .MathJax_Error").count() == 0
@@ -121,7 +131,10 @@ def test_page(visit, name):
     assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table, on a phone"
     assert seen.page.evaluate(CUT) == [], "formulas cut on a phone"
     assert seen.page.evaluate(WIDE) == [], "wider than a phone"
-    assert seen.page.locator(".cell_input .copybtn").count() == seen.page.locator(".cell_input pre").count()
+    assert (
+        seen.page.locator(".cell_input .copybtn").count()
+        == seen.page.locator(".cell_input pre").count()
+    )
     _solutions_unfold(seen)
     _explorers_react(seen)
     assert seen.problems == []
@@ -154,7 +167,8 @@ def _explorers_react(seen: Visit) -> None:
 
 
 def _orderings_add_up(seen: Visit, explorer: Any, n: int) -> None:
-    """One ordering by keyboard, a hundred by mouse: the running means share what the last player completes."""
+    """One ordering by keyboard, a hundred by mouse: the running means share what the last player
+    completes."""
     runs, order = explorer.locator("[data-role='runs']"), explorer.locator("[data-role='order']")
     for number in range(n):
         assert runs.inner_text() == "0 orderings finished"
@@ -170,7 +184,8 @@ def _orderings_add_up(seen: Visit, explorer: Any, n: int) -> None:
     rounding = n * 10.0 ** -data["digits"]
     for column in zip(*table, strict=True):
         assert abs(sum(column) - (data["values"][-1] - data["values"][0])) <= rounding
-    # A hundred orderings: the standard error is a tenth of the spread of one, which is at most that of the worths.
+    # A hundred orderings: the standard error is a tenth of the spread of one, which is at most that
+    # of the worths.
     spread = max(data["values"]) - min(data["values"])
     assert all(abs(mean - share) < 0.2 * spread for mean, share in table)
     explorer.locator("[data-action='reset']").click()
@@ -184,7 +199,9 @@ def test_search_finds_a_term(browser, address):
     page.locator("#search-results li a").first.wait_for(timeout=10000)
     assert page.locator("#search-results li a").count() > 0
     page.goto(f"{address}/search.html?q=zzxqy")
-    page.wait_for_function("document.querySelector('#search-results .search-summary, #search-results p') !== null")
+    page.wait_for_function(
+        "document.querySelector('#search-results .search-summary, #search-results p') !== null"
+    )
     assert page.locator("#search-results li a").count() == 0
     page.close()
 
@@ -192,5 +209,9 @@ def test_search_finds_a_term(browser, address):
 def test_no_built_page_names_a_host_for_its_scripts_or_styles(html):
     pattern = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//[^\"]+\"")
     for path in html.rglob("*.html"):
-        found = [tag for tag in pattern.findall(path.read_text(encoding="utf-8")) if 'rel="canonical"' not in tag]
+        found = [
+            tag
+            for tag in pattern.findall(path.read_text(encoding="utf-8"))
+            if 'rel="canonical"' not in tag
+        ]
         assert found == [], path.name

@@ -1,4 +1,5 @@
-"""The page of reproductions: its ids, what chapters may record, and that nothing on it is typed by hand."""
+"""The page of reproductions: its ids, what chapters may record, and that nothing on it is typed by
+hand."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ def shown(monkeypatch) -> list[tuple[dict, dict]]:
     import shaplab_book
 
     seen: list[tuple[dict, dict]] = []
-    monkeypatch.setattr(shaplab_book, "display", lambda data, metadata, raw: seen.append((data, metadata)))
+    monkeypatch.setattr(
+        shaplab_book, "display", lambda data, metadata, raw: seen.append((data, metadata))
+    )
     return seen
 
 
@@ -32,7 +35,7 @@ def test_every_claim_is_complete_and_named_once():
 
 def test_record_glues_the_value_and_keeps_the_row(shown):
     record("TREE-A2", 1.5, unit="s", verdict="reproduced", note="Same order.")
-    (data, metadata), = shown
+    ((data, metadata),) = shown
     assert metadata["scrapbook"]["name"] == "TREE-A2"
     assert data == {metadata["scrapbook"]["mime_prefix"] + "text/plain": "1.5 s"}
     assert metadata["shaplab"]["value"] == "1.5"
@@ -56,7 +59,9 @@ def test_record_refuses(shown, id, value, verdict, expected):
 def rows() -> list[tuple[str, dict]]:
     found = []
     for page in chapters(ROOT):
-        for cell in json.loads(executed_path(ROOT, page, "quick").read_text(encoding="utf-8"))["cells"]:
+        for cell in json.loads(executed_path(ROOT, page, "quick").read_text(encoding="utf-8"))[
+            "cells"
+        ]:
             for output in cell.get("outputs", []):
                 if "shaplab" in output.get("metadata", {}):
                     found.append((page, output["metadata"]["shaplab"]))

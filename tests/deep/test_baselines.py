@@ -7,7 +7,14 @@ import torch
 import torch.nn as nn
 from numpy.testing import assert_allclose
 
-from shaplab import deep_shap, deeplift, gradients, input_x_gradient, integrated_gradients, occlusion
+from shaplab import (
+    deep_shap,
+    deeplift,
+    gradients,
+    input_x_gradient,
+    integrated_gradients,
+    occlusion,
+)
 from tests.deep.nets import Linear, Net
 
 X, B = torch.randn(3, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)

@@ -21,7 +21,11 @@ def _seeded():
 
 
 def _mlp(d=8, outputs=1, act=nn.ReLU):
-    return nn.Sequential(nn.Linear(d, 24), act(), nn.Linear(24, 12), act(), nn.Linear(12, outputs)).double().eval()
+    return (
+        nn.Sequential(nn.Linear(d, 24), act(), nn.Linear(24, 12), act(), nn.Linear(12, outputs))
+        .double()
+        .eval()
+    )
 
 
 def _exact(net, x, b):
@@ -69,7 +73,11 @@ def test_literal_law_is_the_law_of_random_coalitions():
 
 
 def test_networks_without_bends_are_exact():
-    net = nn.Sequential(nn.Conv2d(1, 2, 2), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(2, 3)).double().eval()
+    net = (
+        nn.Sequential(nn.Conv2d(1, 2, 2), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(2, 3))
+        .double()
+        .eval()
+    )
     x, b = torch.randn(2, 1, 3, 3).double(), torch.randn(1, 3, 3).double()
     for options in ({}, {"sizes": 1}, {"method": "owen", "sizes": 2}, {"covariance": "full"}):
         found = dasp(net, x, b, **options)
@@ -79,9 +87,13 @@ def test_networks_without_bends_are_exact():
 
 
 def _two_hidden_literal(net, x, b, i, k, present, skewed):
-    """Mean output of a 2-hidden-layer network for a random coalition, with matrices of covariances, loop by loop."""
-    (W1, b1), (W2, b2), (W3, b3) = [(m.weight.detach().numpy(), m.bias.detach().numpy())
-                                    for m in net if isinstance(m, nn.Linear)]
+    """Mean output of a 2-hidden-layer network for a random coalition, with matrices of covariances,
+    loop by loop."""
+    (W1, b1), (W2, b2), (W3, b3) = [
+        (m.weight.detach().numpy(), m.bias.detach().numpy())
+        for m in net
+        if isinstance(m, nn.Linear)
+    ]
     N, c = len(x) - 1, W1 * (x - b)
     others = np.delete(c, i, axis=1)
     d = others - others.mean(axis=1, keepdims=True)
@@ -102,7 +114,9 @@ def _two_hidden_literal(net, x, b, i, k, present, skewed):
     for u in range(len(W2)):
         slope = (W2[u] * first) @ d
         third = f3 * (slope**3).sum()
-        for a in range(p):  # curvature of unit a, times its covariance with the linear part of unit u
+        for a in range(
+            p
+        ):  # curvature of unit a, times its covariance with the linear part of unit u
             third += 3 * W2[u, a] * second[a] * (f * d[a] @ slope) ** 2 if skewed else 0.0
         out += W3[0, u] * relu_literal(W2[u] @ hidden + b2[u], W2[u] @ C @ W2[u], 0.0, third)[0]
     return out
@@ -113,13 +127,17 @@ def test_covariances_equal_the_literal_matrices(covariance):
     net, x, b = _mlp(d=6), np.linspace(-1, 1, 6), np.array([0.3, -0.2, 0.1, 0.5, 0.0, -0.4])
     found = dasp(net, x[None], b, covariance=covariance, sizes=[2, 3]).values[0]
     for i in (0, 4):
-        mean = [_two_hidden_literal(net, x, b, i, k, present, covariance == "skewed")
-                for k in (2, 3) for present in (0, 1)]
+        mean = [
+            _two_hidden_literal(net, x, b, i, k, present, covariance == "skewed")
+            for k in (2, 3)
+            for present in (0, 1)
+        ]
         assert found[i] == pytest.approx((mean[1] - mean[0] + mean[3] - mean[2]) / 2, abs=1e-10)
 
 
 def test_more_sizes_are_never_worse():
-    # The published placement of sizes is biased when it does not divide n: for 12 players 8 sizes were worse than 4.
+    # The published placement of sizes is biased when it does not divide n: for 12 players 8 sizes
+    # were worse than 4.
     errors = np.zeros(5)
     for seed in range(3):
         torch.manual_seed(seed)
@@ -145,16 +163,26 @@ class _Writing(nn.Module):
 @pytest.mark.parametrize("covariance", ["diagonal", "skewed"])
 def test_writing_into_tensors_changes_nothing(covariance):
     net, x, b = _Writing().double().eval(), torch.randn(2, 6).double(), torch.zeros(6).double()
-    plain = nn.Sequential(net.one, nn.ReLU(), nn.Linear(6, 6, bias=False).double(), nn.ReLU(), net.out)
+    plain = nn.Sequential(
+        net.one, nn.ReLU(), nn.Linear(6, 6, bias=False).double(), nn.ReLU(), net.out
+    )
     plain[2].weight.data = 2 * torch.eye(6).double()
-    assert np.allclose(dasp(net, x, b, covariance=covariance).values, dasp(plain, x, b, covariance=covariance).values,
-                       atol=1e-12)
+    assert np.allclose(
+        dasp(net, x, b, covariance=covariance).values,
+        dasp(plain, x, b, covariance=covariance).values,
+        atol=1e-12,
+    )
 
 
 class _Run(nn.Module):
     def __init__(self, run):
         super().__init__()
-        self.run, self.one, self.two, self.out = run, nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 1)
+        self.run, self.one, self.two, self.out = (
+            run,
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 1),
+        )
 
     def forward(self, x):
         return self.run(self, x)
@@ -171,18 +199,28 @@ def _counted(net, x):
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
-@pytest.mark.parametrize(("name", "run"), [
-    ("detached", lambda net, x: net.two(F.relu(net.one(x)).detach())), ("counted", _counted), ("joined", _joined),
-    ("data", lambda net, x: net.two(F.relu(net.one(x)).data))])
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("detached", lambda net, x: net.two(F.relu(net.one(x)).detach())),
+        ("counted", _counted),
+        ("joined", _joined),
+        ("data", lambda net, x: net.two(F.relu(net.one(x)).data)),
+    ],
+)
 def test_bookkeeping_of_a_model_changes_nothing(name, run, covariance):
     net = _Run(lambda net, x: net.out(F.relu(run(net, x)))).double().eval()
-    first = nn.Linear(6, 6).double()  # the same network in plain layers; joined constants have weights 0 and bias 5
+    first = nn.Linear(
+        6, 6
+    ).double()  # the same network in plain layers; joined constants have weights 0 and bias 5
     first.load_state_dict(net.one.state_dict())
     if name == "joined":
         first.weight.data[4:], first.bias.data[4:] = 0.0, 5.0
     plain = nn.Sequential(first, nn.ReLU(), net.two, nn.ReLU(), net.out)
     x, b = torch.randn(2, 6).double(), torch.zeros(6).double()
-    found, same = (dasp(model, x, b, covariance=covariance, sizes=2).values for model in (net, plain))
+    found, same = (
+        dasp(model, x, b, covariance=covariance, sizes=2).values for model in (net, plain)
+    )
     assert np.allclose(found, same, atol=1e-12)
 
 
@@ -198,18 +236,35 @@ def test_trained_like_networks_are_near_exact_and_covariance_helps():
     assert np.mean(errors["skewed"]) < np.mean(errors["full"]) < np.mean(errors["diagonal"])
 
 
-@pytest.mark.parametrize("make", [
-    lambda: nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3, 1)),
-    lambda: nn.Sequential(nn.Conv2d(1, 3, 2, padding=1), nn.BatchNorm2d(3), nn.Tanh(), nn.AdaptiveAvgPool2d(1),
-                          nn.Flatten(), nn.Linear(3, 1)),
-    lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 12), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(),
-                          nn.Linear(12, 1)),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 3, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3, 1)
+        ),
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 3, 2, padding=1),
+            nn.BatchNorm2d(3),
+            nn.Tanh(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(3, 1),
+        ),
+        lambda: nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(9, 12),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Dropout(),
+            nn.Linear(12, 1),
+        ),
+    ],
+)
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
 def test_image_networks(make, covariance):
     net = make().double().eval()
     x, b = torch.randn(2, 1, 3, 3).double(), torch.zeros(1, 3, 3).double()
-    # Nine players and strong bends: within 15% of exact; Rescale-like rules are off by more on such nets.
+    # Nine players and strong bends: within 15% of exact; Rescale-like rules are off by more on such
+    # nets.
     assert _error(net, x, b, covariance=covariance) < 0.15
 
 
@@ -232,7 +287,9 @@ def test_residual_links_and_functional_calls():
 
 
 def test_pixels_move_all_channels():
-    net = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1)).double().eval()
+    net = (
+        nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1)).double().eval()
+    )
     x, b = torch.randn(1, 2, 3, 3).double(), torch.zeros(2, 3, 3).double()
     found = dasp(net, x, b, players="pixels")
 
@@ -273,7 +330,9 @@ def test_chosen_sizes_are_not_biased():
         for count in (1, 2, 3, 4):
             nodes, w = size_nodes(n, count, "hypergeometric")
             for power in range(2 * count):
-                assert (w * nodes**power).sum() == pytest.approx((weights * shares**power).sum(), abs=1e-12)
+                assert (w * nodes**power).sum() == pytest.approx(
+                    (weights * shares**power).sum(), abs=1e-12
+                )
     nodes, _ = size_nodes(5, 5, "hypergeometric")
     assert np.allclose(nodes, np.arange(5) / 4)
     nodes, w = size_nodes(9, 3, "owen")
@@ -281,7 +340,9 @@ def test_chosen_sizes_are_not_biased():
 
 
 def test_the_model_is_left_alone():
-    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval()
+    net = nn.Sequential(
+        nn.Linear(4, 3), nn.ReLU(inplace=True), nn.BatchNorm1d(3), nn.Linear(3, 1)
+    ).eval()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     state = torch.random.get_rng_state()
     dasp(net, np.ones((2, 4)), np.zeros(4))
@@ -317,20 +378,55 @@ Y, C = np.ones((2, 6)), np.full(6, -1.0)
     ("call", "text"),
     [
         (lambda: dasp(_Softmax(), X, B), "softmax"),
-        (lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Softmax(1)), X, B),
-         r"`softmax` in module '2' \(Softmax\).*no rule"),
-        (lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), X, B), r"in module '1' \(LayerNorm\)"),
+        (
+            lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Softmax(1)), X, B),
+            r"`softmax` in module '2' \(Softmax\).*no rule",
+        ),
+        (
+            lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), X, B),
+            r"in module '1' \(LayerNorm\)",
+        ),
         (lambda: dasp(_Overwritten(), X, B), "overwritten"),
-        (lambda: dasp(_Run(lambda net, x: F.relu(net.one(x)).zero_()), Y, C), "`zero_`.*overwrites"),
-        (lambda: dasp(_Run(lambda net, x: net.out(x - x.mean(0))), Y, C), "own output for the coalition of nobody"),
-        (lambda: dasp(_Run(lambda net, x: _Hidden.apply(net.one(x)).sum(1)), Y, C), "coalition of everybody"),
-        (lambda: dasp(_Run(lambda net, x: F.relu(x.reshape(-1, 3)).reshape(-1, 6)), Y, C), "they must stay first"),
-        (lambda: dasp(_Run(lambda net, x: torch.addmm(net.one.bias, F.relu(x), net.one.weight, alpha=2.0)), Y, C),
-         "`addmm`.*no moment rule"),
-        # Squares of two weights that are summed with each other would not be the square of their sum.
-        (lambda: dasp(_Run(lambda net, x: torch.einsum("bi,ij,kj->bk", F.relu(x), *[net.one.weight] * 2)), Y, C),
-         "`einsum`.*no moment rule"),
-        (lambda: dasp(nn.MaxPool1d(2, return_indices=True), Y[:, None], C[None]), "return_indices is on"),
+        (
+            lambda: dasp(_Run(lambda net, x: F.relu(net.one(x)).zero_()), Y, C),
+            "`zero_`.*overwrites",
+        ),
+        (
+            lambda: dasp(_Run(lambda net, x: net.out(x - x.mean(0))), Y, C),
+            "own output for the coalition of nobody",
+        ),
+        (
+            lambda: dasp(_Run(lambda net, x: _Hidden.apply(net.one(x)).sum(1)), Y, C),
+            "coalition of everybody",
+        ),
+        (
+            lambda: dasp(_Run(lambda net, x: F.relu(x.reshape(-1, 3)).reshape(-1, 6)), Y, C),
+            "they must stay first",
+        ),
+        (
+            lambda: dasp(
+                _Run(
+                    lambda net, x: torch.addmm(net.one.bias, F.relu(x), net.one.weight, alpha=2.0)
+                ),
+                Y,
+                C,
+            ),
+            "`addmm`.*no moment rule",
+        ),
+        # Squares of two weights that are summed with each other would not be the square of their
+        # sum.
+        (
+            lambda: dasp(
+                _Run(lambda net, x: torch.einsum("bi,ij,kj->bk", F.relu(x), *[net.one.weight] * 2)),
+                Y,
+                C,
+            ),
+            "`einsum`.*no moment rule",
+        ),
+        (
+            lambda: dasp(nn.MaxPool1d(2, return_indices=True), Y[:, None], C[None]),
+            "return_indices is on",
+        ),
         (lambda: dasp(nn.Linear(4, 1), X[:0], B), "X: expected rows"),
         (lambda: dasp(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), X, B), "BatchNorm1d"),
         (lambda: dasp(nn.Sequential(nn.Dropout(0.5)), X, B), "dropout is active"),
@@ -339,11 +435,17 @@ Y, C = np.ones((2, 6)), np.full(6, -1.0)
         (lambda: dasp(nn.Linear(4, 1), X, B[:3]), "baseline: expected rows of shape \\(4,\\)"),
         (lambda: dasp(nn.Linear(4, 1), X * np.nan, B), "X: expected finite"),
         (lambda: dasp(nn.Linear(4, 1), X, B, sizes=9), "sizes: expected an integer >= 1 and <= 4"),
-        (lambda: dasp(nn.Linear(4, 1), X, B, sizes=[4]), "sizes: expected an integer >= 0 and <= 3"),
+        (
+            lambda: dasp(nn.Linear(4, 1), X, B, sizes=[4]),
+            "sizes: expected an integer >= 0 and <= 3",
+        ),
         (lambda: dasp(nn.Linear(4, 1), X, B, sizes=[]), "sizes: expected.*an empty list"),
         (lambda: dasp(nn.Linear(4, 1), X, B, method="gauss"), "method: expected one of"),
         (lambda: dasp(nn.Linear(4, 1), X, B, players="pixels"), "X: expected shape \\(N, channels"),
-        (lambda: dasp(nn.Linear(4, 1), X, B, feature_names=["a"]), "feature_names: expected 4 names"),
+        (
+            lambda: dasp(nn.Linear(4, 1), X, B, feature_names=["a"]),
+            "feature_names: expected 4 names",
+        ),
     ],
 )
 def test_bad_input_is_named(call, text):
@@ -355,7 +457,13 @@ def test_comparison_table():
     net, x, b = _mlp(), torch.randn(3, 8).double(), torch.zeros(8).double()
     truth = _exact(net, x, b).reshape(3, 8)
     table = compare_attributions(
-        truth, {"dasp": lambda: dasp(net, x, b), "truth": lambda: truth, "other rows": lambda: truth[::-1]})
+        truth,
+        {
+            "dasp": lambda: dasp(net, x, b),
+            "truth": lambda: truth,
+            "other rows": lambda: truth[::-1],
+        },
+    )
     assert table.loc["truth", "RMSE"] == 0
     assert table.loc["truth", "Spearman"] == pytest.approx(1)
     assert table.loc["dasp", "evaluations per feature"] == 16

@@ -17,22 +17,33 @@ NAMES = list(networks())
 RULES = ("rescale", "reveal_cancel", "reveal_cancel_mean")
 
 
-def _case(name: str, dtype: torch.dtype, n: int = 3, size: int = 5) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def _case(
+    name: str, dtype: torch.dtype, n: int = 3, size: int = 5
+) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     model, shape = networks()[name]
-    return model.to(dtype), torch.randn(n, *shape, dtype=dtype), torch.randn(size, *shape, dtype=dtype)
+    return (
+        model.to(dtype),
+        torch.randn(n, *shape, dtype=dtype),
+        torch.randn(size, *shape, dtype=dtype),
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_attributions_sum_to_the_change_of_output(name: str) -> None:
-    for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12)):  # the bounds that this part promises
+    for dtype, bound in (
+        (torch.float32, 1e-5),
+        (torch.float64, 1e-12),
+    ):  # the bounds that this part promises
         model, X, B = _case(name, dtype)
         for rule in RULES:
             for max_rule in ("exact", "cross"):
                 found = deep_shap(model, X, B, rule=rule, max_rule=max_rule)
                 out, base = (model(t).detach().double().numpy() for t in (X, B))
                 axes = tuple(range(1, X.dim()))
-                total = found.values.sum(axes).reshape(len(X), -1) + base.reshape(len(B), -1).mean(0)
+                total = found.values.sum(axes).reshape(len(X), -1) + base.reshape(len(B), -1).mean(
+                    0
+                )
                 assert np.abs(total - out.reshape(len(X), -1)).max() <= bound * np.abs(out).max()
                 assert found.values.shape == tuple(X.shape) + (
                     (out.shape[1],) if out.ndim > 1 and out.shape[1] > 1 else ()
@@ -56,7 +67,9 @@ def test_attributions_sum_to_the_change_of_output(name: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_background_is_a_mean_of_single_references(name: str, rule: str) -> None:
     model, X, B = _case(name, torch.float64)
-    single = np.mean([deep_shap(model, X[:2], B[i : i + 1], rule=rule).values for i in range(5)], axis=0)
+    single = np.mean(
+        [deep_shap(model, X[:2], B[i : i + 1], rule=rule).values for i in range(5)], axis=0
+    )
     whole = deep_shap(model, X[:2], B, rule=rule).values
     # Same operations in another order of batches: rounding only.
     assert_allclose(whole, single, atol=1e-12)
@@ -64,11 +77,17 @@ def test_background_is_a_mean_of_single_references(name: str, rule: str) -> None
         one = deep_shap(model, X[:1], B[:size], rule=rule).values
         assert_allclose(deep_shap(model, X[:n], B[:size], rule=rule).values[:1], one, atol=1e-12)
         assert_allclose(
-            one, np.mean([deep_shap(model, X[:1], r[None], rule=rule).values for r in B[:size]], axis=0), atol=1e-12
+            one,
+            np.mean([deep_shap(model, X[:1], r[None], rule=rule).values for r in B[:size]], axis=0),
+            atol=1e-12,
         )
     assert_allclose(deep_shap(model, X[:2], B, rule=rule, batch_size=2).values, whole, atol=1e-12)
     swapped = deep_shap(model, B[:1], X[:1], rule=rule).values
-    if rule == "rescale":  # the two thresholded rules send contributions equal to the threshold down in both directions
+    if (
+        rule == "rescale"
+        # the two thresholded rules send contributions equal to the threshold down in both
+        # directions
+    ):
         assert_allclose(swapped, -deep_shap(model, X[:1], B[:1], rule=rule).values, atol=1e-12)
 
 
@@ -108,7 +127,9 @@ class TestExact:
         self.check(Net(lambda n, x: x.amax(1)), 6)
         self.check(Net(lambda n, x: nn.functional.max_pool1d(x[:, None], 3, 3).sum((1, 2))), 6)
         with pytest.raises(AssertionError):
-            self.check(Net(lambda n, x: x.amax(1)), 6, max_rule="cross")  # the cheap rule is cheap for a reason
+            self.check(
+                Net(lambda n, x: x.amax(1)), 6, max_rule="cross"
+            )  # the cheap rule is cheap for a reason
 
     def test_one_product(self) -> None:
         torch.manual_seed(4)
@@ -117,17 +138,24 @@ class TestExact:
 
     def test_two_player_units(self) -> None:
         torch.manual_seed(5)
-        self.check(Net(lambda n, x: torch.maximum(x[:, 0], x[:, 1]) + torch.atan2(x[:, 2], x[:, 3])), 4)
+        self.check(
+            Net(lambda n, x: torch.maximum(x[:, 0], x[:, 1]) + torch.atan2(x[:, 2], x[:, 3])), 4
+        )
 
     def test_two_inputs_of_opposite_contribution(self) -> None:
         model = nn.Sequential(Linear(2, 1), nn.ReLU()).double()
         with torch.no_grad():
             model[0].weight.copy_(torch.tensor([[1.0, -1.0]]))
-        X, B = torch.tensor([[3.0, 2.0]], dtype=torch.float64), torch.tensor([[-1.0, -0.5]], dtype=torch.float64)
+        X, B = (
+            torch.tensor([[3.0, 2.0]], dtype=torch.float64),
+            torch.tensor([[-1.0, -0.5]], dtype=torch.float64),
+        )
         exact = brute_force(model, X[0], B[0]).numpy()
         for rule in RULES[1:]:
             assert_allclose(deep_shap(model, X, B, rule=rule).values[0], exact, atol=1e-14)
-        assert np.abs(deep_shap(model, X, B).values[0] - exact).max() > 0.1  # Rescale cannot see the cancellation
+        assert (
+            np.abs(deep_shap(model, X, B).values[0] - exact).max() > 0.1
+        )  # Rescale cannot see the cancellation
 
 
 @pytest.mark.parametrize("rule", ["reveal_cancel", "reveal_cancel_mean"])
@@ -139,7 +167,11 @@ def test_fused_rules_equal_their_literal_twin(rule: str) -> None:
         norm.running_var.uniform_(0.5, 2.0)
         norm.weight.data.uniform_(-1.0, 1.0)
         model = (
-            nn.Sequential(layer, norm, nn.Tanh(), nn.Flatten(), Linear(6 if conv else 3, 1, bias=False)).double().eval()
+            nn.Sequential(
+                layer, norm, nn.Tanh(), nn.Flatten(), Linear(6 if conv else 3, 1, bias=False)
+            )
+            .double()
+            .eval()
         )
         X, B = (
             torch.randn(2, *((4, 4) if conv else (4,)), dtype=torch.float64),
@@ -159,7 +191,10 @@ def test_fused_rules_equal_their_literal_twin(rule: str) -> None:
         for n, x in enumerate(X.reshape(2, -1)):
             expected = np.zeros(x.numel())
             for r in B.reshape(3, -1):
-                bias = model[:2](r.reshape(1, *X.shape[1:])).detach().reshape(-1) - (weight * scale[:, None]) @ r
+                bias = (
+                    model[:2](r.reshape(1, *X.shape[1:])).detach().reshape(-1)
+                    - (weight * scale[:, None]) @ r
+                )
                 for j in range(len(weight)):
                     expected[mine[j]] += (
                         float(head[j])
@@ -173,19 +208,27 @@ def test_fused_rules_equal_their_literal_twin(rule: str) -> None:
                         )
                         / 3
                     )
-            assert_allclose(found[n], expected, atol=1e-9)  # the twin's slopes are differences, good to 1e-10
+            assert_allclose(
+                found[n], expected, atol=1e-9
+            )  # the twin's slopes are differences, good to 1e-10
 
 
 def test_errors_of_the_rules_on_random_networks_are_known() -> None:
-    """Rules approximate the Shapley values of a deep network: how far, on 10 features, is written here."""
+    """Rules approximate the Shapley values of a deep network: how far, on 10 features, is written
+    here."""
     errors = {rule: [] for rule in RULES}
     for seed in range(6):
         torch.manual_seed(seed)
-        model = nn.Sequential(Linear(10, 16), nn.ReLU(), Linear(16, 8), nn.ReLU(), Linear(8, 1)).double()
+        model = nn.Sequential(
+            Linear(10, 16), nn.ReLU(), Linear(16, 8), nn.ReLU(), Linear(8, 1)
+        ).double()
         X, B = torch.randn(2, 10, dtype=torch.float64), torch.randn(3, 10, dtype=torch.float64)
         exact = np.mean([[brute_force(model, x, r).numpy() for r in B] for x in X], axis=1)
         for rule in RULES:
-            errors[rule].append(np.abs(deep_shap(model, X, B, rule=rule).values - exact).mean() / np.abs(exact).mean())
+            errors[rule].append(
+                np.abs(deep_shap(model, X, B, rule=rule).values - exact).mean()
+                / np.abs(exact).mean()
+            )
     means = {rule: float(np.mean(values)) for rule, values in errors.items()}
     assert all(0.01 < value < 0.5 for value in means.values()), means
 
@@ -199,10 +242,13 @@ def test_inputs_of_every_kind() -> None:
     assert_array_equal(named.values, deep_shap(model, X.to_numpy(), X.to_numpy()[:2]).values)
     assert_array_equal(deep_shap(model, X, X[:2], outputs=1).values, named.values[..., 1])
     assert_allclose(
-        deep_shap(model, [[1, 2, 3]], [[0, 0, 1]]).values, deep_shap(model, [[1.0, 2, 3]], [[0.0, 0, 1]]).values
+        deep_shap(model, [[1, 2, 3]], [[0, 0, 1]]).values,
+        deep_shap(model, [[1.0, 2, 3]], [[0.0, 0, 1]]).values,
     )
     two = Net(lambda n, a, b: n.l(torch.relu(torch.cat([a, b.flatten(1)], 1))), l=Linear(7, 1))
-    parts = deep_shap(two, (torch.randn(3, 3), torch.randn(3, 2, 2)), (torch.randn(2, 3), torch.randn(2, 2, 2)))
+    parts = deep_shap(
+        two, (torch.randn(3, 3), torch.randn(3, 2, 2)), (torch.randn(2, 3), torch.randn(2, 2, 2))
+    )
     assert isinstance(parts, tuple)
     assert [part.values.shape for part in parts] == [(3, 3), (3, 2, 2)]
     assert_allclose(parts[0].prediction, parts[1].prediction, atol=1e-6)
@@ -222,7 +268,10 @@ def test_integers_are_explained_at_the_embedding() -> None:
 
     model = Net(run, e=nn.Embedding(9, 3), f=nn.Embedding(5, 2), l=Linear(17, 1)).double()
     rng = np.random.default_rng(0)
-    tokens, numbers = torch.tensor(rng.integers(0, 5, (8, 5))), torch.tensor(rng.normal(size=(8, 3)))
+    tokens, numbers = (
+        torch.tensor(rng.integers(0, 5, (8, 5))),
+        torch.tensor(rng.normal(size=(8, 3))),
+    )
     ids, values = deep_shap(model, (tokens[:3], numbers[:3]), (tokens[3:], numbers[3:]))
     assert ids.values.shape == (3, 5)
     gap = (
@@ -238,24 +287,35 @@ def test_integers_are_explained_at_the_embedding() -> None:
     for i in range(4):
         changed = tokens[3:4, :4].repeat(2, 1)
         changed[:, i] = tokens[:2, i]
-        assert_allclose(found[:, i], (lone(changed) - lone(tokens[3:4, :4])).detach().numpy()[:, 0], atol=1e-14)
+        assert_allclose(
+            found[:, i], (lone(changed) - lone(tokens[3:4, :4])).detach().numpy()[:, 0], atol=1e-14
+        )
 
 
 def test_layer_attributions() -> None:
     torch.manual_seed(9)
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), Linear(72, 3)).double()
-    X, B = torch.randn(2, 1, 8, 8, dtype=torch.float64), torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), Linear(72, 3)
+    ).double()
+    X, B = (
+        torch.randn(2, 1, 8, 8, dtype=torch.float64),
+        torch.randn(4, 1, 8, 8, dtype=torch.float64),
+    )
     at_conv = deep_shap(model, X, B, layer="0")
     rest = deep_shap(model[1:], model[0](X).detach(), model[0](B).detach())
     assert_allclose(at_conv.values, rest.values, atol=1e-14)
     assert at_conv.values.shape == (2, 2, 6, 6, 3)
     with pytest.raises(ValueError, match="layer: expected"):
         deep_shap(model, X, B, layer="nope")
-    twice = Net(lambda n, x: n.c(torch.tanh(n.a(torch.tanh(n.a(x))))), a=Linear(3, 3), c=Linear(3, 1)).double()
+    twice = Net(
+        lambda n, x: n.c(torch.tanh(n.a(torch.tanh(n.a(x))))), a=Linear(3, 3), c=Linear(3, 1)
+    ).double()
     x, b = torch.randn(2, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     after = Net(lambda n, h: n.c(torch.tanh(h)), c=twice.c)
     z = [twice.a(torch.tanh(twice.a(t))).detach() for t in (x, b)]
-    assert_allclose(deep_shap(twice, x, b, layer="a:1").values, deep_shap(after, *z).values, atol=1e-14)
+    assert_allclose(
+        deep_shap(twice, x, b, layer="a:1").values, deep_shap(after, *z).values, atol=1e-14
+    )
     with pytest.raises(ValueError, match="layer: expected"):
         deep_shap(twice, x, b, layer="a:2")
 

@@ -1,4 +1,5 @@
-"""What the capture promises: nothing of the user's is touched, and what cannot be explained is refused by name."""
+"""What the capture promises: nothing of the user's is touched, and what cannot be explained is
+refused by name."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ from tests.deep.nets import Linear, Net, networks
 def _state(model: nn.Module) -> dict[str, object]:
     return {
         "values": {k: v.clone() for k, v in model.state_dict().items()},
-        "flags": [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()],
+        "flags": [
+            (p.requires_grad, None if p.grad is None else p.grad.clone())
+            for p in model.parameters()
+        ],
         "training": [m.training for m in model.modules()],
         "hooks": [len(m._forward_hooks) for m in model.modules()],
         "attributes": [sorted(vars(m)) for m in model.modules()],
@@ -43,7 +47,13 @@ def _same(a: object, b: object) -> bool:
 
 def test_nothing_of_the_users_changes() -> None:
     torch.manual_seed(0)
-    for name in ("in place", "norms and adaptive pools", "bi-LSTM", "transformer layer", "folded rows"):
+    for name in (
+        "in place",
+        "norms and adaptive pools",
+        "bi-LSTM",
+        "transformer layer",
+        "folded rows",
+    ):
         model, shape = networks()[name]
         first, *rest = model.parameters()
         first.requires_grad_(False)
@@ -70,7 +80,11 @@ def _raises_in_the_middle(net: Net, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("error", ["own", "unsupported", "layer"])
 def test_everything_is_restored_after_an_exception(error: str) -> None:
     torch.manual_seed(0)
-    run = _raises_in_the_middle if error == "own" else lambda net, x: torch.sort(net.a(x), 1)[0].sum(1)
+    run = (
+        _raises_in_the_middle
+        if error == "own"
+        else lambda net, x: torch.sort(net.a(x), 1)[0].sum(1)
+    )
     model, X = Net(run, a=Linear(3, 3)), torch.randn(2, 3)
     B = torch.randn(4, 3)
     before = _state(model)
@@ -109,7 +123,9 @@ def test_what_cannot_be_explained_is_named_with_its_place(name: str) -> None:
     model.register_buffer("count", torch.zeros(1))
     X, B = torch.randn(3, 4), torch.randn(5, 4)
     random = torch.get_rng_state()
-    with pytest.raises(UnsupportedModelError, match=rf"`{name}`.* at .*test_graph\.py:\d+: ") as caught:
+    with pytest.raises(
+        UnsupportedModelError, match=rf"`{name}`.* at .*test_graph\.py:\d+: "
+    ) as caught:
         deep_shap(model, X, B)
     assert str(caught.value).startswith("model: expected")
     assert float(model.count) == 0.0
@@ -121,7 +137,9 @@ def test_control_flow_that_depends_on_rows() -> None:
         return torch.relu(net.a(x)) if x.sum() > 0 else net.a(x)
 
     model, X = Net(either, a=Linear(4, 1)), torch.rand(3, 4)
-    with pytest.raises(UnsupportedModelError, match="differs between explained and background rows"):
+    with pytest.raises(
+        UnsupportedModelError, match="differs between explained and background rows"
+    ):
         deep_shap(model, X, -torch.rand(5, 4))
     found = deep_shap(model, X, torch.rand(5, 4))  # all take one path
     assert np.abs(found.info["gap"]).max() < 1e-6
@@ -165,9 +183,18 @@ def test_compiled_models() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m, X, B: (m.train(), X, B), "model: expected evaluation mode, got Dropout '1' in training mode"),
-        (lambda m, X, B: (nn.Sequential(m, nn.BatchNorm1d(1)).train(), X, B), "model: expected evaluation mode, got"),
-        (lambda m, X, B: (nn.BatchNorm1d(3), X, B), "model: expected evaluation mode, got BatchNorm1d '' in training"),
+        (
+            lambda m, X, B: (m.train(), X, B),
+            "model: expected evaluation mode, got Dropout '1' in training mode",
+        ),
+        (
+            lambda m, X, B: (nn.Sequential(m, nn.BatchNorm1d(1)).train(), X, B),
+            "model: expected evaluation mode, got",
+        ),
+        (
+            lambda m, X, B: (nn.BatchNorm1d(3), X, B),
+            "model: expected evaluation mode, got BatchNorm1d '' in training",
+        ),
         (lambda m, X, B: (m, X.double(), B), "X: expected dtype torch.float32 on cpu"),
         (lambda m, X, B: (m, X.to("meta"), B), "X: expected dtype torch.float32 on cpu"),
         (lambda m, X, B: (m, X, B.to("meta")), "background: expected dtype torch.float32 on cpu"),

@@ -32,27 +32,40 @@ def test_exact_maximum_is_the_shapley_value(case: int) -> None:
     fast = rules.maximum(torch.tensor(f), torch.tensor(b)).numpy() * (f - b)
     assert_allclose(fast, expected, atol=1e-13)
     kernel = exact_windows(
-        np.arange(k)[None], torch.tensor(f)[None], torch.tensor(b)[None], torch.ones(1, 1, dtype=torch.float64)
+        np.arange(k)[None],
+        torch.tensor(f)[None],
+        torch.tensor(b)[None],
+        torch.ones(1, 1, dtype=torch.float64),
     )
     assert_allclose(kernel.numpy()[0] * (f - b), expected, atol=1e-13)
     # Multipliers agree also where f = b, which no sum of attributions sees.
-    assert_allclose(kernel.numpy()[0], rules.maximum(torch.tensor(f), torch.tensor(b)).numpy(), atol=1e-12)
+    assert_allclose(
+        kernel.numpy()[0], rules.maximum(torch.tensor(f), torch.tensor(b)).numpy(), atol=1e-12
+    )
 
 
 def test_exact_maximum_of_many_inputs_uses_stable_weights() -> None:
     f, b = _rows(0, 60), _rows(1, 60)
-    share = exact_windows(np.arange(60)[None], f[None], b[None], torch.ones(1, 1, dtype=torch.float64))[0]
+    share = exact_windows(
+        np.arange(60)[None], f[None], b[None], torch.ones(1, 1, dtype=torch.float64)
+    )[0]
     assert_allclose(float((share * (f - b)).sum()), float(f.max() - b.max()), atol=1e-12)
-    assert_allclose(share.numpy() * (f - b).numpy(), rules.maximum_literal(f.numpy(), b.numpy()), atol=1e-13)
+    assert_allclose(
+        share.numpy() * (f - b).numpy(), rules.maximum_literal(f.numpy(), b.numpy()), atol=1e-13
+    )
 
 
 def test_the_two_paths_over_windows_agree() -> None:
     table = window_table((5, 5), (3, 3), (3, 3), (2, 2), (1, 1), (1, 1))
-    assert (table < 0).sum() == 9 * 9 - 49  # 7 + 7 taps of padding, by hand: 3x3 windows over a padded 7x7 grid
+    assert (
+        table < 0
+    ).sum() == 9 * 9 - 49  # 7 + 7 taps of padding, by hand: 3x3 windows over a padded 7x7 grid
     f, b, q = _rows(0, 1, 4, 25), _rows(1, 6, 4, 25), _rows(2, 6, 4, 9)
     ours = exact_windows(table, f, b, q)
     index = torch.as_tensor(table)
-    seen = [t[..., index.clamp(min=0)].masked_fill(index < 0, -torch.inf) for t in (f.expand_as(b), b)]
+    seen = [
+        t[..., index.clamp(min=0)].masked_fill(index < 0, -torch.inf) for t in (f.expand_as(b), b)
+    ]
     share = torch.where(index < 0, 0.0, rules.maximum(*seen)) * q[..., None]
     expected = torch.zeros_like(b)
     for w in range(9):
@@ -62,7 +75,9 @@ def test_the_two_paths_over_windows_agree() -> None:
     assert_allclose(ours.numpy(), expected.numpy(), atol=1e-13)
 
 
-@pytest.mark.parametrize("function", [torch.relu, torch.sigmoid, torch.nn.functional.gelu, torch.exp])
+@pytest.mark.parametrize(
+    "function", [torch.relu, torch.sigmoid, torch.nn.functional.gelu, torch.exp]
+)
 def test_rescale_is_exact_for_one_input(function: object) -> None:
     f, b = _rows(3, 200), _rows(4, 200)
     f[:50] = b[:50] + 1e-9 * f[:50]  # differences that a quotient cannot resolve
@@ -70,11 +85,14 @@ def test_rescale_is_exact_for_one_input(function: object) -> None:
     m = rules.rescale(function, f, b, "step" if function is torch.relu else "smooth")  # type: ignore[arg-type]
     assert_allclose((m * (f - b)).numpy(), (function(f) - function(b)).numpy(), atol=2e-15)  # type: ignore[operator]
     literal = [
-        rules.rescale_literal(lambda z: float(function(torch.tensor(z, dtype=torch.float64))), float(u), float(v))  # type: ignore[operator]
+        rules.rescale_literal(
+            lambda z: float(function(torch.tensor(z, dtype=torch.float64))), float(u), float(v)
+        )  # type: ignore[operator]
         for u, v in zip(f, b, strict=True)
     ]
     assert_allclose(m.numpy()[60:], literal[60:], atol=1e-9)
-    # The literal slope is a central difference of step 1e-5, good to 1e-10 and, at a kink, meaningless.
+    # The literal slope is a central difference of step 1e-5, good to 1e-10 and, at a kink,
+    # meaningless.
     away = b[:60].abs() > 1e-3
     assert_allclose(m[:60][away].numpy(), np.array(literal[:60])[away.numpy()], atol=1e-7)
 
@@ -105,7 +123,9 @@ def test_compositions_are_additive(name: str, native: object) -> None:
         "softmax": lambda: rules.softmax(f, b, q, -1),
         "log_softmax": lambda: rules.softmax(f, b, q, -1, log=True),
         "normalise": lambda: rules.normalise(f, b, q, (-1,), 1e-5),
-        "rms": lambda: rules.normalise(f, b, q, (-1,), torch.finfo(torch.float64).eps, centre=False),
+        "rms": lambda: rules.normalise(
+            f, b, q, (-1,), torch.finfo(torch.float64).eps, centre=False
+        ),
     }[name]
     change = (q * (native(f) - native(b))).sum(1)  # type: ignore[operator]
     assert_allclose((rule() * (f - b)).sum(1).numpy(), change.numpy(), atol=1e-13)
@@ -141,22 +161,35 @@ def test_reveal_cancel_literal_on_paper_example() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", list(rules.LIMITS))
 def test_kernel_of_rescale_is_the_formula_for_other_devices(kind: str, dtype: torch.dtype) -> None:
-    functions = {"smooth": torch.tanh, "pole": torch.exp, "kinked": torch.abs, "bent": torch.nn.functional.elu}
+    functions = {
+        "smooth": torch.tanh,
+        "pole": torch.exp,
+        "kinked": torch.abs,
+        "bent": torch.nn.functional.elu,
+    }
     g = functions.get(kind, torch.relu)
     f, b, q = (t.to(dtype) for t in (_rows(0, 1, 40), _rows(1, 30, 40), _rows(2, 30, 40)))
     b[:10] = f + b[:10] * 1e-7  # too near for a quotient
     b[10] = f
     kernel = rules.rescale(g, f, b, kind, q=q)
-    formula = [[rules.rescale(g, f[0, j], b[i, j], kind, q=q[i, j]) for j in range(40)] for i in range(30)]  # no axis
-    eps = torch.finfo(dtype).eps  # quotients of differences down to the limit, eps**(1/3) / 4: 4 eps**(2/3), some ulp
-    assert_allclose(kernel.numpy(), np.array(formula), atol=20 * eps ** (2 / 3) * float(q.abs().max()))
+    formula = [
+        [rules.rescale(g, f[0, j], b[i, j], kind, q=q[i, j]) for j in range(40)] for i in range(30)
+    ]  # no axis
+    eps = torch.finfo(
+        dtype
+    ).eps  # quotients of differences down to the limit, eps**(1/3) / 4: 4 eps**(2/3), some ulp
+    assert_allclose(
+        kernel.numpy(), np.array(formula), atol=20 * eps ** (2 / 3) * float(q.abs().max())
+    )
     assert_allclose((kernel * (f - b)).double(), (q * (g(f) - g(b))).double(), atol=40 * eps)
     # Another axis of rows: the same pairs.
     turned = rules.rescale(g, f.T[:, :, None], b.T[:, :, None], kind, q=q.T[:, :, None])
     assert_allclose(turned[..., 0].T.numpy(), kernel.numpy(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("rows", "tokens", "n", "units"), [(1, 1, 1, 1), (13, 1, 17, 5), (3, 4, 33, 9)])
+@pytest.mark.parametrize(
+    ("rows", "tokens", "n", "units"), [(1, 1, 1, 1), (13, 1, 17, 5), (3, 4, 33, 9)]
+)
 def test_kernels_of_reveal_cancel_mean_are_the_formulas_for_other_devices(
     rows: int, tokens: int, n: int, units: int
 ) -> None:
@@ -167,7 +200,11 @@ def test_kernels_of_reveal_cancel_mean_are_the_formulas_for_other_devices(
     up = above_mean(kernel[0], kernel[1], weight, *kernel[2:])
     assert_allclose(up, _above(f, b, w, z_f, z_b, inverse).numpy(), atol=1e-12)
     own = [torch.from_numpy(up), z_f.tanh(), 1 - z_f.tanh() ** 2, z_b.tanh(), 1 - z_b.tanh() ** 2]
-    own += [(z_b + own[0]).tanh(), (z_f.repeat(rows, 1) - own[0]).tanh(), _rows(3, rows * tokens, units)]
+    own += [
+        (z_b + own[0]).tanh(),
+        (z_f.repeat(rows, 1) - own[0]).tanh(),
+        _rows(3, rows * tokens, units),
+    ]
     shared = (kernel[0], kernel[1], weight, *kernel[2:])
     found = split_at_mean(*shared, 1e-14, *[t.numpy() for t in own])
     expected = _split(f, b, w, z_f, z_b, inverse, 1e-14, *own)

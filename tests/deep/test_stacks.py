@@ -39,16 +39,21 @@ def test_network_into_trees_is_additive_and_averages_last(stack: tuple) -> None:
     # By the formula, one pair of rows at a time.
     expected = np.zeros_like(X)
     first = np.zeros_like(X)
-    through = np.mean([interventional_tree_shap(trees, hidden[0], r[None]).values for r in hidden[1]], axis=0)
+    through = np.mean(
+        [interventional_tree_shap(trees, hidden[0], r[None]).values for r in hidden[1]], axis=0
+    )
     for n in range(5):
         for b in range(7):
-            phi = interventional_tree_shap(trees, hidden[0][n : n + 1], hidden[1][b : b + 1]).values[0]
+            phi = interventional_tree_shap(
+                trees, hidden[0][n : n + 1], hidden[1][b : b + 1]
+            ).values[0]
             step = hidden[0][n] - hidden[1][b]
             single = deep_shap(net, X[n : n + 1], B[b : b + 1]).values[0]  # (6, 3)
             expected[n] += single @ (phi / step) / 7
             first[n] += single @ (through[n] / (hidden[0][n] - hidden[1].mean(0))) / 7
     assert_allclose(found.values, expected, atol=1e-12)
-    # Average-then-multiply gives other numbers. They sum just as well, so additivity would not show the mistake.
+    # Average-then-multiply gives other numbers. They sum just as well, so additivity would not show
+    # the mistake.
     assert np.abs(found.values - first).max() > 0.05 * np.abs(expected).max()
 
 
@@ -65,7 +70,11 @@ def test_each_stage_alone_is_its_own_method(stack: tuple) -> None:
     assert_allclose(stack_shap([net], X, B).values, deep_shap(net, X, B).values, atol=1e-14)
     hidden = [net(torch.tensor(t)).detach().numpy() for t in (X, B)]
     # XGBoost compares in float32; both sides see the same float32 numbers.
-    assert_allclose(stack_shap([trees], *hidden).values, interventional_tree_shap(trees, *hidden).values, atol=1e-12)
+    assert_allclose(
+        stack_shap([trees], *hidden).values,
+        interventional_tree_shap(trees, *hidden).values,
+        atol=1e-12,
+    )
 
 
 def test_linear_stages_of_every_kind_are_exact() -> None:
@@ -93,27 +102,42 @@ def test_squared_error_of_a_linear_model_is_exact() -> None:
     found = stack_shap([net], X, B, y=y, loss="squared_error")
     exact = [
         np.mean(
-            [brute_force(lambda z, t=t: (net(z)[:, 0] - t) ** 2, torch.tensor(x), torch.tensor(r)).numpy() for r in B],
+            [
+                brute_force(
+                    lambda z, t=t: (net(z)[:, 0] - t) ** 2, torch.tensor(x), torch.tensor(r)
+                ).numpy()
+                for r in B
+            ],
             axis=0,
         )
         for x, t in zip(X, y, strict=True)
     ]
-    assert_allclose(found.values, exact, atol=1e-12)  # a square is a product of two equal linear maps: exact
+    assert_allclose(
+        found.values, exact, atol=1e-12
+    )  # a square is a product of two equal linear maps: exact
     out, base = net(torch.tensor(X)).detach().numpy()[:, 0], net(torch.tensor(B)).detach().numpy()
     assert_allclose(found.prediction, (out - y) ** 2, atol=1e-12)
     assert_allclose(found.base_values, ((base - y) ** 2).mean(0), atol=1e-12)
 
 
-@pytest.mark.parametrize("loss", ["squared_error", "logistic", "softmax_cross_entropy", "cross_entropy", "own"])
+@pytest.mark.parametrize(
+    "loss", ["squared_error", "logistic", "softmax_cross_entropy", "cross_entropy", "own"]
+)
 def test_losses_use_each_rows_own_label(loss: str) -> None:
     torch.manual_seed(3)
     classes = loss in ("softmax_cross_entropy", "cross_entropy")
     tail = [nn.Softmax(-1)] if loss == "cross_entropy" else []
-    net = nn.Sequential(Linear(4, 6), nn.Tanh(), Linear(6, 3 if classes else 1), *tail).double().eval()
+    net = (
+        nn.Sequential(Linear(4, 6), nn.Tanh(), Linear(6, 3 if classes else 1), *tail)
+        .double()
+        .eval()
+    )
     X, B = RNG.normal(size=(4, 4)), RNG.normal(size=(5, 4))
     X[3] = B[0]  # equal rows: slope, not a quotient of zeros
     y = np.array([0.0, 2.0, 1.0, 2.0]) if classes else np.array([0.0, 1.0, 1.0, 0.0])
-    own = Loss("own", lambda f, t: np.abs(f - t) ** 3, lambda f, t: 3 * np.sign(f - t) * (f - t) ** 2)
+    own = Loss(
+        "own", lambda f, t: np.abs(f - t) ** 3, lambda f, t: 3 * np.sign(f - t) * (f - t) ** 2
+    )
     found = stack_shap([net], X, B, y=y, loss=own if loss == "own" else loss)
     native = {
         "squared_error": lambda f, t: (f[:, 0] - t) ** 2,
@@ -121,12 +145,20 @@ def test_losses_use_each_rows_own_label(loss: str) -> None:
         "logistic": lambda f, t: nn.functional.binary_cross_entropy_with_logits(
             f[:, 0], t.expand(len(f)), reduction="none"
         ),
-        "softmax_cross_entropy": lambda f, t: nn.functional.cross_entropy(f, t.long(), reduction="none"),
+        "softmax_cross_entropy": lambda f, t: nn.functional.cross_entropy(
+            f, t.long(), reduction="none"
+        ),
         "cross_entropy": lambda f, t: nn.functional.nll_loss(f.log(), t.long(), reduction="none"),
     }[loss]
-    out, base, labels = net(torch.tensor(X)).detach(), net(torch.tensor(B)).detach(), torch.tensor(y)
+    out, base, labels = (
+        net(torch.tensor(X)).detach(),
+        net(torch.tensor(B)).detach(),
+        torch.tensor(y),
+    )
     assert_allclose(found.prediction, native(out, labels).numpy(), atol=1e-12)
-    assert_allclose(found.base_values, [native(base, t.expand(5)).numpy().mean() for t in labels], atol=1e-12)
+    assert_allclose(
+        found.base_values, [native(base, t.expand(5)).numpy().mean() for t in labels], atol=1e-12
+    )
 
     # The loss written in torch as part of the network gives the same attributions.
     class WithLoss(nn.Module):
@@ -140,7 +172,11 @@ def test_losses_use_each_rows_own_label(loss: str) -> None:
     if loss in ("softmax_cross_entropy", "cross_entropy"):
         return
     for n in range(3):
-        whole = stack_shap([net, lambda f, t=y[n]: native(torch.tensor(f), torch.tensor(t)).numpy()], X[n : n + 1], B)
+        whole = stack_shap(
+            [net, lambda f, t=y[n]: native(torch.tensor(f), torch.tensor(t)).numpy()],
+            X[n : n + 1],
+            B,
+        )
         assert_allclose(found.values[n], whole.values[0], atol=1e-12)
 
 
@@ -159,6 +195,6 @@ def test_bad_stacks_are_refused(stack: tuple) -> None:
 
 
 def test_multipliers_are_zero_where_nothing_changed() -> None:
-    assert pull_back(np.array([[[2.0, 0.0]]]), np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]])).tolist() == [
-        [[2.0, 0.0]]
-    ]
+    assert pull_back(
+        np.array([[[2.0, 0.0]]]), np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]])
+    ).tolist() == [[[2.0, 0.0]]]

@@ -19,7 +19,12 @@ EXACT = 1e-11
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 6), st.integers(0, 2**31), st.sampled_from([(), (3,), (2, 2)]), st.integers(1, 64))
+@given(
+    st.integers(1, 6),
+    st.integers(0, 2**31),
+    st.sampled_from([(), (3,), (2, 2)]),
+    st.integers(1, 64),
+)
 def test_fast_equals_both_literal_forms(n, seed, payoff, batch):
     rng = np.random.default_rng(seed)
     game = TableGame(rng.integers(-3, 4, size=(2**n, *payoff)) * rng.choice([1e-3, 1.0, 10.0]))
@@ -30,7 +35,8 @@ def test_fast_equals_both_literal_forms(n, seed, payoff, batch):
 
 
 def test_closed_forms():
-    # Majority of 2m+1 players: 1/n each. Additive game: the player's own worth. Unanimity: 1/|T| inside T.
+    # Majority of 2m+1 players: 1/n each. Additive game: the player's own worth. Unanimity: 1/|T|
+    # inside T.
     n = 7
     assert np.allclose(shapley_values(lambda S: (S.sum(1) > 3) * 1.0, n), 1 / n, atol=EXACT)
     worth = np.arange(n) - 2.5
@@ -141,22 +147,46 @@ def test_monotonicity_catches_a_rule_that_punishes_contribution():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: shapley_values(lambda S: S[:, 0], 30), "n_players: expected at most 24.*permutation_shap"),
-        (lambda: shapley_values(lambda S: S[:, 0], 0), "n_players: expected an integer >= 1, got 0"),
+        (
+            lambda: shapley_values(lambda S: S[:, 0], 30),
+            "n_players: expected at most 24.*permutation_shap",
+        ),
+        (
+            lambda: shapley_values(lambda S: S[:, 0], 0),
+            "n_players: expected an integer >= 1, got 0",
+        ),
         (lambda: shapley_values(lambda S: S[:, 0], 2.0), "n_players: expected an integer"),
         (lambda: shapley_values([1, 2], 1), "game: expected a callable"),
         (lambda: shapley_values(lambda S: 1.0, 2), "game: expected 4 values for 4 coalitions"),
-        (lambda: shapley_values(company_game(), 4), "n_players: expected 5, the players of this game, got 4"),
+        (
+            lambda: shapley_values(company_game(), 4),
+            "n_players: expected 5, the players of this game, got 4",
+        ),
         (lambda: banzhaf_values(lambda S: S[:, 0], 25), "n_players: expected at most 24"),
         (lambda: shapley_values(lambda S: ["a"] * len(S), 2), "game: expected numbers"),
-        (lambda: axioms([np.nan] * 5, company_game(), 5), "values: expected shape.*one finite value a player"),
+        (
+            lambda: axioms([np.nan] * 5, company_game(), 5),
+            "values: expected shape.*one finite value a player",
+        ),
         (lambda: axioms("abcde", company_game(), 5), "values: expected numbers, got 'abcde'"),
         (lambda: axioms(np.zeros(13), lambda S: S[:, 0], 13), "n_players: expected at most 12"),
-        (lambda: axioms(np.zeros(5), company_game(), 5, rule="shapley"), "rule: expected a callable"),
-        (lambda: axioms(np.zeros(5), company_game(), 5, rule=lambda game, n: [0.0]), "rule: expected 5 values"),
-        (lambda: axioms(np.zeros(5), company_game(), 5, tolerance="x"), "tolerance: expected a number"),
+        (
+            lambda: axioms(np.zeros(5), company_game(), 5, rule="shapley"),
+            "rule: expected a callable",
+        ),
+        (
+            lambda: axioms(np.zeros(5), company_game(), 5, rule=lambda game, n: [0.0]),
+            "rule: expected 5 values",
+        ),
+        (
+            lambda: axioms(np.zeros(5), company_game(), 5, tolerance="x"),
+            "tolerance: expected a number",
+        ),
         (lambda: axioms(np.zeros(3), company_game(), 5), "values: expected shape \\(5,\\)"),
-        (lambda: axioms(np.zeros(2), TableGame(np.zeros((4, 2))), 2), "game: expected a scalar payoff"),
+        (
+            lambda: axioms(np.zeros(2), TableGame(np.zeros((4, 2))), 2),
+            "game: expected a scalar payoff",
+        ),
     ],
 )
 def test_bad_input_is_named(call, text):

@@ -54,7 +54,9 @@ def test_groups_enter_together():
 
 
 def test_group_names():
-    matrix, names = group_matrix({"place": ["lat", "lon"], "time": ["hour"]}, 3, ["lat", "hour", "lon"])
+    matrix, names = group_matrix(
+        {"place": ["lat", "lon"], "time": ["hour"]}, 3, ["lat", "hour", "lon"]
+    )
     assert names == ("place", "time")
     assert matrix.tolist() == [[True, False, True], [False, True, False]]
     assert group_matrix([[0, 1], [2]], 3, ["a", "b", "c"])[1] == ("a + b", "c")
@@ -73,7 +75,10 @@ def test_a_table_that_cannot_be_held_is_refused_before_it_is_made():
         asked.append(len(S))
         return np.zeros((len(S), 1000))
 
-    with pytest.raises(ValueError, match=r"n_players: expected a table of at most 2 GiB, got 8 GiB.*shape \(1000,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"n_players: expected a table of at most 2 GiB, got 8 GiB.*shape \(1000,\)",
+    ):
         TableGame.of(large, 20)
     assert asked == [1]
 
@@ -83,26 +88,56 @@ def test_a_table_that_cannot_be_held_is_refused_before_it_is_made():
     [
         (lambda: TableGame([1.0, 2.0, 3.0]), "values: expected 2\\*\\*n values"),
         (lambda: TableGame({("a",): 1.0}), "names: expected the players' names"),
-        (lambda: TableGame({("z",): 1.0}, names=["a"]), "values: expected players among a, got 'z'"),
+        (
+            lambda: TableGame({("z",): 1.0}, names=["a"]),
+            "values: expected players among a, got 'z'",
+        ),
         (lambda: TableGame([0.0, 1.0], names=["a", "b"]), "names: expected 1 names, got 2"),
-        (lambda: TableGame([0.0, 1.0])(np.ones((1, 3), bool)), "coalitions: expected a boolean array \\(m, 1\\)"),
+        (
+            lambda: TableGame([0.0, 1.0])(np.ones((1, 3), bool)),
+            "coalitions: expected a boolean array \\(m, 1\\)",
+        ),
         (lambda: TableGame(None), "values: expected numbers, got None"),
         (lambda: TableGame(["a", "b"]), "values: expected numbers"),
-        (lambda: TableGame({("a",): "x"}, names=["a"]), "values: expected numbers as values, got 'x'"),
-        (lambda: TableGame({("a",): [1, 2]}, names=["a"]), "values: expected one number for each coalition"),
-        (lambda: TableGame({0: 1.0}, names=["a"]), "values: expected tuples of players as keys, got 0"),
-        (lambda: TableGame({("a",): 1.0}, names=["a", "a"]), "names: expected different names, got 2 names"),
+        (
+            lambda: TableGame({("a",): "x"}, names=["a"]),
+            "values: expected numbers as values, got 'x'",
+        ),
+        (
+            lambda: TableGame({("a",): [1, 2]}, names=["a"]),
+            "values: expected one number for each coalition",
+        ),
+        (
+            lambda: TableGame({0: 1.0}, names=["a"]),
+            "values: expected tuples of players as keys, got 0",
+        ),
+        (
+            lambda: TableGame({("a",): 1.0}, names=["a", "a"]),
+            "names: expected different names, got 2 names",
+        ),
         (lambda: TableGame({("a",): 1.0}, names="ab"), "names: expected the players' names"),
         (lambda: TableGame([0.0, 1.0], names="a"), "names: expected 1 names, got 'a'. Pass a list"),
         (lambda: all_coalitions(60), "n_players: expected at most 24"),
         (lambda: all_coalitions(2.5), "n_players: expected an integer"),
         (lambda: company_game("much"), "profit: expected a number"),
-        (lambda: MeanGame(company_game())(all_coalitions(5)), "game: expected a payoff whose first axis are rows"),
-        (lambda: MeanGame(company_game(), sign=0), "sign: expected -1 for losses or 1 for gains, got 0"),
+        (
+            lambda: MeanGame(company_game())(all_coalitions(5)),
+            "game: expected a payoff whose first axis are rows",
+        ),
+        (
+            lambda: MeanGame(company_game(), sign=0),
+            "sign: expected -1 for losses or 1 for gains, got 0",
+        ),
         (lambda: MeanGame(3)(all_coalitions(2)), "game: expected a callable"),
-        (lambda: GroupedGame(company_game(), [[0, 1], [2, 3, 4]])(all_coalitions(5)), "boolean array \\(m, 2\\)"),
+        (
+            lambda: GroupedGame(company_game(), [[0, 1], [2, 3, 4]])(all_coalitions(5)),
+            "boolean array \\(m, 2\\)",
+        ),
         (lambda: GroupedGame(3, [[0], [1]])(all_coalitions(2)), "game: expected a callable"),
-        (lambda: GroupedGame(len, [[0], [2]]), "groups: expected a partition of the players.*got player 2"),
+        (
+            lambda: GroupedGame(len, [[0], [2]]),
+            "groups: expected a partition of the players.*got player 2",
+        ),
         (lambda: group_matrix([[0.7, 1], [2]], 3), "got player 0.7"),
         (lambda: group_matrix([[None, 1], [2]], 3), "got player None"),
         (lambda: group_matrix([[True], [0]], 2), "got player True"),
@@ -112,15 +147,29 @@ def test_a_table_that_cannot_be_held_is_refused_before_it_is_made():
         (lambda: group_matrix([], 2), "got group \\[\\]. Give a list of groups"),
         (lambda: group_matrix({"g": "ab"}, 2), "got group 'ab'"),
         (lambda: group_matrix({"g": ["<script>" * 70]}, 1, ["a"]), "got player '.{0,90}'"),
-        (lambda: group_matrix([[0], [0, 1]], 2), "groups: expected a partition.*'0'|groups: expected a partition.*0"),
+        (
+            lambda: group_matrix([[0], [0, 1]], 2),
+            "groups: expected a partition.*'0'|groups: expected a partition.*0",
+        ),
         (lambda: group_matrix([[0], []], 1), "groups: expected a partition"),
         (lambda: group_matrix([["nope"]], 1, ["a"]), "player 'nope'"),
         (lambda: evaluate_game(3, all_coalitions(1)), "game: expected a callable"),
-        (lambda: evaluate_game(lambda S: ["a"] * len(S), all_coalitions(1)), "game: expected numbers"),
-        (lambda: evaluate_game(lambda S: [[1], [1, 2]], all_coalitions(1)), "game: expected numbers"),
-        (lambda: evaluate_game(lambda S: np.zeros(7), all_coalitions(1)), "game: expected 2 values for 2 coalitions"),
-        (lambda: evaluate_game(lambda S: np.where(S[:, 0], np.nan, 0), all_coalitions(2)),
-         "finite values, got nan for coalition \\[0\\]"),
+        (
+            lambda: evaluate_game(lambda S: ["a"] * len(S), all_coalitions(1)),
+            "game: expected numbers",
+        ),
+        (
+            lambda: evaluate_game(lambda S: [[1], [1, 2]], all_coalitions(1)),
+            "game: expected numbers",
+        ),
+        (
+            lambda: evaluate_game(lambda S: np.zeros(7), all_coalitions(1)),
+            "game: expected 2 values for 2 coalitions",
+        ),
+        (
+            lambda: evaluate_game(lambda S: np.where(S[:, 0], np.nan, 0), all_coalitions(2)),
+            "finite values, got nan for coalition \\[0\\]",
+        ),
     ],
 )
 def test_bad_input_is_named(make, text):

@@ -44,14 +44,20 @@ def test_drawn_coalitions_estimate_without_visible_bias_and_with_honest_errors(w
     X, B = wide
     truth = exact_shap(model, X, B).values
     budget = 20 + 2 * 4 * (22 + 320)
-    runs = [kernel_shap(model, X, B, sampling=sampling, max_evaluations=budget, rng=seed) for seed in range(60)]
+    runs = [
+        kernel_shap(model, X, B, sampling=sampling, max_evaluations=budget, rng=seed)
+        for seed in range(60)
+    ]
     values = np.array([run.values for run in runs])
     assert not runs[0].info["exact"]
     assert max(run.info["evaluations"] for run in runs) <= budget
     # The bias, of order one over the draws, hides below the noise of 60 runs; 22 numbers.
-    assert (np.abs(values.mean(axis=0) - truth) / (values.std(axis=0, ddof=1) / np.sqrt(60))).max() < 4.5
+    assert (
+        np.abs(values.mean(axis=0) - truth) / (values.std(axis=0, ddof=1) / np.sqrt(60))
+    ).max() < 4.5
     claimed = np.mean([run.std**2 for run in runs])
-    # Variances of 22 values over 60 runs: the pooled ratio is known to about 10%; a jackknife errs on the large side.
+    # Variances of 22 values over 60 runs: the pooled ratio is known to about 10%; a jackknife errs
+    # on the large side.
     assert 0.75 < claimed / values.var(axis=0, ddof=1).mean() < 1.5
     hits = [(low <= truth) & (truth <= high) for low, high in map(confidence_interval, runs)]
     assert 0.91 < np.mean(hits) < 0.99
@@ -65,7 +71,8 @@ def test_error_falls_as_one_over_the_square_root_of_draws(wide):
         budget = 20 + 2 * 4 * coalitions
         found = [kernel_shap(model, X, B, max_evaluations=budget, rng=seed) for seed in range(12)]
         error.append(np.sqrt(np.mean([(run.values - truth) ** 2 for run in found])))
-    # Sixteen times the draws; with more budget one more size is listed, so the gain is at least fourfold.
+    # Sixteen times the draws; with more budget one more size is listed, so the gain is at least
+    # fourfold.
     assert error[0] / error[1] > 3.2
 
 
@@ -97,7 +104,10 @@ def test_constant_and_duplicated_columns(wide):
     found = kernel_shap(symmetric, X, B, rng=0)
     assert (np.abs(found.values[:, 3]) <= 4 * found.std[:, 3] + 1e-12).all()
     assert np.isfinite(found.values).all()
-    assert np.abs(found.values[:, 2] - found.values[:, 4]).max() < 4 * np.hypot(found.std[:, 2], found.std[:, 4]).max()
+    assert (
+        np.abs(found.values[:, 2] - found.values[:, 4]).max()
+        < 4 * np.hypot(found.std[:, 2], found.std[:, 4]).max()
+    )
 
 
 def test_groups_outputs_batches_and_workers(wide):

@@ -6,7 +6,12 @@ import pandas as pd
 import pytest
 
 from shaplab.foundations._walks import MIN_ROUNDS
-from shaplab.foundations.permutation import confidence_interval, ime, permutation_shap, permutation_shap_literal
+from shaplab.foundations.permutation import (
+    confidence_interval,
+    ime,
+    permutation_shap,
+    permutation_shap_literal,
+)
 from shaplab.foundations.predictions import exact_shap
 
 # Sums of some thousand float64 numbers of order one.
@@ -30,7 +35,9 @@ def tables():
 def t_statistics(estimates, truth):
     """Distance of the mean of many runs from the truth, in standard errors of that mean."""
     estimates = np.asarray(estimates)
-    return np.abs(estimates.mean(axis=0) - truth) / (estimates.std(axis=0, ddof=1) / np.sqrt(len(estimates)) + 1e-12)
+    return np.abs(estimates.mean(axis=0) - truth) / (
+        estimates.std(axis=0, ddof=1) / np.sqrt(len(estimates)) + 1e-12
+    )
 
 
 def test_the_literal_version_is_unbiased(tables):
@@ -51,7 +58,8 @@ def test_walks_are_unbiased_and_their_standard_errors_are_the_spread_of_runs(tab
     assert t_statistics(values, truth).max() < 4
     mean_variance = np.mean([run.std**2 for run in runs], axis=0)
     moves = values.std(axis=0) > 1e-9
-    # A variance from 600 runs is known to 6%, the mean of 600 variances to 4%: four standard errors together.
+    # A variance from 600 runs is known to 6%, the mean of 600 variances to 4%: four standard errors
+    # together.
     assert np.abs(mean_variance[moves] / values.var(axis=0, ddof=1)[moves] - 1).max() < 0.28
 
 
@@ -60,7 +68,9 @@ def test_error_falls_as_one_over_the_square_root_of_rounds(tables):
     truth = exact_shap(model, X, B).values
     error = {}
     for rounds in (4, 64):
-        found = [permutation_shap(model, X, B, rounds=rounds, rng=seed).values for seed in range(40)]
+        found = [
+            permutation_shap(model, X, B, rounds=rounds, rng=seed).values for seed in range(40)
+        ]
         error[rounds] = np.sqrt(np.mean((np.array(found) - truth) ** 2))
     # Sixteen times the rounds: a quarter of the error; each error is known to about 6%.
     assert error[4] / error[64] == pytest.approx(4.0, rel=0.25)
@@ -78,7 +88,9 @@ def test_two_outputs_equal_one_output_each(tables):
     X, B = tables
     both = permutation_shap(two_outputs, X, B, rounds=3, rng=0)
     assert both.values.shape == (3, 5, 2)
-    assert np.array_equal(both.values[..., 0], permutation_shap(model, X, B, rounds=3, rng=0).values)
+    assert np.array_equal(
+        both.values[..., 0], permutation_shap(model, X, B, rounds=3, rng=0).values
+    )
 
 
 def test_pairwise_interactions_need_one_round(tables):
@@ -102,7 +114,10 @@ def test_duplicated_columns_share_alike_and_constant_columns_get_zero():
         return (X[:, 0] + X[:, 1]) ** 3 * X[:, 2] + X[:, 3]
 
     found = permutation_shap(twins, X, B, thresh=0.005, rng=0)
-    assert np.abs(found.values[:, 0] - found.values[:, 1]).max() < 4 * np.hypot(found.std[:, 0], found.std[:, 1]).max()
+    assert (
+        np.abs(found.values[:, 0] - found.values[:, 1]).max()
+        < 4 * np.hypot(found.std[:, 0], found.std[:, 1]).max()
+    )
     # The column enters and leaves without changing any output, so its differences are of rounding.
     assert np.abs(found.values[:, 3]).max() < ROUNDING
     assert found.std[:, 3].max() < ROUNDING
@@ -110,7 +125,9 @@ def test_duplicated_columns_share_alike_and_constant_columns_get_zero():
 
 
 def test_a_model_without_effects_ends_at_once():
-    found = permutation_shap(lambda X: np.full(len(X), 3.0), np.ones((2, 4)), np.zeros((5, 4)), rng=0)
+    found = permutation_shap(
+        lambda X: np.full(len(X), 3.0), np.ones((2, 4)), np.zeros((5, 4)), rng=0
+    )
     assert (found.values == 0).all()
     assert (found.std == 0).all()
     assert (found.info["rounds"] == MIN_ROUNDS).all()
@@ -136,7 +153,9 @@ def test_small_cases(d, size):
 def test_identical_background_rows_equal_one(tables):
     X, B = tables
     found = permutation_shap(model, X, np.repeat(B[:1], 50, axis=0), thresh=0.01, rng=0)
-    assert (np.abs(found.values - exact_shap(model, X, B[:1]).values) < 4 * found.std + ROUNDING).all()
+    assert (
+        np.abs(found.values - exact_shap(model, X, B[:1]).values) < 4 * found.std + ROUNDING
+    ).all()
 
 
 def test_groups_are_players(tables):
@@ -151,7 +170,10 @@ def test_groups_are_players(tables):
 def test_single_features_in_another_order_are_groups_like_any():
     rng = np.random.default_rng(0)
     # Values agree often, so steps are skipped, and must be skipped for the right player.
-    X, B = rng.integers(0, 2, size=(3, 5)).astype(float), rng.integers(0, 2, size=(40, 5)).astype(float)
+    X, B = (
+        rng.integers(0, 2, size=(3, 5)).astype(float),
+        rng.integers(0, 2, size=(40, 5)).astype(float),
+    )
     groups = [[3], [1], [4], [0], [2]]
     found = permutation_shap(model, X, B, groups=groups, rng=0)
     exact = exact_shap(model, X, B, groups=groups).values
@@ -211,7 +233,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tables, tmp_path):
     X, B = tables
     whole = permutation_shap(model, X, B, thresh=0.05, rng=5)
     path = tmp_path / "run.npz"
-    permutation_shap(model, X, B, thresh=0.05, rng=5, state=path, callback=lambda info: info["round"] == 3)
+    permutation_shap(
+        model, X, B, thresh=0.05, rng=5, state=path, callback=lambda info: info["round"] == 3
+    )
     assert path.exists()
     resumed = permutation_shap(model, X, B, thresh=0.05, state=path)
     assert np.array_equal(whole.values, resumed.values)
@@ -237,7 +261,9 @@ def test_the_forecast_comes_true_within_20_percent():
     rng = np.random.default_rng(3)
     X, B = rng.normal(size=(30, 5)), rng.normal(size=(6, 5))
     told = []
-    found = permutation_shap(model, X, B, thresh=0.01, rng=0, callback=lambda info: told.append(info) and None)
+    found = permutation_shap(
+        model, X, B, thresh=0.01, rng=0, callback=lambda info: told.append(info) and None
+    )
     final = found.info["evaluations"]
     middle = next(info for info in told if info["evaluations"] > final / 3)
     assert middle["forecast"] == pytest.approx(final, rel=0.2)
@@ -279,16 +305,24 @@ def test_memory_is_bounded_by_the_batch():
         permutation_shap(lambda X: X[:, 0] * X[:, 1], X, B, rounds=2, rng=0, batch_size=batch)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # Without batches the hybrid rows alone would take 2 * 19 * 3000 * 20 * 8 = 18 MB a visit. One visit's orderings
-    # (0.24 MB), a batch of 1,000 hybrid rows and their masks (0.5 MB) and the joblib machinery fit in 4 MB.
+    # Without batches the hybrid rows alone would take 2 * 19 * 3000 * 20 * 8 = 18 MB a visit. One
+    # visit's orderings (0.24 MB), a batch of 1,000 hybrid rows and their masks (0.5 MB) and the
+    # joblib machinery fit in 4 MB.
     assert peaks[0] < 4e6 < peaks[1]
 
 
 def test_frames_reach_the_model_as_frames_with_categories_and_missing_values():
     kind = pd.CategoricalDtype(["a", "b", "c"])
-    X = pd.DataFrame({"size": [1.0, np.nan], "kind": pd.Series(["a", "c"], dtype=kind), "flag": [True, False]})
-    B = pd.DataFrame({"size": [0.5, 2.0, np.nan], "kind": pd.Series(["b", None, "a"], dtype=kind),
-                      "flag": [False, True, True]})
+    X = pd.DataFrame(
+        {"size": [1.0, np.nan], "kind": pd.Series(["a", "c"], dtype=kind), "flag": [True, False]}
+    )
+    B = pd.DataFrame(
+        {
+            "size": [0.5, 2.0, np.nan],
+            "kind": pd.Series(["b", None, "a"], dtype=kind),
+            "flag": [False, True, True],
+        }
+    )
 
     def reads_frames(frame):
         assert frame["kind"].dtype == kind
@@ -296,7 +330,9 @@ def test_frames_reach_the_model_as_frames_with_categories_and_missing_values():
         return frame["size"].fillna(-1.0) * (frame["kind"].cat.codes + 2) * (1 + frame["flag"])
 
     found = permutation_shap(reads_frames, X, B, thresh=0.01, rng=0)
-    assert (np.abs(found.values - exact_shap(reads_frames, X, B).values) < 4 * found.std + ROUNDING).all()
+    assert (
+        np.abs(found.values - exact_shap(reads_frames, X, B).values) < 4 * found.std + ROUNDING
+    ).all()
     assert found.feature_names == ("size", "kind", "flag")
 
 
@@ -311,14 +347,17 @@ def test_probabilities_carry_the_names_of_the_classes():
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
     found = permutation_shap(fitted.predict_proba, X[:2], X[:10], rounds=2, rng=0)
     assert found.output_names == tuple(fitted.classes_)
-    # Each row's probabilities sum to one whatever the inputs, so contributions sum to zero over classes.
+    # Each row's probabilities sum to one whatever the inputs, so contributions sum to zero over
+    # classes.
     assert np.abs(found.values.sum(axis=-1)).max() < ROUNDING
 
 
 def test_torch_modules_are_called_in_evaluation_mode_and_left_as_they_were():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    net = torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Tanh(), torch.nn.Linear(8, 2)
+    )
     net.train()
     X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     found = permutation_shap(net, X[:2], X, rounds=2, rng=0)
@@ -377,7 +416,10 @@ def test_nothing_that_the_user_owns_changes(tables):
 @pytest.mark.parametrize("frame", [False, True])
 def test_steps_that_change_nothing_are_not_evaluated(frame):
     rng = np.random.default_rng(0)
-    X, B = rng.integers(0, 2, size=(2, 6)).astype(float), rng.integers(0, 2, size=(40, 6)).astype(float)
+    X, B = (
+        rng.integers(0, 2, size=(2, 6)).astype(float),
+        rng.integers(0, 2, size=(40, 6)).astype(float),
+    )
     X[0, 0] = B[3, 0] = np.nan
     differ = (X[:, None] != B) & ~(np.isnan(X[:, None]) & np.isnan(B))
 
@@ -386,8 +428,8 @@ def test_steps_that_change_nothing_are_not_evaluated(frame):
 
     tables = (pd.DataFrame(X), pd.DataFrame(B)) if frame else (X, B)
     found = permutation_shap(filled, *tables, rounds=3, rng=0)
-    # A walk over m features that differ has 2 (m - 1) rows inside; a round has two for each of 40 references. The
-    # ends, and three rows that check that the model is deterministic, come first.
+    # A walk over m features that differ has 2 (m - 1) rows inside; a round has two for each of 40
+    # references. The ends, and three rows that check that the model is deterministic, come first.
     inside = 3 * 2 * 2 * np.maximum(differ.sum(axis=2) - 1, 0).sum()
     assert found.info["evaluations"] == inside + 42 + 3
     assert inside < 0.75 * 3 * 2 * 2 * 5 * 80

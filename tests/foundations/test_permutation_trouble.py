@@ -88,8 +88,10 @@ def raises_at_five(X):
 
 def test_an_exception_in_another_process_names_the_model(tables):
     X, B = tables
-    with pytest.raises(ZeroDivisionError, match="deep inside the model") as caught, \
-            joblib.parallel_config("loky", n_jobs=2):
+    with (
+        pytest.raises(ZeroDivisionError, match="deep inside the model") as caught,
+        joblib.parallel_config("loky", n_jobs=2),
+    ):
         permutation_shap(raises_at_five, X, B, rounds=2, rng=0)
     # joblib hands the worker's traceback on as the cause, with the model's own frame in it.
     assert "raises_at_five" in str(caught.value.__cause__)
@@ -98,7 +100,9 @@ def test_an_exception_in_another_process_names_the_model(tables):
 def test_bad_input(tables, tmp_path):
     X, B = tables
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"model: expected the same output each time.*non-deterministic"):
+    with pytest.raises(
+        ValueError, match=r"model: expected the same output each time.*non-deterministic"
+    ):
         permutation_shap(lambda X: model(X) + 0.1 * rng.normal(size=len(X)), X, B)
     with pytest.raises(ValueError, match="model: expected the same output"):
         permutation_shap(lambda X: X[:, 0] - X[:, 0].mean(), X, B)
@@ -106,11 +110,15 @@ def test_bad_input(tables, tmp_path):
         permutation_shap(lambda X: np.zeros((len(X), 2, 2)), X, B)
     with pytest.raises(ValueError, match="model: expected outputs of shape"):
         permutation_shap(lambda X: np.zeros(3), X, B)
-    with pytest.raises(ValueError, match=r"model: expected outputs of shape \(8, 2\), as for the first batch"):
+    with pytest.raises(
+        ValueError, match=r"model: expected outputs of shape \(8, 2\), as for the first batch"
+    ):
         permutation_shap(lambda X: np.zeros((len(X), 1 + (len(X) < 8))), X, B, batch_size=8)
     with pytest.raises(TypeError, match="callback: expected a function of a dict"):
         permutation_shap(model, X, B, callback=3)
-    with pytest.raises(ValueError, match="state: expected a file in a folder that can be written to"):
+    with pytest.raises(
+        ValueError, match="state: expected a file in a folder that can be written to"
+    ):
         permutation_shap(model, X, B, state=tmp_path / "nowhere" / "run.npz")
     for n_jobs in (0, "2"):
         with pytest.raises(ValueError, match="n_jobs: expected None or an integer other than 0"):
@@ -139,8 +147,10 @@ def test_bad_input(tables, tmp_path):
         def __call__(self, X):
             return model(X)
 
-    with pytest.raises(TypeError, match="model: expected a model that can be sent"), \
-            joblib.parallel_config("loky", n_jobs=2):
+    with (
+        pytest.raises(TypeError, match="model: expected a model that can be sent"),
+        joblib.parallel_config("loky", n_jobs=2),
+    ):
         permutation_shap(Locked(), X, B, rounds=2)
     with joblib.parallel_config("threading", n_jobs=2):
         assert permutation_shap(Locked(), X, B, rounds=2, rng=0).values.shape == (3, 5)

@@ -90,15 +90,26 @@ def test_groups_by_name_and_number(tables):
 
 
 def test_data_frames_reach_the_model_with_their_dtypes():
-    X = pd.DataFrame({"n": [1, 2], "c": pd.Categorical(["u", "v"], categories=["u", "v", "w"]), "s": ["p", None]})
-    B = pd.DataFrame({"n": [5, 6, 7], "c": pd.Categorical(["w", "w", "u"], categories=["u", "v", "w"]),
-                      "s": ["q", "q", None]})
+    X = pd.DataFrame(
+        {"n": [1, 2], "c": pd.Categorical(["u", "v"], categories=["u", "v", "w"]), "s": ["p", None]}
+    )
+    B = pd.DataFrame(
+        {
+            "n": [5, 6, 7],
+            "c": pd.Categorical(["w", "w", "u"], categories=["u", "v", "w"]),
+            "s": ["q", "q", None],
+        }
+    )
 
     def frame_model(rows):
         assert rows["c"].dtype == X["c"].dtype
         assert rows["n"].dtype == X["n"].dtype
         assert list(rows.columns) == ["n", "c", "s"]
-        return rows["n"].to_numpy() * 1.0 + rows["c"].cat.codes.to_numpy() + rows["s"].isna().to_numpy()
+        return (
+            rows["n"].to_numpy() * 1.0
+            + rows["c"].cat.codes.to_numpy()
+            + rows["s"].isna().to_numpy()
+        )
 
     found = exact_shap(frame_model, X, B)
     assert np.abs(found.gap(frame_model(X))).max() < EXACT
@@ -118,7 +129,8 @@ def test_conditional_gaussian_has_its_closed_form():
 
 
 def test_conditional_gaussian_spread():
-    # E[x0^2 | x1] = mean^2 + conditional variance; 20,000 draws leave about 1% of Monte-Carlo error.
+    # E[x0^2 | x1] = mean^2 + conditional variance; 20,000 draws leave about 1% of Monte-Carlo
+    # error.
     rng = np.random.default_rng(2)
     B = rng.multivariate_normal([0.0, 0.0], [[1.0, 0.8], [0.8, 1.0]], size=400)
     x = np.array([[0.0, 1.0]])
@@ -156,10 +168,12 @@ def test_nearest_game_uses_matching_rows():
 
 
 def test_conditional_and_marginal_differ_in_sign_when_features_are_correlated():
-    # f = x0 - x1 / 2: knowing x1 = 1 suggests x0 near 1.9, more than its own -1/2. The marginal game cannot see it.
+    # f = x0 - x1 / 2: knowing x1 = 1 suggests x0 near 1.9, more than its own -1/2. The marginal
+    # game cannot see it.
     rng = np.random.default_rng(5)
     B = rng.multivariate_normal([0, 0], [[4.0, 1.9], [1.9, 1.0]], size=5000)
     x = np.array([[0.0, 1.0]])
+
     def f(X):
         return X[:, 0] - X[:, 1] / 2
 
@@ -180,7 +194,9 @@ def test_three_loss_games_are_three_games(tables):
     def loss(margin, y):
         return np.log1p(np.exp(-(2 * y - 1) * margin))
 
-    assert np.allclose(LossOfMean(game, y, "logistic")(S), loss(per_reference.mean(-1), y), atol=EXACT)
+    assert np.allclose(
+        LossOfMean(game, y, "logistic")(S), loss(per_reference.mean(-1), y), atol=EXACT
+    )
     mean_loss = loss(per_reference, y[:, None]).mean(-1)
     assert np.allclose(MeanLoss(game, y, "logistic")(S), mean_loss, atol=EXACT)
     rescaled = RescaledMargin(game, y, "logistic")
@@ -226,30 +242,83 @@ FRAME = pd.DataFrame(np.eye(3), columns=["a", "b", "c"])
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda X, B: exact_shap(model, X[0], B), "X: expected a table of shape \\(n, d\\).*reshape"),
-        (lambda X, B: exact_shap(model, X, B[:, :2]), "background: expected 3 columns, as X has, got 2"),
+        (
+            lambda X, B: exact_shap(model, X[0], B),
+            "X: expected a table of shape \\(n, d\\).*reshape",
+        ),
+        (
+            lambda X, B: exact_shap(model, X, B[:, :2]),
+            "background: expected 3 columns, as X has, got 2",
+        ),
         (lambda X, B: exact_shap(model, X, B[:0]), "background: expected at least one row"),
         (lambda X, B: exact_shap(model, X[:0], B), "X: expected at least one row"),
         (lambda X, B: exact_shap(lambda r: r[:1, 0], X, B), "model: expected outputs of shape"),
-        (lambda X, B: exact_shap(lambda r: r[:, 0] * np.nan, X, B), "model: expected finite outputs, got nan"),
-        (lambda X, B: exact_shap(lambda r: np.array(["yes"] * len(r)), X, B), "model: expected numeric outputs"),
-        (lambda X, B: exact_shap(model, np.zeros((1, 30)), np.zeros((1, 30))), "n_players: expected at most 24"),
-        (lambda X, B: exact_shap(model, FRAME, FRAME[["b", "a", "c"]]), "same order, got another order.*X.columns"),
-        (lambda X, B: exact_shap(model, FRAME, FRAME.rename(columns={"a": "z"})), "missing a; unknown z"),
-        (lambda X, B: exact_shap(model, FRAME, B), "background: expected a DataFrame exactly when X is one"),
+        (
+            lambda X, B: exact_shap(lambda r: r[:, 0] * np.nan, X, B),
+            "model: expected finite outputs, got nan",
+        ),
+        (
+            lambda X, B: exact_shap(lambda r: np.array(["yes"] * len(r)), X, B),
+            "model: expected numeric outputs",
+        ),
+        (
+            lambda X, B: exact_shap(model, np.zeros((1, 30)), np.zeros((1, 30))),
+            "n_players: expected at most 24",
+        ),
+        (
+            lambda X, B: exact_shap(model, FRAME, FRAME[["b", "a", "c"]]),
+            "same order, got another order.*X.columns",
+        ),
+        (
+            lambda X, B: exact_shap(model, FRAME, FRAME.rename(columns={"a": "z"})),
+            "missing a; unknown z",
+        ),
+        (
+            lambda X, B: exact_shap(model, FRAME, B),
+            "background: expected a DataFrame exactly when X is one",
+        ),
         (lambda X, B: exact_shap(model, X, B, groups=[[0], [1]]), "groups: expected a partition"),
-        (lambda X, B: BaselineGame(model, X, B), "baseline: expected one reference row, got 7 rows"),
-        (lambda X, B: GaussianGame(model, X * np.nan, B), "X: expected finite numbers, got nan in row 0, column 0"),
+        (
+            lambda X, B: BaselineGame(model, X, B),
+            "baseline: expected one reference row, got 7 rows",
+        ),
+        (
+            lambda X, B: GaussianGame(model, X * np.nan, B),
+            "X: expected finite numbers, got nan in row 0, column 0",
+        ),
         (lambda X, B: GaussianGame(model, X, B[:1]), "background: expected at least 2 rows"),
-        (lambda X, B: NearestGame(model, X, B, n_neighbors=8), "n_neighbors: expected an integer >= 1 and <= 7"),
-        (lambda X, B: DiscreteGame(model, X, B)(np.ones((1, 3), bool)), "rows with positive probability"),
-        (lambda X, B: DiscreteGame(model, X, B, np.ones(7)), "probability: expected 7 non-negative numbers"),
-        (lambda X, B: MeanLoss(MarginalGame(model, X, B), [1, 2], "mse")(all_coalitions(3)), "y: expected"),
-        (lambda X, B: MeanLoss(MarginalGame(model, X, B), [0, 1, 2, 0], "logistic")(all_coalitions(3)),
-         "y: expected class labels 0 to 1"),
-        (lambda X, B: LossOfMean(MarginalGame(model, X, B), [0] * 4, "l2"), "loss: expected one of"),
-        (lambda X, B: RescaledMargin(MarginalGame(two_outputs, X, B), [0] * 4, "softmax_cross_entropy")(
-            all_coalitions(3)), "game: expected one output"),
+        (
+            lambda X, B: NearestGame(model, X, B, n_neighbors=8),
+            "n_neighbors: expected an integer >= 1 and <= 7",
+        ),
+        (
+            lambda X, B: DiscreteGame(model, X, B)(np.ones((1, 3), bool)),
+            "rows with positive probability",
+        ),
+        (
+            lambda X, B: DiscreteGame(model, X, B, np.ones(7)),
+            "probability: expected 7 non-negative numbers",
+        ),
+        (
+            lambda X, B: MeanLoss(MarginalGame(model, X, B), [1, 2], "mse")(all_coalitions(3)),
+            "y: expected",
+        ),
+        (
+            lambda X, B: MeanLoss(MarginalGame(model, X, B), [0, 1, 2, 0], "logistic")(
+                all_coalitions(3)
+            ),
+            "y: expected class labels 0 to 1",
+        ),
+        (
+            lambda X, B: LossOfMean(MarginalGame(model, X, B), [0] * 4, "l2"),
+            "loss: expected one of",
+        ),
+        (
+            lambda X, B: RescaledMargin(
+                MarginalGame(two_outputs, X, B), [0] * 4, "softmax_cross_entropy"
+            )(all_coalitions(3)),
+            "game: expected one output",
+        ),
     ],
 )
 def test_bad_input_is_named(tables, call, text):
@@ -260,33 +329,100 @@ def test_bad_input_is_named(tables, call, text):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda X, B: DiscreteGame(model, FRAME, FRAME[["b", "a", "c"]]), "support: expected the columns of X in"),
-        (lambda X, B: DiscreteGame(model, FRAME, FRAME.rename(columns={"a": "z"})), "support: .*missing a; unknown z"),
-        (lambda X, B: DiscreteGame(model, FRAME, B), "support: expected a DataFrame exactly when X is one"),
-        (lambda X, B: DiscreteGame(model, X, B[:, :2]), "support: expected 3 columns, as X has, got 2"),
-        (lambda X, B: DiscreteGame(model, X, X)(np.ones((1, 5), bool)), "coalitions: expected a boolean array"),
+        (
+            lambda X, B: DiscreteGame(model, FRAME, FRAME[["b", "a", "c"]]),
+            "support: expected the columns of X in",
+        ),
+        (
+            lambda X, B: DiscreteGame(model, FRAME, FRAME.rename(columns={"a": "z"})),
+            "support: .*missing a; unknown z",
+        ),
+        (
+            lambda X, B: DiscreteGame(model, FRAME, B),
+            "support: expected a DataFrame exactly when X is one",
+        ),
+        (
+            lambda X, B: DiscreteGame(model, X, B[:, :2]),
+            "support: expected 3 columns, as X has, got 2",
+        ),
+        (
+            lambda X, B: DiscreteGame(model, X, X)(np.ones((1, 5), bool)),
+            "coalitions: expected a boolean array",
+        ),
         (lambda X, B: DiscreteGame(model, X, X, "x"), "probability: expected numbers, got 'x'"),
-        (lambda X, B: DiscreteGame(model, X, X, [np.nan] * 4), "probability: expected 4 non-negative numbers"),
-        (lambda X, B: GaussianGame(model, FRAME, FRAME[["b", "a", "c"]]), "background: expected the columns"),
-        (lambda X, B: NearestGame(model, X, B, batch_size=0, n_neighbors=2), "batch_size: expected an integer >= 1"),
-        (lambda X, B: exact_shap(model, FRAME.set_axis(["a", "a", "c"], axis=1), FRAME), "got 'a' twice"),
+        (
+            lambda X, B: DiscreteGame(model, X, X, [np.nan] * 4),
+            "probability: expected 4 non-negative numbers",
+        ),
+        (
+            lambda X, B: GaussianGame(model, FRAME, FRAME[["b", "a", "c"]]),
+            "background: expected the columns",
+        ),
+        (
+            lambda X, B: NearestGame(model, X, B, batch_size=0, n_neighbors=2),
+            "batch_size: expected an integer >= 1",
+        ),
+        (
+            lambda X, B: exact_shap(model, FRAME.set_axis(["a", "a", "c"], axis=1), FRAME),
+            "got 'a' twice",
+        ),
         (lambda X, B: exact_shap(model, X.astype(str), B), "X: expected a numeric table"),
         (lambda X, B: exact_shap(model, X, B, groups=[0, 1, 2]), "groups: expected a partition"),
-        (lambda X, B: BaselineGame(model, X, np.zeros(2)), "baseline: expected 3 columns, as X has, got 2"),
+        (
+            lambda X, B: BaselineGame(model, X, np.zeros(2)),
+            "baseline: expected 3 columns, as X has, got 2",
+        ),
         (lambda X, B: BaselineGame(model, X, "zero"), "baseline: expected a numeric table"),
-        (lambda X, B: BaselineGame(model, FRAME, FRAME[["b", "a", "c"]].iloc[:1]), "baseline: expected the columns"),
-        (lambda X, B: LossOfMean(len, [0], "mse"), "game: expected a prediction game, got a builtin_function"),
-        (lambda X, B: MeanLoss(GaussianGame(model, X, B), [0] * 4, "mse"), "game: expected a game that knows"),
-        (lambda X, B: RescaledMargin(NearestGame(model, X, B, n_neighbors=1), [0] * 4, "mse"), "a game that knows"),
-        (lambda X, B: LossOfMean(company_game(), [0] * 4, "mse")(all_coalitions(5)), "game: expected a payoff"),
-        (lambda X, B: LossOfMean(MarginalGame(model, X, B), list("abcd"), "mse")(all_coalitions(3)), "y: expected"),
-        (lambda X, B: LossOfMean(MarginalGame(model, X, B), [np.nan] * 4, "mse")(all_coalitions(3)), "finite numbers"),
-        (lambda X, B: LossOfMean(MarginalGame(two_outputs, X, B), [0] * 4, "mse")(all_coalitions(3)),
-         "loss: expected a loss of 2 outputs, got 'squared_error'"),
-        (lambda X, B: MeanLoss(MarginalGame(model, X, B), [0] * 4, "softmax_cross_entropy")(all_coalitions(3)),
-         "loss: expected a loss of one output, got 'softmax_cross_entropy'"),
-        (lambda X, B: LossOfMean(MarginalGame(model, X, B), [0] * 4, lambda f, y: 1.0)(all_coalitions(3)),
-         "loss: expected one number for each output, \\(8, 4\\), got shape \\(\\)"),
+        (
+            lambda X, B: BaselineGame(model, FRAME, FRAME[["b", "a", "c"]].iloc[:1]),
+            "baseline: expected the columns",
+        ),
+        (
+            lambda X, B: LossOfMean(len, [0], "mse"),
+            "game: expected a prediction game, got a builtin_function",
+        ),
+        (
+            lambda X, B: MeanLoss(GaussianGame(model, X, B), [0] * 4, "mse"),
+            "game: expected a game that knows",
+        ),
+        (
+            lambda X, B: RescaledMargin(NearestGame(model, X, B, n_neighbors=1), [0] * 4, "mse"),
+            "a game that knows",
+        ),
+        (
+            lambda X, B: LossOfMean(company_game(), [0] * 4, "mse")(all_coalitions(5)),
+            "game: expected a payoff",
+        ),
+        (
+            lambda X, B: LossOfMean(MarginalGame(model, X, B), list("abcd"), "mse")(
+                all_coalitions(3)
+            ),
+            "y: expected",
+        ),
+        (
+            lambda X, B: LossOfMean(MarginalGame(model, X, B), [np.nan] * 4, "mse")(
+                all_coalitions(3)
+            ),
+            "finite numbers",
+        ),
+        (
+            lambda X, B: LossOfMean(MarginalGame(two_outputs, X, B), [0] * 4, "mse")(
+                all_coalitions(3)
+            ),
+            "loss: expected a loss of 2 outputs, got 'squared_error'",
+        ),
+        (
+            lambda X, B: MeanLoss(MarginalGame(model, X, B), [0] * 4, "softmax_cross_entropy")(
+                all_coalitions(3)
+            ),
+            "loss: expected a loss of one output, got 'softmax_cross_entropy'",
+        ),
+        (
+            lambda X, B: LossOfMean(MarginalGame(model, X, B), [0] * 4, lambda f, y: 1.0)(
+                all_coalitions(3)
+            ),
+            "loss: expected one number for each output, \\(8, 4\\), got shape \\(\\)",
+        ),
     ],
 )
 def test_more_bad_input_is_named(tables, call, text):
@@ -305,14 +441,20 @@ def test_conditional_games_bound_the_model_rows_of_a_call(tables, kind):
         return two_outputs(rows)
 
     whole = kind(two_outputs, X, B, **options)(all_coalitions(3))
-    assert np.allclose(kind(watched, X, B, batch_size=14, **options)(all_coalitions(3)), whole, atol=EXACT)
+    assert np.allclose(
+        kind(watched, X, B, batch_size=14, **options)(all_coalitions(3)), whole, atol=EXACT
+    )
     assert max(largest) <= 14 < kind(two_outputs, X, B, **options).step * 6
 
 
-@pytest.mark.parametrize("make", [np.asarray, np.ndarray.tolist, scipy.sparse.csr_matrix, pd.DataFrame])
+@pytest.mark.parametrize(
+    "make", [np.asarray, np.ndarray.tolist, scipy.sparse.csr_matrix, pd.DataFrame]
+)
 def test_the_explained_rows_are_kept_whatever_they_came_in(tables, make):
     X, B = tables
-    found = exact_shap(lambda rows: model(np.asarray(rows)), make(X), make(B) if make is pd.DataFrame else B)
+    found = exact_shap(
+        lambda rows: model(np.asarray(rows)), make(X), make(B) if make is pd.DataFrame else B
+    )
     assert (found.data == X).all()
 
 

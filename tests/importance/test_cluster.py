@@ -1,4 +1,5 @@
-"""A real Dask cluster of two worker processes: the same numbers, the model sent once, its own errors."""
+"""A real Dask cluster of two worker processes: the same numbers, the model sent once, its own
+errors."""
 
 import os
 import uuid
@@ -20,14 +21,21 @@ KIND = pd.CategoricalDtype(["a", "b", "c"])
 
 
 def frame(n, rng):
-    return pd.DataFrame({
-        "size": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)), "flag": rng.random(n) < 0.5,
-        "kind": pd.Series(rng.choice(["a", "b", "c", None], n), dtype=KIND),
-        "count": pd.array(np.where(rng.random(n) < 0.1, None, rng.integers(0, 5, n)), dtype="Int64")})
+    return pd.DataFrame(
+        {
+            "size": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
+            "flag": rng.random(n) < 0.5,
+            "kind": pd.Series(rng.choice(["a", "b", "c", None], n), dtype=KIND),
+            "count": pd.array(
+                np.where(rng.random(n) < 0.1, None, rng.integers(0, 5, n)), dtype="Int64"
+            ),
+        }
+    )
 
 
 class ReadsFrames:
-    """A model that takes only the DataFrames of its training, and leaves a file whenever it is packed or unpacked."""
+    """A model that takes only the DataFrames of its training, and leaves a file whenever it is
+    packed or unpacked."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -56,8 +64,12 @@ def fails(table):
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local, \
-            distributed.Client(local):
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as local,
+        distributed.Client(local),
+    ):
         yield
 
 
@@ -67,7 +79,9 @@ def tables():
     return frame(24, rng), frame(40, rng), rng.normal(size=24)
 
 
-@pytest.mark.parametrize("method", ["permutation_shap", "kernel_shap", "sage", "sage, a loss of its own", "loss_shap"])
+@pytest.mark.parametrize(
+    "method", ["permutation_shap", "kernel_shap", "sage", "sage, a loss of its own", "loss_shap"]
+)
 def test_a_cluster_changes_no_bit_and_gets_the_model_once(cluster, tables, tmp_path, method):
     X, B, y = tables
     model = ReadsFrames(tmp_path)
@@ -79,7 +93,15 @@ def test_a_cluster_changes_no_bit_and_gets_the_model_once(cluster, tables, tmp_p
             return kernel_shap(model, X, B, rng=0)
         if method == "loss_shap":
             return loss_shap(model, X, y, B, rounds=4, rng=0)
-        return sage(model, X, y, B, thresh=0.05, rng=0, loss="mse" if method == "sage" else lambda p, y: np.abs(p - y))
+        return sage(
+            model,
+            X,
+            y,
+            B,
+            thresh=0.05,
+            rng=0,
+            loss="mse" if method == "sage" else lambda p, y: np.abs(p - y),
+        )
 
     alone = run()
     assert not list(tmp_path.iterdir())
@@ -90,13 +112,17 @@ def test_a_cluster_changes_no_bit_and_gets_the_model_once(cluster, tables, tmp_p
     assert alone.info["evaluations"] == together.info["evaluations"]
     names = [path.name for path in tmp_path.iterdir()]
     assert sum(name.startswith("packed") for name in names) == 1
-    # Several calls of the cluster, one for every few rounds; each of two workers unpacks at most once.
+    # Several calls of the cluster, one for every few rounds; each of two workers unpacks at most
+    # once.
     workers = [name.split("-")[1] for name in names if name.startswith("unpacked")]
     assert 1 <= len(workers) == len(set(workers)) <= 2
 
 
 def test_an_exception_on_a_worker_names_the_model(cluster, tables):
     X, B, _ = tables
-    with pytest.raises(ZeroDivisionError, match="deep inside the model") as caught, joblib.parallel_config("dask"):
+    with (
+        pytest.raises(ZeroDivisionError, match="deep inside the model") as caught,
+        joblib.parallel_config("dask"),
+    ):
         permutation_shap(fails, X, B, rounds=2, rng=0)
     assert "in fails" in str(caught.value.__cause__)

@@ -27,7 +27,8 @@ def test_a_feature_with_proxies_is_missed_one_by_one_and_shared_by_sage():
         return np.median(X[:, :3], axis=1) + 0.2 * X[:, 3]
 
     y = X[:, 0] + 0.2 * X[:, 3]
-    # Two of three equal copies outvote one that is shuffled: removing single features sees nothing at all.
+    # Two of three equal copies outvote one that is shuffled: removing single features sees nothing
+    # at all.
     assert (permutation_test(majority, X, y, rng=0).values[0, :3] == 0).all()
     assert np.abs(leave_one_out_importance(majority, X, y, X).values[0, :3]).max() < ROUNDING
     found = sage(majority, X, y, X, rng=0)
@@ -42,12 +43,30 @@ def test_comparisons_equal_their_definitions():
     game = MeanGame(LossOfMean(MarginalGame(model, X, B), y, "mse"))
     every = np.ones((1, 4), dtype=bool)
     without, alone = every & ~np.eye(4, dtype=bool), np.eye(4, dtype=bool)
-    assert np.allclose(leave_one_out_importance(model, X, y, B).values[0], game(every) - game(without), atol=ROUNDING)
-    assert np.allclose(univariate_importance(model, X, y, B).values[0], game(alone) - game(~every), atol=ROUNDING)
+    assert np.allclose(
+        leave_one_out_importance(model, X, y, B).values[0],
+        game(every) - game(without),
+        atol=ROUNDING,
+    )
+    assert np.allclose(
+        univariate_importance(model, X, y, B).values[0], game(alone) - game(~every), atol=ROUNDING
+    )
     at_mean = MeanGame(LossOfMean(MarginalGame(model, X, B.mean(axis=0, keepdims=True)), y, "mse"))
-    assert np.allclose(mean_importance(model, X, y, B).values[0], at_mean(every) - at_mean(without), atol=ROUNDING)
+    assert np.allclose(
+        mean_importance(model, X, y, B).values[0], at_mean(every) - at_mean(without), atol=ROUNDING
+    )
     found = permutation_test(model, X, y, n_repeats=400, rng=0)
-    expected = [np.mean([np.mean((model(np.where(np.arange(4) == j, X[np.roll(np.arange(40), k)], X)) - y) ** 2)
-                         for k in range(40)]) - np.mean((model(X) - y) ** 2) for j in range(4)]
+    expected = [
+        np.mean(
+            [
+                np.mean(
+                    (model(np.where(np.arange(4) == j, X[np.roll(np.arange(40), k)], X)) - y) ** 2
+                )
+                for k in range(40)
+            ]
+        )
+        - np.mean((model(X) - y) ** 2)
+        for j in range(4)
+    ]
     # The 40 rotations together pair every two rows once, which is what shuffles do on average.
     assert (np.abs(found.values[0] - expected) <= 4 * found.std[0] + ROUNDING).all()

@@ -28,13 +28,18 @@ def absolute(output, y):
 def data():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(4, 4))
-    # Levels of 8, 16, 32 and 70 references; six of the last have no place in the lattice of the others.
+    # Levels of 8, 16, 32 and 70 references; six of the last have no place in the lattice of the
+    # others.
     return X, model(X) + rng.normal(size=4), rng.normal(size=(70, 4))
 
 
 def cases(y):
-    return [(model, y, "mse"), (probabilities, (y > 0).astype(int), "cross_entropy"), (model, y > 0, "logistic"),
-            (model, y, absolute)]
+    return [
+        (model, y, "mse"),
+        (probabilities, (y > 0).astype(int), "cross_entropy"),
+        (model, y > 0, "logistic"),
+        (model, y, absolute),
+    ]
 
 
 def truth(explain, X, y, B, loss):
@@ -48,11 +53,18 @@ def test_rows_are_unbiased_additive_and_inside_their_intervals(data, case):
     exact = truth(explain, X, target, B, loss)
     runs = [loss_shap(explain, X, target, B, loss=loss, rounds=10, rng=seed) for seed in range(30)]
     values = np.array([run.values for run in runs])
-    # 12 moving numbers at 4.5 standard errors of the mean of 30 runs, Student's t with 29 degrees of freedom.
-    distance = np.abs(values.mean(axis=0) - exact) / (values.std(axis=0, ddof=1) / np.sqrt(30) + ROUNDING)
+    # 12 moving numbers at 4.5 standard errors of the mean of 30 runs, Student's t with 29 degrees
+    # of freedom.
+    distance = np.abs(values.mean(axis=0) - exact) / (
+        values.std(axis=0, ddof=1) / np.sqrt(30) + ROUNDING
+    )
     assert distance.max() < 4.5
-    hits = [(low - ROUNDING <= exact) & (exact <= high + ROUNDING) for low, high in map(confidence_interval, runs)]
-    # 360 moving answers, correlated within a row: standard error about 2%. Column 3 never moves and always hits.
+    hits = [
+        (low - ROUNDING <= exact) & (exact <= high + ROUNDING)
+        for low, high in map(confidence_interval, runs)
+    ]
+    # 360 moving answers, correlated within a row: standard error about 2%. Column 3 never moves and
+    # always hits.
     assert 0.89 < np.mean(np.array(hits)[..., :3]) < 0.995
     assert np.abs(values.sum(axis=2) - exact.sum(axis=1)).max() < ROUNDING
     assert (values[..., 3] == 0).all()
@@ -63,7 +75,9 @@ def test_the_literal_version_agrees(data):
     rng = np.random.default_rng(0)
     exact = truth(model, X[:1], y[:1], B, "mse")[0]
     runs = np.array([loss_shap_literal(model, X[0], y[0], B, 10, "mse", rng) for _ in range(60)])
-    assert (np.abs(runs.mean(axis=0) - exact) / (runs.std(axis=0, ddof=1) / np.sqrt(60) + ROUNDING)).max() < 4
+    assert (
+        np.abs(runs.mean(axis=0) - exact) / (runs.std(axis=0, ddof=1) / np.sqrt(60) + ROUNDING)
+    ).max() < 4
 
 
 def test_levels_need_few_rows_of_a_large_background():
@@ -73,7 +87,8 @@ def test_levels_need_few_rows_of_a_large_background():
     for loss, rows in (("mse", 4), (absolute, 20)):
         found = loss_shap(model, X, y, B, loss=loss, rounds=4, rng=0)
         walks = 4 * 5 * 16
-        # 2 (d - 1) coalitions a walk, each with this many references on average. The pilot, of four steps, has all.
+        # 2 (d - 1) coalitions a walk, each with this many references on average. The pilot, of four
+        # steps, has all.
         pilot = 0 if loss == "mse" else 4 * 2 * 4000
         assert found.info["evaluations"] < walks * 2 * 5 * rows + pilot + 4100
 
@@ -122,7 +137,10 @@ def test_small_backgrounds_and_one_feature(size):
     exact = truth(lambda X: X[:, 0] * X[:, 1], X, y, B, "mse")
     assert (np.abs(found.values - exact) <= 5 * found.std + ROUNDING).all()
     one = loss_shap(lambda X: X[:, 0] ** 2, X[:, :1], y, B[:, :1], rng=0)
-    assert np.abs(one.values - truth(lambda X: X[:, 0] ** 2, X[:, :1], y, B[:, :1], "mse")).max() < 1e-9
+    assert (
+        np.abs(one.values - truth(lambda X: X[:, 0] ** 2, X[:, :1], y, B[:, :1], "mse")).max()
+        < 1e-9
+    )
 
 
 def test_bad_input(data):
@@ -132,15 +150,23 @@ def test_bad_input(data):
     with pytest.raises(ValueError, match="loss: expected a loss of 2 outputs"):
         loss_shap(probabilities, X, y, B)
     for explain in (model, lambda X: 0.7 * probabilities(X)):
-        with pytest.raises(ValueError, match="model: expected probabilities from 0 to 1 that sum to 1"):
+        with pytest.raises(
+            ValueError, match="model: expected probabilities from 0 to 1 that sum to 1"
+        ):
             loss_shap(explain, X, y > 0, B, loss="cross_entropy")
     with pytest.raises(ValueError, match="loss: expected a loss of 2 outputs, got 'logistic'"):
         loss_shap(probabilities, X, y > 0, B, loss="logistic")
-    with pytest.raises(ValueError, match="loss: expected a loss of one output, got 'softmax_cross_entropy'"):
+    with pytest.raises(
+        ValueError, match="loss: expected a loss of one output, got 'softmax_cross_entropy'"
+    ):
         loss_shap(model, X, y > 0, B, loss="softmax_cross_entropy")
-    with pytest.raises(TypeError, match=r"y: expected shape .* of finite numbers.*number classes from 0"):
+    with pytest.raises(
+        TypeError, match=r"y: expected shape .* of finite numbers.*number classes from 0"
+    ):
         loss_shap(probabilities, X, np.array(["a", "b", "a", "b"]), B, loss="cross_entropy")
-    with pytest.raises(ValueError, match="loss: expected a finite loss for each of 4 rows, got shape"):
+    with pytest.raises(
+        ValueError, match="loss: expected a finite loss for each of 4 rows, got shape"
+    ):
         loss_shap(model, X, y, B, loss=lambda output, y: np.mean(output - y))
     with pytest.raises(ValueError, match="loss: expected a finite loss"):
         loss_shap(model, X, y, B, loss=lambda output, y: np.full(len(y), np.nan))
@@ -158,18 +184,26 @@ def test_every_group_of_every_level_has_the_same_mean_loss(size):
     B = rng.normal(size=(size, 4))
     walks = LossWalks(Tables(model, B[:2], B, None, 1000), np.zeros(2), absolute, "marginal", 1)
     last = len(walks.sizes) - 1
-    # Draws change where the start passes a multiple of 1 / (16 size lattice): midpoints between take the mean exactly.
+    # Draws change where the start passes a multiple of 1 / (16 size lattice): midpoints between
+    # take the mean exactly.
     steps = 2 * 16 * size * walks.lattice
     starts = (np.arange(steps) + 0.5) / steps
     values = np.abs(rng.normal(size=(size, 1))) ** 3
     place = np.argsort(walks.order)
     means = [[] for _ in walks.sizes]
     for depth, draw in enumerate(walks.sizes):
-        b = np.broadcast_to(walks.order, (steps, size)) if depth == last else walks._spread(starts, draw)[:, 0]
-        for level, losses in enumerate(walks._by_level(values[place[b]][:, None], np.zeros(steps), depth, starts)):
+        b = (
+            np.broadcast_to(walks.order, (steps, size))
+            if depth == last
+            else walks._spread(starts, draw)[:, 0]
+        )
+        for level, losses in enumerate(
+            walks._by_level(values[place[b]][:, None], np.zeros(steps), depth, starts)
+        ):
             means[level] += list(losses.mean(axis=(0, 1)))
     for level in range(last):
-        # Sums of some ten thousand numbers of order one; groups of small draws, of large ones and of all rows agree.
+        # Sums of some ten thousand numbers of order one; groups of small draws, of large ones and
+        # of all rows agree.
         assert len(means[level]) > 2
         assert np.ptp(means[level]) < 1e-12
     assert means[last] == pytest.approx([np.abs(values.mean())], rel=1e-12)
@@ -184,9 +218,14 @@ def test_references_are_uniform_draws_and_the_way_back_has_others(size):
     assert all(len(set(draw.ravel())) == 2 * walks.sizes[0] for draw in draws[:50])
     for way in (0, 1):
         # Every row equally often, to 4.5 binomial standard errors.
-        counts, expected = np.bincount(draws[:, way].ravel(), minlength=size), 4000 * walks.sizes[0] / size
+        counts, expected = (
+            np.bincount(draws[:, way].ravel(), minlength=size),
+            4000 * walks.sizes[0] / size,
+        )
         assert np.abs(counts - expected).max() <= 4.5 * np.sqrt(expected)
-    assert np.array_equal(np.sort(walks._spread(rng.random(3), size)), np.tile(np.arange(size), (3, 2, 1)))
+    assert np.array_equal(
+        np.sort(walks._spread(rng.random(3), size)), np.tile(np.arange(size), (3, 2, 1))
+    )
 
 
 def test_levels_are_visited_as_often_as_their_corrections_need():
@@ -197,16 +236,21 @@ def test_levels_are_visited_as_often_as_their_corrections_need():
     def designed(loss):
         tables = Tables(lambda X: probabilities(X)[:, 1], X, B, None, 1000)
         walks = LossWalks(tables, y, loss, "marginal", 1)
-        # A pilot of 16 steps over the whole background, beside the ends and nine rows that test for determinism.
+        # A pilot of 16 steps over the whole background, beside the ends and nine rows that test for
+        # determinism.
         assert tables.evaluations == 20 + 500 + 9 + 2 * 16 * 500
         assert (walks.reach[0], walks.reach[-1]) == (1.0, 0.0)
         assert (np.diff(walks.reach) <= 0).all()
         return walks.reach[1:-1]
 
-    # Doubling references changes a smooth loss little, one that jumps again and again, and a linear one not at all.
-    smooth, rough, linear = (designed(loss) for loss in ("cross_entropy", lambda p, y: (p > 0.5) != y, lambda p, y: p))
+    # Doubling references changes a smooth loss little, one that jumps again and again, and a linear
+    # one not at all.
+    smooth, rough, linear = (
+        designed(loss) for loss in ("cross_entropy", lambda p, y: (p > 0.5) != y, lambda p, y: p)
+    )
     assert (linear[:3] < smooth[:3]).all()
     assert (smooth < rough / 2).all()
     assert smooth[0] < 0.3
-    # The first level costs as much as the smallest draw, the second twice as much; each gets a hundredth at least.
+    # The first level costs as much as the smallest draw, the second twice as much; each gets a
+    # hundredth at least.
     assert linear[:2] == pytest.approx([0.01, 0.005])

@@ -37,7 +37,11 @@ def data():
 
 
 def cases(y):
-    return [(model, y, "mse"), (probabilities, np.digitize(y, [-0.5, 0.5]), "cross_entropy"), (model, y, absolute)]
+    return [
+        (model, y, "mse"),
+        (probabilities, np.digitize(y, [-0.5, 0.5]), "cross_entropy"),
+        (model, y, absolute),
+    ]
 
 
 def truth(explain, X, y, B, loss):
@@ -69,7 +73,9 @@ def test_the_literal_version_agrees(data, case):
     rng = np.random.default_rng(0)
     runs = np.array([sage_literal(explain, X, target, B, 40, loss, rng) for _ in range(50)])
     exact = truth(explain, X, target, B, loss)
-    assert (np.abs(runs.mean(axis=0) - exact) / (runs.std(axis=0, ddof=1) / np.sqrt(50) + ROUNDING)).max() < 4
+    assert (
+        np.abs(runs.mean(axis=0) - exact) / (runs.std(axis=0, ddof=1) / np.sqrt(50) + ROUNDING)
+    ).max() < 4
     # Drawn rows make the literal version's sums move; they are its honest behaviour.
     assert runs.sum(axis=1).std() > 1e-3
 
@@ -87,8 +93,8 @@ def test_error_falls_as_one_over_the_square_root_of_epochs(data):
 
 def test_sage_is_the_mean_of_loss_shap(data):
     X, y, B = data
-    # With three references every walk has the whole background and sums exactly; the same seed gives the same
-    # walks: 16 epochs here, one round of 16 walks there (32 for two rounds).
+    # With three references every walk has the whole background and sums exactly; the same seed
+    # gives the same walks: 16 epochs here, one round of 16 walks there (32 for two rounds).
     one = sage(model, X, y, B[:3], rounds=32, rng=7)
     rows = loss_shap(model, X, y, B[:3], rounds=2, rng=7)
     assert np.abs(one.values[0] - rows.values.mean(axis=0)).max() < ROUNDING
@@ -132,7 +138,10 @@ def test_a_large_table_may_stop_before_every_row_was_seen():
     runs = [sage(model, X, y, B, thresh=0.05, rng=seed) for seed in range(8)]
     assert all(run.info["rows"] < len(X) for run in runs)
     long = sage(model, X, y, B, thresh=0.015, rng=99)
-    hits = [np.abs(run.values - long.values) <= 2 * np.hypot(run.std, long.std) + ROUNDING for run in runs]
+    hits = [
+        np.abs(run.values - long.values) <= 2 * np.hypot(run.std, long.std) + ROUNDING
+        for run in runs
+    ]
     # 24 moving answers, at two standard errors.
     assert np.mean(np.array(hits)[..., :3]) > 0.9
     # Sums refer to all rows, seen or not.
@@ -142,8 +151,13 @@ def test_a_large_table_may_stop_before_every_row_was_seen():
 def test_frames_groups_and_categories():
     rng = np.random.default_rng(0)
     kind = pd.CategoricalDtype(["a", "b"])
-    X = pd.DataFrame({"kind": pd.Series(rng.choice(["a", "b"], 30), dtype=kind), "size": rng.normal(size=30),
-                      "count": rng.integers(0, 5, 30)})
+    X = pd.DataFrame(
+        {
+            "kind": pd.Series(rng.choice(["a", "b"], 30), dtype=kind),
+            "size": rng.normal(size=30),
+            "count": rng.integers(0, 5, 30),
+        }
+    )
     X.loc[3, "size"] = np.nan
 
     def reads_frames(frame):
@@ -154,7 +168,9 @@ def test_frames_groups_and_categories():
     exact = truth(reads_frames, X, y, X.iloc[:20], "mse")
     assert found.feature_names == ("kind", "size", "count")
     assert (np.abs(found.values[0] - exact) <= 4 * found.std[0]).all()
-    grouped = sage(reads_frames, X, y, X.iloc[:20], groups={"a": ["kind"], "b": ["size", "count"]}, rng=0)
+    grouped = sage(
+        reads_frames, X, y, X.iloc[:20], groups={"a": ["kind"], "b": ["size", "count"]}, rng=0
+    )
     assert grouped.feature_names == ("a", "b")
     assert grouped.values.sum() == pytest.approx(found.values.sum(), abs=1e-9)
     assert np.isfinite(mean_importance(reads_frames, X, y, X).values).all()
@@ -170,7 +186,9 @@ def test_workers_batches_and_resuming_change_no_bit(data, backend, tmp_path):
         together = sage(model, X, y, B, thresh=0.1, rng=0)
     assert np.array_equal(alone.values, together.values)
     assert np.array_equal(alone.std, together.std)
-    assert np.array_equal(alone.values, sage(model, X, y, B, thresh=0.1, rng=0, batch_size=13).values)
+    assert np.array_equal(
+        alone.values, sage(model, X, y, B, thresh=0.1, rng=0, batch_size=13).values
+    )
     path = tmp_path / "sage.npz"
     sage(model, X, y, B, thresh=0.1, rng=0, state=path, callback=lambda info: info["round"] == 3)
     resumed = sage(model, X, y, B, thresh=0.1, state=path)

@@ -1,4 +1,5 @@
-"""Monitoring: the evidence is the martingale of its definition, and it keeps its promise about false alarms."""
+"""Monitoring: the evidence is the martingale of its definition, and it keeps its promise about
+false alarms."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def fed(values, n0, sizes, **options):
     watched = Monitor(Explanation(values[:n0], 0.0), np.arange(n0), **options)
     start = n0
     for size in sizes:
-        watched.update(Explanation(values[start:start + size], 0.0), np.arange(start, start + size))
+        watched.update(
+            Explanation(values[start : start + size], 0.0), np.arange(start, start + size)
+        )
         start += size
     return watched
 
@@ -49,7 +52,7 @@ def test_the_estimated_start_maximises_the_bets_since():
     assert fed(values, 200, [200], rng=2).alarms[0] == alarm
     assert 290 <= alarm["since"] <= 301 < alarm["row"] < 340
     since, row = int(alarm["since"]), alarm["row"]
-    assert alarm["rise"] == pytest.approx(values[since:row + 1].mean() - values[:200].mean())
+    assert alarm["rise"] == pytest.approx(values[since : row + 1].mean() - values[:200].mean())
 
 
 def test_every_bet_has_mean_one_and_never_ruins():
@@ -64,9 +67,16 @@ def test_every_bet_has_mean_one_and_never_ruins():
 
 def test_false_alarms_stay_below_the_stated_rate():
     # Heavy tails with infinite variance, a short reference, ties: nothing of this may matter.
-    alarms = sum(bool(fed(stream(300, 3, seed, seed % 2 == 1), 40, [260], false_alarm_rate=0.2, rng=seed).alarms)
-                 for seed in range(150))
-    # At most 20% of 150; a correct monitor exceeds 44 once in a hundred times, and this seed is fixed.
+    alarms = sum(
+        bool(
+            fed(
+                stream(300, 3, seed, seed % 2 == 1), 40, [260], false_alarm_rate=0.2, rng=seed
+            ).alarms
+        )
+        for seed in range(150)
+    )
+    # At most 20% of 150; a correct monitor exceeds 44 once in a hundred times, and this seed is
+    # fixed.
     assert alarms <= stats.binom.ppf(0.99, 150, 0.2)
 
 
@@ -97,7 +107,8 @@ def test_a_restart_forgets_all_but_the_reference():
     assert 700 < second["row"] < 730
     assert second["since"] >= 400  # never in what was left behind
     assert watched.report().loc["x0", "alarm"] == second["time"]
-    # The stretch is what a monitor of reference and later rows alone sees, with the same draws for ties.
+    # The stretch is what a monitor of reference and later rows alone sees, with the same draws for
+    # ties.
     alone = Monitor(Explanation(values[:200], 0.0), np.arange(200), rng=np.random.default_rng(0))
     alone._rng.random((200, 3))
     alone.update(Explanation(values[400:], 0.0), np.arange(400, 900))
@@ -111,11 +122,15 @@ def test_planted_faults_of_the_deployment_are_found():
     truth = datasets.simulate_deployment(9000, faults=False, rng=1)
     wrong = 45 * (truth.X["general anesthesia"] - room["general anesthesia"]).to_numpy()
     swap = 90 * (truth.X["room 6"] - room["room 6"]).to_numpy()
-    fade = (data.y - truth.y)
+    fade = data.y - truth.y
     noise = np.random.default_rng(0).normal(size=(9000, 3))
     values = 100 * noise + np.column_stack([wrong, swap, fade]) ** 2
-    watched = monitor(Explanation(values, 0.0, feature_names=["anesthesia", "room 6", "ablation"]), day,
-                      reference_until=365, rng=0)
+    watched = monitor(
+        Explanation(values, 0.0, feature_names=["anesthesia", "room 6", "ablation"]),
+        day,
+        reference_until=365,
+        rng=0,
+    )
     at = {a["feature"]: a["time"] for a in watched.alarms}
     assert 400 < at["anesthesia"] < 430
     assert day[6000] <= at["room 6"] < day[6000] + 60
@@ -129,7 +144,10 @@ def test_t_test_is_welch_s():
     change, p = watched.t_test("x1", first=first, last=last)
     a, b = values[100:200, 1], values[250:, 1]
     error = np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
-    freedom = error**4 / (a.var(ddof=1)**2 / len(a)**2 / (len(a) - 1) + b.var(ddof=1)**2 / len(b)**2 / (len(b) - 1))
+    freedom = error**4 / (
+        a.var(ddof=1) ** 2 / len(a) ** 2 / (len(a) - 1)
+        + b.var(ddof=1) ** 2 / len(b) ** 2 / (len(b) - 1)
+    )
     assert change == pytest.approx(b.mean() - a.mean())
     assert p == pytest.approx(2 * stats.t.sf(abs(change) / error, freedom))
 
@@ -140,10 +158,12 @@ def test_smoothing_is_a_moving_mean_with_student_s_band():
     table = watched.smooth("x0", window=21)
     assert len(table) == 100
     for i in (0, 37, 99):
-        part = values[i:i + 21, 0]
+        part = values[i : i + 21, 0]
         low, high = stats.t.interval(0.95, 20, part.mean(), stats.sem(part))
         # 1e6 has an ulp of 1e-10; sums of squares of the rest lose little.
-        assert table.loc[i, ["mean", "low", "high"]].tolist() == pytest.approx([part.mean(), low, high], abs=1e-6)
+        assert table.loc[i, ["mean", "low", "high"]].tolist() == pytest.approx(
+            [part.mean(), low, high], abs=1e-6
+        )
         assert table.loc[i, "time"] == i + 10
 
 
@@ -156,7 +176,9 @@ def test_report_sorts_alarms_first_and_plot_shows_the_table():
     assert report["rise"].iloc[0] >= report["rise"].iloc[1]
     assert report.loc["x1", "rise"] == watched.alarms[0]["rise"]
     assert np.isnan(report.loc["x0", "alarm"])
-    assert report.loc["x1", "change"] == pytest.approx(values[450:, 1].mean() - values[200:325, 1].mean())
+    assert report.loc["x1", "change"] == pytest.approx(
+        values[450:, 1].mean() - values[200:325, 1].mean()
+    )
     ax = plot_monitor(watched, "x1", window=50, unit="nats", time_unit="days")
     line = ax.get_lines()[1]
     assert line.get_ydata() == pytest.approx(watched.smooth("x1", window=50)["mean"].to_numpy())
@@ -176,11 +198,15 @@ def test_bad_input():
     good = Explanation(values, 0.0)
     with pytest.raises(ValueError, match="reference: expected at least 10 rows, got 5"):
         monitor(good, np.arange(50), reference_until=5)
-    with pytest.raises(ValueError, match="reference_until: expected a time after some rows, got -1"):
+    with pytest.raises(
+        ValueError, match="reference_until: expected a time after some rows, got -1"
+    ):
         monitor(good, np.arange(50), reference_until=-1)
     with pytest.raises(ValueError, match="time: expected times that do not fall"):
         monitor(good, np.arange(50)[::-1], reference_until=60)
-    with pytest.raises(ValueError, match=r"time: expected shape \(50,\) of finite numbers, got shape \(49,\)"):
+    with pytest.raises(
+        ValueError, match=r"time: expected shape \(50,\) of finite numbers, got shape \(49,\)"
+    ):
         monitor(good, np.arange(49), reference_until=20)
     watched = monitor(good, np.arange(50), reference_until=20, rng=0)
     with pytest.raises(ValueError, match="times that do not fall"):
@@ -199,17 +225,28 @@ def test_bad_input():
         monitor(values, np.arange(50), reference_until=20)
     with pytest.raises(TypeError, match=r"time: expected shape \(50,\) of finite numbers, got"):
         monitor(good, ["monday"] * 50, reference_until=20)
-    with pytest.raises(ValueError, match=r"time: expected shape \(50,\) of finite numbers, got NaN"):
+    with pytest.raises(
+        ValueError, match=r"time: expected shape \(50,\) of finite numbers, got NaN"
+    ):
         monitor(good, [np.nan] * 50, reference_until=20)
     with pytest.raises(TypeError, match="watched: expected a Monitor, got None"):
         plot_monitor(None, 0)
     for rows in (None, [98, 99], [True, False], [0.5, 1.5]):
-        with pytest.raises(ValueError, match="first: expected a mask or indices of at least two rows, got"):
+        with pytest.raises(
+            ValueError, match="first: expected a mask or indices of at least two rows, got"
+        ):
             watched.t_test(0, first=rows, last=[3, 4])
 
 
 @pytest.mark.parametrize("names", [["loss", "a"], ["a", "a"]])
 def test_streams_need_names_of_their_own(names):
     # Alarms and the report go by name: two streams of one name would hide each other.
-    with pytest.raises(ValueError, match="reference: expected features of different names, none of them 'loss', got"):
-        monitor(Explanation(stream(50, 2, 0), 0.0, feature_names=names), np.arange(50), reference_until=20)
+    with pytest.raises(
+        ValueError,
+        match="reference: expected features of different names, none of them 'loss', got",
+    ):
+        monitor(
+            Explanation(stream(50, 2, 0), 0.0, feature_names=names),
+            np.arange(50),
+            reference_until=20,
+        )

@@ -1,4 +1,5 @@
-"""The user study: the models say what the study says, and the grades are those of the source's figure."""
+"""The user study: the models say what the study says, and the grades are those of the source's
+figure."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from shaplab.trees.conditional_expectation import path_dependent_game, saabas
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.path_dependent import tree_shap
 
-# One symptom in a thousand million people moves an expectation of at most 10 by at most 2e-8 a feature.
+# One symptom in a thousand million people moves an expectation of at most 10 by at most 2e-8 a
+# feature.
 HEALTHY = 1e-7
 SHAPLEY = {
     "tree_shap": lambda m, X, b: tree_shap(m, X),
@@ -48,7 +50,9 @@ def test_people_share_out_the_whole_score():
 @pytest.mark.parametrize("first", ["fever", "cough"])
 @pytest.mark.parametrize("name", SHAPLEY)
 def test_shapley_methods_agree_with_people(name, first):
-    assert score_scenarios(SHAPLEY[name], scenarios=user_study(first=first))["score"].max() < HEALTHY
+    assert (
+        score_scenarios(SHAPLEY[name], scenarios=user_study(first=first))["score"].max() < HEALTHY
+    )
 
 
 def test_literal_values_agree_with_people():
@@ -58,7 +62,8 @@ def test_literal_values_agree_with_people():
 
 
 def test_sampling_agrees_within_its_error():
-    # 12,000 pairs: the spread of one difference is at most 6, so five standard errors stay below 0.5.
+    # 12,000 pairs: the spread of one difference is at most 6, so five standard errors stay below
+    # 0.5.
     assert score_scenarios(lambda m, X, b: ime(m, X, b, samples=12_000, rng=0))["score"].max() < 0.5
 
 
@@ -71,7 +76,9 @@ def test_saabas_fails_where_the_source_says():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"first: expected one of 'fever', 'cough', got 'headache'"):
+    with pytest.raises(
+        ValueError, match=r"first: expected one of 'fever', 'cough', got 'headache'"
+    ):
         user_study(first="headache")
     with pytest.raises(ValueError, match=r"symptom_rate: expected a number in \(0, 1\]"):
         user_study(symptom_rate=0.0)

@@ -1,4 +1,5 @@
-"""Summaries: against hand-computed tables, literal twins, planted groups and planted rare effects."""
+"""Summaries: against hand-computed tables, literal twins, planted groups and planted rare
+effects."""
 
 from __future__ import annotations
 
@@ -17,13 +18,18 @@ from shaplab.insight.summaries import (
 
 
 def complete_linkage_literal(table: np.ndarray) -> list[float]:
-    """Heights of the merges: join the two groups whose furthest members are closest, until one is left."""
+    """Heights of the merges: join the two groups whose furthest members are closest, until one is
+    left."""
     groups, heights = [[n] for n in range(len(table))], []
     while len(groups) > 1:
         best = (np.inf, 0, 0)
         for a in range(len(groups)):
             for b in range(a):
-                far = max(float(np.sqrt(((table[n] - table[m]) ** 2).sum())) for n in groups[a] for m in groups[b])
+                far = max(
+                    float(np.sqrt(((table[n] - table[m]) ** 2).sum()))
+                    for n in groups[a]
+                    for m in groups[b]
+                )
                 best = min(best, (far, a, b))
         far, a, b = best
         heights.append(far)
@@ -31,8 +37,11 @@ def complete_linkage_literal(table: np.ndarray) -> list[float]:
     return heights
 
 
-def principal_components_literal(table: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors of the covariance matrix with the largest eigenvalues, and their shares of the variance."""
+def principal_components_literal(
+    table: np.ndarray, n_components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors of the covariance matrix with the largest eigenvalues, and their shares of the
+    variance."""
     centered = table - table.mean(axis=0)
     size, vectors = np.linalg.eigh(centered.T @ centered / len(table))
     return vectors[:, ::-1][:, :n_components].T, size[::-1][:n_components] / size.sum()
@@ -115,7 +124,9 @@ def test_embedding_is_the_literal_one(shape):
     # An eigenvector has no sign; both decompositions are backward stable.
     assert np.allclose(np.abs((found.components * components).sum(axis=1)), 1, rtol=0, atol=1e-9)
     assert np.allclose(found.explained, explained, rtol=1e-9, atol=0)
-    assert np.allclose(found.points, (table - found.center) @ found.components.T, rtol=0, atol=1e-10)
+    assert np.allclose(
+        found.points, (table - found.center) @ found.components.T, rtol=0, atol=1e-10
+    )
     assert (found.components[np.arange(3), np.abs(found.components).argmax(axis=1)] > 0).all()
     whole = embed_rows(table, n_components=min(shape))
     assert np.allclose(whole.points @ whole.components + whole.center, table, rtol=0, atol=1e-10)
@@ -139,27 +150,35 @@ def test_standardized():
 
 def test_variance_explained_by_hand():
     assert variance_explained([0, 0, 1, 1], [1.0, 3.0, 5.0, 7.0]) == pytest.approx(0.8, abs=1e-15)
-    assert variance_explained(["a", "b", "a", "b"], np.array([[1.0, 0], [1, 0], [2, 0], [2, 0]])) == 0
+    assert (
+        variance_explained(["a", "b", "a", "b"], np.array([[1.0, 0], [1, 0], [2, 0], [2, 0]])) == 0
+    )
     assert variance_explained(np.array([None, 1], dtype=object), [1.0, 2.0]) == 1.0
 
 
-@pytest.mark.parametrize(("call", "text"), [
-    (lambda: cluster_rows([[1.0]]), "table: expected at least two rows"),
-    (lambda: cluster_rows([[1.0], [2.0]], n_clusters=3), "n_clusters: expected an integer"),
-    (lambda: cluster_rows([[1.0], [np.nan]]), "table: expected"),
-    (lambda: cluster_rows([[1.0], [2.0]], n_clusters=1, linkage="best"), "linkage: expected one of"),
-    (lambda: embed_rows([[1.0], [2.0]], n_components=2), "n_components: expected"),
-    (lambda: standardized([[np.inf]]), "X: expected finite"),
-    (lambda: variance_explained([0, 1], [1.0, 1.0]), "values: expected values that differ"),
-    (lambda: variance_explained([0], [1.0, 2.0]), "values: expected one row for each label"),
-    (lambda: feature_ranking(explanation([[np.nan]])), "explanation: expected finite"),
-    (lambda: rare_effects(explanation([[1.0]]), share=2), "share: expected"),
-    (lambda: rare_effects(np.ones((2, 2))), "explanation: expected an Explanation"),
-    (lambda: feature_ranking(None), "explanation: expected an Explanation, got None"),
-    (lambda: variance_explained([0, 1], ["a", "b"]), "values: expected a numeric table"),
-    (lambda: variance_explained([], []), "values: expected at least one row"),
-    (lambda: variance_explained([0, 1], [np.nan, 1.0]), "values: expected finite numbers"),
-])
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: cluster_rows([[1.0]]), "table: expected at least two rows"),
+        (lambda: cluster_rows([[1.0], [2.0]], n_clusters=3), "n_clusters: expected an integer"),
+        (lambda: cluster_rows([[1.0], [np.nan]]), "table: expected"),
+        (
+            lambda: cluster_rows([[1.0], [2.0]], n_clusters=1, linkage="best"),
+            "linkage: expected one of",
+        ),
+        (lambda: embed_rows([[1.0], [2.0]], n_components=2), "n_components: expected"),
+        (lambda: standardized([[np.inf]]), "X: expected finite"),
+        (lambda: variance_explained([0, 1], [1.0, 1.0]), "values: expected values that differ"),
+        (lambda: variance_explained([0], [1.0, 2.0]), "values: expected one row for each label"),
+        (lambda: feature_ranking(explanation([[np.nan]])), "explanation: expected finite"),
+        (lambda: rare_effects(explanation([[1.0]]), share=2), "share: expected"),
+        (lambda: rare_effects(np.ones((2, 2))), "explanation: expected an Explanation"),
+        (lambda: feature_ranking(None), "explanation: expected an Explanation, got None"),
+        (lambda: variance_explained([0, 1], ["a", "b"]), "values: expected a numeric table"),
+        (lambda: variance_explained([], []), "values: expected at least one row"),
+        (lambda: variance_explained([0, 1], [np.nan, 1.0]), "values: expected finite numbers"),
+    ],
+)
 def test_bad_input_is_named(call, text):
     with pytest.raises((ValueError, TypeError), match=text.replace("(", r"\(")):
         call()

@@ -1,8 +1,9 @@
-"""Where peers go wrong, we add up to the library's own output; where they are right, we agree with them.
+"""Where peers go wrong, we add up to the library's own output; where they are right, we agree with
+them.
 
-The cases are those in which shap, shapiq or woodelf were measured to miss the model's output. Additivity is checked
-against the library's raw output, never against our own predict; the game itself against its definition, with the
-library as the black box.
+The cases are those in which shap, shapiq or woodelf were measured to miss the model's output.
+Additivity is checked against the library's raw output, never against our own predict; the game
+itself against its definition, with the library as the black box.
 """
 
 from __future__ import annotations
@@ -43,8 +44,14 @@ def table(n=240, d=5, seed=0, missing=False):
 
 def frame(n=300, seed=0):
     rng = np.random.default_rng(seed)
-    X = pd.DataFrame({"letter": pd.Categorical(rng.choice([*"abcdefgh"], n)), "x": rng.normal(size=n),
-                      "number": pd.Categorical(rng.integers(0, 12, n) * 10), "whole": rng.integers(0, 5, n)})
+    X = pd.DataFrame(
+        {
+            "letter": pd.Categorical(rng.choice([*"abcdefgh"], n)),
+            "x": rng.normal(size=n),
+            "number": pd.Categorical(rng.integers(0, 12, n) * 10),
+            "whole": rng.integers(0, 5, n),
+        }
+    )
     y = X["letter"].isin(["a", "c", "f"]) * 2.0 + X["number"].astype(int) % 3 * X["x"]
     X.loc[::9, "letter"] = np.nan
     return X, y.to_numpy()
@@ -61,16 +68,27 @@ def booster(parameters, X=None, y=None, rounds=8, weight=None, **more):
 def light(parameters, X=None, y=None, **more):
     if X is None:
         X, y = table(missing=True)
-    base = {"verbose": -1, "num_threads": 1, "num_leaves": 10, "min_data_in_leaf": 4, "seed": 0,
-            "min_data_per_group": 4, "cat_smooth": 1}
+    base = {
+        "verbose": -1,
+        "num_threads": 1,
+        "num_leaves": 10,
+        "min_data_in_leaf": 4,
+        "seed": 0,
+        "min_data_per_group": 4,
+        "cat_smooth": 1,
+    }
     model = lgb.train(base | parameters, lgb.Dataset(X, y, **more), 8)
-    forest = parameters.get("boosting") == "rf"  # whose raw score is a sum, and whose prediction a mean
+    forest = (
+        parameters.get("boosting") == "rf"
+    )  # whose raw score is a sum, and whose prediction a mean
     return model, X, lambda rows: model.predict(rows, raw_score=not forest)
 
 
 def early_stopping():
     X, y = table(missing=True)
-    model = xgb.XGBRegressor(n_estimators=200, learning_rate=0.6, early_stopping_rounds=3, max_depth=4, n_jobs=1)
+    model = xgb.XGBRegressor(
+        n_estimators=200, learning_rate=0.6, early_stopping_rounds=3, max_depth=4, n_jobs=1
+    )
     model.fit(X[:160], y[:160], eval_set=[(X[160:], y[160:])], verbose=False)
     assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
     return model, X, lambda rows: model.predict(rows, output_margin=True)
@@ -80,8 +98,11 @@ def scikit(model, X=None, y=None):
     if X is None:
         X, y = table()
     model = model.set_params(random_state=0).fit(X, y)
-    method = "decision_function" if hasattr(model, "decision_function") else (
-        "predict_proba" if hasattr(model, "predict_proba") else "predict")
+    method = (
+        "decision_function"
+        if hasattr(model, "decision_function")
+        else ("predict_proba" if hasattr(model, "predict_proba") else "predict")
+    )
     return model, X, getattr(model, method)
 
 
@@ -132,18 +153,31 @@ CASES = {
     "dart": lambda: booster({"booster": "dart", "rate_drop": 0.5, "one_drop": 1}),
     "early stopping": early_stopping,
     "num_parallel_tree": lambda: booster({"num_parallel_tree": 3, "subsample": 0.5}),
-    "one-hot splits": lambda: booster({"max_cat_to_onehot": 100}, *LETTERS, enable_categorical=True),
+    "one-hot splits": lambda: booster(
+        {"max_cat_to_onehot": 100}, *LETTERS, enable_categorical=True
+    ),
     "set splits": lambda: booster({"max_cat_to_onehot": 1}, *LETTERS, enable_categorical=True),
-    "vector leaves": lambda: booster({"multi_strategy": "multi_output_tree"}, MISSING[0], targets(MISSING[1])),
-    "multi-class": lambda: booster({"objective": "multi:softprob", "num_class": 3},
-                                   *labelled(lambda y: np.digitize(y, [-1.5, 0]))),
-    "cox": lambda: booster({"objective": "survival:cox"}, *labelled(lambda y: (np.abs(y) + 0.1) * np.sign(y + 9))),
+    "vector leaves": lambda: booster(
+        {"multi_strategy": "multi_output_tree"}, MISSING[0], targets(MISSING[1])
+    ),
+    "multi-class": lambda: booster(
+        {"objective": "multi:softprob", "num_class": 3},
+        *labelled(lambda y: np.digitize(y, [-1.5, 0])),
+    ),
+    "cox": lambda: booster(
+        {"objective": "survival:cox"}, *labelled(lambda y: (np.abs(y) + 0.1) * np.sign(y + 9))
+    ),
     "aft": survival,
     "ranking": ranking,
-    "base_score vector": lambda: booster({"base_score": [0.5, -1.0, 2.0]}, MISSING[0], targets(MISSING[1])),
-    "poisson": lambda: booster({"objective": "count:poisson"}, *labelled(lambda y: np.floor(np.abs(y)))),
-    "logistic, base_score": lambda: booster({"objective": "binary:logistic", "base_score": 0.1},
-                                            *labelled(lambda y: y > -1.0)),
+    "base_score vector": lambda: booster(
+        {"base_score": [0.5, -1.0, 2.0]}, MISSING[0], targets(MISSING[1])
+    ),
+    "poisson": lambda: booster(
+        {"objective": "count:poisson"}, *labelled(lambda y: np.floor(np.abs(y)))
+    ),
+    "logistic, base_score": lambda: booster(
+        {"objective": "binary:logistic", "base_score": 0.1}, *labelled(lambda y: y > -1.0)
+    ),
     "no rounds": lambda: booster({}, *MISSING, rounds=0),
     "single leaves": lambda: booster({"gamma": 1e9}),
     "stumps": lambda: booster({"max_depth": 1}),
@@ -155,28 +189,49 @@ CASES = {
     "use_missing=false": lambda: light({"use_missing": False}),
     "rf": lambda: light({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}),
     "lightgbm dart": lambda: light({"boosting": "dart", "drop_rate": 0.5}),
-    "lightgbm multi-class": lambda: light({"objective": "multiclass", "num_class": 3},
-                                          *labelled(lambda y: np.digitize(y, [-1.5, 0]))),
+    "lightgbm multi-class": lambda: light(
+        {"objective": "multiclass", "num_class": 3}, *labelled(lambda y: np.digitize(y, [-1.5, 0]))
+    ),
     "lightgbm categories": lambda: light({}, *LETTERS),
     "float64 near 2**24, lightgbm": lambda: light({}, *near_2_24()),
-    "histogram": with_sklearn("HistGradientBoostingRegressor", *FULL, max_iter=8, min_samples_leaf=3),
-    "histogram, missing": with_sklearn("HistGradientBoostingRegressor", *MISSING, max_iter=8, min_samples_leaf=3),
-    "histogram, categories": with_sklearn("HistGradientBoostingRegressor", *LETTERS, max_iter=8, min_samples_leaf=3,
-                                          categorical_features="from_dtype"),
-    "float64 near 2**24, forest": with_sklearn("RandomForestRegressor", *near_2_24(), n_estimators=4),
-    "float64 near 2**24, histogram": with_sklearn("HistGradientBoostingRegressor", *near_2_24(), max_iter=4),
-    "forest": with_sklearn("RandomForestClassifier", *labelled(lambda y: np.digitize(y, [-1.5, 0]), False),
-                           n_estimators=4),
+    "histogram": with_sklearn(
+        "HistGradientBoostingRegressor", *FULL, max_iter=8, min_samples_leaf=3
+    ),
+    "histogram, missing": with_sklearn(
+        "HistGradientBoostingRegressor", *MISSING, max_iter=8, min_samples_leaf=3
+    ),
+    "histogram, categories": with_sklearn(
+        "HistGradientBoostingRegressor",
+        *LETTERS,
+        max_iter=8,
+        min_samples_leaf=3,
+        categorical_features="from_dtype",
+    ),
+    "float64 near 2**24, forest": with_sklearn(
+        "RandomForestRegressor", *near_2_24(), n_estimators=4
+    ),
+    "float64 near 2**24, histogram": with_sklearn(
+        "HistGradientBoostingRegressor", *near_2_24(), max_iter=4
+    ),
+    "forest": with_sklearn(
+        "RandomForestClassifier",
+        *labelled(lambda y: np.digitize(y, [-1.5, 0]), False),
+        n_estimators=4,
+    ),
     "forest, missing": with_sklearn("RandomForestRegressor", *MISSING, n_estimators=4),
-    "several outputs": with_sklearn("ExtraTreesRegressor", FULL[0], targets(FULL[1]), n_estimators=3),
-    "gradient boosting": with_sklearn("GradientBoostingClassifier", *labelled(lambda y: y > -1, False),
-                                      n_estimators=6),
+    "several outputs": with_sklearn(
+        "ExtraTreesRegressor", FULL[0], targets(FULL[1]), n_estimators=3
+    ),
+    "gradient boosting": with_sklearn(
+        "GradientBoostingClassifier", *labelled(lambda y: y > -1, False), n_estimators=6
+    ),
     "isolation forest": isolation,
 }
 
 
 def gap(values, base, outputs):
-    """Largest distance between the sum of an explanation and the outputs, over the scale of the outputs."""
+    """Largest distance between the sum of an explanation and the outputs, over the scale of the
+    outputs."""
     total = values.sum(axis=1) + np.asarray(base)
     assert total.shape == outputs.shape
     return float(np.abs(total - outputs).max() / max(1.0, np.abs(outputs).max()))
@@ -200,33 +255,55 @@ def test_values_add_up_to_the_library(case):
     found = interventional_tree_shap(model, rows, background)
     assert gap(found.values, found.base_values, expected) < tolerance(model)
     mean = np.asarray(raw(background), np.float64).mean(axis=0)
-    np.testing.assert_allclose(np.broadcast_to(found.base_values, expected.shape)[0], mean,
-                               rtol=tolerance(model), atol=tolerance(model) * max(1.0, np.abs(expected).max()))
+    np.testing.assert_allclose(
+        np.broadcast_to(found.base_values, expected.shape)[0],
+        mean,
+        rtol=tolerance(model),
+        atol=tolerance(model) * max(1.0, np.abs(expected).max()),
+    )
     one = interventional_tree_shap(model, rows_of(X, slice(3, 4)), rows_of(X, slice(50, 51)))
     assert gap(one.values, one.base_values, expected[3:4]) < tolerance(model)
 
 
-@pytest.mark.parametrize("case", ["dart", "set splits", "vector leaves", "multi-class", "rf", "zero_as_missing",
-                                  "histogram, missing", "histogram, categories", "isolation forest"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "dart",
+        "set splits",
+        "vector leaves",
+        "multi-class",
+        "rf",
+        "zero_as_missing",
+        "histogram, missing",
+        "histogram, categories",
+        "isolation forest",
+    ],
+)
 def test_interactions_add_up_to_the_library(case):
     model, X, raw = CASES[case]()
     rows, background = rows_of(X, slice(0, 12)), rows_of(X, slice(40, 70))
     expected = np.asarray(raw(rows), np.float64)
     for found, single in (
         (tree_shap_interactions(model, rows), tree_shap(model, rows)),
-        (interventional_tree_shap_interactions(model, rows, background),
-         interventional_tree_shap(model, rows, background)),
+        (
+            interventional_tree_shap_interactions(model, rows, background),
+            interventional_tree_shap(model, rows, background),
+        ),
     ):
-        np.testing.assert_allclose(found.values.sum(axis=2), single.values, atol=1e-11 * max(1, np.abs(expected).max()))
+        np.testing.assert_allclose(
+            found.values.sum(axis=2), single.values, atol=1e-11 * max(1, np.abs(expected).max())
+        )
         np.testing.assert_allclose(found.values, np.swapaxes(found.values, 1, 2), atol=1e-12)
         assert gap(found.values.sum(axis=1), found.base_values, expected) < tolerance(model)
-        off = found.values * (1 - np.eye(found.values.shape[1])).reshape(1, *found.values.shape[1:3], *(
-            1,) * (found.values.ndim - 3))
+        off = found.values * (1 - np.eye(found.values.shape[1])).reshape(
+            1, *found.values.shape[1:3], *(1,) * (found.values.ndim - 3)
+        )
         assert np.abs(off).max() > 1e-4  # shap returns zeros for the interventional ones
 
 
 def by_definition(raw, rows, background, d):
-    """Interventional Shapley values with the library as a black box: all coalitions, all references."""
+    """Interventional Shapley values with the library as a black box: all coalitions, all
+    references."""
     frame_given = hasattr(rows, "iloc")
     n, m = len(rows), len(background)
     means = {}
@@ -245,7 +322,11 @@ def by_definition(raw, rows, background, d):
     phi = np.zeros((n, d, *means[()].shape[1:]))
     for coalition, mean in means.items():
         for j in set(range(d)) - set(coalition):
-            weight = math.factorial(len(coalition)) * math.factorial(d - len(coalition) - 1) / math.factorial(d)
+            weight = (
+                math.factorial(len(coalition))
+                * math.factorial(d - len(coalition) - 1)
+                / math.factorial(d)
+            )
             phi[:, j] += weight * (means[tuple(sorted((*coalition, j)))] - mean)
     return phi
 
@@ -261,8 +342,19 @@ def test_interventional_values_follow_their_definition(case):
 
 
 def test_xgboost_contributions():
-    for case in ("xgboost", "dart", "num_parallel_tree", "multi-class", "cox", "poisson", "stumps", "set splits",
-                 "one-hot splits", "depth 30", "float64 near 2**24, xgboost"):
+    for case in (
+        "xgboost",
+        "dart",
+        "num_parallel_tree",
+        "multi-class",
+        "cox",
+        "poisson",
+        "stumps",
+        "set splits",
+        "one-hot splits",
+        "depth 30",
+        "float64 near 2**24, xgboost",
+    ):
         model, X, _ = CASES[case]()
         data = xgb.DMatrix(X, enable_categorical=True)
         theirs = model.predict(data, pred_contribs=True).astype(np.float64)
@@ -278,23 +370,38 @@ def test_xgboost_interactions():
     for case in ("xgboost", "dart", "multi-class", "set splits"):
         model, X, _ = CASES[case]()
         rows = rows_of(X, slice(0, 20))
-        theirs = model.predict(xgb.DMatrix(rows, enable_categorical=True), pred_interactions=True).astype(np.float64)
+        theirs = model.predict(
+            xgb.DMatrix(rows, enable_categorical=True), pred_interactions=True
+        ).astype(np.float64)
         theirs = np.moveaxis(theirs, 1, -1) if theirs.ndim == 4 else theirs
-        np.testing.assert_allclose(tree_shap_interactions(model, rows).values, theirs[:, :-1, :-1],
-                                   atol=5e-5 * max(1.0, np.abs(theirs).max()), err_msg=case)
+        np.testing.assert_allclose(
+            tree_shap_interactions(model, rows).values,
+            theirs[:, :-1, :-1],
+            atol=5e-5 * max(1.0, np.abs(theirs).max()),
+            err_msg=case,
+        )
 
 
 def test_lightgbm_contributions():
-    for case in ("lightgbm", "zero_as_missing", "use_missing=false", "lightgbm dart", "lightgbm multi-class",
-                 "lightgbm categories", "rf", "float64 near 2**24, lightgbm"):
+    for case in (
+        "lightgbm",
+        "zero_as_missing",
+        "use_missing=false",
+        "lightgbm dart",
+        "lightgbm multi-class",
+        "lightgbm categories",
+        "rf",
+        "float64 near 2**24, lightgbm",
+    ):
         model, X, _ = CASES[case]()
         theirs = model.predict(X, pred_contrib=True) / (8 if case == "rf" else 1)
         ours = tree_shap(model, X)
         d = X.shape[1]
         if ours.values.ndim == 3:
             theirs = np.moveaxis(theirs.reshape(len(X), -1, d + 1), 1, 2)
-        np.testing.assert_allclose(ours.values, theirs[:, :-1], atol=1e-10 * max(1.0, np.abs(theirs).max()),
-                                   err_msg=case)
+        np.testing.assert_allclose(
+            ours.values, theirs[:, :-1], atol=1e-10 * max(1.0, np.abs(theirs).max()), err_msg=case
+        )
 
 
 def test_shap_where_it_is_right():
@@ -303,45 +410,76 @@ def test_shap_where_it_is_right():
         model, X, _ = CASES[case]()
         theirs = np.asarray(shap.TreeExplainer(model).shap_values(X[:30], check_additivity=False))
         ours = tree_shap(model, X[:30]).values
-        np.testing.assert_allclose(ours, theirs, atol=3e-5 if tolerance(model) == FLOAT32 else 1e-9, err_msg=case)
-    # Its interventional code keeps thresholds, leaves, weights and sums in float32, so rows must keep away from
-    # thresholds: on the rounded table above its forest is off by 0.05, ours by nothing (see the definition's test).
+        np.testing.assert_allclose(
+            ours, theirs, atol=3e-5 if tolerance(model) == FLOAT32 else 1e-9, err_msg=case
+        )
+    # Its interventional code keeps thresholds, leaves, weights and sums in float32, so rows must
+    # keep away from thresholds: on the rounded table above its forest is off by 0.05, ours by
+    # nothing (see the definition's test).
     X = np.random.default_rng(0).normal(size=(240, 5))
     y = X[:, 0] * X[:, 1] - 2 * (X[:, 2] > 0) + X[:, 3]
-    for model in (sklearn_ensemble.RandomForestRegressor(4, random_state=0).fit(X, y),
-                  sklearn_ensemble.GradientBoostingClassifier(n_estimators=6).fit(X, y > -1)):
+    for model in (
+        sklearn_ensemble.RandomForestRegressor(4, random_state=0).fit(X, y),
+        sklearn_ensemble.GradientBoostingClassifier(n_estimators=6).fit(X, y > -1),
+    ):
         explainer = shap.TreeExplainer(model, X[40:100], feature_perturbation="interventional")
         theirs = np.asarray(explainer.shap_values(X[:30], check_additivity=False))
-        np.testing.assert_allclose(interventional_tree_shap(model, X[:30], X[40:100]).values, theirs, atol=3e-7)
+        np.testing.assert_allclose(
+            interventional_tree_shap(model, X[:30], X[40:100]).values, theirs, atol=3e-7
+        )
 
 
 def test_shap_where_float32_holds_the_model():
-    """Integer thresholds, leaves in steps of 1/256, two features a path (weights 1 and 1/2): nothing is rounded."""
+    """Integer thresholds, leaves in steps of 1/256, two features a path (weights 1 and 1/2):
+    nothing is rounded."""
     shap = pytest.importorskip("shap")
     rng = np.random.default_rng(0)
-    form = {"children_left": np.array([1, 3, 5, -1, -1, -1, -1]), "children_right": np.array([2, 4, 6, -1, -1, -1, -1])}
-    form |= {"children_default": form["children_left"], "node_sample_weight": np.array([4.0, 2, 2, 1, 1, 1, 1])}
-    trees = [form | {"features": np.r_[rng.permutation(4)[[0, 1, 1]], [-1] * 4],
-                     "thresholds": rng.integers(0, 3, 7).astype(float),
-                     "values": rng.integers(-256, 256, (7, 1)) / 256} for _ in range(30)]
-    feature, threshold, value = (np.concatenate([tree[name].ravel() for tree in trees])
-                                 for name in ("features", "thresholds", "values"))
-    left, right = (np.concatenate([np.where(form[name] < 0, -1, form[name] + 7 * t) for t in range(30)])
-                   for name in ("children_left", "children_right"))
-    ensemble = TreeEnsemble.from_arrays(feature, threshold, left, right, value, tree_start=np.arange(31) * 7)
+    form = {
+        "children_left": np.array([1, 3, 5, -1, -1, -1, -1]),
+        "children_right": np.array([2, 4, 6, -1, -1, -1, -1]),
+    }
+    form |= {
+        "children_default": form["children_left"],
+        "node_sample_weight": np.array([4.0, 2, 2, 1, 1, 1, 1]),
+    }
+    trees = [
+        form
+        | {
+            "features": np.r_[rng.permutation(4)[[0, 1, 1]], [-1] * 4],
+            "thresholds": rng.integers(0, 3, 7).astype(float),
+            "values": rng.integers(-256, 256, (7, 1)) / 256,
+        }
+        for _ in range(30)
+    ]
+    feature, threshold, value = (
+        np.concatenate([tree[name].ravel() for tree in trees])
+        for name in ("features", "thresholds", "values")
+    )
+    left, right = (
+        np.concatenate([np.where(form[name] < 0, -1, form[name] + 7 * t) for t in range(30)])
+        for name in ("children_left", "children_right")
+    )
+    ensemble = TreeEnsemble.from_arrays(
+        feature, threshold, left, right, value, tree_start=np.arange(31) * 7
+    )
     X = rng.integers(0, 4, (80, 4)).astype(float)
     explainer = shap.TreeExplainer({"trees": trees}, X[20:], feature_perturbation="interventional")
     theirs = explainer.shap_values(X[:20], check_additivity=False)
     ours = interventional_tree_shap(ensemble, X[:20], X[20:]).values
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)  # float64 sums of 30 values below 1
+    np.testing.assert_allclose(
+        ours, theirs, rtol=0, atol=1e-12
+    )  # float64 sums of 30 values below 1
 
 
 def test_missing_values_only_in_the_background():
     model, X, raw = CASES["xgboost"]()
     rows, background = np.nan_to_num(X[:5]), X[40:52]
     assert np.isnan(background).any()
-    np.testing.assert_allclose(interventional_tree_shap(model, rows, background).values,
-                               by_definition(raw, rows, background, 5), atol=FLOAT32 * 10)
+    np.testing.assert_allclose(
+        interventional_tree_shap(model, rows, background).values,
+        by_definition(raw, rows, background, 5),
+        atol=FLOAT32 * 10,
+    )
 
 
 def test_unseen_categories_infinite_values_and_signed_zeros():
@@ -349,9 +487,14 @@ def test_unseen_categories_infinite_values_and_signed_zeros():
     codes = rng.integers(0, 9, 300).astype(float)
     X = np.stack([codes, rng.normal(size=300), rng.normal(size=300)], axis=1)
     model, _, raw = light({}, X, codes % 3 + X[:, 1], categorical_feature=[0])
-    rows = np.array([[99.0, np.inf, -0.0], [3.0, -np.inf, 0.0], [np.nan, 0.0, np.inf], [-1.0, -0.0, 1e300]])
-    np.testing.assert_allclose(interventional_tree_shap(model, rows, X[:20]).values,
-                               by_definition(raw, rows, X[:20], 3), atol=1e-11)
+    rows = np.array(
+        [[99.0, np.inf, -0.0], [3.0, -np.inf, 0.0], [np.nan, 0.0, np.inf], [-1.0, -0.0, 1e300]]
+    )
+    np.testing.assert_allclose(
+        interventional_tree_shap(model, rows, X[:20]).values,
+        by_definition(raw, rows, X[:20], 3),
+        atol=1e-11,
+    )
     found = tree_shap(model, rows)
     assert gap(found.values, found.base_values, raw(rows)) < FLOAT64
 
@@ -363,7 +506,9 @@ def test_layouts_do_not_matter():
     for layout in (np.asfortranarray, sparse.csr_matrix, lambda Z: np.repeat(Z, 2, axis=1)[:, ::2]):
         found = interventional_tree_shap(model, layout(X[:20]), layout(X[50:80])).values
         np.testing.assert_array_equal(found, expected)
-        np.testing.assert_array_equal(tree_shap(model, layout(X[:20])).values, tree_shap(model, X[:20]).values)
+        np.testing.assert_array_equal(
+            tree_shap(model, layout(X[:20])).values, tree_shap(model, X[:20]).values
+        )
 
 
 def test_counts_and_hessians_as_covers_differ():
@@ -390,10 +535,19 @@ def test_more_than_65535_thresholds():
     threshold[::3] = np.arange(n)
     left, right = np.full(3 * n, -1), np.full(3 * n, -1)
     left[::3], right[::3] = np.arange(n) * 3 + 1, np.arange(n) * 3 + 2
-    ensemble = TreeEnsemble.from_arrays(feature, threshold, left, right, np.tile([0.0, 1.0, 0.0], n),
-                                        tree_start=np.arange(0, 3 * n + 1, 3), n_features=2)
+    ensemble = TreeEnsemble.from_arrays(
+        feature,
+        threshold,
+        left,
+        right,
+        np.tile([0.0, 1.0, 0.0], n),
+        tree_start=np.arange(0, 3 * n + 1, 3),
+        n_features=2,
+    )
     rows, background = np.array([[65_600.0, 1.0]]), np.array([[69_000.0, 2.0], [0.0, 3.0]])
     found = interventional_tree_shap(ensemble, rows, background)
-    np.testing.assert_allclose(found.values[0], [n - 65_600 - (n - 69_000 + n) / 2, 0.0], rtol=1e-12)
+    np.testing.assert_allclose(
+        found.values[0], [n - 65_600 - (n - 69_000 + n) / 2, 0.0], rtol=1e-12
+    )
     found = tree_shap(ensemble, rows)
     np.testing.assert_allclose(found.values.sum() + found.base_values[0], n - 65_600, rtol=1e-12)

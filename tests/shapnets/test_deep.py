@@ -1,4 +1,5 @@
-"""Theorem 3 and Corollary 4: local accuracy and missingness of Deep ShapNets, for any weights and reference."""
+"""Theorem 3 and Corollary 4: local accuracy and missingness of Deep ShapNets, for any weights and
+reference."""
 
 from __future__ import annotations
 
@@ -15,19 +16,36 @@ from shaplab.shapnets.deep import deep_shapnet_literal
 
 def inner_function(group, m):
     """The function of module ``m``, on ``(k, C)`` arrays."""
+
     def f(t):
-        h = torch.relu(torch.tensor(t).flatten() @ group.first[m].flatten(0, 1) + group.biases[0][m, 0])
+        h = torch.relu(
+            torch.tensor(t).flatten() @ group.first[m].flatten(0, 1) + group.biases[0][m, 0]
+        )
         return (h @ group.last[m]).detach().numpy()
+
     return f
 
 
 @settings(max_examples=20, deadline=None)
-@given(d=st.integers(2, 9), outputs=st.integers(1, 3), channels_in=st.integers(1, 2), seed=st.integers(0, 10**6),
-       shared=st.booleans())
+@given(
+    d=st.integers(2, 9),
+    outputs=st.integers(1, 3),
+    channels_in=st.integers(1, 2),
+    seed=st.integers(0, 10**6),
+    shared=st.booleans(),
+)
 def test_theorem_3_and_corollary_4(d, outputs, channels_in, seed, shared):
     rng = np.random.default_rng(seed)
-    net = DeepShapNet(d, outputs, reference=rng.standard_normal((d, channels_in)), channels=5, channels_in=channels_in,
-                      hidden=(6, 7), shared=shared, seed=seed).double()
+    net = DeepShapNet(
+        d,
+        outputs,
+        reference=rng.standard_normal((d, channels_in)),
+        channels=5,
+        channels_in=channels_in,
+        hidden=(6, 7),
+        shared=shared,
+        seed=seed,
+    ).double()
     torch.nn.init.normal_(net.intercept)
     r = net.transforms[0].reference[:d]
     x = torch.tensor(rng.standard_normal((4, d, channels_in)))
@@ -36,7 +54,9 @@ def test_theorem_3_and_corollary_4(d, outputs, channels_in, seed, shared):
     shape = (lambda t: t[..., 0]) if channels_in == 1 else (lambda t: t)
     phi = net.explain(shape(x))
     # float64, values of order 1.
-    torch.testing.assert_close(phi.sum(1), net(shape(x)) - net(shape(r[None])), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        phi.sum(1), net(shape(x)) - net(shape(r[None])), atol=1e-12, rtol=1e-12
+    )
     layers = net.layers(shape(x))
     assert len(layers) == (d - 1).bit_length()
     assert all(bool((z[missing] == 0).all()) for z in layers)
@@ -47,10 +67,18 @@ def test_theorem_3_and_corollary_4(d, outputs, channels_in, seed, shared):
 @pytest.mark.parametrize("d", [2, 3, 5, 8])
 def test_cascade_is_definition_8(d):
     rng = np.random.default_rng(d)
-    net = DeepShapNet(d, 2, reference=rng.standard_normal(d), channels=3, hidden=(6,), seed=0).double()
+    net = DeepShapNet(
+        d, 2, reference=rng.standard_normal(d), channels=3, hidden=(6,), seed=0
+    ).double()
     width = net.transforms[0].reference.shape[0]
-    stages = [[(A, inner_function(group, m)) for group in t.modules_by_size
-               for m, A in enumerate(group.active.tolist())] for t in net.transforms]
+    stages = [
+        [
+            (A, inner_function(group, m))
+            for group in t.modules_by_size
+            for m, A in enumerate(group.active.tolist())
+        ]
+        for t in net.transforms
+    ]
     x = np.zeros((width, 1))
     x[:d, 0] = rng.standard_normal(d)
     literal = deep_shapnet_literal(stages, x, net.transforms[0].reference.numpy())
@@ -70,7 +98,8 @@ def test_butterfly_lets_every_feature_act_on_every_other(d):
             if j < d:  # padding stays at zero, so nothing travels through it
                 reach[i] = reach[j] = reach[i] | reach[j]
     assert len(butterfly(d)) == int(np.log2(width))
-    # reach[i, j]: the value of i can depend on feature j. Padding cuts some ways, never both ways between two features.
+    # reach[i, j]: the value of i can depend on feature j. Padding cuts some ways, never both ways
+    # between two features.
     reach = reach[:d, :d]
     assert (reach | reach.T).all()
     assert reach.all() == (d == width)
@@ -94,7 +123,9 @@ def test_padding_gets_nothing_and_changes_nothing():
 
 
 def test_overlapping_stages_of_ones_own():
-    net = DeepShapNet(4, 1, stages=["pairs", [(0, 1, 2), (2, 3)]], channels=[6], hidden=[(5,), (4, 3)], seed=0)
+    net = DeepShapNet(
+        4, 1, stages=["pairs", [(0, 1, 2), (2, 3)]], channels=[6], hidden=[(5,), (4, 3)], seed=0
+    )
     x = torch.randn(3, 4)
     assert [z.shape[-1] for z in net.layers(x)] == [6, 1]
     torch.testing.assert_close(net(x), net.explain(x).sum(1) + net.intercept)
@@ -144,14 +175,22 @@ def test_the_residual_baseline_matches(equal):
     net = DeepShapNet(16, 1, seed=0)
     dnn = ResidualDNN.matching(net, equal=equal, depth=4, seed=0)
     count = sum(p.numel() for p in dnn.parameters())
-    target = sum(p.numel() for p in net.parameters()) if equal == "parameters" else net.multiply_adds
+    target = (
+        sum(p.numel() for p in net.parameters()) if equal == "parameters" else net.multiply_adds
+    )
     assert abs(count - target) / target < 0.05  # widths are whole numbers
     assert dnn(torch.zeros(2, 16)).shape == (2, 1)
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"stages": "fft"}, "stages"), ({"channels": [3]}, "channels: expected an integer or 2 integers"),
-    ({"hidden": [(3,), (4,)]}, "hidden"), ({"reference": [0.0, 1.0]}, "reference")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stages": "fft"}, "stages"),
+        ({"channels": [3]}, "channels: expected an integer or 2 integers"),
+        ({"hidden": [(3,), (4,)]}, "hidden"),
+        ({"reference": [0.0, 1.0]}, "reference"),
+    ],
+)
 def test_bad_input_is_named(options, words):
     with pytest.raises(ValueError, match=words):
         DeepShapNet(5, 2, **options)

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.shapnets import ComparableCNN, ImageShapNet
-from shaplab.shapnets.image import ConvShapleyTransform, _FourTaps, conv_transform_literal, shift, window_values
+from shaplab.shapnets.image import (
+    ConvShapleyTransform,
+    _FourTaps,
+    conv_transform_literal,
+    shift,
+    window_values,
+)
 
 
 def leaky(a):
@@ -18,13 +24,20 @@ def leaky(a):
 
 
 @settings(max_examples=15, deadline=None)
-@given(height=st.integers(1, 5), width=st.integers(1, 5), dilation=st.integers(1, 3), seed=st.integers(0, 10**6),
-       kernel=st.sampled_from([(2, 2), (1, 2), (3, 1), (1, 1)]), channels=st.integers(1, 3))
+@given(
+    height=st.integers(1, 5),
+    width=st.integers(1, 5),
+    dilation=st.integers(1, 3),
+    seed=st.integers(0, 10**6),
+    kernel=st.sampled_from([(2, 2), (1, 2), (3, 1), (1, 1)]),
+    channels=st.integers(1, 3),
+)
 def test_one_transform_is_its_windows(height, width, dilation, seed, kernel, channels):
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    t = ConvShapleyTransform(channels, 2, kernel=kernel, dilation=dilation,
-                             reference=rng.standard_normal(channels)).double()
+    t = ConvShapleyTransform(
+        channels, 2, kernel=kernel, dilation=dilation, reference=rng.standard_normal(channels)
+    ).double()
     r = t.reference.numpy()
     x = rng.standard_normal((2, height, width, channels))
     x[0, rng.random((height, width)) < 0.4] = r
@@ -33,7 +46,9 @@ def test_one_transform_is_its_windows(height, width, dilation, seed, kernel, cha
         Z = t(torch.tensor(x), skip).detach().numpy()
         for n in range(2):
             # float64 sums of fewer than 100 terms of order 1.
-            np.testing.assert_allclose(Z[n], conv_transform_literal(x[n], W, b, r, t.taps, leaky), atol=1e-12)
+            np.testing.assert_allclose(
+                Z[n], conv_transform_literal(x[n], W, b, r, t.taps, leaky), atol=1e-12
+            )
 
 
 @settings(max_examples=10, deadline=None)
@@ -61,7 +76,8 @@ def test_two_taps_are_the_pair_formula():
     x = torch.tensor([[[[1.5], [-0.7]]]], dtype=torch.float64)
     f = lambda a, c: float(leaky(w1 * a + w2 * c + b))  # noqa: E731
     a, c = 1.5, -0.7
-    # The window at pixel 0 sees both pixels; the one at pixel 1 sees pixel 1 and, as its second tap, nothing.
+    # The window at pixel 0 sees both pixels; the one at pixel 1 sees pixel 1 and, as its second
+    # tap, nothing.
     first = (f(a, c) - f(0, c) + f(a, 0) - f(0, 0)) / 2
     second = (f(a, c) - f(a, 0) + f(0, c) - f(0, 0)) / 2 + f(c, 0) - f(0, 0)
     np.testing.assert_allclose(t(x).detach().flatten(), [first, second], atol=1e-14)
@@ -87,7 +103,8 @@ def test_the_kernel_is_the_torch_path(activation):
     torch.manual_seed(0)
     terms, base = torch.randn(31, 4, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     terms[-1] = 0  # the pixel that stands for all outside the picture
-    # Each tap of a pixel is read by one window at most, as in a picture; 30 stands for nothing there.
+    # Each tap of a pixel is read by one window at most, as in a picture; 30 stands for nothing
+    # there.
     sources = torch.stack([torch.randperm(30)[:20] for _ in range(4)])
     sources[torch.rand(4, 20) < 0.2] = 30
     for t in (terms, base):
@@ -99,7 +116,14 @@ def test_the_kernel_is_the_torch_path(activation):
         slopes = torch.autograd.grad((out * pull).sum(), (terms, base), create_graph=True)
         cubes = (run(terms, base, sources, activation)[:30] ** 3).sum()
         twice = torch.autograd.grad(cubes, terms, create_graph=True)[0]
-        found.append((out, slopes[0][:30], slopes[1], torch.autograd.grad(twice[:30].square().sum(), base)[0]))
+        found.append(
+            (
+                out,
+                slopes[0][:30],
+                slopes[1],
+                torch.autograd.grad(twice[:30].square().sum(), base)[0],
+            )
+        )
     for ours, theirs in zip(*found, strict=True):
         # float64 sums of 16 terms of order 1, the second derivatives of order 100.
         torch.testing.assert_close(ours, theirs, atol=1e-11, rtol=1e-12)
@@ -116,11 +140,17 @@ def test_nan_stays_nan():
 def test_deep_shap_looks_through():
     net = ImageShapNet(1, 3, channels=(4,), seed=0).double()
     # So many rows that the explainer works in batches of rows and background rows.
-    x, background = torch.randn(18, 1, 5, 5, dtype=torch.float64), torch.zeros(2, 1, 5, 5, dtype=torch.float64)
+    x, background = (
+        torch.randn(18, 1, 5, 5, dtype=torch.float64),
+        torch.zeros(2, 1, 5, 5, dtype=torch.float64),
+    )
     x[0, 0, :2] = 0
     values = torch.tensor(deep_shap(net, x, background).values)
-    # Double precision; the net has local accuracy for its own reference, so both explanations have the same sum.
-    torch.testing.assert_close(values.flatten(1, 3).sum(1), net.explain(x).sum((1, 2)), atol=1e-10, rtol=0)
+    # Double precision; the net has local accuracy for its own reference, so both explanations have
+    # the same sum.
+    torch.testing.assert_close(
+        values.flatten(1, 3).sum(1), net.explain(x).sum((1, 2)), atol=1e-10, rtol=0
+    )
 
 
 def test_cnn_has_the_same_parameters_and_shape():
@@ -129,18 +159,24 @@ def test_cnn_has_the_same_parameters_and_shape():
     assert sum(p.numel() for p in cnn.parameters()) == sum(p.numel() for p in net.parameters())
     assert cnn(torch.zeros(2, 1, 9, 8)).shape == (2, 10)
     x = torch.randn(2, 1, 9, 8)
-    # With the same weights the first layer of both sees the same windows: full coalitions are the convolution.
+    # With the same weights the first layer of both sees the same windows: full coalitions are the
+    # convolution.
     t, conv = net.transforms[0], cnn.stages[0]
     conv.weight.data = t.weight.detach().permute(2, 0, 1).reshape(conv.weight.shape)
     conv.bias.data = t.bias.detach()
     whole = torch.nn.functional.leaky_relu(conv(torch.nn.functional.pad(x, cnn.pads[0])))
     none = torch.nn.functional.leaky_relu(t.bias)
     total = t(x.permute(0, 2, 3, 1)).sum((1, 2))
-    torch.testing.assert_close(total, (whole - none[:, None, None]).sum((2, 3)), atol=1e-4, rtol=1e-4)  # float32
+    torch.testing.assert_close(
+        total, (whole - none[:, None, None]).sum((2, 3)), atol=1e-4, rtol=1e-4
+    )  # float32
 
 
 def test_an_ordinary_module():
-    net, twin = ImageShapNet(1, 3, channels=(4,), reference=0.1, seed=0), ImageShapNet(1, 3, channels=(4,), seed=1)
+    net, twin = (
+        ImageShapNet(1, 3, channels=(4,), reference=0.1, seed=0),
+        ImageShapNet(1, 3, channels=(4,), seed=1),
+    )
     twin.load_state_dict(net.state_dict())
     x = torch.randn(2, 1, 6, 5)
     assert torch.equal(net(x), twin(x))
@@ -164,9 +200,14 @@ def test_training_goes_on_after_inference_mode():
 
 
 def test_derivatives_of_torch_func():
-    net, x = ImageShapNet(1, 2, channels=(3,), seed=0).double(), torch.randn(2, 1, 5, 4, dtype=torch.float64)
+    net, x = (
+        ImageShapNet(1, 2, channels=(3,), seed=0).double(),
+        torch.randn(2, 1, 5, 4, dtype=torch.float64),
+    )
     weights = {name: p.detach() for name, p in net.named_parameters()}
-    found = torch.func.grad(lambda w: torch.func.functional_call(net, w, (x,)).square().sum())(weights)
+    found = torch.func.grad(lambda w: torch.func.functional_call(net, w, (x,)).square().sum())(
+        weights
+    )
     net(x).square().sum().backward()
     for name, p in net.named_parameters():
         # float64, the same sums in another order.
@@ -185,13 +226,16 @@ def test_a_network_of_half_precision(dtype):
     assert e.data.shape == (2, 1, 6, 5)
 
 
-@pytest.mark.parametrize(("call", "words"), [
-    (lambda: ImageShapNet(1, 2)(torch.zeros(2, 3, 5, 5)), r"x: expected shape \(N, 1, H, W\)"),
-    (lambda: ImageShapNet(1, 2, dilations=(1,)), "dilations: expected 4 numbers"),
-    (lambda: ImageShapNet(1, 2, kernel=(3, 3)), "kernel: expected at most 8 taps"),
-    (lambda: ImageShapNet(1, 2, channel_share=0.0), "channel_share"),
-    (lambda: ImageShapNet(1, 2, reference=[1.0, 2.0]), "reference"),
-])
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: ImageShapNet(1, 2)(torch.zeros(2, 3, 5, 5)), r"x: expected shape \(N, 1, H, W\)"),
+        (lambda: ImageShapNet(1, 2, dilations=(1,)), "dilations: expected 4 numbers"),
+        (lambda: ImageShapNet(1, 2, kernel=(3, 3)), "kernel: expected at most 8 taps"),
+        (lambda: ImageShapNet(1, 2, channel_share=0.0), "channel_share"),
+        (lambda: ImageShapNet(1, 2, reference=[1.0, 2.0]), "reference"),
+    ],
+)
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()

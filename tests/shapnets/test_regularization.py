@@ -1,4 +1,5 @@
-"""Penalties on explanations, the training helper, and the two measures of an explanation's shape."""
+"""Penalties on explanations, the training helper, and the two measures of an explanation's
+shape."""
 
 from __future__ import annotations
 
@@ -30,9 +31,17 @@ def test_penalties_by_hand():
     assert float(both) == pytest.approx(2 * 3.25 + 3 * 2.5)
 
 
-NETS = [lambda: ShallowShapNet(4, 2, activation="gelu", seed=0), lambda: DeepShapNet(4, 2, activation="gelu", seed=0),
-        lambda: ImageShapNet(1, 2, channels=(3,), seed=0)]
-PENALTIES = [{"l1": 1.0}, {"l_inf": 1.0}, {"layerwise_l1": 1.0}, {"prior": lambda z: z.square().mean()}]
+NETS = [
+    lambda: ShallowShapNet(4, 2, activation="gelu", seed=0),
+    lambda: DeepShapNet(4, 2, activation="gelu", seed=0),
+    lambda: ImageShapNet(1, 2, channels=(3,), seed=0),
+]
+PENALTIES = [
+    {"l1": 1.0},
+    {"l_inf": 1.0},
+    {"layerwise_l1": 1.0},
+    {"prior": lambda z: z.square().mean()},
+]
 
 
 @pytest.mark.parametrize("make", NETS)
@@ -60,7 +69,9 @@ def test_fit_learns_repeats_itself_and_leaves_torch_alone():
     histories = [fit(net, X, y, epochs=12, learning_rate=5e-3, seed=1) for net in nets]
     assert torch.equal(torch.random.get_rng_state(), before)
     assert histories[0] == histories[1]
-    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True)
+    )
     with torch.no_grad():
         accuracy = float((nets[0](torch.tensor(X).float()).argmax(1).numpy() == y).mean())
     assert histories[0][-1] < 0.5 * histories[0][0]
@@ -100,13 +111,22 @@ def test_measures_by_hand():
     assert sparsity(torch.ones(2, 3, 3, 1)) == 0
 
 
-@pytest.mark.parametrize(("call", "words"), [
-    (lambda: fit(torch.nn.Linear(4, 2), *data(), penalty=explanation_penalty(l1=1.0)), "penalty: expected None"),
-    (lambda: fit(ShallowShapNet(4, 2, seed=0), data()[0], [0, 1]), "y: expected 200 values"),
-    (lambda: fit(ShallowShapNet(4, 2, seed=0), data()[0] * np.nan, data()[1], epochs=1), "a finite loss"),
-    (lambda: fit(ShallowShapNet(4, 2, seed=0), *data(), loss="hinge"), "loss: expected one of"),
-    (lambda: explanation_penalty(l1=-1.0), "l1"),
-])
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: fit(torch.nn.Linear(4, 2), *data(), penalty=explanation_penalty(l1=1.0)),
+            "penalty: expected None",
+        ),
+        (lambda: fit(ShallowShapNet(4, 2, seed=0), data()[0], [0, 1]), "y: expected 200 values"),
+        (
+            lambda: fit(ShallowShapNet(4, 2, seed=0), data()[0] * np.nan, data()[1], epochs=1),
+            "a finite loss",
+        ),
+        (lambda: fit(ShallowShapNet(4, 2, seed=0), *data(), loss="hinge"), "loss: expected one of"),
+        (lambda: explanation_penalty(l1=-1.0), "l1"),
+    ],
+)
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()

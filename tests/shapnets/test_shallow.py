@@ -14,31 +14,55 @@ from shaplab.shapnets import ShallowShapNet, gam_network
 
 def enumerated(net, x, reference):
     """Shapley values of ``net`` itself at one row, every coalition evaluated: ``(d, K)``."""
+
     def game(S):
-        rows = torch.where(torch.as_tensor(S).reshape(len(S), -1, *[1] * (x.ndim - 1)), x, reference)
+        rows = torch.where(
+            torch.as_tensor(S).reshape(len(S), -1, *[1] * (x.ndim - 1)), x, reference
+        )
         with torch.no_grad():
             return net(rows).double().numpy()
+
     return shapley_values(game, len(x))
 
 
 @settings(max_examples=25, deadline=None)
-@given(d=st.integers(2, 6), outputs=st.integers(1, 3), channels=st.integers(1, 2), seed=st.integers(0, 10**6),
-       data=st.data(), double=st.booleans())
+@given(
+    d=st.integers(2, 6),
+    outputs=st.integers(1, 3),
+    channels=st.integers(1, 2),
+    seed=st.integers(0, 10**6),
+    data=st.data(),
+    double=st.booleans(),
+)
 def test_theorem_2(d, outputs, channels, seed, data, double):
     rng = np.random.default_rng(seed)
-    sets = data.draw(st.lists(st.lists(st.integers(0, d - 1), min_size=1, max_size=min(4, d), unique=True),
-                              min_size=1, max_size=5))
+    sets = data.draw(
+        st.lists(
+            st.lists(st.integers(0, d - 1), min_size=1, max_size=min(4, d), unique=True),
+            min_size=1,
+            max_size=5,
+        )
+    )
     dtype = torch.float64 if double else torch.float32
     reference = rng.standard_normal((d, channels))
-    net = ShallowShapNet(d, outputs, active_sets=sets, channels=channels, reference=reference, hidden=(9, 6),
-                         activation="gelu", seed=seed).to(dtype)
+    net = ShallowShapNet(
+        d,
+        outputs,
+        active_sets=sets,
+        channels=channels,
+        reference=reference,
+        hidden=(9, 6),
+        activation="gelu",
+        seed=seed,
+    ).to(dtype)
     x = torch.tensor(rng.standard_normal((2, d, channels)), dtype=dtype)
     x[0, 0] = net.transforms[0].reference[0]
     rows = x[..., 0] if channels == 1 else x
     r = net.transforms[0].reference[..., 0] if channels == 1 else net.transforms[0].reference
     exact = np.stack([enumerated(net, row, r) for row in rows])
     found = net.explain(rows).detach().double().numpy()
-    # The bounds the project promises: relative to the largest value, or to 1 for tiny nets (outputs are of order 1).
+    # The bounds the project promises: relative to the largest value, or to 1 for tiny nets (outputs
+    # are of order 1).
     bound = (1e-12 if double else 1e-5) * max(1.0, abs(exact).max())
     assert abs(found - exact).max() <= bound
     assert (found[0, 0] == 0).all()

@@ -1,4 +1,5 @@
-"""Random ensembles that are nasty on purpose, and Shapley values by brute force for any function of a coalition."""
+"""Random ensembles that are nasty on purpose, and Shapley values by brute force for any function of
+a coalition."""
 
 from __future__ import annotations
 
@@ -16,15 +17,28 @@ def assert_agrees(ours, theirs, tolerance=1e-12):
     """Equal to rounding, in shape and value; float64 sums in another order by default."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * max(1.0, np.abs(theirs).max()))
+    np.testing.assert_allclose(
+        ours, theirs, rtol=tolerance, atol=tolerance * max(1.0, np.abs(theirs).max())
+    )
 
 
 def random_ensemble(rng, *, trees=3, d=4, depth=4, outputs=None, zero=0.15, chain=False):
-    """Repeated features, tied thresholds, splits without cover, missing directions, category sets, single leaves.
+    """Repeated features, tied thresholds, splits without cover, missing directions, category sets,
+    single leaves.
 
     ``chain`` makes one long path instead of a bushy tree.
     """
-    feature, threshold, left, right, value, cover, missing, start, sets = [], [], [], [], [], [], [], [0], {}
+    feature, threshold, left, right, value, cover, missing, start, sets = (
+        [],
+        [],
+        [],
+        [],
+        [],
+        [],
+        [],
+        [0],
+        {},
+    )
     categorical = {d - 1} if rng.random() < 0.4 else set()
 
     def grow(level, weight, must):
@@ -55,12 +69,23 @@ def random_ensemble(rng, *, trees=3, d=4, depth=4, outputs=None, zero=0.15, chai
         grow(0, float(rng.integers(1, 100)), rng.random() < 0.9)
         start.append(len(feature))
     return TreeEnsemble.from_arrays(
-        feature, threshold, left, right, np.array(value), cover=cover, tree_start=start, missing_left=missing,
-        sets=sets, base=rng.normal(), n_features=d)
+        feature,
+        threshold,
+        left,
+        right,
+        np.array(value),
+        cover=cover,
+        tree_start=start,
+        missing_left=missing,
+        sets=sets,
+        base=rng.normal(),
+        n_features=d,
+    )
 
 
 def random_rows(rng, ensemble, n):
-    """Rows on and off the thresholds, with missing values; small integers in case a column is categorical."""
+    """Rows on and off the thresholds, with missing values; small integers in case a column is
+    categorical."""
     X = np.round(rng.normal(size=(n, ensemble.n_features)), 1)
     X[:, -1] = np.abs(np.round(X[:, -1] * 2)) if len(ensemble.set_bits) else X[:, -1]
     X[rng.random(X.shape) < 0.1] = np.nan
@@ -68,9 +93,13 @@ def random_rows(rng, ensemble, n):
 
 
 def brute(v, d):
-    """Shapley values ``(d, ...)`` and interactions ``(d, d, ...)`` (Eq. 15-18) of ``v(frozenset)`` by definition."""
-    worth = {frozenset(S): np.asarray(v(frozenset(S)), float) for size in range(d + 1)
-             for S in itertools.combinations(range(d), size)}
+    """Shapley values ``(d, ...)`` and interactions ``(d, d, ...)`` (Eq. 15-18) of ``v(frozenset)``
+    by definition."""
+    worth = {
+        frozenset(S): np.asarray(v(frozenset(S)), float)
+        for size in range(d + 1)
+        for S in itertools.combinations(range(d), size)
+    }
     shape = worth[frozenset()].shape
     phi, both = np.zeros((d, *shape)), np.zeros((d, d, *shape))
     for S, value in worth.items():
@@ -78,7 +107,11 @@ def brute(v, d):
             weight = math.factorial(len(S)) * math.factorial(d - len(S) - 1) / math.factorial(d)
             phi[i] += weight * (worth[S | {i}] - value)
             for j in set(range(d)) - S - {i}:
-                weight = math.factorial(len(S)) * math.factorial(d - len(S) - 2) / (2 * math.factorial(d - 1))
+                weight = (
+                    math.factorial(len(S))
+                    * math.factorial(d - len(S) - 2)
+                    / (2 * math.factorial(d - 1))
+                )
                 both[i, j] += weight * (worth[S | {i, j}] - worth[S | {i}] - worth[S | {j}] + value)
     for i in range(d):
         both[i, i] = phi[i] - both[i].sum(axis=0)

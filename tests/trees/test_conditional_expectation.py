@@ -10,7 +10,12 @@ from shaplab.trees import conditional_expectation as ce
 from shaplab.trees.ensemble import TreeEnsemble
 
 # A and B of the source's Supplementary Figure 2: fever splits first in A, cough first in B.
-MODEL_A = ([0, 1, 1, -1, -1, -1, -1], [0.5] * 7, [1, 3, 5, -1, -1, -1, -1], [2, 4, 6, -1, -1, -1, -1])
+MODEL_A = (
+    [0, 1, 1, -1, -1, -1, -1],
+    [0.5] * 7,
+    [1, 3, 5, -1, -1, -1, -1],
+    [2, 4, 6, -1, -1, -1, -1],
+)
 
 
 def model_a():
@@ -34,14 +39,18 @@ def test_game_is_algorithm_1(seed):
     for m, n in np.ndindex(6, 3):
         x = e.encode(X)[n]
         expected = sum(ce.exp_value_literal(x, np.flatnonzero(S[m]), t) for t in trees) + e.base
-        np.testing.assert_allclose(np.reshape(found[m, n], -1), np.reshape(expected, -1), atol=1e-12)
+        np.testing.assert_allclose(
+            np.reshape(found[m, n], -1), np.reshape(expected, -1), atol=1e-12
+        )
 
 
 def test_everything_known_is_the_prediction():
     rng = np.random.default_rng(1)
     e = random_ensemble(rng)
     X = random_rows(rng, e, 20)
-    np.testing.assert_allclose(ce.path_dependent_game(e, X)(np.ones((1, 4), bool))[0], e.predict(X), atol=1e-12)
+    np.testing.assert_allclose(
+        ce.path_dependent_game(e, X)(np.ones((1, 4), bool))[0], e.predict(X), atol=1e-12
+    )
 
 
 def test_equation_5_over_orderings_is_the_subset_formula():

@@ -9,13 +9,19 @@ from hypothesis import strategies as st
 from random_trees import brute, random_ensemble, random_rows
 
 from shaplab.trees.conditional_expectation import paper_trees
-from shaplab.trees.interventional import BackgroundTrees, independent_tree_shap_literal, interventional_tree_shap
+from shaplab.trees.interventional import (
+    BackgroundTrees,
+    independent_tree_shap_literal,
+    interventional_tree_shap,
+)
 
 TIGHT = 1e-11  # sums of at most a few hundred leaf values of order 1 in float64
 
 
 def marginal_game(e, x, background, weights=None):
-    """v(S) on the black box: the mean of predict over background rows with the columns of S from x."""
+    """v(S) on the black box: the mean of predict over background rows with the columns of S from
+    x."""
+
     def v(S):
         known = np.isin(np.arange(e.n_features), list(S))
         return np.average(e.predict(np.where(known, x, background)), axis=0, weights=weights)
@@ -26,15 +32,26 @@ def marginal_game(e, x, background, weights=None):
 def assert_all_agree(seed):
     rng = np.random.default_rng(seed)
     d, r = int(rng.integers(1, 6)), int(rng.integers(1, 8))
-    e = random_ensemble(rng, trees=int(rng.integers(1, 4)), d=d, depth=int(rng.integers(1, 7)),
-                        outputs=None if rng.random() < 0.6 else 2, chain=rng.random() < 0.2)
+    e = random_ensemble(
+        rng,
+        trees=int(rng.integers(1, 4)),
+        d=d,
+        depth=int(rng.integers(1, 7)),
+        outputs=None if rng.random() < 0.6 else 2,
+        chain=rng.random() < 0.2,
+    )
     X, background = random_rows(rng, e, 3), random_rows(rng, e, r)
     codes, references = e.encode(X), e.encode(background)
-    found = {route: interventional_tree_shap(e, X, background, route=route) for route in ("tables", "patterns", "auto")}
+    found = {
+        route: interventional_tree_shap(e, X, background, route=route)
+        for route in ("tables", "patterns", "auto")
+    }
     for n, x in enumerate(X):
         game = marginal_game(e, x, background)
         expected, _ = brute(game, d)
-        literal = sum(independent_tree_shap_literal(codes[n], references, t) for t in paper_trees(e))
+        literal = sum(
+            independent_tree_shap_literal(codes[n], references, t) for t in paper_trees(e)
+        )
         np.testing.assert_allclose(literal.reshape(expected.shape), expected, atol=TIGHT)
         for route, explanation in found.items():
             np.testing.assert_allclose(explanation.values[n], expected, atol=TIGHT, err_msg=route)
@@ -62,7 +79,10 @@ def test_paths_of_more_players_than_tables_take(seed):
     X, background = random_rows(rng, e, 4), random_rows(rng, e, 5)
     found = interventional_tree_shap(e, X, background)
     np.testing.assert_allclose(found.gap(e.predict(X)), 0, atol=TIGHT)
-    literal = sum(independent_tree_shap_literal(e.encode(X)[0], e.encode(background), t) for t in paper_trees(e))
+    literal = sum(
+        independent_tree_shap_literal(e.encode(X)[0], e.encode(background), t)
+        for t in paper_trees(e)
+    )
     np.testing.assert_allclose(found.values[0], literal, atol=TIGHT)
 
 
@@ -82,7 +102,9 @@ def test_threads_change_nothing(route):
     e = random_ensemble(rng, trees=20, d=8, depth=6, outputs=2)
     X, background = random_rows(rng, e, 5000), random_rows(rng, e, 50)
     one = interventional_tree_shap(e, X, background, route=route)
-    np.testing.assert_array_equal(interventional_tree_shap(e, X, background, route=route, n_jobs=3).values, one.values)
+    np.testing.assert_array_equal(
+        interventional_tree_shap(e, X, background, route=route, n_jobs=3).values, one.values
+    )
     np.testing.assert_allclose(one.gap(e.predict(X)), 0, atol=1e-10)
 
 
@@ -93,7 +115,7 @@ def test_a_prepared_model_can_be_pickled_and_explains_row_by_row(memory_limit):
     X, background = random_rows(rng, e, 30), random_rows(rng, e, 40)
     prepared = BackgroundTrees(e, background, memory_limit=memory_limit)
     before = prepared.nbytes
-    rows = np.concatenate([prepared(X[i:i + 1]).values for i in range(30)])
+    rows = np.concatenate([prepared(X[i : i + 1]).values for i in range(30)])
     assert (prepared.nbytes > before) == (memory_limit > 0)
     np.testing.assert_array_equal(prepared(X).values, rows)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(prepared))(X).values, rows)
@@ -115,14 +137,16 @@ def test_wrong_arguments_are_named():
     e = random_ensemble(rng)
     X = random_rows(rng, e, 3)
     frame = pd.DataFrame(X, columns=list("abcd"))
-    cases = [("background", lambda: interventional_tree_shap(e, X)),
-             ("background", lambda: interventional_tree_shap(e, X, X[:0])),
-             ("background", lambda: interventional_tree_shap(e, X, X[:, :3])),
-             ("background", lambda: interventional_tree_shap(e, frame, frame[list("abdc")])),
-             ("weights", lambda: interventional_tree_shap(e, X, X, weights=[1, 2])),
-             ("weights", lambda: interventional_tree_shap(e, X, X, weights=[1, -2, 1])),
-             ("route", lambda: interventional_tree_shap(e, X, X, route="walk")),
-             ("model", lambda: interventional_tree_shap(BackgroundTrees(e, X), X, X))]
+    cases = [
+        ("background", lambda: interventional_tree_shap(e, X)),
+        ("background", lambda: interventional_tree_shap(e, X, X[:0])),
+        ("background", lambda: interventional_tree_shap(e, X, X[:, :3])),
+        ("background", lambda: interventional_tree_shap(e, frame, frame[list("abdc")])),
+        ("weights", lambda: interventional_tree_shap(e, X, X, weights=[1, 2])),
+        ("weights", lambda: interventional_tree_shap(e, X, X, weights=[1, -2, 1])),
+        ("route", lambda: interventional_tree_shap(e, X, X, route="walk")),
+        ("model", lambda: interventional_tree_shap(BackgroundTrees(e, X), X, X)),
+    ]
     for argument, call in cases:
         with pytest.raises((ValueError, TypeError), match=f"^{argument}: expected"):
             call()

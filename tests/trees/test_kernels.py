@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def full_tree(rng, depth, d, trees=1):
-    """Complete trees of one depth with random splits: all children of node i at 2i + 1 and 2i + 2."""
+    """Complete trees of one depth with random splits: all children of node i at 2i + 1 and 2i +
+    2."""
     n = 2 ** (depth + 1) - 1
     inner = np.arange(n) < 2**depth - 1
     node = np.arange(n)
@@ -30,9 +31,15 @@ def full_tree(rng, depth, d, trees=1):
     cover = np.tile(2.0 ** (depth - np.floor(np.log2(node + 1))), trees)
     left = np.tile(left, trees)
     return TreeEnsemble.from_arrays(
-        np.where(np.tile(inner, trees), rng.integers(0, d, n * trees), -1), rng.normal(size=n * trees),
-        np.where(left < 0, -1, left + shift), np.where(left < 0, -1, left + shift + 1), rng.normal(size=n * trees),
-        cover=cover, tree_start=start, n_features=d)
+        np.where(np.tile(inner, trees), rng.integers(0, d, n * trees), -1),
+        rng.normal(size=n * trees),
+        np.where(left < 0, -1, left + shift),
+        np.where(left < 0, -1, left + shift + 1),
+        rng.normal(size=n * trees),
+        cover=cover,
+        tree_start=start,
+        n_features=d,
+    )
 
 
 def test_paths_by_walking_up():
@@ -64,7 +71,7 @@ def test_clusters_cover_every_leaf_once():
         plan = routes.TablePlan(paths, np.ones(3, bool), False, n_rows, 0)
         leaves = []
         for position, *_ in plan.clusters:
-            nodes = paths.order[position:position + paths.edges[paths.order[position], 5]]
+            nodes = paths.order[position : position + paths.edges[paths.order[position], 5]]
             leaves += [int(node) for node in nodes if e.feature[node] < 0]
         assert sorted(leaves) == np.flatnonzero(e.feature < 0).tolist()
     sizes = [routes.TablePlan(paths, np.ones(3, bool), False, n, 0).entries for n in (1, 10**6)]
@@ -81,8 +88,12 @@ def test_the_rule_of_a_long_path_keeps_its_error(players):
         left = np.concatenate([players + 1 + node, np.full(players + 1, -1)])
         value = np.zeros(2 * players + 1)
         value[players] = 1.0
-        cover = np.concatenate([share ** np.arange(players + 1.0), (1 - share) * share ** np.arange(float(players))])
-        e = TreeEnsemble.from_arrays(feature, np.zeros(len(feature)), left, right, value, cover=cover)
+        cover = np.concatenate(
+            [share ** np.arange(players + 1.0), (1 - share) * share ** np.arange(float(players))]
+        )
+        e = TreeEnsemble.from_arrays(
+            feature, np.zeros(len(feature)), left, right, value, cover=cover
+        )
         found = tree_shap(e, np.ones((1, players)), route="walk").values[0]
         # All features are alike, so each gets its share of 1 minus the expectation.
         np.testing.assert_allclose(found, (1 - share**players) / players, atol=2e-11)
@@ -97,8 +108,10 @@ def test_chunks_and_row_blocks_do_not_change_a_digit(monkeypatch):
     np.testing.assert_array_equal(tree_shap(e, X, route="tables").values, whole)
 
 
-@pytest.mark.parametrize(("depth", "d", "trees", "n"),
-                         [(3, 6, 40, 4000), (6, 12, 8, 4000), (9, 20, 1, 20), (6, 12, 8, 3)])
+@pytest.mark.parametrize(
+    ("depth", "d", "trees", "n"),
+    [(3, 6, 40, 4000), (6, 12, 8, 4000), (9, 20, 1, 20), (6, 12, 8, 3)],
+)
 def test_the_chosen_route_is_not_slow(depth, d, trees, n):
     e = full_tree(np.random.default_rng(3), depth, d, trees)
     codes = np.ascontiguousarray(e.encode(np.random.default_rng(4).normal(size=(n, d))).T)
@@ -111,7 +124,8 @@ def test_the_chosen_route_is_not_slow(depth, d, trees, n):
             routes.path_dependent_sums(paths, walked, plan, codes, False, routes.threads(1))
             times.append(time.process_time() - begin)
         cost[route] = min(times)
-    # Within a factor of 2.5 of the better one; a wrong choice costs 3 to 10 times as much on these four.
+    # Within a factor of 2.5 of the better one; a wrong choice costs 3 to 10 times as much on these
+    # four.
     assert cost["auto"] < 2.5 * min(cost["tables"], cost["walk"]) + 2e-4, cost
 
 
@@ -200,8 +214,14 @@ print("inside", 30 < refused < 270)
 
 @pytest.mark.slow
 def test_no_kernel_reads_outside_its_arrays(tmp_path):
-    """A build that checks bounds explains random ensembles by all routes, and model files with a number changed."""
+    """A build that checks bounds explains random ensembles by all routes, and model files with a
+    number changed."""
     environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", BOUNDS, str(ROOT), str(ROOT / "tests/trees")], env=environment,
-                          capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", BOUNDS, str(ROOT), str(ROOT / "tests/trees")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.stdout.strip() == "inside True", done.stderr[-2000:]

@@ -18,8 +18,14 @@ def assert_all_agree(seed):
     """Fast on both routes = Algorithm 2 = Equation 5 over Algorithm 1."""
     rng = np.random.default_rng(seed)
     d = int(rng.integers(1, 6))
-    e = random_ensemble(rng, trees=int(rng.integers(1, 4)), d=d, depth=int(rng.integers(1, 7)),
-                        outputs=None if rng.random() < 0.6 else 2, chain=rng.random() < 0.2)
+    e = random_ensemble(
+        rng,
+        trees=int(rng.integers(1, 4)),
+        d=d,
+        depth=int(rng.integers(1, 7)),
+        outputs=None if rng.random() < 0.6 else 2,
+        chain=rng.random() < 0.2,
+    )
     X = random_rows(rng, e, 4)
     trees = list(paper_trees(e))
     for n, x in enumerate(e.encode(X)):
@@ -29,7 +35,9 @@ def assert_all_agree(seed):
         for route in ("tables", "walk", "auto"):
             found = tree_shap(e, X, route=route)
             np.testing.assert_allclose(found.values[n], expected, atol=TIGHT)
-        base = sum(exp_value_literal(x, (), t) for t in trees) + (e.base if e.has_outputs else e.base[0])
+        base = sum(exp_value_literal(x, (), t) for t in trees) + (
+            e.base if e.has_outputs else e.base[0]
+        )
         np.testing.assert_allclose(found.base_values[n], base, atol=TIGHT)
 
 
@@ -53,19 +61,28 @@ def test_deep_trees_add_up_and_routes_agree(seed, depth):
     e = random_ensemble(rng, trees=2, d=int(rng.integers(2, 40)), depth=depth, chain=True, zero=0.0)
     X = random_rows(rng, e, 9)
     walked = tree_shap(e, X, route="walk")
-    np.testing.assert_allclose(walked.gap(e.predict(X)), 0, atol=1e-9)  # the long rule's stated error is 1e-11 a leaf
+    np.testing.assert_allclose(
+        walked.gap(e.predict(X)), 0, atol=1e-9
+    )  # the long rule's stated error is 1e-11 a leaf
     literal = sum(tree_shap_literal(e.encode(X)[0], t) for t in paper_trees(e))
-    # UNWIND divides by small shares and loses digits on long paths, so the literal sets this tolerance.
+    # UNWIND divides by small shares and loses digits on long paths, so the literal sets this
+    # tolerance.
     np.testing.assert_allclose(walked.values[0], literal, atol=1e-6)
     np.testing.assert_allclose(tree_shap(e, X).values, walked.values, atol=1e-9)
 
 
 def test_one_feature_five_times_on_a_path():
-    e = TreeEnsemble.from_arrays([0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1], [5.0, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0],
-                                 [1, 2, 3, 4, 5, -1, -1, -1, -1, -1, -1], [10, 9, 8, 7, 6, -1, -1, -1, -1, -1, -1],
-                                 np.arange(11.0))
+    e = TreeEnsemble.from_arrays(
+        [0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1],
+        [5.0, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0],
+        [1, 2, 3, 4, 5, -1, -1, -1, -1, -1, -1],
+        [10, 9, 8, 7, 6, -1, -1, -1, -1, -1, -1],
+        np.arange(11.0),
+    )
     X = [[0.5], [2.5], [9.0]]
-    np.testing.assert_allclose(tree_shap(e, X).values[:, 0], e.predict(X) - np.arange(5, 11).mean(), atol=1e-12)
+    np.testing.assert_allclose(
+        tree_shap(e, X).values[:, 0], e.predict(X) - np.arange(5, 11).mean(), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("value", [[3.0], [[3.0, 4.0]]])
@@ -95,7 +112,9 @@ def test_out_takes_a_memmap(tmp_path):
     found = tree_shap(e, X, out=out, batch_size=300)
     assert np.shares_memory(found.values, out)
     np.testing.assert_allclose(out, tree_shap(e, X).values, atol=1e-12)
-    with pytest.raises(ValueError, match="out: expected a writeable float64 array of shape \\(1000, 4\\)"):
+    with pytest.raises(
+        ValueError, match="out: expected a writeable float64 array of shape \\(1000, 4\\)"
+    ):
         tree_shap(e, X, out=np.empty((1000, 5)))
 
 

@@ -18,7 +18,8 @@ from shaplab.trees.readers._xgboost import read_json
 
 xgb = pytest.importorskip("xgboost")
 
-# XGBoost adds leaves in float32: its sum over T trees is off by up to about T * 6e-8 of the partial sums.
+# XGBoost adds leaves in float32: its sum over T trees is off by up to about T * 6e-8 of the partial
+# sums.
 assert_agrees = partial(random_trees.assert_agrees, tolerance=2e-6)
 
 
@@ -31,12 +32,20 @@ def table(n=300, d=5, seed=0, missing=True):
 
 
 OBJECTIVES = {
-    "reg:squarederror": lambda y: y, "reg:squaredlogerror": np.abs, "reg:pseudohubererror": lambda y: y,
-    "reg:absoluteerror": lambda y: y, "reg:logistic": lambda y: 1 / (1 + np.exp(-y)),
-    "binary:logistic": lambda y: y > -1, "binary:logitraw": lambda y: y > -1, "binary:hinge": lambda y: y > -1,
-    "count:poisson": lambda y: np.floor(np.abs(y) * 3), "reg:gamma": lambda y: np.abs(y) + 0.1,
-    "reg:tweedie": np.abs, "survival:cox": lambda y: (np.abs(y) + 0.1) * np.sign(y + 0.01),
-    "rank:pairwise": lambda y: np.clip(np.round(y + 2), 0, 4), "rank:ndcg": lambda y: np.clip(np.round(y + 2), 0, 4),
+    "reg:squarederror": lambda y: y,
+    "reg:squaredlogerror": np.abs,
+    "reg:pseudohubererror": lambda y: y,
+    "reg:absoluteerror": lambda y: y,
+    "reg:logistic": lambda y: 1 / (1 + np.exp(-y)),
+    "binary:logistic": lambda y: y > -1,
+    "binary:logitraw": lambda y: y > -1,
+    "binary:hinge": lambda y: y > -1,
+    "count:poisson": lambda y: np.floor(np.abs(y) * 3),
+    "reg:gamma": lambda y: np.abs(y) + 0.1,
+    "reg:tweedie": np.abs,
+    "survival:cox": lambda y: (np.abs(y) + 0.1) * np.sign(y + 0.01),
+    "rank:pairwise": lambda y: np.clip(np.round(y + 2), 0, 4),
+    "rank:ndcg": lambda y: np.clip(np.round(y + 2), 0, 4),
     "rank:map": lambda y: y > -1,
 }
 
@@ -56,9 +65,13 @@ def test_every_objective(objective, base_score):
     assert_agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
     assert ensemble.objective == objective
     assert not ensemble.has_outputs
-    link = {"identity": lambda z: z, "logistic": lambda z: 1 / (1 + np.exp(-z)), "exp": np.exp}.get(ensemble.link)
+    link = {"identity": lambda z: z, "logistic": lambda z: 1 / (1 + np.exp(-z)), "exp": np.exp}.get(
+        ensemble.link
+    )
     if link is not None and objective != "rank:map":
-        np.testing.assert_allclose(link(ensemble.predict(X)), booster.predict(data), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            link(ensemble.predict(X)), booster.predict(data), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_aft():
@@ -73,27 +86,48 @@ def test_aft():
 def test_own_objective():
     X, y = table()
     data = xgb.DMatrix(X, y)
-    booster = xgb.train({"max_depth": 3, "disable_default_eval_metric": True}, data, 5,
-                        obj=lambda found, data: (found - data.get_label(), np.ones_like(found)))
+    booster = xgb.train(
+        {"max_depth": 3, "disable_default_eval_metric": True},
+        data,
+        5,
+        obj=lambda found, data: (found - data.get_label(), np.ones_like(found)),
+    )
     assert_agrees(as_ensemble(booster).predict(X), booster.predict(data, output_margin=True))
 
 
 def test_quantiles():
     X, y = table()
-    booster = xgb.train({"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.5, 0.9], "max_depth": 3},
-                        xgb.QuantileDMatrix(X, y), 6)
-    assert_agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
+    booster = xgb.train(
+        {"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.5, 0.9], "max_depth": 3},
+        xgb.QuantileDMatrix(X, y),
+        6,
+    )
+    assert_agrees(
+        as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True)
+    )
 
 
-@pytest.mark.filterwarnings("ignore:(?s).*(are not used|is deprecated)")  # drop-out has two names in different versions
-@pytest.mark.parametrize("parameters", [
-    {}, {"num_parallel_tree": 3, "subsample": 0.5}, {"booster": "dart", "rate_drop": 0.5, "one_drop": 1},
-    {"booster": "dart", "rate_drop": 0.5, "num_parallel_tree": 2}, {"rate_drop": 0.5, "one_drop": 1},
-    {"booster": "dart", "rate_drop": 0.9, "skip_drop": 0.3, "normalize_type": "forest"},
-    {"grow_policy": "lossguide", "max_leaves": 9},
-    {"tree_method": "exact", "gamma": 0.5}, {"tree_method": "approx"}, {"max_depth": 30, "min_child_weight": 0},
-    {"max_depth": 1}, {"gamma": 1e9}, {"monotone_constraints": "(1,-1,0,0,0)"},
-])
+@pytest.mark.filterwarnings(
+    "ignore:(?s).*(are not used|is deprecated)"
+)  # drop-out has two names in different versions
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"num_parallel_tree": 3, "subsample": 0.5},
+        {"booster": "dart", "rate_drop": 0.5, "one_drop": 1},
+        {"booster": "dart", "rate_drop": 0.5, "num_parallel_tree": 2},
+        {"rate_drop": 0.5, "one_drop": 1},
+        {"booster": "dart", "rate_drop": 0.9, "skip_drop": 0.3, "normalize_type": "forest"},
+        {"grow_policy": "lossguide", "max_leaves": 9},
+        {"tree_method": "exact", "gamma": 0.5},
+        {"tree_method": "approx"},
+        {"max_depth": 30, "min_child_weight": 0},
+        {"max_depth": 1},
+        {"gamma": 1e9},
+        {"monotone_constraints": "(1,-1,0,0,0)"},
+    ],
+)
 @pytest.mark.parametrize("classes", [1, 3])
 def test_every_booster(parameters, classes):
     X, y = table()
@@ -114,17 +148,23 @@ def test_several_targets(strategy):
     X, y = table()
     Y = np.stack([y, -2 * y, y**2], axis=1)
     data = xgb.DMatrix(X, Y)
-    booster = xgb.train({"multi_strategy": strategy, "max_depth": 4, "tree_method": "hist"}, data, 6)
+    booster = xgb.train(
+        {"multi_strategy": strategy, "max_depth": 4, "tree_method": "hist"}, data, 6
+    )
     ensemble = as_ensemble(booster)
     assert ensemble.n_trees == (6 if strategy == "multi_output_tree" else 18)
     assert_agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
     assert ensemble.predict(X[:1]).shape == (1, 3)
-    assert len(set(ensemble.base)) == 3 or xgb.__version__ < "3.1"  # a vector of base scores since then
+    assert (
+        len(set(ensemble.base)) == 3 or xgb.__version__ < "3.1"
+    )  # a vector of base scores since then
 
 
 def test_scikit_learn_classes_use_their_best_round(tmp_path):
     X, y = table()
-    model = xgb.XGBRegressor(n_estimators=300, learning_rate=0.5, early_stopping_rounds=3, max_depth=5)
+    model = xgb.XGBRegressor(
+        n_estimators=300, learning_rate=0.5, early_stopping_rounds=3, max_depth=5
+    )
     model.fit(X[:200], y[:200], eval_set=[(X[200:], y[200:])], verbose=False)
     assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
     assert_agrees(as_ensemble(model).predict(X), model.predict(X, output_margin=True))
@@ -133,9 +173,13 @@ def test_scikit_learn_classes_use_their_best_round(tmp_path):
     again.load_model(tmp_path / "model.json")
     assert_agrees(as_ensemble(again).predict(X), again.predict(X, output_margin=True))
     booster = model.get_booster()
-    assert_agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True))
+    assert_agrees(
+        as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X), output_margin=True)
+    )
     part = TreeEnsemble.from_model(booster, iteration_range=(1, 3))
-    assert_agrees(part.predict(X), booster.predict(xgb.DMatrix(X), output_margin=True, iteration_range=(1, 3)))
+    assert_agrees(
+        part.predict(X), booster.predict(xgb.DMatrix(X), output_margin=True, iteration_range=(1, 3))
+    )
     assert part.n_trees == 2
 
 
@@ -151,7 +195,7 @@ def test_forests_and_rankers_of_the_scikit_learn_interface():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_classifier_names_its_classes(classes):
     X, y = table()
-    y = np.digitize(y, [-1.5, 0][:classes - 1])
+    y = np.digitize(y, [-1.5, 0][: classes - 1])
     model = xgb.XGBClassifier(n_estimators=5, max_depth=3).fit(X, y)
     ensemble = as_ensemble(model)
     assert_agrees(ensemble.predict(X), model.predict(X, output_margin=True))
@@ -166,14 +210,21 @@ def test_missing_value_of_the_model():
     assert (as_ensemble(model).encode(X)[::7, 1] == -1).all()
     data = xgb.DMatrix(X, y, missing=-999.0)
     booster = xgb.train({}, data, 5)
-    assert_agrees(TreeEnsemble.from_model(booster, missing=-999.0).predict(X), booster.predict(data))
+    assert_agrees(
+        TreeEnsemble.from_model(booster, missing=-999.0).predict(X), booster.predict(data)
+    )
 
 
 def frame(n=300, seed=0):
     rng = np.random.default_rng(seed)
-    X = pd.DataFrame({
-        "letter": pd.Categorical(rng.choice([*"abcdefgh"], n)), "x": rng.normal(size=n),
-        "number": pd.Categorical(rng.integers(0, 12, n) * 10), "whole": rng.integers(0, 5, n)})
+    X = pd.DataFrame(
+        {
+            "letter": pd.Categorical(rng.choice([*"abcdefgh"], n)),
+            "x": rng.normal(size=n),
+            "number": pd.Categorical(rng.integers(0, 12, n) * 10),
+            "whole": rng.integers(0, 5, n),
+        }
+    )
     y = X["letter"].isin(["a", "c", "f"]) * 2.0 + X["number"].astype(int) % 3 + X["x"]
     X.loc[::9, "letter"] = np.nan
     return X, y.to_numpy()
@@ -184,7 +235,9 @@ def frame(n=300, seed=0):
 def test_categories_of_a_frame(one_hot, wrapped):
     X, y = frame()
     if wrapped:
-        model = xgb.XGBRegressor(n_estimators=8, max_depth=4, max_cat_to_onehot=one_hot, enable_categorical=True)
+        model = xgb.XGBRegressor(
+            n_estimators=8, max_depth=4, max_cat_to_onehot=one_hot, enable_categorical=True
+        )
         model.fit(X, y)
         theirs = model.predict(X)
     else:
@@ -229,13 +282,18 @@ def test_categories_as_codes_with_unseen_ones(one_hot):
     X = np.stack([codes, rng.normal(size=300)], axis=1)
     data = xgb.DMatrix(X, codes % 3 + X[:, 1], feature_types=["c", "q"])
     booster = xgb.train({"max_cat_to_onehot": one_hot, "max_depth": 4}, data, 8)
-    test = np.array([[c, 0.1] for c in (0, 3, 8, 9, 31, 32, 64, 1000, 2.7, -0.5, -0.0, -1, -7, np.nan)])
-    assert_agrees(as_ensemble(booster).predict(test), booster.predict(xgb.DMatrix(test, feature_types=["c", "q"])))
+    test = np.array(
+        [[c, 0.1] for c in (0, 3, 8, 9, 31, 32, 64, 1000, 2.7, -0.5, -0.0, -1, -7, np.nan)]
+    )
+    assert_agrees(
+        as_ensemble(booster).predict(test),
+        booster.predict(xgb.DMatrix(test, feature_types=["c", "q"])),
+    )
 
 
 def test_numbers_that_float32_cannot_tell_apart():
     rng = np.random.default_rng(0)
-    X = (2.0**24 + rng.integers(-40, 40, (400, 2)) + rng.choice([0, 0.5], (400, 2)))
+    X = 2.0**24 + rng.integers(-40, 40, (400, 2)) + rng.choice([0, 0.5], (400, 2))
     booster = xgb.train({"max_depth": 6}, xgb.DMatrix(X, X[:, 0] % 7), 5)
     assert_agrees(as_ensemble(booster).predict(X), booster.predict(xgb.DMatrix(X)))
 
@@ -243,17 +301,25 @@ def test_numbers_that_float32_cannot_tell_apart():
 def test_many_thresholds_and_signed_zeros():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(3000, 1))
-    booster = xgb.train({"max_depth": 40, "tree_method": "exact", "min_child_weight": 0, "lambda": 0},
-                        xgb.DMatrix(X, rng.normal(size=3000)), 1)
+    booster = xgb.train(
+        {"max_depth": 40, "tree_method": "exact", "min_child_weight": 0, "lambda": 0},
+        xgb.DMatrix(X, rng.normal(size=3000)),
+        1,
+    )
     ensemble = as_ensemble(booster)
     assert ensemble.encoder.n_codes[0] > 1000
     thresholds = ensemble.threshold[np.isfinite(ensemble.threshold)]
     below = np.nextafter(thresholds.astype(np.float32), np.float32(-9))
     test = np.concatenate([thresholds, below, [0.0, -0.0]])[:, None]
     assert_agrees(ensemble.predict(test), booster.predict(xgb.DMatrix(test)))
-    zero = xgb.train({"max_depth": 1, "min_child_weight": 0}, xgb.DMatrix([[-1.0], [0.0]], [0.0, 1.0]), 1)
-    np.testing.assert_allclose(as_ensemble(zero).predict([[-0.0], [0.0], [-1e-45]]),
-                               zero.predict(xgb.DMatrix([[-0.0], [0.0], [-1e-45]])), rtol=1e-6)
+    zero = xgb.train(
+        {"max_depth": 1, "min_child_weight": 0}, xgb.DMatrix([[-1.0], [0.0]], [0.0, 1.0]), 1
+    )
+    np.testing.assert_allclose(
+        as_ensemble(zero).predict([[-0.0], [0.0], [-1e-45]]),
+        zero.predict(xgb.DMatrix([[-0.0], [0.0], [-1e-45]])),
+        rtol=1e-6,
+    )
 
 
 def test_layouts_of_the_table():
@@ -262,7 +328,13 @@ def test_layouts_of_the_table():
     dense = xgb.train({"max_depth": 3}, xgb.DMatrix(X, y), 5)
     ours = as_ensemble(dense)
     expected = dense.predict(xgb.DMatrix(X))
-    for layout in (np.asfortranarray(X), X[:, ::-1][:, ::-1], X.astype(np.float32), X.tolist(), pd.DataFrame(X)):
+    for layout in (
+        np.asfortranarray(X),
+        X[:, ::-1][:, ::-1],
+        X.astype(np.float32),
+        X.tolist(),
+        pd.DataFrame(X),
+    ):
         assert_agrees(ours.predict(layout), expected)
     assert_agrees(ours.predict(X[:1]), expected[:1])
     # what a sparse matrix leaves out is missing for XGBoost
@@ -293,7 +365,9 @@ def test_loaded_from_every_format(tmp_path):
     for suffix in ("json", "ubj"):
         booster.save_model(tmp_path / f"model.{suffix}")
         again = xgb.Booster(model_file=tmp_path / f"model.{suffix}")
-        np.testing.assert_array_equal(as_ensemble(again).predict(X), as_ensemble(booster).predict(X))
+        np.testing.assert_array_equal(
+            as_ensemble(again).predict(X), as_ensemble(booster).predict(X)
+        )
 
 
 def test_base_score_of_older_versions():
@@ -309,7 +383,9 @@ def test_refusals():
     X, y = table()
     with pytest.raises(UnsupportedModelError, match="gblinear"):
         as_ensemble(xgb.train({"booster": "gblinear"}, xgb.DMatrix(X, y), 2))
-    with pytest.raises(ValueError, match="model: expected a fitted model, got XGBRegressor that was not fitted"):
+    with pytest.raises(
+        ValueError, match="model: expected a fitted model, got XGBRegressor that was not fitted"
+    ):
         as_ensemble(xgb.XGBRegressor())
     with pytest.raises(ValueError, match="model"):
         as_ensemble(xgb.Booster())
@@ -325,7 +401,9 @@ def test_refusals():
 
 def test_a_reader_that_misreads_would_be_noticed(monkeypatch):
     X, y = table()
-    booster = xgb.train({"objective": "binary:logistic", "base_score": 0.2}, xgb.DMatrix(X, y > -1), 2)
+    booster = xgb.train(
+        {"objective": "binary:logistic", "base_score": 0.2}, xgb.DMatrix(X, y > -1), 2
+    )
     monkeypatch.setattr("shaplab.trees.readers._xgboost._margin", lambda base, objective: base)
     with pytest.raises(ValueError, match="for a row of missing values"):
         as_ensemble(booster)
@@ -358,8 +436,21 @@ def damage(stored, what):
     return stored
 
 
-@pytest.mark.parametrize("what", ["cycle", "outside", "negative right", "feature", "short", "nan leaf", "no trees",
-                                  "objective", "base", "group"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "cycle",
+        "outside",
+        "negative right",
+        "feature",
+        "short",
+        "nan leaf",
+        "no trees",
+        "objective",
+        "base",
+        "group",
+    ],
+)
 def test_damaged_models_are_refused(what):
     class Booster:  # what the reader sees of a Booster
         __module__ = "xgboost.core"

@@ -18,34 +18,55 @@ PREFIX = "application/papermill.record/"
 @cache
 def claims() -> dict[str, dict[str, str]]:
     """Return every claim of the sources by its id: claim, set-up, what the source reports, part."""
-    table = yaml.safe_load(files("shaplab_book").joinpath("reproduction.yml").read_text(encoding="utf-8"))
-    return {row["id"]: {**row, "part": part["title"]} for part in table["parts"] for row in part["claims"]}
+    table = yaml.safe_load(
+        files("shaplab_book").joinpath("reproduction.yml").read_text(encoding="utf-8")
+    )
+    return {
+        row["id"]: {**row, "part": part["title"]}
+        for part in table["parts"]
+        for row in part["claims"]
+    }
 
 
-def record(id: str, value: Any, *, unit: str = "", source: str = "", verdict: str, note: str = "") -> None:
+def record(
+    id: str, value: Any, *, unit: str = "", source: str = "", verdict: str, note: str = ""
+) -> None:
     """Record what this chapter measured for a claim of the sources.
 
-    The row appears in the book's page of reproductions, and the value can be quoted in the chapter's prose as
-    ``{glue:text}`` followed by the id.
+    The row appears in the book's page of reproductions, and the value can be quoted in the
+    chapter's prose as ``{glue:text}`` followed by the id.
 
     Parameters
     ----------
     id : id of the claim, as listed in the page of reproductions.
     value : what was measured here: a number already rounded, or a short text.
     unit : unit of the value, if it has one.
-    source : what the source reports, when a chapter can say it more exactly than the list of claims does.
+    source : what the source reports, when a chapter can say it more exactly than the list of claims
+    does.
     verdict : "reproduced", "reproduced on a stand-in" or "differs".
     note : how the set-up differs from the source's, or why the result does.
     """
     if id not in claims():
         known = ", ".join(claims())
-        raise ValueError(f"id: expected an id of the page of reproductions, got {id!r}. Known ids: {known}.")
+        raise ValueError(
+            f"id: expected an id of the page of reproductions, got {id!r}. Known ids: {known}."
+        )
     if verdict not in VERDICTS:
-        raise ValueError(f"verdict: expected one of {', '.join(map(repr, VERDICTS))}, got {verdict!r}. Choose one.")
+        raise ValueError(
+            f"verdict: expected one of {', '.join(map(repr, VERDICTS))}, got "
+            f"{verdict!r}. Choose one."
+        )
     if not str(value).strip():
         raise ValueError("value: expected a number or a text, got nothing. Pass what was measured.")
     text = f"{value} {unit}".strip()
-    row = {"id": id, "value": str(value), "unit": unit, "source": source, "verdict": verdict, "note": note}
+    row = {
+        "id": id,
+        "value": str(value),
+        "unit": unit,
+        "source": source,
+        "verdict": verdict,
+        "note": note,
+    }
     display(
         {PREFIX + "text/plain": text},
         metadata={"scrapbook": {"name": id, "mime_prefix": PREFIX}, "shaplab": row},

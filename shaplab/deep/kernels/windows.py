@@ -31,13 +31,16 @@ def _share(a: int, c: int) -> float:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def pooled_maximum(f: np.ndarray, b: np.ndarray, q: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+def pooled_maximum(
+    f: np.ndarray, b: np.ndarray, q: np.ndarray, table: np.ndarray, out: np.ndarray
+) -> None:
     """Add ``q`` times the exact multipliers of each window's maximum to ``out``.
 
-    ``f (R_f, S)`` repeats over the rows of ``b (R, S)``; ``q (R, W)``; ``out (R, S)``, filled with zeros.
-    Only inputs whose larger value lies above ``floor``, the largest of the smaller values, can decide. They
-    are sorted by it, and the walk goes down from the largest to the floor. ``rise`` and ``fall`` are what a
-    member of A and of C has earned so far; each member remembers what it was when it joined.
+    ``f (R_f, S)`` repeats over the rows of ``b (R, S)``; ``q (R, W)``; ``out (R, S)``, filled with
+    zeros. Only inputs whose larger value lies above ``floor``, the largest of the smaller values,
+    can decide. They are sorted by it, and the walk goes down from the largest to the floor.
+    ``rise`` and ``fall`` are what a member of A and of C has earned so far; each member remembers
+    what it was when it joined.
     """
     windows, k = table.shape
     top, who, when = np.empty(k + 1), np.empty(k + 1, dtype=np.int64), np.empty(k)

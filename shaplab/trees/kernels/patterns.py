@@ -1,9 +1,11 @@
 """The interventional game for long paths: distinct pairs of patterns instead of tables.
 
-At a leaf of d players only pairs of patterns (a of a row, c of a background row) in which every player
-agrees on at least one side count. With n01 = d - |a| players that only c satisfies and n10 = d - |c| that
-only a satisfies, the leaf's Shapley values are (n10 - 1)! n01! / (n10 + n01)! for the latter and
--n10! (n01 - 1)! / (n10 + n01)! for the former. Rows with equal patterns are grouped on the way down.
+At a leaf of d players only pairs of patterns (a of a row, c of a background row) in which every
+player agrees on at least one side count. With n01 = d - |a| players that only c satisfies and n10 =
+d - |c| that only a satisfies, the leaf's Shapley values are (n10 - 1)! n01! / (n10 + n01)! for the
+latter and
+-n10! (n01 - 1)! / (n10 + n01)! for the former. Rows with equal patterns are grouped on the way
+down.
 
 Needs: nothing.
 """
@@ -18,11 +20,13 @@ __all__ = ["coalition_outputs", "pair_patterns"]
 
 
 @njit(cache=True, nogil=True)
-def _refine(child_is_right, bit, fresh, goes, groups, patterns, n_groups, renamed, new_groups, new_patterns):
+def _refine(
+    child_is_right, bit, fresh, goes, groups, patterns, n_groups, renamed, new_groups, new_patterns
+):
     """Split the groups by whether their rows take this edge; returns the number of new groups."""
     word = bit >> 6
     one = np.uint64(1) << np.uint64(bit & 63)
-    renamed[:2 * n_groups] = -1
+    renamed[: 2 * n_groups] = -1
     count = 0
     for i in range(groups.shape[0]):
         g = groups[i]
@@ -119,8 +123,29 @@ def _leaf_values(d, a, c, mass, c_size, factor, pairs, absent, phi):
 
 
 @njit(cache=True, nogil=True)
-def pair_patterns(chosen, low, high, tree_start, feature, left, right, order, edges, trees, rank, missing_left,
-                  set_start, set_bits, value, codes, background, weights, factor, pairs, sums):
+def pair_patterns(
+    chosen,
+    low,
+    high,
+    tree_start,
+    feature,
+    left,
+    right,
+    order,
+    edges,
+    trees,
+    rank,
+    missing_left,
+    set_start,
+    set_bits,
+    value,
+    codes,
+    background,
+    weights,
+    factor,
+    pairs,
+    sums,
+):
     """Add the values of the ``chosen`` trees to ``sums`` ``(n_targets, n)`` for rows low to high.
 
     ``codes`` ``(d, n)`` and ``background`` ``(d, R)``; targets as in ``walk_trees``.
@@ -161,14 +186,46 @@ def pair_patterns(chosen, low, high, tree_start, feature, left, right, order, ed
             is_right = right[parent] == node
             fresh = edges[node, 4] == 0
             f = feature[parent]
-            _goes_left(codes[f, low:high], rank[parent], missing_left[parent], set_start[parent], set_bits, goes[:n])
-            x_count[level] = _refine(is_right, edges[node, 3], fresh, goes[:n], x_groups[level - 1],
-                                     x_patterns[level - 1], x_count[level - 1], renamed, x_groups[level],
-                                     x_patterns[level])
-            _goes_left(background[f], rank[parent], missing_left[parent], set_start[parent], set_bits, goes[:r])
-            b_count[level] = _refine(is_right, edges[node, 3], fresh, goes[:r], b_groups[level - 1],
-                                     b_patterns[level - 1], b_count[level - 1], renamed, b_groups[level],
-                                     b_patterns[level])
+            _goes_left(
+                codes[f, low:high],
+                rank[parent],
+                missing_left[parent],
+                set_start[parent],
+                set_bits,
+                goes[:n],
+            )
+            x_count[level] = _refine(
+                is_right,
+                edges[node, 3],
+                fresh,
+                goes[:n],
+                x_groups[level - 1],
+                x_patterns[level - 1],
+                x_count[level - 1],
+                renamed,
+                x_groups[level],
+                x_patterns[level],
+            )
+            _goes_left(
+                background[f],
+                rank[parent],
+                missing_left[parent],
+                set_start[parent],
+                set_bits,
+                goes[:r],
+            )
+            b_count[level] = _refine(
+                is_right,
+                edges[node, 3],
+                fresh,
+                goes[:r],
+                b_groups[level - 1],
+                b_patterns[level - 1],
+                b_count[level - 1],
+                renamed,
+                b_groups[level],
+                b_patterns[level],
+            )
             if feature[node] >= 0:
                 continue
             players_count = edges[node, 2]
@@ -177,14 +234,23 @@ def pair_patterns(chosen, low, high, tree_start, feature, left, right, order, ed
             while edges[above, 0] >= 0:
                 players[edges[above, 3]] = feature[edges[above, 0]]
                 above = edges[above, 0]
-            mass[:b_count[level]] = 0.0
+            mass[: b_count[level]] = 0.0
             for i in range(r):
                 mass[b_groups[level, i]] += weights[i]
             for g in range(b_count[level]):
                 sizes[g] = _size(b_patterns[level, g])
             for g in range(x_count[level]):
-                _leaf_values(players_count, x_patterns[level, g], b_patterns[level, :b_count[level]], mass, sizes,
-                             factor, pairs, absent, phi[g])
+                _leaf_values(
+                    players_count,
+                    x_patterns[level, g],
+                    b_patterns[level, : b_count[level]],
+                    mass,
+                    sizes,
+                    factor,
+                    pairs,
+                    absent,
+                    phi[g],
+                )
             for output in range(n_outputs):
                 v = value[node, output]
                 if v == 0.0:
@@ -202,12 +268,28 @@ def pair_patterns(chosen, low, high, tree_start, feature, left, right, order, ed
 
 
 @njit(cache=True, nogil=True)
-def coalition_outputs(roots, feature, left, right, rank, missing_left, set_start, set_bits, value, base, player, rows,
-                      references, outputs):
-    """The model's output for every coalition of players, ``(R, N, K, 2^M)``, features of S from the row.
+def coalition_outputs(
+    roots,
+    feature,
+    left,
+    right,
+    rank,
+    missing_left,
+    set_start,
+    set_bits,
+    value,
+    base,
+    player,
+    rows,
+    references,
+    outputs,
+):
+    """The model's output for every coalition of players, ``(R, N, K, 2^M)``, features of S from the
+    row.
 
-    A leaf pays in the coalitions that hold all players whose split only the row passes and none whose split only
-    the reference passes; its signed weights are spread by sums over subsets, so no hybrid row is ever predicted.
+    A leaf pays in the coalitions that hold all players whose split only the row passes and none
+    whose split only the reference passes; its signed weights are spread by sums over subsets, so no
+    hybrid row is ever predicted.
     """
     size = outputs.shape[3]
     nodes = np.empty(feature.shape[0] + 1, np.int32)
@@ -239,10 +321,24 @@ def coalition_outputs(roots, feature, left, right, rank, missing_left, set_start
                         continue
                     bit = np.int64(1) << player[f]
                     ours, theirs = rows[i, f], references[r, f]
-                    a = missing_left[node] if ours < 0 else (
-                        ours < rank[node] if set_start[node] < 0 else set_bits[set_start[node] + ours] != 0)
-                    c = missing_left[node] if theirs < 0 else (
-                        theirs < rank[node] if set_start[node] < 0 else set_bits[set_start[node] + theirs] != 0)
+                    a = (
+                        missing_left[node]
+                        if ours < 0
+                        else (
+                            ours < rank[node]
+                            if set_start[node] < 0
+                            else set_bits[set_start[node] + ours] != 0
+                        )
+                    )
+                    c = (
+                        missing_left[node]
+                        if theirs < 0
+                        else (
+                            theirs < rank[node]
+                            if set_start[node] < 0
+                            else set_bits[set_start[node] + theirs] != 0
+                        )
+                    )
                     for side in range(2):
                         child_out = out if a == (side == 0) else out | bit
                         child_must = must if c == (side == 0) else must | bit

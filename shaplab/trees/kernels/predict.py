@@ -17,7 +17,9 @@ _BLOCK = 256
 
 
 @njit(cache=True, nogil=True)
-def encode_rows(X, cuts, cut_start, n_categories, zero_rule, zero, missing, unseen_missing, above, codes):  # type: ignore
+def encode_rows(  # type: ignore
+    X, cuts, cut_start, n_categories, zero_rule, zero, missing, unseen_missing, above, codes
+):
     """Write the code of every cell: the number of cuts below it, its category, or -1 if missing."""
     n, d = X.shape
     for first in range(0, n, _BLOCK):
@@ -61,7 +63,8 @@ def next_node(node, code, left, right, rank, missing_left, set_start, set_bits):
 def predict_rows(  # type: ignore
     codes, roots, feature, left, right, rank, missing_left, set_start, set_bits, value, base, out
 ):
-    """Add the leaves of every tree, in tree order, to the base; a block of rows at a time keeps a tree in cache."""
+    """Add the leaves of every tree, in tree order, to the base; a block of rows at a time keeps a
+    tree in cache."""
     n, n_outputs = out.shape
     out[:] = 0.0
     for first in range(0, n, _BLOCK):
@@ -70,7 +73,15 @@ def predict_rows(  # type: ignore
                 node = roots[t]
                 while feature[node] >= 0:
                     node = next_node(
-                        node, codes[i, feature[node]], left, right, rank, missing_left, set_start, set_bits)
+                        node,
+                        codes[i, feature[node]],
+                        left,
+                        right,
+                        rank,
+                        missing_left,
+                        set_start,
+                        set_bits,
+                    )
                 for k in range(n_outputs):
                     out[i, k] += value[node, k]
     for i in range(n):
@@ -86,5 +97,13 @@ def find_leaves(codes, roots, feature, left, right, rank, missing_left, set_star
             node = roots[t]
             while feature[node] >= 0:
                 node = next_node(
-                    node, codes[i, feature[node]], left, right, rank, missing_left, set_start, set_bits)
+                    node,
+                    codes[i, feature[node]],
+                    left,
+                    right,
+                    rank,
+                    missing_left,
+                    set_start,
+                    set_bits,
+                )
             out[i, t] = node

@@ -1,11 +1,11 @@
 """Walk trees with blocks of rows: Shapley values and interactions of the path-dependent game.
 
-For Gauss-Legendre nodes x of [0, 1], a leaf's product over its players g has the factor
-z_g (1 - x) + b_g x, where b_g is 1 if the row satisfies all of g's splits. Going down, every edge
-multiplies by new factor over old factor; going up, it adds its players' change of
-S = (b - z) / (z (1 - x) + b x), times what the leaves below pay, to the feature. Written with the bits
-o (the player agreed so far) and t (and the row goes left), all of these are c0 + o c1 + t c2 with
-coefficients that do not depend on the row, so nothing is divided by a small number.
+For Gauss-Legendre nodes x of [0, 1], a leaf's product over its players g has the factor z_g (1 - x)
++ b_g x, where b_g is 1 if the row satisfies all of g's splits. Going down, every edge multiplies by
+new factor over old factor; going up, it adds its players' change of S = (b - z) / (z (1 - x) + b
+x), times what the leaves below pay, to the feature. Written with the bits o (the player agreed so
+far) and t (and the row goes left), all of these are c0 + o c1 + t c2 with coefficients that do not
+depend on the row, so nothing is divided by a small number.
 
 Needs: nothing.
 """
@@ -59,26 +59,52 @@ def _coefficients(j, x, left, right, edges, shares, vl, vr, C):
     C[11] = C[1] * vl + C[4] * vr
     C[12] = C[2] * vl + C[5] * vr
     C[13] = (C[0] + C[1]) * C[6] * vl + (C[3] + C[4]) * C[8] * vr
-    C[14] = (((C[0] + C[1]) * C[7] + C[2] * (C[6] + C[7])) * vl
-             + ((C[3] + C[4]) * C[9] + C[5] * (C[8] + C[9])) * vr)
+    C[14] = ((C[0] + C[1]) * C[7] + C[2] * (C[6] + C[7])) * vl + (
+        (C[3] + C[4]) * C[9] + C[5] * (C[8] + C[9])
+    ) * vr
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, trees, rank, missing_left, set_start,
-               set_bits, value, rules_start, rules, tree_rule, codes, pairs, n_outputs, sums):
+def walk_trees(
+    jobs,
+    tree_start,
+    feature,
+    left,
+    right,
+    order,
+    edges,
+    shares,
+    trees,
+    rank,
+    missing_left,
+    set_start,
+    set_bits,
+    value,
+    rules_start,
+    rules,
+    tree_rule,
+    codes,
+    pairs,
+    n_outputs,
+    sums,
+):
     """Add the values of each (tree, output) in ``jobs`` to ``sums`` ``(blocks, n_targets, BLOCK)``.
 
-    ``codes`` is ``(blocks, d, BLOCK)``. Targets: ``feature * n_outputs + output``; with ``pairs`` also, after
-    ``d * n_outputs`` of those, the interactions, ``(larger * d + smaller) * n_outputs + output``.
+    ``codes`` is ``(blocks, d, BLOCK)``. Targets: ``feature * n_outputs + output``; with ``pairs``
+    also, after ``d * n_outputs`` of those, the interactions, ``(larger * d + smaller) * n_outputs +
+    output``.
     """
-    # Arrays are indexed in place, never sliced or passed on, below: counting references to them would cost more
-    # than the arithmetic. ``state`` holds three sections of rows: products going down, sums from the left, the right.
+    # Arrays are indexed in place, never sliced or passed on, below: counting references to them
+    # would cost more than the arithmetic. ``state`` holds three sections of rows: products going
+    # down, sums from the left, the right.
     d = codes.shape[1]
     depth = 1
     widest = 1
     most = 1
     for k in range(jobs.shape[0]):
-        widest = max(widest, rules_start[tree_rule[jobs[k, 0]] + 1] - rules_start[tree_rule[jobs[k, 0]]])
+        widest = max(
+            widest, rules_start[tree_rule[jobs[k, 0]] + 1] - rules_start[tree_rule[jobs[k, 0]]]
+        )
         most = max(most, tree_start[jobs[k, 0] + 1] - tree_start[jobs[k, 0]])
     for i in range(edges.shape[0]):
         depth = max(depth, edges[i, 1] + 1)
@@ -106,8 +132,17 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
             j = order[start + k]
             if feature[j] >= 0:
                 for q in range(n_q):
-                    _coefficients(j, rules[first_rule + q, 0], left, right, edges, shares, value[left[j], output],
-                                  value[right[j], output], C[(j - start) * widest + q])
+                    _coefficients(
+                        j,
+                        rules[first_rule + q, 0],
+                        left,
+                        right,
+                        edges,
+                        shares,
+                        value[left[j], output],
+                        value[right[j], output],
+                        C[(j - start) * widest + q],
+                    )
         for block in range(codes.shape[0]):
             for q in range(n_q):
                 for i in range(BLOCK):
@@ -134,14 +169,17 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
                     else:
                         for i in range(BLOCK):
                             code = codes[block, f, i]
-                            goes = missing_left[j] if code < 0 else set_bits[set_start[j] + code] != 0
+                            goes = (
+                                missing_left[j] if code < 0 else set_bits[set_start[j] + code] != 0
+                            )
                             ahead[top, i] = 1.0 if goes else 0.0
                     if again > 0:
                         for i in range(BLOCK):
                             old[top, i] = bit[again, i]
                             ahead[top, i] *= bit[again, i]
                 if stage[top] < 2 and not both:
-                    # Down one edge: to the child's products, or a leaf's pay straight into this split's sums.
+                    # Down one edge: to the child's products, or a leaf's pay straight into this
+                    # split's sums.
                     side = stage[top]
                     stage[top] = side + 1
                     child = lj if side == 0 else rj
@@ -149,16 +187,24 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
                     v = 1.0 if inner else value[child, output]
                     to = at + widest if inner else (1 + side) * section + at
                     for q in range(n_q):
-                        c0, c1, c2 = v * C[cj + q, 3 * side], v * C[cj + q, 3 * side + 1], v * C[cj + q, 3 * side + 2]
+                        c0, c1, c2 = (
+                            v * C[cj + q, 3 * side],
+                            v * C[cj + q, 3 * side + 1],
+                            v * C[cj + q, 3 * side + 2],
+                        )
                         if again == 0:
                             for i in range(BLOCK):
                                 state[to + q, i] = state[at + q, i] * (c0 + ahead[top, i] * c2)
                         else:
                             for i in range(BLOCK):
-                                state[to + q, i] = state[at + q, i] * (c0 + old[top, i] * c1 + ahead[top, i] * c2)
+                                state[to + q, i] = state[at + q, i] * (
+                                    c0 + old[top, i] * c1 + ahead[top, i] * c2
+                                )
                     if inner:
                         for i in range(BLOCK):
-                            bit[top + 1, i] = ahead[top, i] if side == 0 else old[o_row, i] - ahead[top, i]
+                            bit[top + 1, i] = (
+                                ahead[top, i] if side == 0 else old[o_row, i] - ahead[top, i]
+                            )
                         for q in range(n_q):
                             extra[top + 1, q] = 0.5 * C[cj + q, 15 + side]
                         top += 1
@@ -180,26 +226,32 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
                                 own[q, i] = state[at + q, i] * (g1 + ahead[top, i] * g2)
                         else:
                             for i in range(BLOCK):
-                                own[q, i] = state[at + q, i] * (old[top, i] * g1 + ahead[top, i] * g2)
+                                own[q, i] = state[at + q, i] * (
+                                    old[top, i] * g1 + ahead[top, i] * g2
+                                )
                         if again == 0:
                             for i in range(BLOCK):
                                 state[up + q, i] = state[at + q, i] * (e0 + ahead[top, i] * e2)
                         else:
                             for i in range(BLOCK):
-                                state[up + q, i] = state[at + q, i] * (e0 + old[top, i] * e1 + ahead[top, i] * e2)
+                                state[up + q, i] = state[at + q, i] * (
+                                    e0 + old[top, i] * e1 + ahead[top, i] * e2
+                                )
                     else:
                         m1, m2, r1, r2 = C[c, 6], C[c, 7], C[c, 8], C[c, 9]
                         l_row, r_row = section + at + q, 2 * section + at + q
                         for i in range(BLOCK):
-                            own[q, i] = (old[o_row, i] * (state[l_row, i] * m1 + state[r_row, i] * r1)
-                                         + ahead[top, i] * (state[l_row, i] * m2 + state[r_row, i] * r2))
+                            own[q, i] = old[o_row, i] * (
+                                state[l_row, i] * m1 + state[r_row, i] * r1
+                            ) + ahead[top, i] * (state[l_row, i] * m2 + state[r_row, i] * r2)
                         for i in range(BLOCK):
                             state[up + q, i] = state[l_row, i] + state[r_row, i]
                     for i in range(BLOCK):
                         sums[block, f * n_outputs + output, i] += own[q, i]
                 if pairs and top > 0:
-                    # Pair the feature with every other player of the path, each at its latest split.
-                    dead[:top + 1] = 0
+                    # Pair the feature with every other player of the path, each at its latest
+                    # split.
+                    dead[: top + 1] = 0
                     for k in range(top):
                         dead[edges[left[stack[k]], 4]] = 1
                     share[:] = 0.0
@@ -219,5 +271,9 @@ def walk_trees(jobs, tree_start, feature, left, right, order, edges, shares, tre
                             e2, e3 = extra[k + 1, q + 2], extra[k + 1, q + 3]
                             for i in range(BLOCK):
                                 sums[block, pair, i] += bit[k + 1, i] * (
-                                    own[q, i] * e0 + own[q + 1, i] * e1 + own[q + 2, i] * e2 + own[q + 3, i] * e3)
+                                    own[q, i] * e0
+                                    + own[q + 1, i] * e1
+                                    + own[q + 2, i] * e2
+                                    + own[q + 3, i] * e3
+                                )
                 top -= 1

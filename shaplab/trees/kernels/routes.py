@@ -1,12 +1,12 @@
 """Choose the cheapest exact route for each tree and run the kernels over blocks of rows.
 
-Routes: ``tables`` (pattern tables: many rows, or a background), ``walk`` (row-block quadrature: few rows
-or long paths) and ``patterns`` (pairs of patterns: a background and long paths). A cost model in
-nanoseconds picks one for each tree; they agree to rounding. Sums run in an order that depends neither on
-the number of threads nor on the blocks.
+Routes: ``tables`` (pattern tables: many rows, or a background), ``walk`` (row-block quadrature: few
+rows or long paths) and ``patterns`` (pairs of patterns: a background and long paths). A cost model
+in nanoseconds picks one for each tree; they agree to rounding. Sums run in an order that depends
+neither on the number of threads nor on the blocks.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
-shaplab.trees.kernels.quadrature, shaplab.trees.kernels.patterns.
+Needs: shaplab._parallel, shaplab._validation, shaplab.trees.kernels.structure,
+shaplab.trees.kernels.tables, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.patterns.
 """
 
 from __future__ import annotations
@@ -27,11 +27,20 @@ from shaplab.trees.kernels.quadrature import BLOCK, walk_trees
 from shaplab.trees.kernels.structure import describe_paths, plan_clusters
 from shaplab.trees.kernels.tables import build_tables, evaluate_tables
 
-__all__ = ["Paths", "TablePlan", "explain_rows", "interventional_plan", "interventional_sums", "path_dependent_plan",
-           "path_dependent_sums", "threads"]
+__all__ = [
+    "Paths",
+    "TablePlan",
+    "explain_rows",
+    "interventional_plan",
+    "interventional_sums",
+    "path_dependent_plan",
+    "path_dependent_sums",
+    "threads",
+]
 
 MAX_BITS = 14
-# Nanoseconds: bit of a code and cluster for each row, lookup, table entry merged, leaf entry, histogram row.
+# Nanoseconds: bit of a code and cluster for each row, lookup, table entry merged, leaf entry,
+# histogram row.
 PRICES = np.array([0.2, 0.1, 0.5, 0.6, 0.7, 1.0])
 WALK = 0.7  # one split, one node of the rule, one row
 WALK_PAIR = 0.2
@@ -48,11 +57,12 @@ def _rule(q: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quadrature_nodes(paths: Paths) -> np.ndarray:
-    """Nodes for each tree: half as many as players on its longest path is exact; past 16 players, as many as are
-    enough for an error below 1e-11 of the leaf's output.
+    """Nodes for each tree: half as many as players on its longest path is exact; past 16 players,
+    as many as are enough for an error below 1e-11 of the leaf's output.
 
-    The error is computed for each long leaf with its own z and for d + 1 patterns: the players of largest z absent,
-    the others present. It stays small because the z of a path multiply to the leaf's share of the cover.
+    The error is computed for each long leaf with its own z and for d + 1 patterns: the players of
+    largest z absent, the others present. It stays small because the z of a path multiply to the
+    leaf's share of the cover.
     """
     t, edges = paths.trees, paths.edges
     nodes = np.maximum(1, (paths.counts[:, 1] + 1) // 2).astype(np.int64)
@@ -84,7 +94,9 @@ def _rule_error(paths: Paths, leaves: np.ndarray, q: int) -> np.ndarray:
         p = x[:, None, None]
         with np.errstate(invalid="ignore"):
             absent = np.cumprod(np.nan_to_num(z * (1 - p), nan=1.0), axis=2)
-            present = np.cumprod(np.nan_to_num(z + (1 - z) * p, nan=1.0)[:, :, ::-1], axis=2)[:, :, ::-1]
+            present = np.cumprod(np.nan_to_num(z + (1 - z) * p, nan=1.0)[:, :, ::-1], axis=2)[
+                :, :, ::-1
+            ]
         one = np.ones((len(x), len(leaves), 1))
         product = np.concatenate([one, absent], axis=2) * np.concatenate([present, one], axis=2)
         total.append(np.tensordot(w, product, axes=1))
@@ -97,9 +109,14 @@ class Paths:
     def __init__(self, trees: Any) -> None:
         self.trees = trees
         self.order, self.edges, self.shares, self.counts = describe_paths(
-            trees.tree_start, trees.feature, trees.left, trees.right, trees.cover)
+            trees.tree_start, trees.feature, trees.left, trees.right, trees.cover
+        )
         starts = trees.tree_start[:-1]
-        used = np.add.reduceat(trees.value != 0, starts, axis=0) > 0 if len(starts) else np.zeros((0, 1), bool)
+        used = (
+            np.add.reduceat(trees.value != 0, starts, axis=0) > 0
+            if len(starts)
+            else np.zeros((0, 1), bool)
+        )
         used &= self.counts[:, :1] > 1  # a single leaf credits nobody
         self.jobs = np.argwhere(used).astype(np.int64)
         self.out_start = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int64)
@@ -122,7 +139,9 @@ class Paths:
         level = self.edges[:, 1]
         for nodes in _by_level(level):
             reach[nodes] = reach[self.edges[nodes, 0]] * self.shares[nodes, 2]
-        return self.trees.base + reach @ np.where((self.trees.feature < 0)[:, None], self.trees.value, 0.0)
+        return self.trees.base + reach @ np.where(
+            (self.trees.feature < 0)[:, None], self.trees.value, 0.0
+        )
 
     @cached_property
     def splits(self) -> np.ndarray:
@@ -133,7 +152,9 @@ class Paths:
     def pair_terms(self) -> np.ndarray:
         """Pairs of a split and a split above it, by tree."""
         inner = np.where(self.trees.feature >= 0, self.edges[:, 2], 0)
-        return np.add.reduceat(inner, self.trees.tree_start[:-1]) if len(self.splits) else np.zeros(0)
+        return (
+            np.add.reduceat(inner, self.trees.tree_start[:-1]) if len(self.splits) else np.zeros(0)
+        )
 
     def targets(self, pairs: bool) -> int:
         """Rows of a table of sums."""
@@ -148,9 +169,29 @@ class Paths:
         padded[:, :n] = codes
         cut = np.ascontiguousarray(padded.reshape(d, blocks, BLOCK).transpose(1, 0, 2))
         sums = np.zeros((blocks, self.targets(pairs), BLOCK))
-        walk_trees(np.ascontiguousarray(self.jobs[chosen[self.jobs[:, 0]]]), t.tree_start, t.feature, t.left, t.right,
-                   self.order, self.edges, self.shares, self.counts, t.rank, t.missing_left, t.set_start, t.set_bits,
-                   t.value, self.rules_start, self.rules, self.tree_rule, cut, pairs, t.n_outputs, sums)
+        walk_trees(
+            np.ascontiguousarray(self.jobs[chosen[self.jobs[:, 0]]]),
+            t.tree_start,
+            t.feature,
+            t.left,
+            t.right,
+            self.order,
+            self.edges,
+            self.shares,
+            self.counts,
+            t.rank,
+            t.missing_left,
+            t.set_start,
+            t.set_bits,
+            t.value,
+            self.rules_start,
+            self.rules,
+            self.tree_rule,
+            cut,
+            pairs,
+            t.n_outputs,
+            sums,
+        )
         return sums.transpose(1, 0, 2).reshape(-1, blocks * BLOCK)[:, :n]
 
 
@@ -163,12 +204,28 @@ def _by_level(level: np.ndarray) -> list[np.ndarray]:
 class TablePlan:
     """Clusters of the chosen trees, with the instructions that look rows up."""
 
-    def __init__(self, paths: Paths, chosen: np.ndarray, pairs: bool, n_rows: int, n_background: int) -> None:
+    def __init__(
+        self, paths: Paths, chosen: np.ndarray, pairs: bool, n_rows: int, n_background: int
+    ) -> None:
         t = paths.trees
         self.paths, self.pairs = paths, pairs
         self.cost, self.ops, self.clusters, self.columns, self.cuts = plan_clusters(
-            t.tree_start, t.feature, t.left, t.right, paths.order, paths.edges, paths.counts, chosen, paths.outputs,
-            MAX_BITS, pairs, n_rows, n_background, CHUNK, PRICES)
+            t.tree_start,
+            t.feature,
+            t.left,
+            t.right,
+            paths.order,
+            paths.edges,
+            paths.counts,
+            chosen,
+            paths.outputs,
+            MAX_BITS,
+            pairs,
+            n_rows,
+            n_background,
+            CHUNK,
+            PRICES,
+        )
         sizes = self.clusters[:, 3] << self.clusters[:, 1]
         self.entries = int(sizes.sum())
         self.patterns = int((np.int64(1) << self.clusters[:, 1]).sum())
@@ -186,32 +243,87 @@ class TablePlan:
             f = self.columns[these, :count].astype(np.int64)
             if self.pairs:
                 i, j = np.tril_indices(count, -1)
-                f = np.concatenate([f, d + np.maximum(f[:, i], f[:, j]) * d + np.minimum(f[:, i], f[:, j])], axis=1)
-            out = self.paths.out_index[self.paths.out_start[self.clusters[these, 6]][:, None] + np.arange(n_out)]
+                f = np.concatenate(
+                    [f, d + np.maximum(f[:, i], f[:, j]) * d + np.minimum(f[:, i], f[:, j])], axis=1
+                )
+            out = self.paths.out_index[
+                self.paths.out_start[self.clusters[these, 6]][:, None] + np.arange(n_out)
+            ]
             rows = (f[:, None, :] * k + out[:, :, None]).reshape(len(these), -1)
             found[self.target_start[these][:, None] + np.arange(rows.shape[1])] = rows
         return found
 
     def bounds(self, i: int) -> tuple[int, int, int, int, int, int]:
         """First and last op and cluster of a chunk, its first table entry and their number."""
-        stop_op, stop = self.cuts[i + 1] if i + 1 < len(self.cuts) else (len(self.ops), len(self.clusters))
+        stop_op, stop = (
+            self.cuts[i + 1] if i + 1 < len(self.cuts) else (len(self.ops), len(self.clusters))
+        )
         first_op, first = self.cuts[i]
         base = self.clusters[first, 4]
         end = self.clusters[stop, 4] if stop < len(self.clusters) else self.entries
         return int(first_op), int(stop_op), int(first), int(stop), int(base), int(end - base)
 
-    def build(self, low: int, high: int, histogram: np.ndarray, base: int, tables: np.ndarray) -> None:
-        """Fill the tables of clusters low to high, and their part of the background's mean output."""
+    def build(
+        self, low: int, high: int, histogram: np.ndarray, base: int, tables: np.ndarray
+    ) -> None:
+        """Fill the tables of clusters low to high, and their part of the background's mean
+        output."""
         p, t = self.paths, self.paths.trees
-        build_tables(low, high, self.clusters, self.columns, p.order, t.feature, t.left, p.edges, p.shares, t.value,
-                     p.out_start, p.out_index, p.rules_start, p.rules, histogram, self.pairs, base, tables, self.means)
+        build_tables(
+            low,
+            high,
+            self.clusters,
+            self.columns,
+            p.order,
+            t.feature,
+            t.left,
+            p.edges,
+            p.shares,
+            t.value,
+            p.out_start,
+            p.out_index,
+            p.rules_start,
+            p.rules,
+            histogram,
+            self.pairs,
+            base,
+            tables,
+            self.means,
+        )
 
-    def evaluate(self, ops: Sequence[int], codes: np.ndarray, low: int, high: int, base: int, tables: np.ndarray,
-                 sums: np.ndarray, weights: np.ndarray) -> None:
+    def evaluate(
+        self,
+        ops: Sequence[int],
+        codes: np.ndarray,
+        low: int,
+        high: int,
+        base: int,
+        tables: np.ndarray,
+        sums: np.ndarray,
+        weights: np.ndarray,
+    ) -> None:
         """Look rows low to high up, or count them when ``weights`` is given."""
         t = self.paths.trees
-        evaluate_tables(ops[0], ops[1], self.ops, self.clusters, self.targets, self.target_start, t.feature, t.rank,
-                        t.missing_left, t.set_start, t.set_bits, codes, low, high, base, tables, sums, weights)
+        evaluate_tables(
+            ops[0],
+            ops[1],
+            self.ops,
+            self.clusters,
+            self.targets,
+            self.target_start,
+            t.feature,
+            t.rank,
+            t.missing_left,
+            t.set_start,
+            t.set_bits,
+            codes,
+            low,
+            high,
+            base,
+            tables,
+            sums,
+            weights,
+        )
 
     def histogram(self, background: np.ndarray, weights: np.ndarray, jobs: Any) -> np.ndarray:
         """Weight of every pattern of every cluster among background rows ``(d, R)``."""
@@ -221,14 +333,25 @@ class TablePlan:
         def count(i: int) -> None:
             first_op, stop_op, first, *_ = self.bounds(i)
             start = int(self.clusters[first, 5])
-            self.evaluate((first_op, stop_op), background, 0, background.shape[1], start, counts[start:], none, weights)
+            self.evaluate(
+                (first_op, stop_op),
+                background,
+                0,
+                background.shape[1],
+                start,
+                counts[start:],
+                none,
+                weights,
+            )
 
         jobs(count, range(len(self.cuts)))
         return counts
 
 
 def threads(n_jobs: int | None) -> Callable[[Callable[..., None], Any], None]:
-    """Run a function over items: in this thread for one job, else in joblib's threads; order does not matter."""
+    """Run a function over items: in this thread for one job, else in joblib's threads; order does
+    not matter."""
+
     def run(function: Callable[..., None], items: Any) -> None:
         if n_jobs == 1 or len(items) < 2:
             for item in items:
@@ -239,9 +362,16 @@ def threads(n_jobs: int | None) -> Callable[[Callable[..., None], Any], None]:
     return run
 
 
-def add_tables(plan: TablePlan, histogram: np.ndarray, tables: np.ndarray | None, codes: np.ndarray, sums: np.ndarray,
-               jobs: Any) -> None:
-    """Add all clusters' values of rows ``codes`` ``(d, n)``; tables are built in chunks unless given."""
+def add_tables(
+    plan: TablePlan,
+    histogram: np.ndarray,
+    tables: np.ndarray | None,
+    codes: np.ndarray,
+    sums: np.ndarray,
+    jobs: Any,
+) -> None:
+    """Add all clusters' values of rows ``codes`` ``(d, n)``; tables are built in chunks unless
+    given."""
     n = codes.shape[1]
     blocks = list(chunks(n, 4096))
     none = np.zeros(0)
@@ -249,42 +379,74 @@ def add_tables(plan: TablePlan, histogram: np.ndarray, tables: np.ndarray | None
         *ops, first, stop, base, entries = plan.bounds(i)
         if tables is None:
             here = np.empty(entries)
-            jobs(lambda part: plan.build(first + part.start, first + part.stop, histogram, base, here),  # noqa: B023
-                 list(chunks(stop - first, max(1, -(-(stop - first) // 8)))))
+            jobs(
+                lambda part: plan.build(
+                    first + part.start,
+                    first + part.stop,
+                    histogram,
+                    base,
+                    here,
+                ),
+                list(chunks(stop - first, max(1, -(-(stop - first) // 8)))),
+            )
         else:
-            here = tables[base:base + entries]
-        jobs(lambda part: plan.evaluate(ops, codes, part.start, part.stop, base, here, sums, none), blocks)  # noqa: B023
+            here = tables[base : base + entries]
+        jobs(
+            lambda part: plan.evaluate(
+                ops,
+                codes,
+                part.start,
+                part.stop,
+                base,
+                here,
+                sums,
+                none,
+            ),
+            blocks,
+        )
 
 
-def path_dependent_plan(paths: Paths, pairs: bool, n_rows: int, route: str) -> tuple[np.ndarray, TablePlan]:
+def path_dependent_plan(
+    paths: Paths, pairs: bool, n_rows: int, route: str
+) -> tuple[np.ndarray, TablePlan]:
     """Which trees are walked, and the table plan of the others."""
     every = np.ones(len(paths.splits), bool)
     q = paths.tree_rule
-    walk = n_rows * q * (paths.splits * WALK + pairs * paths.pair_terms * WALK_PAIR) + paths.splits * q * WALK_SPLIT
+    walk = (
+        n_rows * q * (paths.splits * WALK + pairs * paths.pair_terms * WALK_PAIR)
+        + paths.splits * q * WALK_SPLIT
+    )
     if route == "walk" or (route == "auto" and _hopeless(paths, walk, n_rows)):
         return every, TablePlan(paths, ~every, pairs, 1, 0)
     plan = TablePlan(paths, every, pairs, n_rows, 0)
     walked = np.isinf(plan.cost)
     if route == "auto":
         walked |= plan.cost > walk * np.maximum(paths.outputs, 1)
-    return (walked, plan) if not walked.any() else (walked, TablePlan(paths, ~walked, pairs, n_rows, 0))
+    return (
+        (walked, plan)
+        if not walked.any()
+        else (walked, TablePlan(paths, ~walked, pairs, n_rows, 0))
+    )
 
 
 def _hopeless(paths: Paths, walk: np.ndarray, n_rows: int) -> bool:
-    """Tables cannot pay when walking costs less than filling one table entry for each leaf pattern."""
+    """Tables cannot pay when walking costs less than filling one table entry for each leaf
+    pattern."""
     leaves = paths.trees.feature < 0
     smallest = 2.0 ** np.minimum(paths.edges[leaves, 2], 60).astype(float)
     return bool(walk.sum() < 0.1 * smallest.sum())
 
 
-def path_dependent_sums(paths: Paths, walked: np.ndarray, plan: TablePlan, codes: np.ndarray, pairs: bool,
-                        jobs: Any) -> np.ndarray:
+def path_dependent_sums(
+    paths: Paths, walked: np.ndarray, plan: TablePlan, codes: np.ndarray, pairs: bool, jobs: Any
+) -> np.ndarray:
     """Sums ``(n_targets, n)`` of the path-dependent game for encoded rows ``(d, n)``."""
     n = codes.shape[1]
     sums = np.zeros((paths.targets(pairs), n))
     if len(plan.clusters):
         add_tables(plan, np.zeros(0), None, codes, sums, jobs)
     if walked.any():
+
         def walk(part: slice) -> None:
             sums[:, part] += paths.walk(walked, pairs, codes[:, part])
 
@@ -298,26 +460,45 @@ def shapley_factors(players: int) -> np.ndarray:
     return np.array([[1.0 / ((a + b + 1) * math.comb(a + b, a)) for b in sizes] for a in sizes])
 
 
-def interventional_plan(paths: Paths, pairs: bool, n_rows: int, n_background: int,
-                        route: str) -> tuple[np.ndarray, TablePlan]:
+def interventional_plan(
+    paths: Paths, pairs: bool, n_rows: int, n_background: int, route: str
+) -> tuple[np.ndarray, TablePlan]:
     """Which trees go by pairs of patterns, and the table plan of the others."""
     every = np.ones(len(paths.splits), bool)
     width = np.minimum(paths.counts[:, 1], 40).astype(float)
-    found = np.minimum(n_rows, 2.0 ** (0.7 * width)) * np.minimum(n_background, 2.0 ** (0.7 * width))
-    cost = paths.splits * (2.0 * (n_rows + n_background) * PATTERN_ROW + found * PATTERN_PAIR
-                           + n_rows * width * (1 + pairs * width / 2))
+    found = np.minimum(n_rows, 2.0 ** (0.7 * width)) * np.minimum(
+        n_background, 2.0 ** (0.7 * width)
+    )
+    cost = paths.splits * (
+        2.0 * (n_rows + n_background) * PATTERN_ROW
+        + found * PATTERN_PAIR
+        + n_rows * width * (1 + pairs * width / 2)
+    )
     if route == "patterns":
         return every, TablePlan(paths, ~every, pairs, 1, 1)
     plan = TablePlan(paths, every, pairs, n_rows, n_background)
     slow = np.isinf(plan.cost)
     if route == "auto":
         slow |= plan.cost > cost
-    return (slow, plan) if not slow.any() else (slow, TablePlan(paths, ~slow, pairs, n_rows, n_background))
+    return (
+        (slow, plan)
+        if not slow.any()
+        else (slow, TablePlan(paths, ~slow, pairs, n_rows, n_background))
+    )
 
 
-def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogram: np.ndarray,
-                        tables: np.ndarray | None, background: np.ndarray, weights: np.ndarray, codes: np.ndarray,
-                        pairs: bool, jobs: Any) -> np.ndarray:
+def interventional_sums(
+    paths: Paths,
+    slow: np.ndarray,
+    plan: TablePlan,
+    histogram: np.ndarray,
+    tables: np.ndarray | None,
+    background: np.ndarray,
+    weights: np.ndarray,
+    codes: np.ndarray,
+    pairs: bool,
+    jobs: Any,
+) -> np.ndarray:
     """Sums ``(n_targets, n)`` of the interventional game for encoded rows ``(d, n)``."""
     n = codes.shape[1]
     t = paths.trees
@@ -329,17 +510,45 @@ def interventional_sums(paths: Paths, slow: np.ndarray, plan: TablePlan, histogr
         chosen = np.flatnonzero(slow & (paths.outputs > 0))
 
         def pair(part: slice) -> None:
-            pair_patterns(chosen, part.start, part.stop, t.tree_start, t.feature, t.left, t.right, paths.order,
-                          paths.edges, paths.counts, t.rank, t.missing_left, t.set_start, t.set_bits, t.value, codes,
-                          background, weights, factor, pairs, sums)
+            pair_patterns(
+                chosen,
+                part.start,
+                part.stop,
+                t.tree_start,
+                t.feature,
+                t.left,
+                t.right,
+                paths.order,
+                paths.edges,
+                paths.counts,
+                t.rank,
+                t.missing_left,
+                t.set_start,
+                t.set_bits,
+                t.value,
+                codes,
+                background,
+                weights,
+                factor,
+                pairs,
+                sums,
+            )
 
         jobs(pair, list(chunks(n, 2048)))
     return sums
 
 
-def explain_rows(trees: Any, X: Any, pairs: bool, compute: Callable[[np.ndarray], np.ndarray], out: Any = None,
-                 batch_size: int | None = None, progress: bool = False) -> np.ndarray:
-    """Encode rows in batches and write their values to ``out`` ``(N, d[, d][, K])``, made here unless given."""
+def explain_rows(
+    trees: Any,
+    X: Any,
+    pairs: bool,
+    compute: Callable[[np.ndarray], np.ndarray],
+    out: Any = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Encode rows in batches and write their values to ``out`` ``(N, d[, d][, K])``, made here
+    unless given."""
     d, k = trees.n_features, trees.n_outputs
     if not hasattr(X, "shape"):
         X = np.asarray(X)
@@ -348,8 +557,18 @@ def explain_rows(trees: Any, X: Any, pairs: bool, compute: Callable[[np.ndarray]
     shape = (X.shape[0], d, *((d,) if pairs else ()), *((k,) if trees.has_outputs else ()))
     if out is None:
         out = np.empty(shape)
-    elif not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float64 or not out.flags.writeable:
-        fail("out", f"a writeable float64 array of shape {shape}", out, "Make it with np.empty or np.memmap")
+    elif (
+        not isinstance(out, np.ndarray)
+        or out.shape != shape
+        or out.dtype != np.float64
+        or not out.flags.writeable
+    ):
+        fail(
+            "out",
+            f"a writeable float64 array of shape {shape}",
+            out,
+            "Make it with np.empty or np.memmap",
+        )
     size = 2**23 // ((d + d * d * pairs) * k)
     size = max(256, min(65536, size)) if batch_size is None else check_int(batch_size, "batch_size")
     with progress_bar(X.shape[0], progress, "rows") as bar:
@@ -357,11 +576,13 @@ def explain_rows(trees: Any, X: Any, pairs: bool, compute: Callable[[np.ndarray]
             rows = X.iloc[part] if is_frame(X) else X[part]
             codes = np.ascontiguousarray(trees.encode(rows).T)
             sums = compute(codes)
-            values = sums[:d * k].reshape(d, k, -1)
+            values = sums[: d * k].reshape(d, k, -1)
             target = out[part] if trees.has_outputs else out[part][..., None]
             if pairs:
-                both = sums[d * k:].reshape(d, d, k, -1)
-                both += both.transpose(1, 0, 2, 3)  # the lower triangle was filled, the diagonal is 0
+                both = sums[d * k :].reshape(d, d, k, -1)
+                both += both.transpose(
+                    1, 0, 2, 3
+                )  # the lower triangle was filled, the diagonal is 0
                 both[np.arange(d), np.arange(d)] = values - both.sum(axis=1)
                 target[:] = both.transpose(3, 0, 1, 2)
             else:
@@ -374,4 +595,10 @@ def shown(X: Any) -> np.ndarray | None:
     """The explained rows as an Explanation keeps them; None for sparse tables."""
     if hasattr(X, "toarray"):
         return None
-    return X.detach().cpu().numpy() if hasattr(X, "detach") else X.to_numpy() if is_frame(X) else np.asarray(X)
+    return (
+        X.detach().cpu().numpy()
+        if hasattr(X, "detach")
+        else X.to_numpy()
+        if is_frame(X)
+        else np.asarray(X)
+    )

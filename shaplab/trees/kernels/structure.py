@@ -1,8 +1,9 @@
-"""What the fast algorithms need to know about paths, and the plan that cuts trees into table clusters.
+"""What the fast algorithms need to know about paths, and the plan that cuts trees into table
+clusters.
 
-A path collects its splits by feature: each distinct feature is one player. ``z`` is the share of cover
-that a player's splits keep when the feature is unknown, the product of child over parent; a node
-without cover gives both children 0, so 0/0 counts as 0.
+A path collects its splits by feature: each distinct feature is one player. ``z`` is the share of
+cover that a player's splits keep when the feature is unknown, the product of child over parent; a
+node without cover gives both children 0, so 0/0 counts as 0.
 
 Needs: nothing.
 """
@@ -23,10 +24,12 @@ def describe_paths(tree_start, feature, left, right, cover):
     Returns
     -------
     order : nodes of each tree in preorder, from ``tree_start[t]``.
-    edges : int32 ``(n_nodes, 7)``: parent, level, distinct features down to here, bit position of the
-        edge's feature on its path, level of the previous edge on that feature (0 if none), size of the
-        subtree in nodes, internal nodes in the subtree.
-    shares : float64 ``(n_nodes, 3)``: z after this edge, z before it (1 if new), the edge's cover ratio.
+    edges : int32 ``(n_nodes, 7)``: parent, level, distinct features down to here, bit position of
+    the
+        edge's feature on its path, level of the previous edge on that feature (0 if none), size of
+        the subtree in nodes, internal nodes in the subtree.
+    shares : float64 ``(n_nodes, 3)``: z after this edge, z before it (1 if new), the edge's cover
+    ratio.
     trees : int32 ``(T, 2)``: reachable nodes, largest number of distinct features on one path.
     """
     n_nodes = feature.shape[0]
@@ -85,7 +88,8 @@ def describe_paths(tree_start, feature, left, right, cover):
 
 @njit(cache=True, nogil=True)
 def _columns(position, stop, order, feature, edges, found):
-    """Collect the distinct features of a cluster: path first, by bit position, then new ones in preorder."""
+    """Collect the distinct features of a cluster: path first, by bit position, then new ones in
+    preorder."""
     root = order[position]
     count = edges[root, 2]
     found[:count] = -1
@@ -107,19 +111,37 @@ def _columns(position, stop, order, feature, edges, found):
 
 
 @njit(cache=True, nogil=True)
-def plan_clusters(tree_start, feature, left, right, order, edges, trees, chosen, outputs, max_bits, pairs,
-                  n_rows, n_background, chunk, prices):
+def plan_clusters(
+    tree_start,
+    feature,
+    left,
+    right,
+    order,
+    edges,
+    trees,
+    chosen,
+    outputs,
+    max_bits,
+    pairs,
+    n_rows,
+    n_background,
+    chunk,
+    prices,
+):
     """Cut the chosen trees into clusters (subtrees tabulated together) of least total cost.
 
-    A cluster's pattern has one bit for each distinct feature above it and one for each split inside.
-    ``prices`` (ns): code of a bit, cluster, lookup, table entry merged, leaf entry, histogram row.
-    ``chunk`` is the number of table entries after which the instructions start again from a root.
+    A cluster's pattern has one bit for each distinct feature above it and one for each split
+    inside. ``prices`` (ns): code of a bit, cluster, lookup, table entry merged, leaf entry,
+    histogram row. ``chunk`` is the number of table entries after which the instructions start again
+    from a root.
 
     Returns
     -------
     cost : ns for each tree, infinite where a path has more than ``max_bits`` distinct features.
-    ops : int32 ``(n, 7)``: node, flip, bit, keep-or-clear mode, source level, target level, cluster or -1.
-    clusters : int64 ``(C, 7)``: preorder position, bits, features, columns, table offset, histogram offset, tree.
+    ops : int32 ``(n, 7)``: node, flip, bit, keep-or-clear mode, source level, target level, cluster
+    or -1.
+    clusters : int64 ``(C, 7)``: preorder position, bits, features, columns, table offset, histogram
+    offset, tree.
     columns : features of each cluster, ``max_bits`` reserved for each.
     cuts : int64 ``(n, 2)``: first op and first cluster of each chunk.
     """
@@ -150,19 +172,31 @@ def plan_clusters(tree_start, feature, left, right, order, edges, trees, chosen,
                 split = best[left[node]] + best[right[node]] + 2.0 * n_rows * prices[0]
             together = np.inf
             if bits <= max_bits:
-                count = _columns(start + i, start + i + edges[node, 5], order, feature, edges, found)
+                count = _columns(
+                    start + i, start + i + edges[node, 5], order, feature, edges, found
+                )
                 width = (count + (count * (count - 1)) // 2 if pairs else count) * outputs[t]
                 size = float(1 << bits)
                 if inside > 0:
-                    build[node] = (build[left[node]] + build[right[node]]
-                                   + size * (width * prices[3] + (2.0 * prices[3] if n_background > 0 else 0.0)))
+                    build[node] = (
+                        build[left[node]]
+                        + build[right[node]]
+                        + size
+                        * (width * prices[3] + (2.0 * prices[3] if n_background > 0 else 0.0))
+                    )
                 else:
                     nodes = (bits + 1) // 2
-                    build[node] = size * prices[4] * (nodes * (width / outputs[t] + (bits if n_background > 0 else 1))
-                                                      + width)
+                    build[node] = (
+                        size
+                        * prices[4]
+                        * (nodes * (width / outputs[t] + (bits if n_background > 0 else 1)) + width)
+                    )
                 spill = min(1.0, size / 1024.0)
-                together = (build[node] + n_background * (inside * prices[0] + prices[5])
-                            + n_rows * (inside * prices[0] + prices[1] + width * prices[2] * (1.0 + spill)))
+                together = (
+                    build[node]
+                    + n_background * (inside * prices[0] + prices[5])
+                    + n_rows * (inside * prices[0] + prices[1] + width * prices[2] * (1.0 + spill))
+                )
             merged[node] = together <= split
             best[node] = min(together, split)
         cost[t] = best[start]

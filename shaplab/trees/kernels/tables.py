@@ -1,11 +1,11 @@
 """Pattern tables: build them for clusters of leaves, then look rows up.
 
-A leaf reached by d players pays w when every player agrees with its path. With the Gauss-Legendre nodes
-x and weights of [0, 1], the leaf's Shapley values for pattern a are sums over x of the product
-B(a) = E_c prod_g (a_g x + c_g (1 - x) - a_g c_g x + ...), that is a factor of 1 where a = c = 1, x where
-only a agrees, 1 - x where only c agrees and 0 where neither does. Taking one player f out of the product
-needs no division by a small factor: without f and with c_f = 1 it is B(a_f=0) / (1 - x), with c_f = 0 it
-is (B(a_f=1) - B(a_f=0) / (1 - x)) / x.
+A leaf reached by d players pays w when every player agrees with its path. With the Gauss-Legendre
+nodes x and weights of [0, 1], the leaf's Shapley values for pattern a are sums over x of the
+product B(a) = E_c prod_g (a_g x + c_g (1 - x) - a_g c_g x + ...), that is a factor of 1 where a = c
+= 1, x where only a agrees, 1 - x where only c agrees and 0 where neither does. Taking one player f
+out of the product needs no division by a small factor: without f and with c_f = 1 it is B(a_f=0) /
+(1 - x), with c_f = 0 it is (B(a_f=1) - B(a_f=0) / (1 - x)) / x.
 
 Needs: nothing.
 """
@@ -22,16 +22,37 @@ _ROWS = 512
 
 
 @njit(cache=True, nogil=True)
-def build_tables(low, high, clusters, columns, order, feature, left, edges, shares, value, out_start, out_index,
-                 rules_start, rules, histogram, pairs, base, tables, means):
+def build_tables(
+    low,
+    high,
+    clusters,
+    columns,
+    order,
+    feature,
+    left,
+    edges,
+    shares,
+    value,
+    out_start,
+    out_index,
+    rules_start,
+    rules,
+    histogram,
+    pairs,
+    base,
+    tables,
+    means,
+):
     """Fill the tables of clusters ``low`` to ``high``; ``tables[0]`` is table offset ``base``.
 
-    ``histogram`` holds the background's weight of every pattern of every cluster, or nothing for the
-    path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves pay on average.
+    ``histogram`` holds the background's weight of every pattern of every cluster, or nothing for
+    the path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves
+    pay on average.
     Columns of a table: features, then pairs (i, j < i), for each output in turn.
     """
-    # Arrays are indexed in place by unsigned numbers, never sliced or passed on, in the inner loops: counting
-    # references and testing for negative indices would cost more than the arithmetic.
+    # Arrays are indexed in place by unsigned numbers, never sliced or passed on, in the inner
+    # loops: counting references and testing for negative indices would cost more than the
+    # arithmetic.
     U = np.uint64
     for c in range(low, high):
         position, bits, n_features, width, offset, h_offset, tree = clusters[c]
@@ -80,7 +101,7 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                 largest = max(largest, here)
         scratch = np.zeros(used)
         h_scratch = np.zeros(h_used if weighted else 0)
-        table = tables[offset - base:offset - base + size * width]
+        table = tables[offset - base : offset - base + size * width]
         table[:] = 0.0
         if weighted:
             means[c] = 0.0
@@ -108,7 +129,9 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                             u |= (1 << p) if agrees else 0
                         elif not agrees:
                             u &= clear
-                        h_scratch[U(h_starts[j] + ((inner << wide) | u))] += own[U(own_at + pattern)]
+                        h_scratch[U(h_starts[j] + ((inner << wide) | u))] += own[
+                            U(own_at + pattern)
+                        ]
         B = np.empty(largest)
         G = np.empty(largest if pairs else 0)
         share = np.empty(n_features)
@@ -163,7 +186,9 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                             for a in range(block, block + run):
                                 low = B[U(a)]
                                 mine[U(column + a)] += low * absent
-                                mine[U(column + a + run)] += (B[U(a + run)] - low * inverse) * present
+                                mine[U(column + a + run)] += (
+                                    B[U(a + run)] - low * inverse
+                                ) * present
                         if pairs:
                             for block in range(0, here, 2 * run):
                                 for a in range(block, block + run):
@@ -177,7 +202,9 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                                     for a in range(block, block + run_g):
                                         low = G[U(a)]
                                         mine[U(column + a)] -= low * inverse
-                                        mine[U(column + a + run_g)] += (G[U(a + run_g)] - low * inverse) / x
+                                        mine[U(column + a + run_g)] += (
+                                            G[U(a + run_g)] - low * inverse
+                                        ) / x
                 for k in range(n_out - 1, -1, -1):
                     v = value[node, out_index[out_start[tree] + k]]
                     if weighted:
@@ -223,7 +250,9 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                         src = starts[j] + (k * c_wide + m) * c_size
                         dst = at + (k * wide + to) * here
                         for high in range(1 << (n_left + n_right)):
-                            inner = (high & ((1 << n_left) - 1) if side == 0 else high >> n_left) << edges[child, 2]
+                            inner = (
+                                high & ((1 << n_left) - 1) if side == 0 else high >> n_left
+                            ) << edges[child, 2]
                             for t in range(2):
                                 target = dst + ((high << (path + 1)) | (t << path))
                                 agrees = (t == 1) == (side == 0)
@@ -233,16 +262,36 @@ def build_tables(low, high, clusters, columns, order, feature, left, edges, shar
                                         mine[U(target + u)] += scratch[U(source + u)]
                                 else:
                                     for u in range(run):
-                                        mine[U(target + u)] += scratch[U(src + (inner | (u & clear)))]
+                                        mine[U(target + u)] += scratch[
+                                            U(src + (inner | (u & clear)))
+                                        ]
 
 
 @njit(cache=True, nogil=True)
-def evaluate_tables(first, last, ops, clusters, targets, target_start, feature, rank, missing_left, set_start,
-                    set_bits, codes, low, high, base, tables, sums, weights):
+def evaluate_tables(
+    first,
+    last,
+    ops,
+    clusters,
+    targets,
+    target_start,
+    feature,
+    rank,
+    missing_left,
+    set_start,
+    set_bits,
+    codes,
+    low,
+    high,
+    base,
+    tables,
+    sums,
+    weights,
+):
     """Run ops ``first`` to ``last`` on rows ``low`` to ``high``.
 
-    ``codes`` is ``(d, n)``. With ``weights`` given, add them to the histogram in ``tables``; otherwise add
-    the tables' columns to the rows ``targets`` of ``sums`` ``(n_targets, n)``.
+    ``codes`` is ``(d, n)``. With ``weights`` given, add them to the histogram in ``tables``;
+    otherwise add the tables' columns to the rows ``targets`` of ``sums`` ``(n_targets, n)``.
     """
     levels = 0
     for o in range(first, last):
@@ -254,7 +303,13 @@ def evaluate_tables(first, last, ops, clusters, targets, target_start, feature, 
     for begin in range(low, high, _ROWS):
         n = min(high, begin + _ROWS) - begin
         for o in range(first, last):
-            node, bit, source, target, cluster = ops[o, 0], ops[o, 2], ops[o, 4], ops[o, 5], ops[o, 6]
+            node, bit, source, target, cluster = (
+                ops[o, 0],
+                ops[o, 2],
+                ops[o, 4],
+                ops[o, 5],
+                ops[o, 6],
+            )
             f = feature[node]
             r = rank[node]
             lowest = np.int32(-1) if missing_left[node] else np.int32(0)

@@ -1,7 +1,8 @@
 """Readers: one module a library, chosen by the model's class; no library is imported here.
 
 Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
-shaplab.trees._arrange, shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn.
+shaplab.trees._arrange, shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn.
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ __all__ = ["read_model"]
 _READERS = {"xgboost": read_xgboost, "lightgbm": read_lightgbm, "sklearn": read_sklearn}
 
 
-def read_model(model: Any, missing: float | None = None, iteration_range: tuple[int, int] | None = None) -> RawTrees:
+def read_model(
+    model: Any, missing: float | None = None, iteration_range: tuple[int, int] | None = None
+) -> RawTrees:
     """Nodes of a fitted model, read by the reader of the library its class comes from."""
     homes = {base.__module__.split(".")[0] for base in type(model).__mro__}
     for library, reader in _READERS.items():
         if library in homes:
             return reader(model, missing, iteration_range)
-    fail("model", "a fitted XGBoost, LightGBM or scikit-learn tree model or a TreeEnsemble",
-         f"{type(model).__module__}.{type(model).__name__}", "Build others with TreeEnsemble.from_arrays",
-         UnsupportedModelError)
+    fail(
+        "model",
+        "a fitted XGBoost, LightGBM or scikit-learn tree model or a TreeEnsemble",
+        f"{type(model).__module__}.{type(model).__name__}",
+        "Build others with TreeEnsemble.from_arrays",
+        UnsupportedModelError,
+    )

@@ -1,10 +1,12 @@
 """LightGBM: nodes from the text that ``Booster.model_to_string`` writes.
 
-A row goes left iff ``x <= threshold`` in float64, or iff its category is in the node's set. Missing means
-NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each split says. In rf mode the output is
-the mean of the trees, which LightGBM's ``predict`` uses; its ``raw_score`` and ``pred_contrib`` give the sum.
+A row goes left iff ``x <= threshold`` in float64, or iff its category is in the node's set. Missing
+means NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each split says. In rf mode
+the output is the mean of the trees, which LightGBM's ``predict`` uses; its ``raw_score`` and
+``pred_contrib`` give the sum.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
+shaplab.trees._arrange.
 """
 
 from __future__ import annotations
@@ -18,12 +20,22 @@ from shaplab.trees._arrange import RawTrees, described_as, join
 
 __all__ = ["read_lightgbm"]
 
-_LINKS = {"binary": "logistic", "multiclassova": "logistic", "cross_entropy": "logistic", "multiclass": "softmax",
-          "poisson": "exp", "gamma": "exp", "tweedie": "exp", "cross_entropy_lambda": ""}
+_LINKS = {
+    "binary": "logistic",
+    "multiclassova": "logistic",
+    "cross_entropy": "logistic",
+    "multiclass": "softmax",
+    "poisson": "exp",
+    "gamma": "exp",
+    "tweedie": "exp",
+    "cross_entropy_lambda": "",
+}
 _AGAIN = "Save and load the model with the installed LightGBM, or fit it again"
 
 
-def read_lightgbm(model: Any, missing: float | None, iteration_range: tuple[int, int] | None) -> RawTrees:
+def read_lightgbm(
+    model: Any, missing: float | None, iteration_range: tuple[int, int] | None
+) -> RawTrees:
     """Read a Booster or a fitted model of the scikit-learn interface."""
     booster, wrapper = model, None
     if not hasattr(model, "model_to_string"):
@@ -31,13 +43,28 @@ def read_lightgbm(model: Any, missing: float | None, iteration_range: tuple[int,
         try:
             booster = model.booster_
         except Exception:
-            fail("model", "a fitted model", f"{type(model).__name__} that was not fitted", "Call fit first")
+            fail(
+                "model",
+                "a fitted model",
+                f"{type(model).__name__} that was not fitted",
+                "Call fit first",
+            )
     if missing is not None:
-        fail("missing", "None for LightGBM, whose model says what is missing", repr(missing), "Leave it out")
+        fail(
+            "missing",
+            "None for LightGBM, whose model says what is missing",
+            repr(missing),
+            "Leave it out",
+        )
     first, last = (0, None) if iteration_range is None else iteration_range
     total = booster.current_iteration()
     if iteration_range is not None and not 0 <= first < (last or total) <= total:
-        fail("iteration_range", f"rounds within 0 to {total}", repr(iteration_range), "Pass (first, last)")
+        fail(
+            "iteration_range",
+            f"rounds within 0 to {total}",
+            repr(iteration_range),
+            "Pass (first, last)",
+        )
     count = None if last is None else (last or total) - first
     text = booster.model_to_string(num_iteration=count, start_iteration=first)
     with described_as("the text layout of LightGBM 3 to 4", _AGAIN):
@@ -56,34 +83,61 @@ def read_text(text: str) -> RawTrees:
     header = {line.partition("=")[0]: line.partition("=")[2] for line in head.splitlines()}
     d, n_outputs = int(header["max_feature_idx"]) + 1, int(header["num_tree_per_iteration"])
     average = n_outputs / len(blocks) if "average_output" in header and blocks else 1.0
-    columns: dict[str, list[Any]] = {name: [] for name in (
-        "feature", "left", "right", "threshold", "kind", "cover", "value")}
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("feature", "left", "right", "threshold", "kind", "cover", "value")
+    }
     sets: dict[int, np.ndarray] = {}
     start = [0]
     for t, block in enumerate(blocks):
-        tree = dict(line.split("=", 1) for line in block.split("\n\n")[0].splitlines()[1:] if "=" in line)
+        tree = dict(
+            line.split("=", 1) for line in block.split("\n\n")[0].splitlines()[1:] if "=" in line
+        )
         _read_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
     joined = join(columns, n_outputs)
     kind = joined.pop("kind").astype(np.int64)
     zero_rule, missing_left = _missing(kind, joined, d)
     names = header["feature_names"].split()
-    objective, *options = header.get("objective", "").split() or [""]  # a user's own one has no name
+    objective, *options = header.get("objective", "").split() or [
+        ""
+    ]  # a user's own one has no name
     link = _LINKS.get(objective, "identity")
-    if any(option == "sqrt" or (option.startswith("sigmoid:") and option != "sigmoid:1") for option in options):
+    if any(
+        option == "sqrt" or (option.startswith("sigmoid:") and option != "sigmoid:1")
+        for option in options
+    ):
         link = ""
     return RawTrees(
-        tree_start=np.array(start), base=np.zeros(n_outputs), n_features=d, has_outputs=n_outputs > 1,
-        sets=sets, zero_rule=zero_rule, missing_left=missing_left, objective=objective, link=link,
-        feature_names=None if names == [f"Column_{j}" for j in range(d)] else tuple(names), **joined)
+        tree_start=np.array(start),
+        base=np.zeros(n_outputs),
+        n_features=d,
+        has_outputs=n_outputs > 1,
+        sets=sets,
+        zero_rule=zero_rule,
+        missing_left=missing_left,
+        objective=objective,
+        link=link,
+        feature_names=None if names == [f"Column_{j}" for j in range(d)] else tuple(names),
+        **joined,
+    )
 
 
 def _read_tree(
-    tree: dict[str, str], group: int, average: float, n_outputs: int, start: list[int],
-    columns: dict[str, list[Any]], sets: dict[int, np.ndarray],
+    tree: dict[str, str],
+    group: int,
+    average: float,
+    n_outputs: int,
+    start: list[int],
+    columns: dict[str, list[Any]],
+    sets: dict[int, np.ndarray],
 ) -> None:
     if tree.get("is_linear", "0") != "0":
-        fail("model", "constant leaves", "linear_tree=true, leaves that are linear models",
-             "Fit with linear_tree=false", UnsupportedModelError)
+        fail(
+            "model",
+            "constant leaves",
+            "linear_tree=true, leaves that are linear models",
+            "Fit with linear_tree=false",
+            UnsupportedModelError,
+        )
     offset, n_leaves = start[-1], int(tree["num_leaves"])
     n_inner = n_leaves - 1
 
@@ -93,9 +147,13 @@ def _read_tree(
             fail("model", f"{length} entries of {name}", f"{len(found)}", _AGAIN)
         return found
 
-    def child(name: str) -> np.ndarray:  # inner nodes count from 0, leaf k is ~k and comes after them
+    def child(
+        name: str,
+    ) -> np.ndarray:  # inner nodes count from 0, leaf k is ~k and comes after them
         found = row(name, n_inner, np.int64)
-        return np.concatenate([np.where(found < 0, n_inner + ~found, found) + offset, np.full(n_leaves, -1)])
+        return np.concatenate(
+            [np.where(found < 0, n_inner + ~found, found) + offset, np.full(n_leaves, -1)]
+        )
 
     kind, threshold = row("decision_type", n_inner, np.int64), row("threshold", n_inner)
     value = np.zeros((n_inner + n_leaves, n_outputs))
@@ -105,9 +163,12 @@ def _read_tree(
     cover = [row("internal_count", n_inner), row("leaf_count", n_leaves) if has_counts else empty]
     for name, column in (
         ("feature", np.concatenate([row("split_feature", n_inner, np.int64), empty - 1])),
-        ("left", child("left_child")), ("right", child("right_child")),
-        ("threshold", np.concatenate([threshold, empty])), ("value", value),
-        ("kind", np.concatenate([kind, empty])), ("cover", np.concatenate(cover)),
+        ("left", child("left_child")),
+        ("right", child("right_child")),
+        ("threshold", np.concatenate([threshold, empty])),
+        ("value", value),
+        ("kind", np.concatenate([kind, empty])),
+        ("cover", np.concatenate(cover)),
     ):
         columns[name].append(column.astype(np.int64) if name == "feature" else column)
     if (kind & 1).any():
@@ -116,11 +177,15 @@ def _read_tree(
         bits = np.unpackbits(words.view(np.uint8), bitorder="little")
         for node in np.flatnonzero(kind & 1):
             which = int(threshold[node])
-            sets[offset + int(node)] = np.flatnonzero(bits[32 * bounds[which]:32 * bounds[which + 1]])
+            sets[offset + int(node)] = np.flatnonzero(
+                bits[32 * bounds[which] : 32 * bounds[which + 1]]
+            )
     start.append(offset + n_inner + n_leaves)
 
 
-def _missing(kind: np.ndarray, nodes: dict[str, np.ndarray], d: int) -> tuple[np.ndarray, np.ndarray]:
+def _missing(
+    kind: np.ndarray, nodes: dict[str, np.ndarray], d: int
+) -> tuple[np.ndarray, np.ndarray]:
     """What zero means for each feature, and the way of missing values at each node."""
     numeric = (nodes["left"] >= 0) & (kind & 1 == 0)
     rule = kind >> 2 & 3
@@ -129,11 +194,15 @@ def _missing(kind: np.ndarray, nodes: dict[str, np.ndarray], d: int) -> tuple[np
     zero_missing[nodes["feature"][zero]] = True
     mixed = numeric & ~zero & zero_missing[np.maximum(nodes["feature"], 0)]
     if mixed.any():
-        fail("model", "one meaning of zero for each feature",
-             f"feature {nodes['feature'][mixed][0]} with zero missing in some trees only",
-             "Continue training with the same zero_as_missing", UnsupportedModelError)
+        fail(
+            "model",
+            "one meaning of zero for each feature",
+            f"feature {nodes['feature'][mixed][0]} with zero missing in some trees only",
+            "Continue training with the same zero_as_missing",
+            UnsupportedModelError,
+        )
     default_left = (kind & 2) > 0
-    # Where zero is not missing, prediction drops tiny values. Without a missing type NaN counts as zero; at sets NaN
-    # goes right.
+    # Where zero is not missing, prediction drops tiny values. Without a missing type NaN counts as
+    # zero; at sets NaN goes right.
     missing_left = numeric & np.where(rule == 0, nodes["threshold"] >= 0.0, default_left)
     return np.where(zero_missing, 1, 2).astype(np.int8), missing_left

@@ -1,11 +1,12 @@
 """scikit-learn: nodes from the arrays of its fitted trees.
 
-Trees, forests and gradient boosting compare ``float32(x) <= threshold``, histogram boosting compares in
-float64. Raw outputs: probabilities for trees and forests that classify, the mean for those that regress,
-margins for boosting, and for the isolation forest the mean path length over that of a random search
-tree, so that ``score_samples`` is ``-2 ** -raw``.
+Trees, forests and gradient boosting compare ``float32(x) <= threshold``, histogram boosting
+compares in float64. Raw outputs: probabilities for trees and forests that classify, the mean for
+those that regress, margins for boosting, and for the isolation forest the mean path length over
+that of a random search tree, so that ``score_samples`` is ``-2 ** -raw``.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
+shaplab.trees._arrange.
 """
 
 from __future__ import annotations
@@ -20,27 +21,61 @@ from shaplab.trees._arrange import RawTrees, join
 
 __all__ = ["read_sklearn"]
 
-_TREES = {"DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"}
-_FORESTS = {"RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor"}
+_TREES = {
+    "DecisionTreeClassifier",
+    "DecisionTreeRegressor",
+    "ExtraTreeClassifier",
+    "ExtraTreeRegressor",
+}
+_FORESTS = {
+    "RandomForestClassifier",
+    "RandomForestRegressor",
+    "ExtraTreesClassifier",
+    "ExtraTreesRegressor",
+}
 _BOOSTING = {"GradientBoostingClassifier", "GradientBoostingRegressor"}
 _HISTOGRAM = {"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"}
 
 
-def read_sklearn(model: Any, missing: float | None, iteration_range: tuple[int, int] | None) -> RawTrees:
+def read_sklearn(
+    model: Any, missing: float | None, iteration_range: tuple[int, int] | None
+) -> RawTrees:
     """Read a fitted tree, forest, boosting model or isolation forest."""
-    kind = next((base.__name__ for base in type(model).__mro__
-                 if base.__name__ in _TREES | _FORESTS | _BOOSTING | _HISTOGRAM | {"IsolationForest"}), "")
+    kind = next(
+        (
+            base.__name__
+            for base in type(model).__mro__
+            if base.__name__ in _TREES | _FORESTS | _BOOSTING | _HISTOGRAM | {"IsolationForest"}
+        ),
+        "",
+    )
     if not kind:
-        remedy = "Known are " + ", ".join(sorted(_TREES | _FORESTS | _BOOSTING | _HISTOGRAM | {"IsolationForest"}))
+        remedy = "Known are " + ", ".join(
+            sorted(_TREES | _FORESTS | _BOOSTING | _HISTOGRAM | {"IsolationForest"})
+        )
         if hasattr(model, "steps"):
-            remedy = "Pass the last step as model and the rows as the steps before it transform them"
-        fail("model", "a tree model of scikit-learn", type(model).__name__, remedy, UnsupportedModelError)
+            remedy = (
+                "Pass the last step as model and the rows as the steps before it transform them"
+            )
+        fail(
+            "model",
+            "a tree model of scikit-learn",
+            type(model).__name__,
+            remedy,
+            UnsupportedModelError,
+        )
     for name, given in (("missing", missing), ("iteration_range", iteration_range)):
         if given is not None:
             fail(name, "None for scikit-learn", repr(given), "Leave it out")
     if not hasattr(model, "n_features_in_") or not any(
-            hasattr(model, name) for name in ("tree_", "estimators_", "_predictors")):
-        fail("model", "a fitted model", f"{type(model).__name__} that was not fitted", "Call fit first")
+        hasattr(model, name) for name in ("tree_", "estimators_", "_predictors")
+    ):
+        fail(
+            "model",
+            "a fitted model",
+            f"{type(model).__name__} that was not fitted",
+            "Call fit first",
+        )
     if kind in _HISTOGRAM:
         raw = _histogram(model)
     elif kind in _BOOSTING:
@@ -54,28 +89,47 @@ def read_sklearn(model: Any, missing: float | None, iteration_range: tuple[int, 
     return raw
 
 
-def _join(trees: list[Any], values: list[np.ndarray], base: Any, n_features: int, **more: Any) -> RawTrees:
-    """Put scikit-learn's ``Tree`` objects one after the other; ``values`` are ``(n_nodes, K)`` each."""
+def _join(
+    trees: list[Any], values: list[np.ndarray], base: Any, n_features: int, **more: Any
+) -> RawTrees:
+    """Put scikit-learn's ``Tree`` objects one after the other; ``values`` are ``(n_nodes, K)``
+    each."""
     start = np.concatenate([[0], np.cumsum([tree.node_count for tree in trees], dtype=np.int64)])
-    columns: dict[str, list[Any]] = {name: [] for name in (
-        "feature", "left", "right", "threshold", "missing_left", "cover")}
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("feature", "left", "right", "threshold", "missing_left", "cover")
+    }
     for tree, offset in zip(trees, start, strict=False):
-        left, right = (np.asarray(child, np.int64) for child in (tree.children_left, tree.children_right))
+        left, right = (
+            np.asarray(child, np.int64) for child in (tree.children_left, tree.children_right)
+        )
         columns["feature"].append(tree.feature)
         columns["left"].append(np.where(left < 0, -1, left + offset))
         columns["right"].append(np.where(left < 0, -1, right + offset))
         columns["threshold"].append(tree.threshold)
-        columns["missing_left"].append(np.asarray(getattr(tree, "missing_go_to_left", left * 0), bool))
+        columns["missing_left"].append(
+            np.asarray(getattr(tree, "missing_go_to_left", left * 0), bool)
+        )
         columns["cover"].append(tree.weighted_n_node_samples)
     return RawTrees(
-        tree_start=start, value=np.concatenate(values), base=np.asarray(base, np.float64), n_features=n_features,
-        **({"dtype": np.float32} | {name: np.concatenate(parts) for name, parts in columns.items()} | more))
+        tree_start=start,
+        value=np.concatenate(values),
+        base=np.asarray(base, np.float64),
+        n_features=n_features,
+        **(
+            {"dtype": np.float32}
+            | {name: np.concatenate(parts) for name, parts in columns.items()}
+            | more
+        ),
+    )
 
 
 def _limits(model: Any) -> dict[str, bool]:
     """Whether the model's ``predict`` takes NaN; it never takes infinity."""
     tags = getattr(model, "__sklearn_tags__", None)
-    return {"nan_allowed": True if tags is None else bool(tags().input_tags.allow_nan), "inf_allowed": False}
+    return {
+        "nan_allowed": True if tags is None else bool(tags().input_tags.allow_nan),
+        "inf_allowed": False,
+    }
 
 
 def _forest(model: Any, estimators: list[Any]) -> RawTrees:
@@ -85,23 +139,41 @@ def _forest(model: Any, estimators: list[Any]) -> RawTrees:
     if classifier:
         several = isinstance(model.n_classes_, list | np.ndarray)
         sizes = [int(n) for n in model.n_classes_] if several else [int(model.n_classes_)]
-        values = [np.concatenate([tree.value[:, o, :n] for o, n in enumerate(sizes)], axis=1) for tree in trees]
+        values = [
+            np.concatenate([tree.value[:, o, :n] for o, n in enumerate(sizes)], axis=1)
+            for tree in trees
+        ]
         classes = model.classes_ if several else [model.classes_]
-        names = tuple(f"output {o}: {label}" if several else str(label)
-                      for o, labels in enumerate(classes) for label in labels)
+        names = tuple(
+            f"output {o}: {label}" if several else str(label)
+            for o, labels in enumerate(classes)
+            for label in labels
+        )
     else:
         values = [tree.value[:, :, 0] for tree in trees]
     k = values[0].shape[1]
-    return _join(trees, [value / len(trees) for value in values], np.zeros(k), model.n_features_in_,
-                 has_outputs=classifier or k > 1, output_names=names,
-                 objective=f"{model.criterion}", **_limits(model))
+    return _join(
+        trees,
+        [value / len(trees) for value in values],
+        np.zeros(k),
+        model.n_features_in_,
+        has_outputs=classifier or k > 1,
+        output_names=names,
+        objective=f"{model.criterion}",
+        **_limits(model),
+    )
 
 
 def _boosting(model: Any) -> RawTrees:
     init = type(model.init_).__name__
     if model.init != "zero" and init not in ("DummyClassifier", "DummyRegressor"):
-        fail("model", "boosting that starts from a constant", f"init={init}",
-             "Fit with init=None or init='zero'", UnsupportedModelError)
+        fail(
+            "model",
+            "boosting that starts from a constant",
+            f"init={init}",
+            "Fit with init=None or init='zero'",
+            UnsupportedModelError,
+        )
     k = model.estimators_.shape[1]
     trees, values = [], []
     for estimators in model.estimators_:
@@ -113,15 +185,28 @@ def _boosting(model: Any) -> RawTrees:
     origin = np.zeros((1, model.n_features_in_), np.float32)
     classifier = hasattr(model, "classes_")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the model was perhaps fitted with names, the origin has none
-        total = np.atleast_1d((model.decision_function if classifier else model.predict)(origin).squeeze())
+        warnings.simplefilter(
+            "ignore"
+        )  # the model was perhaps fitted with names, the origin has none
+        total = np.atleast_1d(
+            (model.decision_function if classifier else model.predict)(origin).squeeze()
+        )
     base = total.astype(np.float64)
     for tree, value in zip(trees, values, strict=True):
         base = base - value[tree.apply(origin)[0]]
     names = tuple(str(label) for label in model.classes_) if classifier and k > 1 else None
     link = ("softmax" if k > 1 else "logistic") if classifier else "identity"
-    return _join(trees, values, base, model.n_features_in_, has_outputs=k > 1, output_names=names,
-                 objective=str(model.loss), link="" if model.loss == "exponential" else link, **_limits(model))
+    return _join(
+        trees,
+        values,
+        base,
+        model.n_features_in_,
+        has_outputs=k > 1,
+        output_names=names,
+        objective=str(model.loss),
+        link="" if model.loss == "exponential" else link,
+        **_limits(model),
+    )
 
 
 def _isolation(model: Any) -> RawTrees:
@@ -135,12 +220,24 @@ def _isolation(model: Any) -> RawTrees:
             if left[node] >= 0:
                 depth[[left[node], right[node]]] = depth[node] + 1
         trees.append(tree)
-        values.append(((depth + _path_length(tree.n_node_samples.astype(np.float64))) * scale)[:, None])
+        values.append(
+            ((depth + _path_length(tree.n_node_samples.astype(np.float64))) * scale)[:, None]
+        )
         columns.append(np.where(left < 0, -1, np.asarray(chosen)[np.maximum(tree.feature, 0)]))
-    # With one training row every path length is 0 and scikit-learn defines the score as 1/2: raw is 1.
-    return _join(trees, values, [0.0 if expected > 0 else 1.0], model.n_features_in_,
-                 feature=np.concatenate(columns), output_names=("normalised path length",),
-                 objective="isolation", link="isolation", nan_allowed=True, inf_allowed=True)
+    # With one training row every path length is 0 and scikit-learn defines the score as 1/2: raw is
+    # 1.
+    return _join(
+        trees,
+        values,
+        [0.0 if expected > 0 else 1.0],
+        model.n_features_in_,
+        feature=np.concatenate(columns),
+        output_names=("normalised path length",),
+        objective="isolation",
+        link="isolation",
+        nan_allowed=True,
+        inf_allowed=True,
+    )
 
 
 def _path_length(n: np.ndarray) -> np.ndarray:
@@ -155,9 +252,13 @@ def _histogram(model: Any) -> RawTrees:
     k = int(model.n_trees_per_iteration_)
     place, labels = _columns(model, d)
     start, sets = [0], {}
-    columns: dict[str, list[Any]] = {name: [] for name in (
-        "feature", "left", "right", "threshold", "missing_left", "cover", "value")}
-    for predictor, group in ((predictor, group) for each in rounds for group, predictor in enumerate(each)):
+    columns: dict[str, list[Any]] = {
+        name: []
+        for name in ("feature", "left", "right", "threshold", "missing_left", "cover", "value")
+    }
+    for predictor, group in (
+        (predictor, group) for each in rounds for group, predictor in enumerate(each)
+    ):
         nodes, offset = predictor.nodes, start[-1]
         leaf = nodes["is_leaf"].astype(bool)
         value = np.zeros((len(nodes), k))
@@ -170,32 +271,57 @@ def _histogram(model: Any) -> RawTrees:
         columns["cover"].append(nodes["count"])
         columns["value"].append(value)
         for node in np.flatnonzero(nodes["is_categorical"].astype(bool) & ~leaf):
-            words = np.ascontiguousarray(predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]], np.uint32)
-            sets[offset + int(node)] = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
+            words = np.ascontiguousarray(
+                predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]], np.uint32
+            )
+            sets[offset + int(node)] = np.flatnonzero(
+                np.unpackbits(words.view(np.uint8), bitorder="little")
+            )
         start.append(offset + len(nodes))
     joined = join(columns, k)
     classifier = hasattr(model, "classes_")
-    link = ("softmax" if k > 1 else "logistic") if classifier else (
-        "exp" if model.loss in ("poisson", "gamma") else "identity")
+    link = (
+        ("softmax" if k > 1 else "logistic")
+        if classifier
+        else ("exp" if model.loss in ("poisson", "gamma") else "identity")
+    )
     names = tuple(str(label) for label in model.classes_) if classifier and k > 1 else None
     return RawTrees(
-        tree_start=np.array(start), base=np.ravel(model._baseline_prediction).astype(np.float64), n_features=d,
-        has_outputs=k > 1, sets=sets, labels=labels, always_labels=True, unseen="missing", output_names=names,
-        objective=str(model.loss), link=link, **joined)
+        tree_start=np.array(start),
+        base=np.ravel(model._baseline_prediction).astype(np.float64),
+        n_features=d,
+        has_outputs=k > 1,
+        sets=sets,
+        labels=labels,
+        always_labels=True,
+        unseen="missing",
+        output_names=names,
+        objective=str(model.loss),
+        link=link,
+        **joined,
+    )
 
 
 def _columns(model: Any, d: int) -> tuple[np.ndarray, dict[int, tuple[Any, ...]]]:
-    """Original column of each column inside the model, which puts categories first, and their labels."""
+    """Original column of each column inside the model, which puts categories first, and their
+    labels."""
     chosen = getattr(model, "is_categorical_", None)
     if chosen is None or not np.any(chosen):
         return np.arange(d), {}
     preprocessor = getattr(model, "_preprocessor", None)
     if preprocessor is None:
-        fail("model", "histogram boosting of scikit-learn 1.4 or newer when it has categories", "an older one",
-             "Fit it with a newer scikit-learn", UnsupportedModelError)
+        fail(
+            "model",
+            "histogram boosting of scikit-learn 1.4 or newer when it has categories",
+            "an older one",
+            "Fit it with a newer scikit-learn",
+            UnsupportedModelError,
+        )
     first, rest = np.flatnonzero(chosen), np.flatnonzero(~np.asarray(chosen))
     labels = {}
-    for j, categories in zip(first, preprocessor.named_transformers_["encoder"].categories_, strict=True):
+    for j, categories in zip(
+        first, preprocessor.named_transformers_["encoder"].categories_, strict=True
+    ):
         found = list(categories.tolist())
         labels[int(j)] = tuple(found[:-1] if found and found[-1] != found[-1] else found)
     return np.concatenate([first, rest]), labels

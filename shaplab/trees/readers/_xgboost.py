@@ -1,9 +1,10 @@
 """XGBoost: nodes from the JSON that ``Booster.save_raw`` writes.
 
-A row goes left iff ``float32(x) < threshold``; categories in a node's set go right, all others left.
-``base_score`` is stored on the scale of predictions and turned into a margin here.
+A row goes left iff ``float32(x) < threshold``; categories in a node's set go right, all others
+left. ``base_score`` is stored on the scale of predictions and turned into a margin here.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding, shaplab.trees._arrange.
+Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
+shaplab.trees._arrange.
 """
 
 from __future__ import annotations
@@ -21,17 +22,34 @@ from shaplab.trees._arrange import RawTrees, described_as, join
 __all__ = ["read_xgboost"]
 
 _LINKS = {
-    "binary:logistic": "logistic", "reg:logistic": "logistic", "binary:logitraw": "identity",
-    "binary:hinge": "", "count:poisson": "exp", "reg:gamma": "exp", "reg:tweedie": "exp",
-    "survival:cox": "exp", "survival:aft": "exp", "multi:softprob": "softmax", "multi:softmax": "softmax",
-    "reg:squarederror": "identity", "reg:squaredlogerror": "identity", "reg:pseudohubererror": "identity",
-    "reg:absoluteerror": "identity", "reg:quantileerror": "identity", "reg:expectileerror": "identity",
-    "rank:ndcg": "identity", "rank:map": "identity", "rank:pairwise": "identity", "rank:xendcg": "identity",
+    "binary:logistic": "logistic",
+    "reg:logistic": "logistic",
+    "binary:logitraw": "identity",
+    "binary:hinge": "",
+    "count:poisson": "exp",
+    "reg:gamma": "exp",
+    "reg:tweedie": "exp",
+    "survival:cox": "exp",
+    "survival:aft": "exp",
+    "multi:softprob": "softmax",
+    "multi:softmax": "softmax",
+    "reg:squarederror": "identity",
+    "reg:squaredlogerror": "identity",
+    "reg:pseudohubererror": "identity",
+    "reg:absoluteerror": "identity",
+    "reg:quantileerror": "identity",
+    "reg:expectileerror": "identity",
+    "rank:ndcg": "identity",
+    "rank:map": "identity",
+    "rank:pairwise": "identity",
+    "rank:xendcg": "identity",
 }
 _AGAIN = "Save and load the model with the installed XGBoost, or fit it again"
 
 
-def read_xgboost(model: Any, missing: float | None, iteration_range: tuple[int, int] | None) -> RawTrees:
+def read_xgboost(
+    model: Any, missing: float | None, iteration_range: tuple[int, int] | None
+) -> RawTrees:
     """Read a Booster or a fitted model of the scikit-learn interface."""
     booster, wrapper = model, None
     if hasattr(model, "get_booster"):
@@ -39,11 +57,23 @@ def read_xgboost(model: Any, missing: float | None, iteration_range: tuple[int, 
         try:
             booster = model.get_booster()
         except Exception:
-            fail("model", "a fitted model", f"{type(model).__name__} that was not fitted", "Call fit first")
+            fail(
+                "model",
+                "a fitted model",
+                f"{type(model).__name__} that was not fitted",
+                "Call fit first",
+            )
         if missing is not None:
-            fail("missing", "None for a scikit-learn model, which has its own", repr(missing), "Leave it out")
+            fail(
+                "missing",
+                "None for a scikit-learn model, which has its own",
+                repr(missing),
+                "Leave it out",
+            )
         missing = None if model.missing is None else float(model.missing)
-        if iteration_range is None:  # as its predict does; the round stays known when a model is saved and loaded
+        if (
+            iteration_range is None
+        ):  # as its predict does; the round stays known when a model is saved and loaded
             best = getattr(model, "best_iteration", None)
             iteration_range = None if best is None else (0, int(best) + 1)
     with described_as("the JSON layout of XGBoost 1.6 to 3.4", _AGAIN):
@@ -52,8 +82,15 @@ def read_xgboost(model: Any, missing: float | None, iteration_range: tuple[int, 
         raw.missing_value = missing
     if hasattr(booster, "inplace_predict"):
         nothing = np.full((1, raw.n_features), np.nan, np.float32)
-        raw.probe = nothing, booster.inplace_predict(
-            nothing, iteration_range=iteration_range or (0, 0), predict_type="margin", validate_features=False)
+        raw.probe = (
+            nothing,
+            booster.inplace_predict(
+                nothing,
+                iteration_range=iteration_range or (0, 0),
+                predict_type="margin",
+                validate_features=False,
+            ),
+        )
     if wrapper is not None and raw.has_outputs and hasattr(wrapper, "classes_"):
         classes = [str(name) for name in wrapper.classes_]
         raw.output_names = tuple(classes) if len(classes) == len(raw.base) else None
@@ -65,13 +102,29 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
     learner = stored["learner"]
     booster, objective = learner["gradient_booster"], learner["objective"]["name"]
     if booster["name"] == "gblinear":
-        fail("model", "trees", "booster gblinear, a linear model", "Explain it with its coefficients",
-             UnsupportedModelError)
+        fail(
+            "model",
+            "trees",
+            "booster gblinear, a linear model",
+            "Explain it with its coefficients",
+            UnsupportedModelError,
+        )
     if booster["name"] not in ("gbtree", "dart"):
-        fail("model", "booster gbtree or dart", repr(booster["name"]), "Fit one of these", UnsupportedModelError)
+        fail(
+            "model",
+            "booster gbtree or dart",
+            repr(booster["name"]),
+            "Fit one of these",
+            UnsupportedModelError,
+        )
     if objective not in _LINKS:
-        fail("model", "a known XGBoost objective", repr(objective),
-             "Known are " + ", ".join(_LINKS), UnsupportedModelError)
+        fail(
+            "model",
+            "a known XGBoost objective",
+            repr(objective),
+            "Known are " + ", ".join(_LINKS),
+            UnsupportedModelError,
+        )
     weights = booster.get("weight_drop")
     part = booster["gbtree"]["model"] if "gbtree" in booster else booster["model"]
     if weights is None:
@@ -87,8 +140,10 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
     trees = part["trees"][first:last]
     groups = part["tree_info"][first:last]
     scale = np.ones(len(trees)) if not weights else np.asarray(weights, np.float64)[first:last]
-    columns: dict[str, list[Any]] = {name: [] for name in (
-        "feature", "left", "right", "threshold", "missing_left", "cover", "value")}
+    columns: dict[str, list[Any]] = {
+        name: []
+        for name in ("feature", "left", "right", "threshold", "missing_left", "cover", "value")
+    }
     sets: dict[int, np.ndarray] = {}
     start = [0]
     for tree, group, weight in zip(trees, groups, scale, strict=True):
@@ -96,18 +151,38 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
     joined = join(columns, n_outputs)
     names = learner.get("feature_names") or None
     return RawTrees(
-        tree_start=np.array(start), base=base, n_features=d, has_outputs=n_outputs > 1, compare="<",
-        dtype=np.float32, sets=sets, sets_left=False, labels=_labels(part.get("cats")), unseen="error",
-        sparse_missing=True, feature_names=tuple(names) if names else None, objective=objective,
-        link=_LINKS[objective], **joined)
+        tree_start=np.array(start),
+        base=base,
+        n_features=d,
+        has_outputs=n_outputs > 1,
+        compare="<",
+        dtype=np.float32,
+        sets=sets,
+        sets_left=False,
+        labels=_labels(part.get("cats")),
+        unseen="error",
+        sparse_missing=True,
+        feature_names=tuple(names) if names else None,
+        objective=objective,
+        link=_LINKS[objective],
+        **joined,
+    )
 
 
 def _read_tree(
-    tree: dict[str, Any], group: int, weight: float, n_outputs: int, start: list[int],
-    columns: dict[str, list[Any]], sets: dict[int, np.ndarray],
+    tree: dict[str, Any],
+    group: int,
+    weight: float,
+    n_outputs: int,
+    start: list[int],
+    columns: dict[str, list[Any]],
+    sets: dict[int, np.ndarray],
 ) -> None:
     offset = start[-1]
-    left, right = np.array(tree["left_children"], np.int64), np.array(tree["right_children"], np.int64)
+    left, right = (
+        np.array(tree["left_children"], np.int64),
+        np.array(tree["right_children"], np.int64),
+    )
     n, leaf = len(left), left < 0
     condition = np.array(tree["split_conditions"], np.float32).astype(np.float64)
     size = int(tree["tree_param"].get("size_leaf_vector", 1))
@@ -128,14 +203,23 @@ def _read_tree(
     columns["threshold"].append(condition)
     columns["missing_left"].append(np.array(tree["default_left"], bool))
     if "sum_hessian" not in tree:
-        fail("model", "covers at every node", "vector leaves of XGBoost 2.0 to 3.0, which stored none",
-             "Fit with XGBoost 3.1 or newer", UnsupportedModelError)
+        fail(
+            "model",
+            "covers at every node",
+            "vector leaves of XGBoost 2.0 to 3.0, which stored none",
+            "Fit with XGBoost 3.1 or newer",
+            UnsupportedModelError,
+        )
     columns["cover"].append(np.array(tree["sum_hessian"], np.float64))
     columns["value"].append(value * weight)
     codes = np.array(tree.get("categories", []), np.int64)
-    for node, first, count in zip(tree.get("categories_nodes", []), tree.get("categories_segments", []),
-                                  tree.get("categories_sizes", []), strict=True):
-        sets[offset + int(node)] = codes[int(first):int(first) + int(count)]
+    for node, first, count in zip(
+        tree.get("categories_nodes", []),
+        tree.get("categories_segments", []),
+        tree.get("categories_sizes", []),
+        strict=True,
+    ):
+        sets[offset + int(node)] = codes[int(first) : int(first) + int(count)]
     start.append(offset + n)
 
 
@@ -149,7 +233,9 @@ def _margin(base: np.ndarray, objective: str) -> np.ndarray:
     return score
 
 
-def _tree_range(part: dict[str, Any], n_outputs: int, rounds: tuple[int, int] | None) -> tuple[int, int]:
+def _tree_range(
+    part: dict[str, Any], n_outputs: int, rounds: tuple[int, int] | None
+) -> tuple[int, int]:
     """First and last tree of the boosting rounds."""
     n = len(part["trees"])
     indptr = part.get("iteration_indptr")
@@ -157,11 +243,21 @@ def _tree_range(part: dict[str, Any], n_outputs: int, rounds: tuple[int, int] | 
         width = max(1, int(part["gbtree_model_param"].get("num_parallel_tree", 1))) * n_outputs
         indptr = list(range(0, n + 1, width))
     if len(part["tree_info"]) != n or indptr[-1] != n:
-        fail("model", f"rounds and groups for {n} trees", f"{indptr[-1]} and {len(part['tree_info'])}", _AGAIN)
+        fail(
+            "model",
+            f"rounds and groups for {n} trees",
+            f"{indptr[-1]} and {len(part['tree_info'])}",
+            _AGAIN,
+        )
     first, last = rounds if rounds is not None else (0, 0)
     last = len(indptr) - 1 if last == 0 else last
     if not 0 <= first <= last <= len(indptr) - 1:
-        fail("iteration_range", f"rounds within 0 to {len(indptr) - 1}", repr(rounds), "Pass (first, last)")
+        fail(
+            "iteration_range",
+            f"rounds within 0 to {len(indptr) - 1}",
+            repr(rounds),
+            "Pass (first, last)",
+        )
     return int(indptr[first]), int(indptr[last])
 
 
@@ -173,7 +269,8 @@ def _labels(cats: dict[str, Any] | None) -> dict[int, tuple[Any, ...]]:
         if "offsets" in column:
             text, offsets = bytes(value & 255 for value in values), column["offsets"]
             values = [text[a:b] for a, b in pairwise(offsets)]
-            # Up to 3.2 the offsets count characters, not bytes, so that other than ASCII names come cut.
+            # Up to 3.2 the offsets count characters, not bytes, so that other than ASCII names come
+            # cut.
             with suppress(UnicodeDecodeError):
                 values = [value.decode() for value in values]
         if values:
