@@ -42,7 +42,7 @@ def record(
     value : what was measured here: a number already rounded, or a short text.
     unit : unit of the value, if it has one.
     source : what the source reports, when a chapter can say it more exactly than the list of claims
-    does.
+        does.
     verdict : "reproduced", "reproduced on a stand-in" or "differs".
     note : how the set-up differs from the source's, or why the result does.
     """
