@@ -197,6 +197,7 @@ def test_bad_input_is_named(options, words):
         DeepShapNet(5, 2, **options)
 
 
+# torch.compile starts a compiler for C++: 10 to 25 s, whatever the size of the network.
 @pytest.mark.slow
 def test_compiles():
     net = DeepShapNet(5, 2, seed=0)

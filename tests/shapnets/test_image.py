@@ -242,6 +242,7 @@ def test_bad_input_is_named(call, words):
         call()
 
 
+# torch.compile starts a compiler for C++: 10 to 25 s, whatever the size of the network.
 @pytest.mark.slow
 def test_compiles():
     net = ImageShapNet(1, 2, channels=(3,), seed=0)

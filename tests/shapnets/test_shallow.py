@@ -160,6 +160,7 @@ def test_a_wrong_shape_is_named(x):
         ShallowShapNet(3, 1)(x)
 
 
+# torch.compile starts a compiler for C++: 10 to 25 s, whatever the size of the network.
 @pytest.mark.slow
 def test_compiles():
     net = ShallowShapNet(4, 2, seed=0)
