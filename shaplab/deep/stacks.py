@@ -44,7 +44,7 @@ from shaplab._validation import (  # isort: skip
     column_names,
     fail,
 )
-from shaplab._losses import check_target, get_loss
+from shaplab._losses import check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.deep.deep_shap import RULES, as_inputs, check_model
@@ -432,17 +432,7 @@ class Priced:
         log(sum(exp))."""
         f, b, y = self.f[part], self.b, self.y[part]
         if f.shape[1] == 1:
-            gain = self.ours[part, None] - self.theirs[part]
-            step = f - b.T
-            flat = (
-                np.zeros_like(step)
-                if self.loss.slope is None
-                else np.broadcast_to(self.loss.slope(f[:, 0], y)[:, None], step.shape)
-            )
-            close = np.abs(step) <= 1e-9 * (1 + np.abs(f))
-            return np.where(
-                close, flat, np.divide(gain, step, out=np.zeros_like(step), where=step != 0)
-            )[..., None]
+            return secant(self.loss, f.T, b, y).T[..., None]
         hot = np.arange(f.shape[1]) == y[:, None]
         if self.loss.name == "softmax_cross_entropy":
             shift = np.maximum(f.max(1)[:, None], b.max(1)[None])[..., None]

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._losses import check_target, get_loss
+from shaplab._losses import check_target, get_loss, secant
 from shaplab._rows import Rows
 from shaplab._validation import (
     as_matrix,
@@ -436,7 +436,7 @@ class RescaledMargin(MeanLoss):
         ends = np.zeros((2, self.n_players), dtype=bool)
         ends[1] = True
         b, x = outputs = self._outputs(ends)
-        loss_b, loss_x = self._price(outputs, 2)
+        loss_b, _ = self._price(outputs, 2)
         if b.ndim != 2:
             fail(
                 "game",
@@ -444,15 +444,7 @@ class RescaledMargin(MeanLoss):
                 f"{b.shape[-1]} outputs",
                 "Explain one output, or use MeanLoss",
             )
-        step = 1e-6 * (1.0 + np.abs(b))
-        if self.loss.slope is not None:
-            slope = self.loss.slope((x + b) / 2, self.y)
-        else:
-            slope = (self.loss.value(b + step, self.y) - self.loss.value(b - step, self.y)) / (
-                2 * step
-            )
-        near = np.abs(x - b) <= step
-        ratio = np.where(near, slope, (loss_x - loss_b) / np.where(near, 1.0, x - b))
+        ratio = secant(self.loss, x, b, self.y)
         return (loss_b + (self._outputs(coalitions) - b) * ratio).mean(axis=1)
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._losses import Loss, check_target, get_loss
+from shaplab._losses import Loss, check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
 from shaplab._validation import check_choice, check_int, fail
 from shaplab.explanation import Explanation
@@ -358,7 +358,6 @@ def _rescaled(
     paths, jobs = Paths(e), threads(n_jobs)
     columns = np.ascontiguousarray(codes.T)
     f_x, f_r = e.predict_codes(codes)[:, 0], e.predict_codes(references)[:, 0]
-    loss_x = loss.value(f_x, y)
     if loss is get_loss("squared_error"):
         return _rescaled_square(paths, codes, y, references, f_x, f_r, jobs)
     values, base = np.zeros(codes.shape), np.zeros(len(codes))
@@ -372,11 +371,7 @@ def _rescaled(
                 paths, slow, plan, counts, None, there, one, columns, False, jobs
             )
             loss_r = loss.value(np.full(len(codes), output), y)
-            change = f_x - output
-            same = np.abs(change) <= 1e-12 * np.maximum(1.0, np.abs(f_x))
-            factor = np.where(
-                same, loss.slope(f_x, y), (loss_x - loss_r) / np.where(same, 1.0, change)
-            )
+            factor = secant(loss, f_x, output, y)
             values += phi.T * factor[:, None] / len(references)
             base += loss_r / len(references)
             bar.update()
