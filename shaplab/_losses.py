@@ -42,7 +42,7 @@ class Loss:
         Needed where outputs have leading axes: of a binary model, an array ``(B, N)`` with B = N
         would look like the class probabilities of N rows.
         """
-        if self.name != "cross_entropy" or self.slope is None:
+        if self.value is not _cross_entropy:
             return self
         several = n_outputs is not None
         return replace(
@@ -148,7 +148,9 @@ def get_loss(loss: Any) -> Loss:
     if isinstance(loss, str) and loss in _LOSSES:
         return _LOSSES[loss]
     if callable(loss):
-        return Loss(getattr(loss, "__name__", "loss"), loss, None)
+        name = str(getattr(loss, "__name__", "loss"))
+        # A function of that name need not be that loss: no shortcut for names may take it.
+        return Loss(f"own {name}" if name in _LOSSES else name, loss, None)
     fail(
         "loss",
         "one of " + ", ".join(map(repr, _LOSSES)) + " or a callable (output, y)",

@@ -219,3 +219,14 @@ def test_a_secant_of_probabilities_is_not_taken_for_classes() -> None:
     for r in range(2):
         expected = (one(p, y) - one(b[r] + 0 * p, y)) / (p - b[r])
         np.testing.assert_allclose(found[r], expected, rtol=1e-12)  # a few roundings
+
+
+def test_a_function_that_bears_a_losss_name_is_not_taken_for_it() -> None:
+    def squared_error(output, y):
+        return 3 * (output - y) ** 2
+
+    loss = get_loss(squared_error)
+    assert loss.name not in ("squared_error", "mse")
+    assert loss.value(np.array([2.0]), np.array([0.0]))[0] == 12.0
+    own = Loss("cross_entropy", squared_error, lambda f, y: 6 * (f - y))
+    assert own.for_outputs(None).value is squared_error

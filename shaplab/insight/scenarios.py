@@ -10,7 +10,7 @@ so 0 is perfect agreement.
 Source: Lundberg et al. 2020, Methods 12, Supplementary Figures 6 and 34-40.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.trees._arrange, shaplab.trees._encoding,
-shaplab.trees.ensemble, shaplab.trees.kernels.predict, shaplab.trees.readers,
+shaplab.trees._links, shaplab.trees.ensemble, shaplab.trees.kernels.predict, shaplab.trees.readers,
 shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost.
 """
 

@@ -57,6 +57,7 @@ class RawTrees:
     output_names: tuple[str, ...] | None = None
     objective: str = ""
     link: str = "identity"
+    link_factor: float = 1.0
     probe: tuple[np.ndarray, np.ndarray] | None = None  # a row and the library's raw output for it
 
 

@@ -8,7 +8,7 @@ direction. ``cover[j]`` is the training weight that reached the node; the condit
 the path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
 
 Needs: shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict,
-shaplab.trees._encoding, shaplab.trees._arrange, shaplab.trees.readers,
+shaplab.trees._encoding, shaplab.trees._arrange, shaplab.trees._links, shaplab.trees.readers,
 shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn.
 
 Chapter: trees/conditional_expectation.
@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks
-from shaplab._validation import check_names, describe, fail
+from shaplab._validation import check_choice, check_names, describe, fail
 from shaplab.trees._arrange import DAMAGED, RawTrees, arrange
 from shaplab.trees._encoding import Encoder
+from shaplab.trees._links import LINKS
 from shaplab.trees.kernels.predict import find_leaves, predict_rows
 from shaplab.trees.readers import read_model
 
@@ -74,9 +75,13 @@ class TreeEnsemble:
     display.
     encoder : ``encode(X)`` gives the codes, int32 ``(N, d)``.
     has_outputs : bool; False when the model has a single output and results drop the output axis.
-    link : what turns the raw output into the library's prediction: "identity", "logistic",
-    "softmax",
-        "exp", "isolation" (``-2 ** -raw``) or "" when unknown.
+    link : what the raw output means, by what turns it into the library's prediction: "identity" (a
+        number), "probability" and "probabilities" (of one or several targets; nothing to turn),
+        "log-odds" (predicted as such), "logistic" (of ``link_factor`` times each output),
+        "softmax", "exp", "softplus", "signed_square" (``raw |raw|``), "isolation" (``-2 ** -raw``),
+        "other"
+        (no formula known) or "" (nothing is known, as for objectives of your own).
+    link_factor : see "logistic".
     """
 
     tree_start: np.ndarray
@@ -98,7 +103,8 @@ class TreeEnsemble:
     feature_names: tuple[str, ...] | None = None
     output_names: tuple[str, ...] | None = None
     objective: str = ""
-    link: str = "identity"
+    link: str = ""
+    link_factor: float = 1.0
 
     def __post_init__(self) -> None:
         for name, dtype in _ARRAYS.items():
@@ -119,6 +125,7 @@ class TreeEnsemble:
         *,
         missing: float | None = None,
         iteration_range: tuple[int, int] | None = None,
+        link: str | None = None,
     ) -> TreeEnsemble:
         """Read a fitted XGBoost, LightGBM or scikit-learn model through what it makes public.
 
@@ -132,6 +139,8 @@ class TreeEnsemble:
         iteration_range : boosting rounds ``(first, last)``, last not included. By default what the
         model's own
             ``predict`` uses: rounds up to ``best_iteration`` for scikit-learn classes and LightGBM.
+        link : what the raw output means, as the attribute of that name; for objectives of your own,
+            of which the library knows nothing.
 
         Returns
         -------
@@ -161,6 +170,8 @@ class TreeEnsemble:
         >>> TreeEnsemble.from_model(model).predict([[1.5], [1.6]]).tolist()
         [5.0, 8.0]
         """
+        if link is not None:
+            check_choice(link, "link", LINKS)
         raw = read_model(model, missing, iteration_range)
         built = cls.from_raw(raw)
         if (
@@ -176,7 +187,7 @@ class TreeEnsemble:
                     f"{np.ravel(found)}",
                     "Please report the version of the library",
                 )
-        return built
+        return built if link is None else replace(built, link=link, link_factor=1.0)
 
     @classmethod
     def from_arrays(
@@ -198,7 +209,7 @@ class TreeEnsemble:
         feature_names: Sequence[str] | None = None,
         output_names: Sequence[str] | None = None,
         objective: str = "",
-        link: str = "identity",
+        link: str = "",
     ) -> TreeEnsemble:
         """Build an ensemble by hand.
 
@@ -212,6 +223,7 @@ class TreeEnsemble:
         missing_left : ``(n_nodes,)`` bool; by default missing values go right.
         sets : categories (integers >= 0) that go left, by node; such nodes ignore ``threshold``.
         compare, dtype : a row goes left iff ``x <compare> threshold`` in this number type.
+        link : what the outputs mean, as the attribute; by default nobody knows.
 
         Returns
         -------
@@ -236,6 +248,7 @@ class TreeEnsemble:
                 found,
                 "Pass one row of outputs for each node",
             )
+        check_choice(link, "link", LINKS)
         if compare not in ("<", "<="):
             fail("compare", "'<' or '<='", repr(compare), "Pass one of these")
         columns = {"feature": feature, "threshold": threshold, "left": left, "right": right}
@@ -297,6 +310,7 @@ class TreeEnsemble:
             output_names=raw.output_names,
             objective=raw.objective,
             link=raw.link,
+            link_factor=raw.link_factor,
         )
 
     @property

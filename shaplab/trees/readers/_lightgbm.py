@@ -28,7 +28,8 @@ _LINKS = {
     "poisson": "exp",
     "gamma": "exp",
     "tweedie": "exp",
-    "cross_entropy_lambda": "",
+    "cross_entropy_lambda": "softplus",
+    "": "",
 }
 _AGAIN = "Save and load the model with the installed LightGBM, or fit it again"
 
@@ -101,11 +102,9 @@ def read_text(text: str) -> RawTrees:
         ""
     ]  # a user's own one has no name
     link = _LINKS.get(objective, "identity")
-    if any(
-        option == "sqrt" or (option.startswith("sigmoid:") and option != "sigmoid:1")
-        for option in options
-    ):
-        link = ""
+    if "sqrt" in options:
+        link = "signed_square"
+    factors = [float(option[8:]) for option in options if option.startswith("sigmoid:")]
     return RawTrees(
         tree_start=np.array(start),
         base=np.zeros(n_outputs),
@@ -116,6 +115,7 @@ def read_text(text: str) -> RawTrees:
         missing_left=missing_left,
         objective=objective,
         link=link,
+        link_factor=factors[0] if factors and link == "logistic" else 1.0,
         feature_names=None if names == [f"Column_{j}" for j in range(d)] else tuple(names),
         **joined,
     )

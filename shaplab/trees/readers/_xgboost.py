@@ -24,8 +24,8 @@ __all__ = ["read_xgboost"]
 _LINKS = {
     "binary:logistic": "logistic",
     "reg:logistic": "logistic",
-    "binary:logitraw": "identity",
-    "binary:hinge": "",
+    "binary:logitraw": "log-odds",
+    "binary:hinge": "other",
     "count:poisson": "exp",
     "reg:gamma": "exp",
     "reg:tweedie": "exp",
