@@ -15,10 +15,10 @@ Exactly additive; each stage is as exact as its method, the whole is an approxim
 interventional game. Cost: all pairs of rows through every stage. Source: Chen, Lundberg and Lee
 (2019), Figure 1d.
 
-Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation,
-shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal,
-shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph, shaplab.deep.rules,
-shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees._links,
+Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
+shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._recurrent,
+shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph,
+shaplab.deep.rules, shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees._links,
 shaplab.trees.conditional_expectation, shaplab.trees.ensemble, shaplab.trees.interventional,
 shaplab.trees.readers, shaplab.deep.kernels.units, shaplab.deep.kernels.windows,
 shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,

@@ -7,7 +7,7 @@ value (see ``Encoder``), or iff the code lies in a set of categories; missing va
 direction. ``cover[j]`` is the training weight that reached the node; the conditional expectation of
 the path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict,
+Needs: shaplab._tables, shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict,
 shaplab.trees._encoding, shaplab.trees._arrange, shaplab.trees._links, shaplab.trees.readers,
 shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn.
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks
-from shaplab._validation import check_choice, check_names, describe, fail
+from shaplab._validation import check_choice, check_names, column_names, describe, fail
 from shaplab.trees._arrange import DAMAGED, RawTrees, arrange
 from shaplab.trees._encoding import Encoder
 from shaplab.trees._links import LINKS
@@ -342,10 +342,9 @@ class TreeEnsemble:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = [getattr(self, name) for name in _ARRAYS] + [
-            self.encoder.cuts,
-            self.encoder.cut_start,
-        ]
+        encoder = self.encoder
+        arrays = [getattr(self, name) for name in _ARRAYS]
+        arrays += [encoder.cuts, encoder.cut_start, encoder.categories, encoder.category_start]
         return int(sum(array.nbytes for array in arrays))
 
     def __repr__(self) -> str:
@@ -356,6 +355,20 @@ class TreeEnsemble:
             f"{self.n_features} features, {outputs}, objective={self.objective!r}, "
             f"{self.nbytes / 1e6:.2f} MB)"
         )
+
+    def names_for(
+        self, X: Any, given: Any = None, others: list[str] | None = None
+    ) -> tuple[str, ...] | None:
+        """Feature names of a result: those given, else the model's, else those of the table ``X``
+        or another one, else those the library made up."""
+        if given is not None:
+            return check_names(given, self.n_features, "feature_names")
+        found = column_names(X) or others
+        if found is None or len(found) != self.n_features:
+            return self.feature_names
+        # LightGBM's model knows a name with blanks only by its underscores; the table passed.
+        own = self.encoder.names_made or self.encoder.blanks_replaced or not self.feature_names
+        return tuple(found) if own else self.feature_names
 
     def encode(self, X: Any, argument: str = "X") -> np.ndarray:
         """Codes of rows, int32 ``(N, d)``; -1 is missing."""
@@ -487,12 +500,19 @@ class TreeEnsemble:
             (rank < 0) | (rank >= size[~leaf])
         ).any():
             fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)
-        if not (
-            np.isfinite(self.value).all()
-            and np.isfinite(self.base).all()
-            and np.isfinite(self.cover).all()
-        ):
-            fail("model", "finite outputs and covers", "NaN or infinite ones", DAMAGED)
+        if not np.isfinite(self.base).all():
+            fail("base", "finite numbers", f"{self.base}", DAMAGED)
+        for name, array in (("output", self.value), ("cover", self.cover[:, None])):
+            wrong = np.flatnonzero(~np.isfinite(array).all(axis=1))
+            if len(wrong):
+                tree = int(np.searchsorted(start, wrong[0], side="right")) - 1
+                fail(
+                    "model",
+                    f"a finite {name} of every node",
+                    f"{array[wrong[0]]} at node {wrong[0] - start[tree]} of tree {tree}",
+                    "Fit it again on finite targets and weights: its own predictions are not "
+                    "finite either",
+                )
 
 
 def as_ensemble(model: Any) -> TreeEnsemble:

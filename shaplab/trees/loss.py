@@ -12,13 +12,13 @@ they are exact here by all 2^M coalitions of the M features that the model split
 ``mean_of_loss`` averages one game for each reference, in which features that reach the same codes
 in both rows are idle.
 
-Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation,
-shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.patterns,
-shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
-shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees._links,
-shaplab.trees.conditional_expectation, shaplab.trees.interventional, shaplab.trees.readers,
-shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.ensemble.
+Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
+shaplab.explanation, shaplab.trees._arrange, shaplab.trees._encoding,
+shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
+shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+shaplab.trees._links, shaplab.trees.conditional_expectation, shaplab.trees.interventional,
+shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ import numpy as np
 
 from shaplab._losses import Loss, check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
-from shaplab._validation import check_choice, check_int, fail
+from shaplab._tables import as_rows, displayed
+from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
 from shaplab.trees._links import (
     SAME,
@@ -48,7 +49,6 @@ from shaplab.trees.kernels.routes import (
     Paths,
     interventional_plan,
     interventional_sums,
-    shown,
     threads,
 )
 
@@ -102,6 +102,7 @@ def tree_loss_shap(
     n_jobs: int | None = 1,
     max_players: int = 14,
     progress: bool = False,
+    feature_names: Any = None,
 ) -> Explanation:
     """Attribute each row's loss to features.
 
@@ -120,6 +121,7 @@ def tree_loss_shap(
     n_jobs : threads, for "rescaled_margin".
     max_players : most features that may be enumerated, at most 20; cost is N R (leaves + M 2^M).
     progress : show a bar.
+    feature_names : ``(d,)`` names for the result; by default the model's, else those of ``X``.
 
     Returns
     -------
@@ -140,8 +142,9 @@ def tree_loss_shap(
     >>> tree_loss_shap(model, X, y, X_train[:100], loss="logistic").values.shape  # doctest: +SKIP
     (200, 8)
     """
-    e = as_ensemble(model)
+    e, X = as_ensemble(model), as_rows(X, "X")
     codes = e.encode(X)
+    check_frames(X, background)
     call = f"loss_shap({sampled_call(model, e)}, X, y, background, loss={loss!r})"
     if isinstance(loss, str) and loss == "cox":
         target = check_target(y, len(codes), get_loss("squared_error"))
@@ -174,6 +177,7 @@ def tree_loss_shap(
         n_jobs,
         max_players,
         progress,
+        e.names_for(X, feature_names),
         f"tree_loss_shap ({priced.loss.name}, {game})",
         call,
     )
@@ -282,12 +286,13 @@ def tree_output_shap(
     n_jobs: int | None = 1,
     max_players: int = 14,
     progress: bool = False,
+    feature_names: Any = None,
 ) -> Explanation:
     """Attribute a transformed output, such as the probability behind a margin.
 
     Parameters
     ----------
-    model, X, background, n_jobs, max_players, progress : as in ``tree_loss_shap``.
+    model, X, background, n_jobs, max_players, progress, feature_names : as in ``tree_loss_shap``.
     transform : "probability" (that which the library's ``predict_proba`` gives; of an ensemble made
         by hand without a link, the logistic function of one output or the softmax of several),
         "prediction" (the library's own ``predict`` where that is no probability, such as the rate
@@ -310,13 +315,15 @@ def tree_output_shap(
     >>> tree_output_shap(model, X, X_train[:100]).prediction.max() <= 1  # doctest: +SKIP
     True
     """
-    e = as_ensemble(model)
+    e, X = as_ensemble(model), as_rows(X, "X")
     change = _transform(e, transform)
     name = str(getattr(transform, "__name__", transform))
     method = f"tree_output_shap ({name}, {game})"
     check_choice(game, "game", GAMES)
     if change is SAME:  # the raw output itself, which is a sum over trees: all three games agree
-        found = interventional_tree_shap(e, X, background, n_jobs=n_jobs, progress=progress)
+        found = interventional_tree_shap(
+            e, X, background, n_jobs=n_jobs, progress=progress, feature_names=feature_names
+        )
         return replace(found, method=method, info={"game": game})
     slope = change.slope
     loss = Loss(
@@ -328,6 +335,7 @@ def tree_output_shap(
     if callable(transform) or isinstance(model, TreeEnsemble):
         call = "permutation_shap(lambda rows: transform(raw output of the rows), X, background)"
     codes = e.encode(X)
+    check_frames(X, background)
     return _explain(
         e,
         X,
@@ -339,6 +347,7 @@ def tree_output_shap(
         n_jobs,
         max_players,
         progress,
+        e.names_for(X, feature_names),
         method,
         call,
     )
@@ -382,6 +391,7 @@ def _explain(
     n_jobs: int | None,
     max_players: int,
     progress: bool,
+    feature_names: tuple[str, ...] | None,
     method: str,
     call: str,
 ) -> Explanation:
@@ -420,7 +430,7 @@ def _explain(
         )
     names = e.output_names if base.ndim == 2 else None
     return Explanation(
-        values, base, shown(X), e.feature_names, names, method=method, info={"game": game}
+        values, base, displayed(X), feature_names, names, method=method, info={"game": game}
     )
 
 

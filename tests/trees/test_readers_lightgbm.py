@@ -164,7 +164,7 @@ def test_scikit_learn_classes(classes):
     ensemble = as_ensemble(model)
     assert_agrees(ensemble.predict(X), model.predict(X, raw_score=True))
     assert ensemble.output_names == (("0", "1", "2") if classes == 3 else None)
-    assert ensemble.feature_names is None
+    assert ensemble.feature_names == tuple(f"Column_{j}" for j in range(X.shape[1]))
 
 
 def frame(n=400, seed=0, missing=True):
