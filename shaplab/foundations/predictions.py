@@ -31,8 +31,8 @@ from shaplab._validation import (
     as_numbers,
     check_int,
     check_same_columns,
+    column_names,
     fail,
-    is_frame,
     resolve_rng,
 )
 from shaplab.explanation import Explanation
@@ -144,7 +144,7 @@ class BaselineGame(MarginalGame):
         groups: Groups | None = None,
         batch_size: int = 65536,
     ) -> None:
-        if not is_frame(baseline):
+        if column_names(baseline) is None:
             baseline = np.atleast_2d(np.asarray(baseline))
         if len(baseline) != 1:
             fail(
@@ -164,7 +164,7 @@ class _Conditional:
     step = 1
 
     def __init__(self, model: Any, X: Any, background: Any) -> None:
-        if is_frame(X) or is_frame(background):
+        if column_names(X) is not None or column_names(background) is not None:
             check_same_columns(X, background, self._filler)
         self.X = as_matrix(X, "X", finite=self._finite).astype(np.float64)
         self.background = as_matrix(background, self._filler, finite=self._finite).astype(

@@ -185,7 +185,9 @@ def explain_paths(
     e, X = as_ensemble(model), as_rows(X, "X")
     names = e.names_for(X, feature_names)
     paths, jobs = Paths(e), threads(n_jobs)
-    walked, plan = path_dependent_plan(paths, pairs, min(max(1, X.shape[0] if X.shape else 0), rows), route)
+    walked, plan = path_dependent_plan(
+        paths, pairs, min(max(1, X.shape[0] if X.shape else 0), rows), route
+    )
     values = explain_rows(
         e,
         X,
