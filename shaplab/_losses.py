@@ -16,6 +16,8 @@ from shaplab._validation import as_finite, fail
 
 __all__ = ["Loss", "get_loss"]
 
+_EPS = float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -40,7 +42,7 @@ class Loss:
         Needed where outputs have leading axes: of a binary model, an array ``(B, N)`` with B = N
         would look like the class probabilities of N rows.
         """
-        if self.name != "cross_entropy" or self.slope is None:
+        if self.value is not _cross_entropy:
             return self
         several = n_outputs is not None
         return replace(
@@ -84,7 +86,7 @@ def _softmax_slope(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 # Probabilities are clipped as scikit-learn's log_loss does, so that a sure and wrong model stays
 # finite.
-_TINY = float(np.finfo(np.float64).eps)
+_TINY = _EPS
 
 
 def _has_classes(probability: np.ndarray, y: np.ndarray) -> bool:
@@ -146,13 +148,88 @@ def get_loss(loss: Any) -> Loss:
     if isinstance(loss, str) and loss in _LOSSES:
         return _LOSSES[loss]
     if callable(loss):
-        return Loss(getattr(loss, "__name__", "loss"), loss, None)
+        name = str(getattr(loss, "__name__", "loss"))
+        # A function of that name need not be that loss: no shortcut for names may take it.
+        return Loss(f"own {name}" if name in _LOSSES else name, loss, None)
     fail(
         "loss",
         "one of " + ", ".join(map(repr, _LOSSES)) + " or a callable (output, y)",
         repr(loss),
         "Pass one of these names or your own function",
     )
+
+
+# Nodes in [0, 1] and weights of the Gauss-Legendre rules of two and three points.
+_TWO = ((0.5 - 3**-0.5 / 2, 0.5), (0.5 + 3**-0.5 / 2, 0.5))
+_THREE = ((0.5 - 0.15**0.5, 5 / 18), (0.5, 4 / 9), (0.5 + 0.15**0.5, 5 / 18))
+
+
+def secant(loss: Loss, end: np.ndarray, start: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Change of the loss over change of the output, the slope where the outputs agree.
+
+    Parameters
+    ----------
+    loss : a loss of one output.
+    end, start : outputs ``(..., N)``, broadcast against each other.
+    y : ``(N,)`` targets.
+
+    Returns
+    -------
+    ``(..., N)``, ``(loss(end) - loss(start)) / (end - start)``.
+
+    Notes
+    -----
+    Written so, the quotient loses digits when the outputs are close: both losses carry a rounding
+    error of eps times their size, so the quotient is off by up to ``eps (|loss(end)| +
+    |loss(start)|) / |end - start|``. The secant is also the mean of the slope between the outputs.
+    Three Gauss-Legendre nodes give that mean with an error far below their distance to the two-node
+    rule. Whichever of the two bounds is smaller decides; there is no threshold to choose. Where the
+    interval is wide for the output's size, nodes might miss a bend and agree by chance, so only the
+    quotient counts there.
+    """
+    loss = loss.for_outputs(None)
+    end, start = np.broadcast_arrays(np.asarray(end, float), np.asarray(start, float))
+    change, middle = end - start, start + (end - start) / 2
+    size = np.maximum(1.0, np.abs(middle))
+    if loss.slope is None:
+        return _central_secant(loss, middle, change, size, y)
+    two, three = (
+        sum(weight * loss.slope(start + node * change, y) for node, weight in rule)
+        for rule in (_TWO, _THREE)
+    )
+    first, last = loss.value(start, y), loss.value(end, y)
+    # A loss is known no better than its outputs are.
+    sizes = np.abs(first) + np.abs(last) + np.abs(start) + np.abs(end)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = (last - first) / change
+        doubt = _EPS * sizes / np.abs(change)
+    smooth = (np.abs(change) <= 0.1 * size) & (np.abs(three - two) <= doubt)
+    return np.where(smooth | (change == 0), three, quotient)
+
+
+def _central_secant(
+    loss: Loss, middle: np.ndarray, change: np.ndarray, size: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """The secant of a loss without a slope, over at least eps^(1/3): there a central difference's
+    rounding error eps/h is as small as its error h^2."""
+    half = np.maximum(np.abs(change) / 2, _EPS ** (1 / 3) * size)
+    with np.errstate(all="ignore"):  # a loss may end here, as the logarithm does at 0
+        inside = [np.isfinite(loss.value(middle + side * half, y)) for side in (1, -1)]
+    top, low = (
+        np.where(inside[0], middle + half, middle),
+        np.where(inside[1], middle - half, middle),
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (loss.value(top, y) - loss.value(low, y)) / (top - low)
+    if not np.isfinite(found).all():
+        worst = float(middle.ravel()[np.argmin(np.isfinite(found).ravel())])
+        fail(
+            "loss",
+            "finite values at and near the model's outputs",
+            f"none near the output {worst:g}",
+            "Let the loss clip outputs to where it is defined",
+        )
+    return found
 
 
 def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np.ndarray:

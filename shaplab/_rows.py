@@ -17,6 +17,7 @@ from shaplab._validation import (
     check_callable,
     check_outputs,
     check_same_columns,
+    column_names,
     fail,
     is_frame,
 )
@@ -41,10 +42,11 @@ class Rows:
         self.model = (
             _TorchCall(model) if hasattr(model, "state_dict") and hasattr(model, "eval") else model
         )
-        self.names = [str(name) for name in X.columns] if is_frame(X) else None
+        self.names = column_names(X)
         self.evaluations = 0
-        if is_frame(X) or is_frame(background):
+        if self.names is not None or column_names(background) is not None:
             check_same_columns(X, background, argument)
+            _check_library(X, background, argument)
             if len(X) == 0 or len(background) == 0:
                 fail(
                     "X" if len(X) == 0 else argument,
@@ -52,10 +54,10 @@ class Rows:
                     "none",
                     "Pass a non-empty table",
                 )
-            self._columns = [_joined(X[name], background[name]) for name in X.columns]
+            self._columns = [_joined(X[name], background[name], argument) for name in X.columns]
             self._frame: Any = X
             # Equal values of a column have equal numbers; missing values are equal.
-            self._codes: Any = np.stack([column.factorize()[0] for column in self._columns], axis=1)
+            self._codes: Any = np.stack([_numbered(column) for column in self._columns], axis=1)
             self.n, self.size, self.d = len(X), len(background), X.shape[1]
         else:
             X, background = as_matrix(X, "X"), as_matrix(background, argument)
@@ -74,7 +76,12 @@ class Rows:
             return np.where(present, self._X[rows], self._background[references])
         parts = {}
         for j, (name, column) in enumerate(zip(self._frame.columns, self._columns, strict=True)):
-            parts[name] = column.take(np.where(present[:, j], rows, self.n + references))
+            chosen = np.where(present[:, j], rows, self.n + references)
+            parts[name] = (
+                column.gather(chosen) if hasattr(column, "gather") else column.take(chosen)
+            )
+        if hasattr(self._frame, "get_columns"):
+            return type(self._frame)(parts)
         return type(self._frame)(parts, columns=self._frame.columns)
 
     def differs(self, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -129,8 +136,49 @@ class _TorchCall:
                 part.training = training
 
 
-def _joined(ours: Any, theirs: Any) -> Any:
-    """Column values of both tables in one extension array of the same dtype."""
+def _check_library(X: Any, background: Any, argument: str) -> None:
+    """Rows are mixed within one library, so that the model sees the kind of table it knows."""
+    for table, name in ((X, "X"), (background, argument)):
+        if hasattr(table, "column_names"):
+            fail(
+                name,
+                "an array or a DataFrame of pandas or polars",
+                f"an Arrow {type(table).__name__}",
+                "Pass X.to_pandas() and let the model read pandas",
+                TypeError,
+            )
+    if is_frame(X) != is_frame(background):
+        ours, theirs = (type(table).__module__.split(".")[0] for table in (X, background))
+        fail(
+            argument,
+            "a DataFrame of the same library as X",
+            f"{theirs} beside {ours}",
+            "Convert one of them",
+            TypeError,
+        )
+
+
+def _numbered(column: Any) -> np.ndarray:
+    """Numbers that are equal where values are; missing values have one, too."""
+    if hasattr(column, "factorize"):
+        return np.asarray(column.factorize()[0])
+    place: dict[Any, int] = {}
+    return np.array(
+        [place.setdefault(None if cell != cell else cell, len(place)) for cell in column.to_list()]
+    )
+
+
+def _joined(ours: Any, theirs: Any, argument: str) -> Any:
+    """Column values of both tables in one column of the same dtype."""
+    if hasattr(ours, "gather"):
+        if ours.dtype != theirs.dtype:
+            fail(
+                argument,
+                f"column {ours.name!r} of dtype {ours.dtype}, as in X",
+                str(theirs.dtype),
+                f"Give both tables the same dtypes: {argument}.cast(dict(X.schema))",
+            )
+        return ours.clone().append(theirs)
     if ours.dtype != theirs.dtype:
         both_numeric = (
             getattr(ours.dtype, "kind", "O") in "biuf"
@@ -138,7 +186,7 @@ def _joined(ours: Any, theirs: Any) -> Any:
         )
         if not both_numeric:
             fail(
-                "background",
+                argument,
                 f"column {ours.name!r} of dtype {ours.dtype}, as in X",
                 str(theirs.dtype),
                 "Give both tables the same dtypes and categories",

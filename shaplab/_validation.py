@@ -7,7 +7,7 @@ Needs: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -116,8 +116,37 @@ def is_frame(X: Any) -> bool:
 
 
 def column_names(X: Any) -> list[str] | None:
-    """Names of a DataFrame's columns as strings, or None for anything else."""
-    return [str(name) for name in X.columns] if is_frame(X) else None
+    """Names of the columns of a pandas, polars or Arrow table as strings, or None for anything
+    else. Names of several levels are joined by blanks, as XGBoost does."""
+    if hasattr(X, "column_names"):
+        names = X.column_names
+    elif is_frame(X) or hasattr(X, "get_columns"):
+        names = X.columns
+    else:
+        return None
+    return [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names]
+
+
+def check_rows(X: Any, argument: str) -> None:
+    """Refuse what is no table of rows but is often passed as one, with what to pass instead."""
+    rule, remedy = "a table of shape (n, d)", ""
+    if hasattr(X, "num_row") or hasattr(X, "num_data"):  # DMatrix and Dataset
+        remedy = "Pass the array or DataFrame it was made from"
+    elif hasattr(X, "collect") and hasattr(X, "lazy"):
+        remedy = f"Pass {argument}.collect()"
+    elif hasattr(X, "iloc") and not hasattr(X, "columns"):
+        remedy = (
+            f"For one row pass a table of one row, such as {argument}.to_frame().T or, from the "
+            f"table it was taken from, X.iloc[[0]]; for one feature {argument}.to_frame()"
+        )
+    elif hasattr(X, "to_frame") and not hasattr(X, "columns"):
+        remedy = f"Pass {argument}.to_frame() for one feature, or X[0:1] for the first row of X"
+    elif isinstance(X, Iterator):
+        remedy = f"Pass list({argument}) or an array of the rows"
+    if remedy:
+        name = type(X).__name__
+        shape = f" of shape {tuple(X.shape)}" if hasattr(X, "shape") else ""
+        fail(argument, rule, f"a {name}{shape}", remedy, TypeError)
 
 
 def check_names(names: Iterable[Any] | None, n: int, argument: str) -> tuple[str, ...] | None:
@@ -165,6 +194,7 @@ def as_matrix(
     Accepts arrays, nested lists, numeric DataFrames, scipy sparse matrices and torch tensors.
     NaN is allowed unless ``finite``: many models handle it.
     """
+    check_rows(X, argument)
     X = plain(X)
     if is_frame(X):
         bad = [
@@ -258,7 +288,9 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
             argument,
             "the columns of X in the same order",
             "another order",
-            f"Reorder them: {argument}[list(X.columns)]",
+            f"Reorder them: {argument}.select(X.column_names)"
+            if hasattr(background, "column_names")
+            else f"Reorder them: {argument}[list(X.columns)]",
         )
     if (ours is None) != (theirs is None):
         fail(
@@ -279,7 +311,7 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
 
 def check_frames(X: Any, background: Any, argument: str = "background") -> None:
     """Require the same columns in the same order where both tables name theirs."""
-    if is_frame(X) and is_frame(background):
+    if column_names(X) is not None and column_names(background) is not None:
         check_same_columns(X, background, argument)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from shaplab._losses import Loss, check_target, get_loss
+from shaplab._losses import Loss, check_target, get_loss, secant
 
 N, K = 6, 3
 RNG = np.random.default_rng(0)
@@ -171,3 +171,62 @@ def test_good_targets_become_floats() -> None:
     assert found.dtype == np.float64
     assert check_target([True, False], 2, get_loss("logistic")).tolist() == [1.0, 0.0]
     assert check_target([0.3, -5], 2, get_loss("mse")).tolist() == [0.3, -5.0]
+
+
+@pytest.mark.parametrize("name", ["squared_error", "logistic", "cross_entropy"])
+@pytest.mark.parametrize("exponent", range(-16, 1))
+def test_a_secant_keeps_its_digits_at_any_distance(name: str, exponent: int) -> None:
+    """Against 60-digit arithmetic on the very same two outputs."""
+    mpmath = pytest.importorskip("mpmath")
+    mpmath.mp.dps = 60
+
+    def exact(output, label):
+        f, t = mpmath.mpf(float(output)), mpmath.mpf(float(label))
+        if name == "squared_error":
+            return (f - t) ** 2
+        if name == "logistic":
+            return mpmath.log(1 + mpmath.exp(f)) - t * f
+        return -(t * mpmath.log(f) + (1 - t) * mpmath.log(1 - f))
+
+    start = np.array([0.3, 0.01, 0.7, 0.45, 0.25])
+    y = np.array([0.0, 1.0, 1.0, 0.0, 1.0])
+    end = start + 0.25 * 10.0**exponent
+    expected = [
+        float((exact(b, t) - exact(a, t)) / (mpmath.mpf(float(b)) - mpmath.mpf(float(a))))
+        if a != b
+        else get_loss(name).slope(a, t)
+        for a, b, t in zip(start, end, y, strict=True)
+    ]
+    # The crossing of the two error bounds lies where both are below 1e-11 of these slopes; the
+    # quotient alone is off by 1e-7 at a distance of 1e-9.
+    np.testing.assert_allclose(secant(get_loss(name), end, start, y), expected, rtol=1e-11)
+
+
+def test_a_secant_of_a_callable_works_at_the_end_of_its_domain() -> None:
+    own = Loss("own", lambda p, y: -np.log(np.where((p < 0) | (p > 1), np.nan, p)), None)
+    p = np.array([1.0, 1.0 - 1e-9, 0.5])
+    # One-sided differences over 6e-6: error of that order.
+    np.testing.assert_allclose(secant(own, p, np.ones(3) * p, np.zeros(3)), -1 / p, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^loss: expected finite values"):
+        secant(own, np.array([2.0]), np.array([2.0]), np.zeros(1))
+
+
+def test_a_secant_of_probabilities_is_not_taken_for_classes() -> None:
+    p, b, y = np.array([0.2, 0.9]), np.array([0.5, 0.6]), np.array([0.0, 1.0])
+    loss = get_loss("cross_entropy")
+    found = secant(loss, p, b[:, None], y)
+    one = loss.for_outputs(None).value
+    for r in range(2):
+        expected = (one(p, y) - one(b[r] + 0 * p, y)) / (p - b[r])
+        np.testing.assert_allclose(found[r], expected, rtol=1e-12)  # a few roundings
+
+
+def test_a_function_that_bears_a_losss_name_is_not_taken_for_it() -> None:
+    def squared_error(output, y):
+        return 3 * (output - y) ** 2
+
+    loss = get_loss(squared_error)
+    assert loss.name not in ("squared_error", "mse")
+    assert loss.value(np.array([2.0]), np.array([0.0]))[0] == 12.0
+    own = Loss("cross_entropy", squared_error, lambda f, y: 6 * (f - y))
+    assert own.for_outputs(None).value is squared_error

@@ -194,3 +194,56 @@ def test_torch_models_are_left_as_they_were() -> None:
     assert [part.training for part in net] == [False, True, True]
     assert net.training
     assert all(p.grad is None for p in net.parameters())
+
+
+def polars_frames():
+    pl = pytest.importorskip("polars")
+    kinds = pl.Enum(["red", "green", "blue"])
+    columns = {"size": pl.Float64, "colour": kinds, "count": pl.Int64, "text": pl.String}
+    X = pl.DataFrame(
+        [[1.5, None, 3.0], ["red", None, "blue"], [1, None, 3], ["a", None, "c"]], columns
+    )
+    background = pl.DataFrame(
+        [[10.0, float("nan")], ["green", "red"], [7, None], ["z", "a"]], columns
+    )
+    return X, background
+
+
+def test_polars_frames_are_mixed_and_keep_their_dtypes() -> None:
+    X, background = polars_frames()
+    seen = []
+
+    def model(table):
+        seen.append(table)
+        return np.zeros(len(table))
+
+    rows = Rows(model, X, background)
+    generator = np.random.default_rng(1)
+    present = generator.random((40, 4)) < 0.5
+    ours, theirs = generator.integers(0, 3, 40), generator.integers(0, 2, 40)
+    rows.outputs(present, ours, theirs)
+    (table,) = seen
+    assert table.schema == X.schema
+    for r in range(40):
+        for j, name in enumerate(X.columns):
+            expected = X[name][int(ours[r])] if present[r, j] else background[name][int(theirs[r])]
+            found = table[name][r]
+            assert found == expected or (found != found and expected != expected)
+    same = ~rows.differs(np.array([0, 1, 1]), np.array([1, 1, 0]))
+    # red is red, a is a; missing numbers are alike, null or NaN.
+    assert same.tolist() == [[False, True, False, True], [True, False, True, False], [False] * 4]
+    assert rows.names == X.columns
+    assert X.equals(polars_frames()[0])
+
+
+def test_polars_and_arrow_backgrounds_that_do_not_fit_are_refused() -> None:
+    pytest.importorskip("pyarrow")
+    X, background = polars_frames()
+    with pytest.raises(ValueError, match=r"same order, got another order.*background\[list"):
+        Rows(len, X, background.select(["colour", "size", "count", "text"]))
+    with pytest.raises(ValueError, match=r"'count' of dtype Int64, as in X.*cast\(dict"):
+        Rows(len, X, background.with_columns(count=1.5))
+    with pytest.raises(TypeError, match=r"same library as X, got pandas beside polars"):
+        Rows(len, X, background.to_pandas())
+    with pytest.raises(TypeError, match=r"^X: expected an array .*to_pandas"):
+        Rows(len, X.to_arrow(), background.to_arrow())

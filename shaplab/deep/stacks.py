@@ -15,15 +15,15 @@ Exactly additive; each stage is as exact as its method, the whole is an approxim
 interventional game. Cost: all pairs of rows through every stage. Source: Chen, Lundberg and Lee
 (2019), Figure 1d.
 
-Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation,
-shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal,
-shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph, shaplab.deep.rules,
-shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.conditional_expectation,
-shaplab.trees.ensemble, shaplab.trees.interventional, shaplab.trees.readers,
-shaplab.deep.kernels.units, shaplab.deep.kernels.windows, shaplab.trees.kernels.patterns,
-shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
-shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost.
+Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
+shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._recurrent,
+shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph,
+shaplab.deep.rules, shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees._links,
+shaplab.trees.conditional_expectation, shaplab.trees.ensemble, shaplab.trees.interventional,
+shaplab.trees.readers, shaplab.deep.kernels.units, shaplab.deep.kernels.windows,
+shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
+shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from shaplab._validation import (  # isort: skip
     column_names,
     fail,
 )
-from shaplab._losses import check_target, get_loss
+from shaplab._losses import check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.deep.deep_shap import RULES, as_inputs, check_model
@@ -429,17 +429,7 @@ class Priced:
         log(sum(exp))."""
         f, b, y = self.f[part], self.b, self.y[part]
         if f.shape[1] == 1:
-            gain = self.ours[part, None] - self.theirs[part]
-            step = f - b.T
-            flat = (
-                np.zeros_like(step)
-                if self.loss.slope is None
-                else np.broadcast_to(self.loss.slope(f[:, 0], y)[:, None], step.shape)
-            )
-            close = np.abs(step) <= 1e-9 * (1 + np.abs(f))
-            return np.where(
-                close, flat, np.divide(gain, step, out=np.zeros_like(step), where=step != 0)
-            )[..., None]
+            return secant(self.loss, f.T, b, y).T[..., None]
         hot = np.arange(f.shape[1]) == y[:, None]
         if self.loss.name == "softmax_cross_entropy":
             shift = np.maximum(f.max(1)[:, None], b.max(1)[None])[..., None]

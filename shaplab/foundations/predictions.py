@@ -24,15 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._losses import check_target, get_loss
+from shaplab._losses import check_target, get_loss, secant
 from shaplab._rows import Rows
 from shaplab._validation import (
     as_matrix,
     as_numbers,
     check_int,
     check_same_columns,
+    column_names,
     fail,
-    is_frame,
     resolve_rng,
 )
 from shaplab.explanation import Explanation
@@ -144,7 +144,7 @@ class BaselineGame(MarginalGame):
         groups: Groups | None = None,
         batch_size: int = 65536,
     ) -> None:
-        if not is_frame(baseline):
+        if column_names(baseline) is None:
             baseline = np.atleast_2d(np.asarray(baseline))
         if len(baseline) != 1:
             fail(
@@ -164,7 +164,7 @@ class _Conditional:
     step = 1
 
     def __init__(self, model: Any, X: Any, background: Any) -> None:
-        if is_frame(X) or is_frame(background):
+        if column_names(X) is not None or column_names(background) is not None:
             check_same_columns(X, background, self._filler)
         self.X = as_matrix(X, "X", finite=self._finite).astype(np.float64)
         self.background = as_matrix(background, self._filler, finite=self._finite).astype(
@@ -433,7 +433,7 @@ class RescaledMargin(MeanLoss):
         ends = np.zeros((2, self.n_players), dtype=bool)
         ends[1] = True
         b, x = outputs = self._outputs(ends)
-        loss_b, loss_x = self._price(outputs, 2)
+        loss_b, _ = self._price(outputs, 2)
         if b.ndim != 2:
             fail(
                 "game",
@@ -441,15 +441,7 @@ class RescaledMargin(MeanLoss):
                 f"{b.shape[-1]} outputs",
                 "Explain one output, or use MeanLoss",
             )
-        step = 1e-6 * (1.0 + np.abs(b))
-        if self.loss.slope is not None:
-            slope = self.loss.slope((x + b) / 2, self.y)
-        else:
-            slope = (self.loss.value(b + step, self.y) - self.loss.value(b - step, self.y)) / (
-                2 * step
-            )
-        near = np.abs(x - b) <= step
-        ratio = np.where(near, slope, (loss_x - loss_b) / np.where(near, 1.0, x - b))
+        ratio = secant(self.loss, x, b, self.y)
         return (loss_b + (self._outputs(coalitions) - b) * ratio).mean(axis=1)
 
 

@@ -1,6 +1,6 @@
 """From a reader's nodes to arrays in order: trees checked, thresholds as ranks, categories as bits.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
+Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
 """
 
 from __future__ import annotations
@@ -54,9 +54,12 @@ class RawTrees:
     nan_allowed: bool = True
     inf_allowed: bool = True
     feature_names: tuple[str, ...] | None = None
+    names_made: bool = False  # by the library, as LightGBM's Column_0
+    blanks_replaced: bool = False  # in the names, by underscores
     output_names: tuple[str, ...] | None = None
     objective: str = ""
     link: str = "identity"
+    link_factor: float = 1.0
     probe: tuple[np.ndarray, np.ndarray] | None = None  # a row and the library's raw output for it
 
 
@@ -112,14 +115,17 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
     if np.isnan(threshold[numeric]).any():
         fail("model", "thresholds that are numbers", "NaN", DAMAGED)
     cuts, cut_start, rank = _rank(feature, threshold, numeric, raw, d)
-    n_categories = np.zeros(d, np.int32)
-    for j, labels in raw.labels.items():
-        n_categories[j] = len(labels)
-    for node, codes in sets.items():
-        if (codes < 0).any() or (codes >= 2**24).any():
-            fail("model", "categories from 0 to 2**24", f"{codes.min()} to {codes.max()}", DAMAGED)
-        n_categories[feature[node]] = max(n_categories[feature[node]], codes.max(initial=0) + 1)
-    both = numeric & (n_categories[feature] > 0)
+    largest = 2**24 if np.dtype(raw.dtype) == np.float32 else 2**53
+    for codes in sets.values():
+        if (codes < 0).any() or (codes >= largest).any():
+            fail(
+                "model",
+                f"categories from 0 to {largest}",
+                f"{codes.min()} to {codes.max()}",
+                DAMAGED,
+            )
+    categorical, categories, category_start = _categories(feature, sets, raw.labels, d)
+    both = numeric & categorical[feature]
     if both.any():
         fail(
             "model",
@@ -127,17 +133,14 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
             f"both kinds of splits on feature {feature[both][0]}",
             DAMAGED,
         )
-    set_start, bits, used = np.full(len(order), -1, np.int32), [np.zeros(0, np.uint8)], 0
-    for node, codes in sets.items():
-        row = np.zeros(n_categories[feature[node]] + 1, np.uint8)
-        row[codes] = 1
-        bits.append(row if raw.sets_left else 1 - row)
-        set_start[node], used = used, used + len(row)
+    set_start, bits = _bits(feature, sets, categories, category_start, raw.sets_left)
     threshold[~numeric] = np.nan
     encoder = Encoder(
         cuts,
         cut_start,
-        n_categories,
+        categorical,
+        categories,
+        category_start,
         np.zeros(d, np.int8) if raw.zero_rule is None else raw.zero_rule,
         raw.labels,
         raw.always_labels,
@@ -148,6 +151,8 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         raw.nan_allowed,
         raw.inf_allowed,
         raw.feature_names,
+        raw.names_made,
+        raw.blanks_replaced,
     )
     return {
         "tree_start": start,
@@ -157,13 +162,58 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         "rank": rank,
         "missing_left": np.asarray(raw.missing_left, bool)[order] & ~leaf,
         "set_start": set_start,
-        "set_bits": np.concatenate(bits),
+        "set_bits": bits,
         "cover": np.asarray(raw.cover, np.float64)[order],
         "value": np.where(leaf[:, None], np.asarray(raw.value, np.float64)[order], 0.0),
         "base": np.asarray(raw.base, np.float64),
         "threshold": threshold,
         "encoder": encoder,
     }
+
+
+def _categories(
+    feature: np.ndarray, sets: dict[int, np.ndarray], labels: dict[int, tuple[Any, ...]], d: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which features are categorical, and the library's codes that matter to each: those in a set
+    and those with a label."""
+    known: dict[int, list[np.ndarray]] = {j: [np.arange(len(of))] for j, of in labels.items()}
+    for node, codes in sets.items():
+        known.setdefault(int(feature[node]), []).append(codes)
+    found = [
+        np.unique(np.concatenate(known[j])) if j in known else np.zeros(0, np.int64)
+        for j in range(d)
+    ]
+    categorical = np.zeros(d, bool)
+    categorical[list(known)] = True
+    categories = np.concatenate(found) if found else np.zeros(0)
+    start = np.concatenate([[0], np.cumsum([len(codes) for codes in found])])
+    return categorical, categories.astype(np.float64), start.astype(np.int64)
+
+
+def _bits(
+    feature: np.ndarray,
+    sets: dict[int, np.ndarray],
+    categories: np.ndarray,
+    start: np.ndarray,
+    sets_left: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """First entry of each node's set, and the entries: 1 where a category goes left."""
+    first, rows, used = np.full(len(feature), -1, np.int64), [np.zeros(0, np.uint8)], 0
+    for node, codes in sets.items():
+        low, high = start[feature[node]], start[feature[node] + 1]
+        row = np.zeros(high - low + 1, np.uint8)  # the last entry stands for all other categories
+        row[np.searchsorted(categories[low:high], codes)] = 1
+        rows.append(row if sets_left else 1 - row)
+        first[node], used = used, used + len(row)
+    if used >= 2**31:
+        fail(
+            "model",
+            "category sets of at most 2**31 entries in all",
+            f"{used}",
+            "Fit with fewer categories or fewer trees",
+            UnsupportedModelError,
+        )
+    return first.astype(np.int32), np.concatenate(rows)
 
 
 def _in_order(raw: RawTrees) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -3,10 +3,11 @@
 A numeric feature with sorted thresholds ``c_1 < ... < c_m`` gets the code ``#{k : c_k < x}``, so
 that ``x <= c_k`` is exactly ``code < k``. Strict comparisons become weak ones by moving each
 threshold to its neighbour in the model's own number type: ``x < t`` is ``x <= prev(t)``. A
-category's code is its number, one more code stands for all categories the model never saw, and
+category's code is its place among the categories that occur in the model's splits (a library's own
+codes may run to a million), one more code stands for all others, which no split tells apart, and
 ``-1`` is missing.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict.
+Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import as_matrix, column_names, fail, is_frame, shorten
+from shaplab._tables import Column, as_rows, columns, is_present, numeric_matrix
+from shaplab._validation import as_matrix, column_names, fail, shorten
 from shaplab.trees.kernels.predict import encode_rows
 
 __all__ = ["Encoder"]
@@ -25,11 +27,18 @@ __all__ = ["Encoder"]
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Turns rows into codes ``(N, d)`` as the model's own library would compare them."""
+    """Turns rows into codes ``(N, d)`` as the model's own library would compare them.
+
+    ``categorical`` ``(d,)`` marks features whose splits are sets; the library's codes that those
+    sets hold are ``categories[category_start[j]:category_start[j + 1]]``, sorted. ``names_made``
+    tells that the library made ``feature_names`` up, so that a table's own names win.
+    """
 
     cuts: np.ndarray
     cut_start: np.ndarray
-    n_categories: np.ndarray
+    categorical: np.ndarray
+    categories: np.ndarray
+    category_start: np.ndarray
     zero_rule: np.ndarray
     labels: dict[int, tuple[Any, ...]]
     always_labels: bool
@@ -40,16 +49,18 @@ class Encoder:
     nan_allowed: bool
     inf_allowed: bool
     feature_names: tuple[str, ...] | None
+    names_made: bool = False
+    blanks_replaced: bool = False
 
     @property
     def n_codes(self) -> np.ndarray:
         """Number of codes of each feature, the missing code -1 not counted."""
-        return np.where(self.n_categories > 0, self.n_categories, np.diff(self.cut_start)) + 1
+        return np.where(self.categorical, np.diff(self.category_start), np.diff(self.cut_start)) + 1
 
     def encode(self, X: Any, argument: str = "X") -> np.ndarray:
         """Return codes, int32 ``(N, d)``, C-contiguous."""
-        d = len(self.n_categories)
-        table = self._numbers(X, argument)
+        d = len(self.categorical)
+        table = self._numbers(as_rows(X, argument), argument)
         if table.shape[1] != d:
             fail(
                 argument,
@@ -84,7 +95,9 @@ class Encoder:
             table,
             self.cuts,
             self.cut_start,
-            self.n_categories,
+            self.categorical,
+            self.categories,
+            self.category_start,
             self.zero_rule,
             zero,
             missing,
@@ -95,9 +108,9 @@ class Encoder:
         return codes
 
     def _numbers(self, X: Any, argument: str) -> np.ndarray:
-        """A float table in which categories are their codes."""
-        if is_frame(X):
-            return self._frame(X, argument)
+        """A float table in which categories are the library's codes."""
+        if column_names(X) is not None:
+            return self._table(X, argument)
         if (
             hasattr(X, "tocoo") and self.sparse_missing
         ):  # what a sparse matrix leaves out is missing, not zero
@@ -108,59 +121,93 @@ class Encoder:
         if not (self.labels and self.always_labels):
             return as_matrix(X, argument)
         cells = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
-        if cells.ndim != 2 or cells.shape[1] != len(self.n_categories):
+        if cells.ndim != 2 or cells.shape[1] != len(self.categorical):
             return as_matrix(
                 X, argument
             )  # says what is wrong, or leaves it to the check of columns
         if cells.dtype.kind not in "biufO":
             cells = cells.astype(object)
-        columns = [
-            self._codes(cells[:, j], self.labels[j], j, argument)
-            if j in self.labels
-            else cells[:, j]
-            for j in range(cells.shape[1])
-        ]
-        try:
-            return as_matrix(
-                np.stack([np.asarray(column, np.float64) for column in columns], axis=1), argument
-            )
-        except (TypeError, ValueError):
+        found = np.empty(cells.shape)
+        for j in range(cells.shape[1]):
+            column = cells[:, j]
+            if j in self.labels:
+                found[:, j] = self._look_up(column.tolist(), self.labels[j], j, argument)
+                self._check_text(column.dtype.kind in "biuf", found[:, j], column, j, argument)
+                continue
+            try:
+                found[:, j] = column
+            except (TypeError, ValueError):
+                fail(
+                    argument,
+                    "numbers in every column that is not a category",
+                    f"{shorten(repr(column[0]))} in column {self._name(j)}",
+                    "Encode text as numbers first",
+                )
+        return as_matrix(found, argument)
+
+    def _check_text(
+        self, numeric: bool, codes: np.ndarray, cells: Any, j: int, argument: str
+    ) -> None:
+        """Numbers where the training had text match no category; scikit-learn refuses them, too."""
+        text = self.always_labels and any(isinstance(label, str) for label in self.labels[j])
+        if text and numeric and any(is_present(cell) for cell in np.asarray(cells).tolist()):
             fail(
                 argument,
-                "numbers in every column that is not a category",
-                X,
-                "Encode text as numbers first",
+                f"text categories in column {self._name(j)}, as in training",
+                "numbers",
+                "Pass the categories themselves, not their codes: a DataFrame as in fit, or an "
+                "array of dtype object",
             )
 
-    def _frame(self, X: Any, argument: str) -> np.ndarray:
-        names = column_names(X) or []
-        # LightGBM stores blanks in names as underscores.
-        ours, theirs = (
-            [name.replace(" ", "_") for name in some]
-            for some in (self.feature_names or names, names)
+    def check_names(self, names: list[str], argument: str) -> None:
+        """Require the names the model was fitted with, in their order, if it was fitted with names.
+
+        Notes
+        -----
+        LightGBM stores blanks as underscores, and only it: there "unit price" may be what the model
+        calls unit_price, unless the table has a column of that name as well.
+        """
+        if self.feature_names is None:
+            return
+        ours = list(self.feature_names)
+        if self.names_made and not set(ours) & set(names):
+            return
+        theirs = names
+        if self.blanks_replaced:
+            theirs = [name if name in ours else name.replace(" ", "_") for name in names]
+        if ours == theirs:
+            return
+        missing = [name for name in ours if name not in theirs]
+        extra = [name for name, read in zip(names, theirs, strict=True) if read not in ours]
+        parts = [
+            f"{what} {shorten(', '.join(which))}"
+            for what, which in (("missing", missing), ("unknown", extra))
+            if which
+        ]
+        twice = [name for name in theirs if theirs.count(name) > 1]
+        remedy = "Select and order the columns"
+        if twice:
+            parts.append(f"{shorten(twice[0])} twice")
+            remedy = "Rename or drop one of them"
+        fail(
+            argument,
+            "the columns the model was fitted on, in their order",
+            "; ".join(parts) or "another order",
+            remedy,
         )
-        if ours != theirs:
-            missing = [name for name in ours if name not in theirs]
-            extra = [name for name in theirs if name not in ours]
-            got = (
-                "; ".join(
-                    f"{what} {shorten(', '.join(which))}"
-                    for what, which in (("missing", missing), ("unknown", extra))
-                    if which
-                )
-                or "another order"
-            )
-            fail(
-                argument,
-                "the columns the model was fitted on, in their order",
-                got,
-                "Select and order the columns",
-            )
+
+    def _table(self, X: Any, argument: str) -> np.ndarray:
+        names = column_names(X) or []
+        self.check_names(names, argument)
+        d = len(self.categorical)
+        if len(names) != d or X.shape[0] == 0:
+            return as_matrix(np.empty((X.shape[0], len(names))), argument, n_columns=d)
+        found = columns(X)
         labels = self.labels
         if (
             self.frame_labels is not None
         ):  # LightGBM: the k-th list belongs to the k-th categorical column
-            places = [j for j, kind in enumerate(X.dtypes) if hasattr(kind, "categories")]
+            places = [j for j, column in enumerate(found) if column.labels is not None]
             if len(places) != len(self.frame_labels):
                 fail(
                     argument,
@@ -169,80 +216,99 @@ class Encoder:
                     "Convert the same columns with astype('category')",
                 )
             labels = dict(zip(places, self.frame_labels, strict=True))
-        if not labels and all(isinstance(kind, np.dtype) for kind in X.dtypes):
-            return as_matrix(X, argument)
-        table = np.empty(X.shape, np.float64)
-        for j, name in enumerate(names):
-            column = X.iloc[:, j]
-            kind = column.dtype
-            if j in labels:
-                if not self.always_labels and not hasattr(kind, "categories"):
-                    fail(
-                        argument,
-                        f"a categorical column {name!r}, as in training",
-                        str(kind),
-                        "Convert the column with astype('category')",
-                    )
-                if labels[j] and isinstance(labels[j][0], bytes):
-                    table[:, j] = self._same_order(column, labels[j], j, argument)
-                    continue
-                table[:, j] = self._codes(column, labels[j], j, argument)
-            elif hasattr(kind, "categories"):
-                if j >= len(self.n_categories) or self.n_categories[j] == 0:
-                    fail(
-                        argument,
-                        f"a numeric column {name!r}, as the model has it",
-                        str(kind),
-                        "Pass it as numbers",
-                    )
-                codes = column.cat.codes.to_numpy()
-                table[:, j] = np.where(codes < 0, np.nan, codes)
-            elif getattr(kind, "kind", "O") not in "biuf":
+        if not labels and all(column.numbers is not None for column in found):
+            return numeric_matrix(X, argument)
+        table = [self._column(column, j, labels.get(j), argument) for j, column in enumerate(found)]
+        return as_matrix(np.stack(table, axis=1), argument)
+
+    def _column(
+        self, column: Column, j: int, labels: tuple[Any, ...] | None, argument: str
+    ) -> np.ndarray:
+        """Numbers of one column, or the library's codes of its categories."""
+        if labels is not None:
+            if not self.always_labels and column.labels is None:
                 fail(
                     argument,
-                    "numeric columns",
-                    f"{name!r} of type {kind}",
-                    "Encode these columns as numbers first",
+                    f"a categorical column {column.name!r}, as in training",
+                    column.kind,
+                    "Convert the column with astype('category')",
                 )
-            else:
-                table[:, j] = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return as_matrix(table, argument)
-
-    def _codes(self, column: Any, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
-        """Codes of a column of labels; NaN where missing or, if the library says so, unseen."""
-        code = {label: float(k) for k, label in enumerate(labels)}
-
-        def look_up(values: Any) -> np.ndarray:
-            return np.array(
-                [
-                    code.get(label, -1.0) if label in code or _present(label) else np.nan
-                    for label in values.tolist()
-                ],
-                np.float64,
-            )
-
-        if hasattr(column, "cat"):  # one look-up for each category, not for each row
-            found = np.append(look_up(column.cat.categories), np.nan)[column.cat.codes.to_numpy()]
-        else:
-            found = look_up(column)
-        unseen = found < 0
-        if unseen.any() and self.unseen == "error":
+            if labels and isinstance(labels[0], bytes):
+                return self._same_order(column, labels, j, argument)
+            return self._codes(column, labels, j, argument)
+        if column.numbers is not None:
+            return column.numbers
+        if column.labels is None or column.codes is None:
             fail(
                 argument,
-                f"categories known to the model in column {self._name(j)}",
-                repr(np.asarray(column, dtype=object)[np.argmax(unseen)]),
-                "Map unseen categories to known ones or to missing",
+                "numeric columns",
+                f"{column.name!r} of type {column.kind}",
+                "Encode these columns as numbers first",
             )
-        return np.where(unseen, np.nan, found)
+        if not self.categorical[j]:
+            fail(
+                argument,
+                f"a numeric column {column.name!r}, as the model has it",
+                column.kind,
+                "Pass it as numbers",
+            )
+        if not column.declared:
+            fail(
+                argument,
+                f"a column {column.name!r} whose categories have an order, since the model knows "
+                "only their codes",
+                column.kind,
+                "Cast it to polars' Enum or a pandas category with the training's categories in "
+                "their order",
+            )
+        return np.where(column.codes < 0, np.nan, column.codes)
+
+    def _codes(self, column: Column, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
+        """Codes of a column of labels; NaN where missing or, if the library says so, unseen."""
+        if column.labels is None or column.codes is None:
+            found = self._look_up(column.cells(), labels, j, argument)
+            self._check_text(column.numbers is not None, found, column.numbers, j, argument)
+            return found
+        # One look-up for each category, not for each row; only categories that occur may be unseen.
+        occurs = np.zeros(len(column.labels) + 1, bool)
+        occurs[column.codes] = True
+        listed = [
+            label if here else None for label, here in zip(column.labels, occurs, strict=False)
+        ]
+        found = np.append(self._look_up(listed, labels, j, argument), np.nan)[column.codes]
+        numeric = all(isinstance(label, int | float) for label in column.labels)
+        self._check_text(
+            numeric, found, [label for label in listed if label is not None], j, argument
+        )
+        return found
+
+    def _look_up(
+        self, cells: list[Any], labels: tuple[Any, ...], j: int, argument: str
+    ) -> np.ndarray:
+        """Code of each cell; NaN where missing or, if the library says so, unseen."""
+        code = {label: float(k) for k, label in enumerate(labels)}
+        found = np.full(len(cells), np.nan)
+        for i, label in enumerate(cells):
+            known = code.get(label)
+            if known is not None:
+                found[i] = known
+            elif self.unseen == "error" and is_present(label):
+                fail(
+                    argument,
+                    f"categories known to the model in column {self._name(j)}",
+                    repr(label),
+                    "Map unseen categories to known ones or to missing",
+                )
+        return found
 
     def _same_order(
-        self, column: Any, labels: tuple[Any, ...], j: int, argument: str
+        self, column: Column, labels: tuple[Any, ...], j: int, argument: str
     ) -> np.ndarray:
         """Codes of a column whose training labels XGBoost stored cut: bytes at character
         offsets."""
-        names = [str(label) for label in column.cat.categories]
+        names = [str(label) for label in column.labels or ()]
         text, ends = "".join(names).encode(), np.cumsum([0] + [len(name) for name in names])
-        if tuple(text[a:b] for a, b in pairwise(ends)) != labels:
+        if not column.declared or tuple(text[a:b] for a, b in pairwise(ends)) != labels:
             fail(
                 argument,
                 f"the training's categories in their order in column {self._name(j)}",
@@ -250,13 +316,8 @@ class Encoder:
                 "XGBoost damages names that are not ASCII when it stores them; use "
                 "cat.set_categories",
             )
-        codes = column.cat.codes.to_numpy()
+        codes = np.asarray(column.codes)
         return np.where(codes < 0, np.nan, codes)
 
     def _name(self, j: int) -> str:
         return repr(self.feature_names[j]) if self.feature_names else str(j)
-
-
-def _present(label: Any) -> bool:
-    """Tell whether a cell holds a label; None, NaN and pandas' NA do not."""
-    return label is not None and bool(label == label) if type(label).__name__ != "NAType" else False

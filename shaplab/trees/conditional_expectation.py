@@ -8,10 +8,10 @@ Source: Lundberg et al. 2020, Methods 5, 6, 9 and 10.1.1. Cost: O(T L M 2^M) for
 
 A node without cover gives both children weight 0: 0/0 counts as 0 here and in every fast algorithm.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
-shaplab.trees._encoding, shaplab.trees.kernels.predict, shaplab.trees.readers,
-shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.ensemble.
+Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
+shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.predict,
+shaplab.trees._links, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks
+from shaplab._tables import as_rows, displayed
 from shaplab._validation import fail
 from shaplab.explanation import Explanation
 from shaplab.trees.ensemble import as_ensemble
@@ -237,13 +238,14 @@ def saabas_literal(x: Any, tree: PaperTree) -> Any:
     return phi
 
 
-def saabas(model: Any, X: Any) -> Explanation:
+def saabas(model: Any, X: Any, *, feature_names: Any = None) -> Explanation:
     """Saabas values: the decision path's own ordering instead of all orderings.
 
     Parameters
     ----------
     model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
     X : rows ``(N, d)``.
+    feature_names : ``(d,)`` names for the result; by default the model's, else those of ``X``.
 
     Returns
     -------
@@ -263,7 +265,7 @@ def saabas(model: Any, X: Any) -> Explanation:
     >>> saabas(model, X).values.shape  # doctest: +SKIP
     (1000, 30)
     """
-    e = as_ensemble(model)
+    e, X = as_ensemble(model), as_rows(X, "X")
     codes, mean = e.encode(X), _node_means(e)
     values = np.zeros((len(codes), e.n_features, e.n_outputs))
     for part in chunks(len(codes), max(1, 2**20 // max(1, e.n_trees))):
@@ -295,7 +297,8 @@ def saabas(model: Any, X: Any) -> Explanation:
     return Explanation(
         values if e.has_outputs else values[..., 0],
         base if e.has_outputs else base[:, 0],
-        feature_names=e.feature_names,
+        data=displayed(X),
+        feature_names=e.names_for(X, feature_names),
         output_names=e.output_names,
         method="saabas",
     )

@@ -7,8 +7,8 @@ value (see ``Encoder``), or iff the code lies in a set of categories; missing va
 direction. ``cover[j]`` is the training weight that reached the node; the conditional expectation of
 the path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict,
-shaplab.trees._encoding, shaplab.trees._arrange, shaplab.trees.readers,
+Needs: shaplab._tables, shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict,
+shaplab.trees._encoding, shaplab.trees._arrange, shaplab.trees._links, shaplab.trees.readers,
 shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn.
 
 Chapter: trees/conditional_expectation.
@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks
-from shaplab._validation import check_names, describe, fail
+from shaplab._validation import check_choice, check_names, column_names, describe, fail
 from shaplab.trees._arrange import DAMAGED, RawTrees, arrange
 from shaplab.trees._encoding import Encoder
+from shaplab.trees._links import LINKS
 from shaplab.trees.kernels.predict import find_leaves, predict_rows
 from shaplab.trees.readers import read_model
 
@@ -74,8 +75,13 @@ class TreeEnsemble:
         display.
     encoder : ``encode(X)`` gives the codes, int32 ``(N, d)``.
     has_outputs : bool; False when the model has a single output and results drop the output axis.
-    link : what turns the raw output into the library's prediction: "identity", "logistic",
-        "softmax", "exp", "isolation" (``-2 ** -raw``) or "" when unknown.
+    link : what the raw output means, by what turns it into the library's prediction: "identity" (a
+        number), "probability" and "probabilities" (of one or several targets; nothing to turn),
+        "log-odds" (predicted as such), "logistic" (of ``link_factor`` times each output),
+        "softmax", "exp", "softplus", "signed_square" (``raw |raw|``), "isolation" (``-2 ** -raw``),
+        "other"
+        (no formula known) or "" (nothing is known, as for objectives of your own).
+    link_factor : see "logistic".
     """
 
     tree_start: np.ndarray
@@ -97,7 +103,8 @@ class TreeEnsemble:
     feature_names: tuple[str, ...] | None = None
     output_names: tuple[str, ...] | None = None
     objective: str = ""
-    link: str = "identity"
+    link: str = ""
+    link_factor: float = 1.0
 
     def __post_init__(self) -> None:
         for name, dtype in _ARRAYS.items():
@@ -118,6 +125,7 @@ class TreeEnsemble:
         *,
         missing: float | None = None,
         iteration_range: tuple[int, int] | None = None,
+        link: str | None = None,
     ) -> TreeEnsemble:
         """Read a fitted XGBoost, LightGBM or scikit-learn model through what it makes public.
 
@@ -130,6 +138,8 @@ class TreeEnsemble:
         iteration_range : boosting rounds ``(first, last)``, last not included. By default what the
             model's own ``predict`` uses: rounds up to ``best_iteration`` for scikit-learn classes
             and LightGBM.
+        link : what the raw output means, as the attribute of that name; for objectives of your own,
+            of which the library knows nothing.
 
         Returns
         -------
@@ -159,6 +169,8 @@ class TreeEnsemble:
         >>> TreeEnsemble.from_model(model).predict([[1.5], [1.6]]).tolist()
         [5.0, 8.0]
         """
+        if link is not None:
+            check_choice(link, "link", LINKS)
         raw = read_model(model, missing, iteration_range)
         built = cls.from_raw(raw)
         if (
@@ -174,7 +186,7 @@ class TreeEnsemble:
                     f"{np.ravel(found)}",
                     "Please report the version of the library",
                 )
-        return built
+        return built if link is None else replace(built, link=link, link_factor=1.0)
 
     @classmethod
     def from_arrays(
@@ -196,7 +208,7 @@ class TreeEnsemble:
         feature_names: Sequence[str] | None = None,
         output_names: Sequence[str] | None = None,
         objective: str = "",
-        link: str = "identity",
+        link: str = "",
     ) -> TreeEnsemble:
         """Build an ensemble by hand.
 
@@ -210,6 +222,7 @@ class TreeEnsemble:
         missing_left : ``(n_nodes,)`` bool; by default missing values go right.
         sets : categories (integers >= 0) that go left, by node; such nodes ignore ``threshold``.
         compare, dtype : a row goes left iff ``x <compare> threshold`` in this number type.
+        link : what the outputs mean, as the attribute; by default nobody knows.
 
         Returns
         -------
@@ -234,6 +247,7 @@ class TreeEnsemble:
                 found,
                 "Pass one row of outputs for each node",
             )
+        check_choice(link, "link", LINKS)
         if compare not in ("<", "<="):
             fail("compare", "'<' or '<='", repr(compare), "Pass one of these")
         columns = {"feature": feature, "threshold": threshold, "left": left, "right": right}
@@ -295,6 +309,7 @@ class TreeEnsemble:
             output_names=raw.output_names,
             objective=raw.objective,
             link=raw.link,
+            link_factor=raw.link_factor,
         )
 
     @property
@@ -326,10 +341,9 @@ class TreeEnsemble:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = [getattr(self, name) for name in _ARRAYS] + [
-            self.encoder.cuts,
-            self.encoder.cut_start,
-        ]
+        encoder = self.encoder
+        arrays = [getattr(self, name) for name in _ARRAYS]
+        arrays += [encoder.cuts, encoder.cut_start, encoder.categories, encoder.category_start]
         return int(sum(array.nbytes for array in arrays))
 
     def __repr__(self) -> str:
@@ -340,6 +354,20 @@ class TreeEnsemble:
             f"{self.n_features} features, {outputs}, objective={self.objective!r}, "
             f"{self.nbytes / 1e6:.2f} MB)"
         )
+
+    def names_for(
+        self, X: Any, given: Any = None, others: list[str] | None = None
+    ) -> tuple[str, ...] | None:
+        """Feature names of a result: those given, else the model's, else those of the table ``X``
+        or another one, else those the library made up."""
+        if given is not None:
+            return check_names(given, self.n_features, "feature_names")
+        found = column_names(X) or others
+        if found is None or len(found) != self.n_features:
+            return self.feature_names
+        # LightGBM's model knows a name with blanks only by its underscores; the table passed.
+        own = self.encoder.names_made or self.encoder.blanks_replaced or not self.feature_names
+        return tuple(found) if own else self.feature_names
 
     def encode(self, X: Any, argument: str = "X") -> np.ndarray:
         """Codes of rows, int32 ``(N, d)``; -1 is missing."""
@@ -471,12 +499,19 @@ class TreeEnsemble:
             (rank < 0) | (rank >= size[~leaf])
         ).any():
             fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)
-        if not (
-            np.isfinite(self.value).all()
-            and np.isfinite(self.base).all()
-            and np.isfinite(self.cover).all()
-        ):
-            fail("model", "finite outputs and covers", "NaN or infinite ones", DAMAGED)
+        if not np.isfinite(self.base).all():
+            fail("base", "finite numbers", f"{self.base}", DAMAGED)
+        for name, array in (("output", self.value), ("cover", self.cover[:, None])):
+            wrong = np.flatnonzero(~np.isfinite(array).all(axis=1))
+            if len(wrong):
+                tree = int(np.searchsorted(start, wrong[0], side="right")) - 1
+                fail(
+                    "model",
+                    f"a finite {name} of every node",
+                    f"{array[wrong[0]]} at node {wrong[0] - start[tree]} of tree {tree}",
+                    "Fit it again on finite targets and weights: its own predictions are not "
+                    "finite either",
+                )
 
 
 def as_ensemble(model: Any) -> TreeEnsemble:

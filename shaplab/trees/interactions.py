@@ -6,13 +6,13 @@ runs Algorithm 2 (or 3) twice for each j, with j known and with j unknown; the f
 second-order term for every pair of players of a path.
 Source: Lundberg et al. 2020, Equations 15-19. Cost: O(T M L D^2) for each row, literally.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
-shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
-shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.conditional_expectation, shaplab.trees.ensemble, shaplab.trees.interventional,
-shaplab.trees.path_dependent.
+Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
+shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.patterns,
+shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
+shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees._links,
+shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble,
+shaplab.trees.interventional, shaplab.trees.path_dependent.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def tree_shap_interactions(
     out: Any = None,
     progress: bool = False,
     route: str = "auto",
+    feature_names: Any = None,
 ) -> Explanation:
     """SHAP interaction values of the path-dependent game.
 
@@ -103,7 +104,7 @@ def tree_shap_interactions(
     ----------
     model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
     X : array, DataFrame or sparse matrix ``(N, d)``.
-    n_jobs, batch_size, out, progress, route : as in ``tree_shap``.
+    n_jobs, batch_size, out, progress, route, feature_names : as in ``tree_shap``.
 
     Returns
     -------
@@ -132,6 +133,7 @@ def tree_shap_interactions(
         out,
         progress,
         route,
+        feature_names,
         "tree_shap_interactions (path-dependent)",
     )
 
@@ -147,6 +149,7 @@ def interventional_tree_shap_interactions(
     out: Any = None,
     progress: bool = False,
     route: str = "auto",
+    feature_names: Any = None,
 ) -> Explanation:
     """SHAP interaction values of the interventional game.
 
@@ -155,7 +158,8 @@ def interventional_tree_shap_interactions(
     model : fitted tree model, ``TreeEnsemble`` or ``BackgroundTrees(..., interactions=True)``.
     X : array, DataFrame or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
-    weights, n_jobs, batch_size, out, progress, route : as in ``interventional_tree_shap``.
+    weights, n_jobs, batch_size, out, progress, route, feature_names : as in
+        ``interventional_tree_shap``.
 
     Returns
     -------
@@ -175,5 +179,5 @@ def interventional_tree_shap_interactions(
     (1000, 30, 30)
     """
     return explain_background(
-        model, X, background, True, weights, n_jobs, batch_size, out, progress, route
+        model, X, background, True, weights, n_jobs, batch_size, out, progress, route, feature_names
     )

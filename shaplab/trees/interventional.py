@@ -6,29 +6,32 @@ players of x, and the histogram of the background's patterns, so the cost adds r
 instead of multiplying them.
 Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
-shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
-shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
+Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
+shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.patterns,
+shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
+shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees._links,
+shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from shaplab._parallel import chunks
+from shaplab._tables import as_rows, displayed
 from shaplab._validation import (
     check_choice,
     check_frames,
     check_int,
-    check_same_columns,
+    check_names,
+    column_names,
     fail,
-    is_frame,
+    shorten,
 )
 from shaplab.explanation import Explanation
 from shaplab.trees.conditional_expectation import PaperTree
@@ -38,7 +41,6 @@ from shaplab.trees.kernels.routes import (
     explain_rows,
     interventional_plan,
     interventional_sums,
-    shown,
     threads,
 )
 
@@ -108,6 +110,7 @@ class BackgroundTrees:
     n_jobs : threads that prepare, through joblib.
     route : "auto", "tables" (paths of at most 14 features) or "patterns"; the same numbers to
         rounding.
+    feature_names : ``(d,)`` names for the results; by default the model's, else the tables'.
 
     Notes
     -----
@@ -131,11 +134,13 @@ class BackgroundTrees:
         memory_limit: int = 2**30,
         n_jobs: int | None = 1,
         route: str = "auto",
+        feature_names: Any = None,
     ) -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
         self.trees, self.interactions = as_ensemble(model), bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
-        self.columns = list(background.columns) if is_frame(background) else None
+        self.columns = column_names(background)
+        self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
         codes = self.trees.encode(background, "background")
         r = len(codes)
         given = np.ones(r) if weights is None else np.asarray(weights, np.float64)
@@ -206,8 +211,17 @@ class BackgroundTrees:
         progress: bool = False,
     ) -> Explanation:
         """Explain rows ``(N, d)``; arguments as in ``interventional_tree_shap``."""
-        if self.columns is not None and is_frame(X):
-            check_same_columns(X.iloc[:1], X.iloc[:0].reindex(columns=self.columns), "X")
+        X = as_rows(X, "X")
+        names = column_names(X)
+        if None not in (self.columns, names) and names != self.columns:
+            fail(
+                "X",
+                "the columns of the background in their order",
+                shorten(", ".join(map(repr, names or []))),
+                "Select and order the columns",
+            )
+        if batch_size is not None:
+            check_int(batch_size, "batch_size")
         jobs = threads(n_jobs)
         if (
             self._tables is None
@@ -221,6 +235,7 @@ class BackgroundTrees:
             )
             self._tables = tables
         e = self.trees
+        names_of_result = self.feature_names or e.names_for(X, None, self.columns)
         values = explain_rows(
             e,
             X,
@@ -250,8 +265,8 @@ class BackgroundTrees:
         return Explanation(
             values,
             base if e.has_outputs else base[:, 0],
-            shown(X),
-            e.feature_names,
+            displayed(X),
+            names_of_result,
             e.output_names,
             method=f"{name} (interventional)",
             interaction=self.interactions,
@@ -270,6 +285,7 @@ def interventional_tree_shap(
     out: Any = None,
     progress: bool = False,
     route: str = "auto",
+    feature_names: Any = None,
 ) -> Explanation:
     """Independent Tree SHAP values: exact Shapley values of the interventional game.
 
@@ -285,6 +301,7 @@ def interventional_tree_shap(
     out : float64 array or ``np.memmap`` of the result's shape, filled batch by batch.
     progress : show a bar.
     route : "auto", "tables" or "patterns"; the same numbers to rounding.
+    feature_names : ``(d,)`` names for the result; by default the model's, else those of the tables.
 
     Returns
     -------
@@ -308,7 +325,17 @@ def interventional_tree_shap(
     [[7.5]]
     """
     return explain_background(
-        model, X, background, False, weights, n_jobs, batch_size, out, progress, route
+        model,
+        X,
+        background,
+        False,
+        weights,
+        n_jobs,
+        batch_size,
+        out,
+        progress,
+        route,
+        feature_names,
     )
 
 
@@ -323,6 +350,7 @@ def explain_background(
     out: Any,
     progress: bool,
     route: str,
+    feature_names: Any,
 ) -> Explanation:
     """Values, or interactions if ``pairs``, of the interventional game."""
     if isinstance(model, BackgroundTrees):
@@ -333,7 +361,9 @@ def explain_background(
                 repr(model),
                 "Prepare it for this function, or pass the model and the background",
             )
-        return model(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)
+        found = model(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)
+        names = check_names(feature_names, model.trees.n_features, "feature_names")
+        return found if names is None else replace(found, feature_names=names)
     if background is None:
         fail(
             "background",
@@ -342,8 +372,9 @@ def explain_background(
             "Pass a background, such as training rows",
             TypeError,
         )
+    X = as_rows(X, "X")
     check_frames(X, background)
-    n = X.shape[0] if hasattr(X, "shape") else len(X or ())
+    n = X.shape[0] if X.shape else 0
     prepared = BackgroundTrees(
         model,
         background,
@@ -353,5 +384,6 @@ def explain_background(
         n_jobs=n_jobs,
         memory_limit=0 if n <= 65536 else 2**28,
         route=route,
+        feature_names=feature_names,
     )
     return prepared(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)

@@ -12,33 +12,43 @@ they are exact here by all 2^M coalitions of the M features that the model split
 ``mean_of_loss`` averages one game for each reference, in which features that reach the same codes
 in both rows are idle.
 
-Needs: shaplab._losses, shaplab._parallel, shaplab._validation, shaplab.explanation,
-shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.patterns,
-shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
-shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees.readers,
-shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.ensemble.
+Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
+shaplab.explanation, shaplab.trees._arrange, shaplab.trees._encoding,
+shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
+shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+shaplab.trees._links, shaplab.trees.conditional_expectation, shaplab.trees.interventional,
+shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from shaplab._losses import Loss, check_target, get_loss
+from shaplab._losses import Loss, check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
-from shaplab._validation import check_choice, check_int, fail
+from shaplab._tables import as_rows, displayed
+from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
+from shaplab.trees._links import (
+    SAME,
+    SOFTMAX,
+    Change,
+    prediction,
+    probability,
+    scaled_logistic,
+)
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
+from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.kernels.patterns import coalition_outputs
 from shaplab.trees.kernels.routes import (
     Paths,
     interventional_plan,
     interventional_sums,
-    shown,
     threads,
 )
 
@@ -46,6 +56,7 @@ __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
 
 GAMES = ("loss_of_mean", "mean_of_loss", "rescaled_margin")
 _CELLS = 2**22
+_PLAYERS = 20  # a million coalitions for each pair of a row and a reference
 
 
 def cox_loss(margin: Any, y: Any) -> Loss:
@@ -91,6 +102,7 @@ def tree_loss_shap(
     n_jobs: int | None = 1,
     max_players: int = 14,
     progress: bool = False,
+    feature_names: Any = None,
 ) -> Explanation:
     """Attribute each row's loss to features.
 
@@ -101,13 +113,15 @@ def tree_loss_shap(
     X : rows ``(N, d)``.
     y : targets ``(N,)``; class indices for class losses; for "cox" times, negative when censored.
     background : rows ``(R, d)``, all of them used.
-    loss : "squared_error", "logistic" (margin in log-odds), "softmax_cross_entropy" (K margins),
-        "cross_entropy" (models whose output is a probability), "cox", or a callable ``(output,
-        y)``.
+    loss : "squared_error" (of the library's own prediction), "logistic" (of log-odds),
+        "softmax_cross_entropy" (of K logits), "cross_entropy" (of probabilities, those behind
+        log-odds and logits included), "cox" (of log-hazards), or a callable ``(output, y)`` of the
+        raw output. A name that does not suit what the model gives is refused.
     game : "loss_of_mean", "mean_of_loss" or "rescaled_margin".
     n_jobs : threads, for "rescaled_margin".
-    max_players : most features that may be enumerated; cost is N R (leaves + M 2^M).
+    max_players : most features that may be enumerated, at most 20; cost is N R (leaves + M 2^M).
     progress : show a bar.
+    feature_names : ``(d,)`` names for the result; by default the model's, else those of ``X``.
 
     Returns
     -------
@@ -128,8 +142,10 @@ def tree_loss_shap(
     >>> tree_loss_shap(model, X, y, X_train[:100], loss="logistic").values.shape  # doctest: +SKIP
     (200, 8)
     """
-    e = as_ensemble(model)
+    e, X = as_ensemble(model), as_rows(X, "X")
     codes = e.encode(X)
+    check_frames(X, background)
+    call = f"loss_shap({sampled_call(model, e)}, X, y, background, loss={loss!r})"
     if isinstance(loss, str) and loss == "cox":
         target = check_target(y, len(codes), get_loss("squared_error"))
         if e.has_outputs or (target == 0).any():
@@ -139,23 +155,125 @@ def tree_loss_shap(
                 "a time of 0 or several outputs",
                 "Drop rows at time 0",
             )
-        loss, target = cox_loss(e.predict_codes(codes)[:, 0], target), np.arange(len(codes))
+        if e.link and e.objective != "survival:cox":
+            _misfit(e, "cox")
+        priced = Priced(SAME, cox_loss(e.predict_codes(codes)[:, 0], target))
+        target = np.arange(len(codes))
     else:
-        loss = get_loss(loss).for_outputs(e.n_outputs if e.has_outputs else None)
-        target = check_target(y, len(codes), loss, e.n_outputs if e.has_outputs else None)
+        several = e.n_outputs if e.has_outputs else None
+        resolved = get_loss(loss).for_outputs(several)
+        target = check_target(y, len(codes), resolved, several)
+        priced = Priced(SAME, resolved)
+        if isinstance(loss, str):
+            priced = _on_raw(e, resolved)
     return _explain(
         e,
         X,
         codes,
         target,
         background,
-        loss,
+        priced,
         game,
         n_jobs,
         max_players,
         progress,
-        f"tree_loss_shap ({loss.name}, {game})",
+        e.names_for(X, feature_names),
+        f"tree_loss_shap ({priced.loss.name}, {game})",
+        call,
     )
+
+
+class Priced(NamedTuple):
+    """A loss of raw outputs; "loss_of_mean" averages ``change`` of them and takes ``mean_loss``."""
+
+    change: Change
+    loss: Loss
+    mean_loss: Loss | None = None
+
+
+# What the raw output is, and which losses suit it.
+_OUTPUTS = {
+    "identity": ("numbers", "'squared_error'"),
+    "probability": ("probabilities", "'cross_entropy'"),
+    "probabilities": ("probabilities of several targets", "a function (output, y)"),
+    "log-odds": ("log-odds", "'logistic' or 'cross_entropy'"),
+    "logistic": ("log-odds", "'logistic' or 'cross_entropy'"),
+    "softmax": ("logits", "'softmax_cross_entropy' or 'cross_entropy'"),
+    "exp": ("logarithms of predictions", "'squared_error', which takes the prediction"),
+}
+
+
+def _misfit(e: TreeEnsemble, loss: str, more: str = "") -> NoReturn:
+    what, remedy = _OUTPUTS.get(e.link, ("of another kind", "'squared_error'"))
+    if e.link == "logistic" and e.has_outputs:
+        what, remedy = "log-odds of several yes-or-no questions", "a function (outputs, y)"
+    fail(
+        "loss",
+        f"a loss of this model's outputs, which are {what} (objective {e.objective!r})",
+        f"{loss!r}{more}",
+        f"Use {remedy}; a function gets the raw output. If the objective is your own, say what the "
+        "output is: TreeEnsemble.from_model(model, link='logistic')",
+    )
+
+
+def _on_raw(e: TreeEnsemble, loss: Loss) -> Priced:
+    """A loss by name as a loss of the raw output, or an error where the two do not fit."""
+    link, factor = e.link, e.link_factor
+    margins = link in ("logistic", "log-odds") and not e.has_outputs
+    scaled = Change(lambda raw: factor * raw, lambda raw: np.full_like(raw, factor))
+    if link == "" or (loss.name == "softmax_cross_entropy" and link == "softmax"):
+        return Priced(SAME, loss)
+    if loss.name == "logistic" and margins:
+        return Priced(scaled, _composed(loss, scaled), loss)
+    if loss.name == "cross_entropy":
+        if link == "probability":
+            return Priced(SAME, loss)
+        if link == "identity" and not e.has_outputs:  # such as a forest that regresses 0 and 1
+            low, high = _reach(e)
+            if low >= -1e-9 and high <= 1 + 1e-9:
+                return Priced(SAME, loss)
+            _misfit(e, loss.name, f" with outputs from {low:.3g} to {high:.3g}")
+        # The cross entropy of a margin's probability, in a form that keeps its digits.
+        if margins:
+            stable = replace(_composed(get_loss("logistic"), scaled), name=loss.name)
+            return Priced(scaled_logistic(factor), stable, loss)
+        if link == "softmax":
+            stable = replace(get_loss("softmax_cross_entropy"), name=loss.name)
+            return Priced(SOFTMAX, stable, loss)
+    change = prediction(link, factor)
+    if loss.name == "squared_error" and change is not None:
+        return Priced(change, loss if change is SAME else _composed(loss, change), loss)
+    _misfit(e, loss.name)
+
+
+def _reach(e: TreeEnsemble) -> tuple[float, float]:
+    """Bounds of a single output: each tree at its smallest and at its largest leaf."""
+    bounds = []
+    for extreme, none in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        leaves = np.where(e.feature < 0, e.value[:, 0], none)
+        bounds.append(
+            e.base[0] + extreme.reduceat(leaves, e.roots).sum() if e.n_trees else e.base[0]
+        )
+    return float(bounds[0]), float(bounds[1])
+
+
+def _composed(loss: Loss, change: Change) -> Loss:
+    """The loss of a changed output as a loss of the output."""
+    outer, inner = loss.slope, change.slope
+
+    def value(raw: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return loss.value(change.value(raw), y)
+
+    if outer is None or inner is None:
+        return Loss(loss.name, value, None)
+    return Loss(loss.name, value, lambda raw, y: outer(change.value(raw), y) * inner(raw))
+
+
+def sampled_call(model: Any, e: TreeEnsemble) -> str:
+    """The callable that a sampling method would explain, as a user writes it."""
+    if hasattr(model, "predict_proba") and e.link not in ("identity", "exp", "isolation"):
+        return "model.predict_proba"
+    return "model.inplace_predict" if hasattr(model, "inplace_predict") else "model.predict"
 
 
 def tree_output_shap(
@@ -168,14 +286,18 @@ def tree_output_shap(
     n_jobs: int | None = 1,
     max_players: int = 14,
     progress: bool = False,
+    feature_names: Any = None,
 ) -> Explanation:
     """Attribute a transformed output, such as the probability behind a margin.
 
     Parameters
     ----------
-    model, X, background, n_jobs, max_players, progress : as in ``tree_loss_shap``.
-    transform : "probability" (logistic function of one margin, softmax of several), "exp", or a
-        callable of the raw output ``(..., N)`` or ``(..., N, K)`` that keeps its shape.
+    model, X, background, n_jobs, max_players, progress, feature_names : as in ``tree_loss_shap``.
+    transform : "probability" (that which the library's ``predict_proba`` gives; of an ensemble made
+        by hand without a link, the logistic function of one output or the softmax of several),
+        "prediction" (the library's own ``predict`` where that is no probability, such as the rate
+        of a Poisson model), "exp", or a callable of the raw output ``(..., N)`` or ``(..., N, K)``
+        that keeps its shape.
     game : "mean_of_loss" averages the transformed output over the background, "loss_of_mean"
         transforms the average, "rescaled_margin" is the source's approximation of the former (one
         output only).
@@ -193,45 +315,69 @@ def tree_output_shap(
     >>> tree_output_shap(model, X, X_train[:100]).prediction.max() <= 1  # doctest: +SKIP
     True
     """
-    e = as_ensemble(model)
-
-    def logistic(f: np.ndarray) -> np.ndarray:
-        return np.exp(-np.logaddexp(0.0, -f))
-
-    def softmax(f: np.ndarray) -> np.ndarray:
-        weight = np.exp(f - f.max(axis=-1, keepdims=True))
-        return weight / weight.sum(axis=-1, keepdims=True)
-
-    named: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
-        "probability": (softmax, None)
-        if e.has_outputs
-        else (logistic, lambda f: logistic(f) * logistic(-f)),
-        "exp": (np.exp, np.exp),
-    }
-    change, slope = (
-        (transform, None)
-        if callable(transform)
-        else named[check_choice(transform, "transform", tuple(named))]
-    )
+    e, X = as_ensemble(model), as_rows(X, "X")
+    change = _transform(e, transform)
+    name = str(getattr(transform, "__name__", transform))
+    method = f"tree_output_shap ({name}, {game})"
+    check_choice(game, "game", GAMES)
+    if change is SAME:  # the raw output itself, which is a sum over trees: all three games agree
+        found = interventional_tree_shap(
+            e, X, background, n_jobs=n_jobs, progress=progress, feature_names=feature_names
+        )
+        return replace(found, method=method, info={"game": game})
+    slope = change.slope
     loss = Loss(
-        str(getattr(transform, "__name__", transform)),
-        lambda f, y: change(f),
+        name,
+        lambda f, y: change.value(f),
         None if slope is None else lambda f, y: slope(f),
     )
+    call = f"permutation_shap({sampled_call(model, e)}, X, background)"
+    if callable(transform) or isinstance(model, TreeEnsemble):
+        call = "permutation_shap(lambda rows: transform(raw output of the rows), X, background)"
     codes = e.encode(X)
+    check_frames(X, background)
     return _explain(
         e,
         X,
         codes,
         np.zeros(len(codes)),
         background,
-        loss,
+        Priced(SAME, loss),
         game,
         n_jobs,
         max_players,
         progress,
-        f"tree_output_shap ({loss.name}, {game})",
+        e.names_for(X, feature_names),
+        method,
+        call,
     )
+
+
+def _transform(e: TreeEnsemble, transform: Any) -> Change:
+    """What a transform's name means for this model."""
+    if callable(transform):
+        return Change(transform, None)
+    check_choice(transform, "transform", ("probability", "prediction", "exp"))
+    if transform == "exp":
+        return Change(np.exp, np.exp)
+    if transform == "prediction":
+        change = prediction(e.link, e.link_factor)
+        rule, remedy = "a model whose prediction has a known formula", "Pass a function"
+    else:
+        change = probability(e.link, e.link_factor, e.has_outputs)
+        rule = "a model that gives probabilities"
+        remedy = "Use transform='prediction' for the library's own prediction, or pass a function"
+        if e.link == "other":
+            remedy = "Pass a function of the raw output"
+    if change is None:
+        fail(
+            "transform",
+            f"{rule} for {transform!r}",
+            f"objective {e.objective!r}",
+            f"{remedy}; if the objective is your own, say what the output is: "
+            "TreeEnsemble.from_model(model, link='logistic')",
+        )
+    return change
 
 
 def _explain(
@@ -240,30 +386,51 @@ def _explain(
     codes: np.ndarray,
     y: np.ndarray,
     background: Any,
-    loss: Loss,
+    priced: Priced,
     game: str,
     n_jobs: int | None,
     max_players: int,
     progress: bool,
+    feature_names: tuple[str, ...] | None,
     method: str,
+    call: str,
 ) -> Explanation:
+    """``call`` is what to use instead where no game here can be computed."""
     check_choice(game, "game", GAMES)
+    check_int(max_players, "max_players", minimum=0, maximum=_PLAYERS)
     references = e.encode(background, "background")
+    players = np.unique(e.feature[e.feature >= 0])
+    few = len(players) <= max_players
+    rescales = not e.has_outputs and priced.loss.slope is not None
+    if game == "rescaled_margin" and not rescales:
+        fail(
+            "game",
+            "'loss_of_mean' or 'mean_of_loss' for several outputs or a function without a "
+            "derivative",
+            "'rescaled_margin'",
+            "Choose one of the exact games" if few else f"Sample instead: {call}",
+        )
     if game == "rescaled_margin":
-        values, base = _rescaled(e, codes, y, references, loss, n_jobs, progress)
+        values, base = _rescaled(e, codes, y, references, priced.loss, n_jobs, progress)
+    elif few:
+        values, base = _enumerated(e, codes, y, references, priced, game, players, progress)
     else:
-        players = np.unique(e.feature[e.feature >= 0])
-        if len(players) > check_int(max_players, "max_players", minimum=0):
-            fail(
-                "model",
-                f"splits on at most max_players = {max_players} features",
-                f"{len(players)} features",
-                "Raise max_players (the cost doubles with each), or use game='rescaled_margin'",
+        remedies = ["use game='rescaled_margin'"] if rescales else []
+        if len(players) <= _PLAYERS:
+            remedies.insert(
+                0, f"raise max_players (each feature above {max_players} doubles the cost)"
             )
-        values, base = _enumerated(e, codes, y, references, loss, game, players, progress)
+        remedies.append(f"sample: {call}")
+        text = ", or ".join(remedies)
+        fail(
+            "model",
+            f"splits on at most max_players = {max_players} features",
+            f"{len(players)} features",
+            text[0].upper() + text[1:],
+        )
     names = e.output_names if base.ndim == 2 else None
     return Explanation(
-        values, base, shown(X), e.feature_names, names, method=method, info={"game": game}
+        values, base, displayed(X), feature_names, names, method=method, info={"game": game}
     )
 
 
@@ -286,7 +453,7 @@ def _enumerated(
     codes: np.ndarray,
     y: np.ndarray,
     references: np.ndarray,
-    loss: Loss,
+    priced: Priced,
     game: str,
     players: np.ndarray,
     progress: bool,
@@ -324,10 +491,14 @@ def _enumerated(
                     if e.has_outputs
                     else np.moveaxis(outputs[:, :, 0], -1, 0)
                 )
-                worth = found if game == "loss_of_mean" else np.asarray(loss.value(found, target))
+                worth = (
+                    priced.change.value(found)
+                    if game == "loss_of_mean"
+                    else np.asarray(priced.loss.value(found, target))
+                )
                 v = v + worth.sum(axis=1) / len(references)
             if game == "loss_of_mean":
-                v = np.asarray(loss.value(v, target))
+                v = np.asarray((priced.mean_loss or priced.loss).value(v, target))
             phi = np.zeros((codes.shape[1], *v.shape[1:]))
             phi[players] = _coalitions(v)
             parts.append(np.moveaxis(phi, 0, 1))
@@ -347,17 +518,9 @@ def _rescaled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The compositional approximation: values against each reference, times the secant of the
     loss."""
-    if e.has_outputs or loss.slope is None:
-        fail(
-            "game",
-            "'loss_of_mean' or 'mean_of_loss' for several outputs or a loss without a derivative",
-            "'rescaled_margin'",
-            "Choose one of the exact games",
-        )
     paths, jobs = Paths(e), threads(n_jobs)
     columns = np.ascontiguousarray(codes.T)
     f_x, f_r = e.predict_codes(codes)[:, 0], e.predict_codes(references)[:, 0]
-    loss_x = loss.value(f_x, y)
     if loss is get_loss("squared_error"):
         return _rescaled_square(paths, codes, y, references, f_x, f_r, jobs)
     values, base = np.zeros(codes.shape), np.zeros(len(codes))
@@ -371,11 +534,7 @@ def _rescaled(
                 paths, slow, plan, counts, None, there, one, columns, False, jobs
             )
             loss_r = loss.value(np.full(len(codes), output), y)
-            change = f_x - output
-            same = np.abs(change) <= 1e-12 * np.maximum(1.0, np.abs(f_x))
-            factor = np.where(
-                same, loss.slope(f_x, y), (loss_x - loss_r) / np.where(same, 1.0, change)
-            )
+            factor = secant(loss, f_x, output, y)
             values += phi.T * factor[:, None] / len(references)
             base += loss_r / len(references)
             bar.update()

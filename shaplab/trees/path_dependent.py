@@ -7,12 +7,12 @@ paper's Algorithm 2, which tracks subset sizes with EXTEND and UNWIND; the fast 
 Gauss-Legendre nodes, exactly, with tables of bit patterns or blocks of rows.
 Source: Lundberg et al. 2020, Algorithm 2. Cost: O(T L D^2) for each row, literally.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.trees._arrange,
-shaplab.trees._encoding, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
-shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
+Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
+shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.patterns,
+shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
+shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees._links,
+shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
+shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import check_choice
+from shaplab._tables import as_rows, displayed
+from shaplab._validation import check_choice, check_int
 from shaplab.explanation import Explanation
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
@@ -30,7 +31,6 @@ from shaplab.trees.kernels.routes import (
     explain_rows,
     path_dependent_plan,
     path_dependent_sums,
-    shown,
     threads,
 )
 
@@ -116,6 +116,7 @@ def tree_shap(
     out: Any = None,
     progress: bool = False,
     route: str = "auto",
+    feature_names: Any = None,
 ) -> Explanation:
     """Tree SHAP values: exact Shapley values of the path-dependent game (Algorithm 1).
 
@@ -128,6 +129,7 @@ def tree_shap(
     out : float64 array or ``np.memmap`` of the result's shape, filled batch by batch.
     progress : show a bar.
     route : "auto", "tables" (paths of at most 14 features) or "walk"; the same numbers to rounding.
+    feature_names : ``(d,)`` names for the result; by default the model's, else those of ``X``.
 
     Returns
     -------
@@ -152,7 +154,16 @@ def tree_shap(
     [[-5.0], [5.0]]
     """
     return explain_paths(
-        model, X, False, n_jobs, batch_size, out, progress, route, "tree_shap (path-dependent)"
+        model,
+        X,
+        False,
+        n_jobs,
+        batch_size,
+        out,
+        progress,
+        route,
+        feature_names,
+        "tree_shap (path-dependent)",
     )
 
 
@@ -165,15 +176,17 @@ def explain_paths(
     out: Any,
     progress: bool,
     route: str,
+    feature_names: Any,
     method: str,
 ) -> Explanation:
     """Values, or interactions if ``pairs``, of the path-dependent game."""
     check_choice(route, "route", ("auto", "tables", "walk"))
-    e = as_ensemble(model)
+    rows = 65536 if batch_size is None else check_int(batch_size, "batch_size")
+    e, X = as_ensemble(model), as_rows(X, "X")
+    names = e.names_for(X, feature_names)
     paths, jobs = Paths(e), threads(n_jobs)
-    n = X.shape[0] if hasattr(X, "shape") else len(X or ())
     walked, plan = path_dependent_plan(
-        paths, pairs, min(n, 65536 if batch_size is None else batch_size), route
+        paths, pairs, min(max(1, X.shape[0] if X.shape else 0), rows), route
     )
     values = explain_rows(
         e,
@@ -188,8 +201,8 @@ def explain_paths(
     return Explanation(
         values,
         base if e.has_outputs else base[:, 0],
-        shown(X),
-        e.feature_names,
+        displayed(X),
+        names,
         e.output_names,
         method=method,
         interaction=pairs,

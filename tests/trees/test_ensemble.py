@@ -125,7 +125,18 @@ def test_compiled_loops_equal_their_python_source():
     codes = np.empty((20, 3), np.int32)
     c = e.encoder
     encode_rows.py_func(
-        X, c.cuts, c.cut_start, c.n_categories, c.zero_rule, 0.0, np.nan, False, -1.0, codes
+        X,
+        c.cuts,
+        c.cut_start,
+        c.categorical,
+        c.categories,
+        c.category_start,
+        c.zero_rule,
+        0.0,
+        np.nan,
+        False,
+        -1.0,
+        codes,
     )
     np.testing.assert_array_equal(codes, e.encode(X))
     out, reached = np.empty((20, 1)), np.empty((20, 3), np.int32)
@@ -161,8 +172,9 @@ def test_sets_of_categories():
         [np.inf, 9],
     ]
     np.testing.assert_array_equal(e.predict(X), [1, 1, 3, 2, 3, 3, 3, 1, 1, 3])
-    np.testing.assert_array_equal(e.encode(X)[:, 0], [0, 3, 1, 2, 4, 4, 4, -1, 3, 4])
-    np.testing.assert_array_equal(e.encoder.n_codes, [5, 2])
+    # 0 and 3 occur in sets; no split tells the others from categories that were never seen.
+    np.testing.assert_array_equal(e.encode(X)[:, 0], [0, 1, 2, 2, 2, 2, 2, -1, 1, 2])
+    np.testing.assert_array_equal(e.encoder.n_codes, [3, 2])
     assert np.isnan(e.threshold[e.set_start >= 0]).all()
     with pytest.raises(ValueError, match="both kinds of splits on feature 0"):
         TreeEnsemble.from_arrays(
@@ -348,8 +360,14 @@ def test_tables_of_every_kind():
         ({"feature": [7, 1, -1, -1, -1], "n_features": 2}, "splits on features 0 to 1"),
         ({"feature": [-1, 1, -1, -1, -1]}, "splits on features"),
         ({"threshold": [np.nan, 0, 0, 0, 0]}, "thresholds"),
-        ({"value": [0, 0, np.nan, 1, 1]}, "finite outputs"),
-        ({"cover": [1, 1, 1, 1, np.inf]}, "finite outputs"),
+        (
+            {"value": [0, 0, np.nan, 1, 1]},
+            "a finite output of every node, got .* at node 2 of tree 0",
+        ),
+        (
+            {"cover": [1, 1, 1, 1, np.inf]},
+            "a finite cover of every node, got .* at node 4 of tree 0",
+        ),
         ({"tree_start": [0, 3, 5]}, "points outside"),
         ({"tree_start": [0, 4]}, "tree starts"),
         ({"feature": [0, 1]}, "feature: expected shape"),

@@ -110,6 +110,23 @@ def test_equal_outputs_use_the_slope():
     np.testing.assert_allclose(found.values, [[-6.0, 6.0]])  # slope 2 (0 - 3)
 
 
+def test_nearly_equal_outputs_keep_the_digits_of_the_slope():
+    # Two features nearly cancel: their values are about 1 and -1 and the output changes by 1e-9.
+    e = TreeEnsemble.from_arrays(
+        [0, -1, -1, 1, -1, -1],
+        [0.5, 0, 0, 0.5, 0, 0],
+        [1, -1, -1, 4, -1, -1],
+        [2, -1, -1, 5, -1, -1],
+        [0, 0.0, 1.0, 0, 0.0, -1.0 + 1e-9],
+        tree_start=[0, 3, 6],
+        base=0.3,
+    )
+    arguments = {"loss": "logistic", "game": "rescaled_margin"}
+    found = tree_loss_shap(e, [[1.0, 1.0]], [1.0], [[0.0, 0.0]], **arguments)
+    slope = 1 / (1 + np.exp(-0.3 - 0.5e-9)) - 1  # of the middle: the rest is of order 1e-18
+    np.testing.assert_allclose(found.values, [[slope, -slope * (1 - 1e-9)]], rtol=1e-13)
+
+
 def test_cox_is_the_partial_likelihood():
     rng = np.random.default_rng(1)
     margin, y = (

@@ -9,6 +9,7 @@ from random_trees import assert_agrees
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
+from shaplab.trees._links import prediction
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.readers._lightgbm import read_text
 
@@ -64,14 +65,8 @@ def test_every_objective(objective):
     assert_agrees(ensemble.predict(X), booster.predict(X, raw_score=True))
     assert ensemble.objective == objective
     raw = ensemble.predict(X)
-    link = {
-        "identity": lambda z: z,
-        "logistic": lambda z: 1 / (1 + np.exp(-z)),
-        "exp": np.exp,
-        "softmax": lambda z: np.exp(z) / np.exp(z).sum(axis=1, keepdims=True),
-    }.get(ensemble.link)
-    if link is not None:
-        np.testing.assert_allclose(link(raw), booster.predict(X), rtol=1e-9)
+    change = prediction(ensemble.link, ensemble.link_factor)
+    np.testing.assert_allclose(change.value(raw), booster.predict(X), rtol=1e-9)
 
 
 def test_own_objective_and_changed_leaves():
@@ -81,7 +76,7 @@ def test_own_objective_and_changed_leaves():
     )
     ensemble = as_ensemble(booster)
     assert_agrees(ensemble.predict(X), booster.predict(X))
-    assert (ensemble.objective, ensemble.link) == ("", "identity")
+    assert (ensemble.objective, ensemble.link) == ("", "")
     booster = train({}, X, y)
     booster.set_leaf_output(0, 0, 5.0)
     assert_agrees(as_ensemble(booster).predict(X), booster.predict(X))
@@ -169,7 +164,7 @@ def test_scikit_learn_classes(classes):
     ensemble = as_ensemble(model)
     assert_agrees(ensemble.predict(X), model.predict(X, raw_score=True))
     assert ensemble.output_names == (("0", "1", "2") if classes == 3 else None)
-    assert ensemble.feature_names is None
+    assert ensemble.feature_names == tuple(f"Column_{j}" for j in range(X.shape[1]))
 
 
 def frame(n=400, seed=0, missing=True):

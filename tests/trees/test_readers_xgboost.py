@@ -13,6 +13,7 @@ import random_trees
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
+from shaplab.trees._links import prediction
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.readers._xgboost import read_json
 
@@ -65,12 +66,11 @@ def test_every_objective(objective, base_score):
     assert_agrees(ensemble.predict(X), booster.predict(data, output_margin=True))
     assert ensemble.objective == objective
     assert not ensemble.has_outputs
-    link = {"identity": lambda z: z, "logistic": lambda z: 1 / (1 + np.exp(-z)), "exp": np.exp}.get(
-        ensemble.link
-    )
-    if link is not None and objective != "rank:map":
+    change = prediction(ensemble.link, ensemble.link_factor)
+    assert (change is None) == (objective == "binary:hinge")
+    if change is not None and objective != "rank:map":
         np.testing.assert_allclose(
-            link(ensemble.predict(X)), booster.predict(data), rtol=1e-4, atol=1e-5
+            change.value(ensemble.predict(X)), booster.predict(data), rtol=1e-4, atol=1e-5
         )
 
 

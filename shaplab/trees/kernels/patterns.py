@@ -84,7 +84,8 @@ def _leaf_values(d, a, c, mass, c_size, factor, pairs, absent, phi):
             continue
         live = True
         for w in range(words):
-            kept = min(64, d - 64 * w)
+            # A leaf with fewer players than the widest one of the call leaves later words empty.
+            kept = max(0, min(64, d - 64 * w))
             full = ~np.uint64(0) if kept == 64 else (np.uint64(1) << np.uint64(kept)) - np.uint64(1)
             live &= (a[w] | c[g, w]) == full
         if not live:

@@ -18,26 +18,46 @@ _BLOCK = 256
 
 @njit(cache=True, nogil=True)
 def encode_rows(  # type: ignore
-    X, cuts, cut_start, n_categories, zero_rule, zero, missing, unseen_missing, above, codes
+    X,
+    cuts,
+    cut_start,
+    categorical,
+    categories,
+    category_start,
+    zero_rule,
+    zero,
+    missing,
+    unseen_missing,
+    above,
+    codes,
 ):
-    """Write the code of every cell: the number of cuts below it, its category, or -1 if missing."""
+    """Write the code of every cell: the number of cuts below it, the place of its category, or -1
+    if missing."""
     n, d = X.shape
     for first in range(0, n, _BLOCK):
         last = min(n, first + _BLOCK)
         for j in range(d):
-            known = n_categories[j]
             low, high = cut_start[j], cut_start[j + 1]
+            first_known, last_known = category_start[j], category_start[j + 1]
             for i in range(first, last):
                 x = X[i, j]
                 if zero_rule[j] == 2 and abs(x) <= zero:
                     x = X[i, j] - X[i, j]  # zero of the table's type
                 if np.isnan(x) or x == missing or (zero_rule[j] == 1 and abs(x) <= zero):
                     codes[i, j] = -1
-                elif known > 0:
-                    if x > above and x < known:
-                        codes[i, j] = np.int32(x)
+                elif categorical[j]:
+                    whole = np.float64(np.trunc(x))
+                    a, b = first_known, last_known
+                    while a < b:
+                        middle = (a + b) >> 1
+                        if categories[middle] < whole:
+                            a = middle + 1
+                        else:
+                            b = middle
+                    if x > above and a < last_known and categories[a] == whole:
+                        codes[i, j] = a - first_known
                     else:
-                        codes[i, j] = -1 if unseen_missing else known
+                        codes[i, j] = -1 if unseen_missing else last_known - first_known
                 else:
                     a, b = low, high
                     while a < b:

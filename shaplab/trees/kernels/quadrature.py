@@ -16,9 +16,47 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["BLOCK", "walk_trees"]
+__all__ = ["BLOCK", "leaf_products", "sorted_shares", "walk_trees"]
 
 BLOCK = 128
+
+
+@njit(cache=True, nogil=True)
+def sorted_shares(leaves, edges, shares, found):
+    """Write each leaf's z of its players, largest first, to ``found`` ``(n, width)``."""
+    for i in range(leaves.shape[0]):
+        node = leaves[i]
+        players = edges[node, 2]
+        row = found[i]
+        row[:] = -1.0
+        while edges[node, 0] >= 0:
+            # The lowest edge on a feature comes first and holds the product of all of them.
+            if row[edges[node, 3]] < 0.0:
+                row[edges[node, 3]] = shares[node, 0]
+            node = edges[node, 0]
+        row[:players] = np.sort(row[:players])[::-1]
+
+
+@njit(cache=True, nogil=True)
+def leaf_products(shares, players, rows, x, weights, found):
+    """Integrate each leaf's product by a rule, with its first k players absent, the rest present.
+
+    ``shares`` as from ``sorted_shares``; ``found[i, k]`` for the leaves ``i`` in ``rows``, k = 0 to
+    ``players[i]``.
+    """
+    present = np.ones(shares.shape[1] + 1)
+    for i in rows:
+        d = players[i]
+        found[i] = 0.0
+        for q in range(x.shape[0]):
+            present[d] = 1.0
+            for k in range(d - 1, -1, -1):
+                present[k] = present[k + 1] * (shares[i, k] + (1.0 - shares[i, k]) * x[q])
+            absent = weights[q]
+            for k in range(d + 1):
+                found[i, k] += absent * present[k]
+                if k < d:
+                    absent *= shares[i, k] * (1.0 - x[q])
 
 
 @njit(cache=True, nogil=True)

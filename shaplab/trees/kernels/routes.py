@@ -5,7 +5,7 @@ rows or long paths) and ``patterns`` (pairs of patterns: a background and long p
 in nanoseconds picks one for each tree; they agree to rounding. Sums run in an order that depends
 neither on the number of threads nor on the blocks.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.trees.kernels.structure,
+Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.trees.kernels.structure,
 shaplab.trees.kernels.tables, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.patterns.
 """
 
@@ -21,9 +21,10 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from shaplab._parallel import chunks, progress_bar
-from shaplab._validation import check_int, fail, is_frame
+from shaplab._tables import take_rows
+from shaplab._validation import fail
 from shaplab.trees.kernels.patterns import pair_patterns
-from shaplab.trees.kernels.quadrature import BLOCK, walk_trees
+from shaplab.trees.kernels.quadrature import BLOCK, leaf_products, sorted_shares, walk_trees
 from shaplab.trees.kernels.structure import describe_paths, plan_clusters
 from shaplab.trees.kernels.tables import build_tables, evaluate_tables
 
@@ -56,51 +57,50 @@ def _rule(q: int) -> tuple[np.ndarray, np.ndarray]:
     return (x + 1.0) / 2.0, w / 2.0
 
 
+def exact_nodes(players: np.ndarray) -> np.ndarray:
+    """Gauss-Legendre nodes that integrate the product of all players but one, of degree
+    players - 1."""
+    return np.maximum(1, (players.astype(np.int64) + 1) // 2)
+
+
 def quadrature_nodes(paths: Paths) -> np.ndarray:
     """Nodes for each tree: half as many as players on its longest path is exact; past 16 players,
     as many as are enough for an error below 1e-11 of the leaf's output.
 
     The error is computed for each long leaf with its own z and for d + 1 patterns: the players of
     largest z absent, the others present. It stays small because the z of a path multiply to the
-    leaf's share of the cover.
+    leaf's share of the cover. A leaf leaves the search as soon as its error is small or the rule is
+    exact for it, so the search ends.
     """
     t, edges = paths.trees, paths.edges
-    nodes = np.maximum(1, (paths.counts[:, 1] + 1) // 2).astype(np.int64)
-    nodes = np.where(nodes > 8, 8, nodes)
-    leaves = np.flatnonzero((t.feature < 0) & (edges[:, 2] > 16))
-    tree = np.searchsorted(t.tree_start, leaves, side="right") - 1
-    q = 8
-    while len(leaves):
-        parts = np.array_split(leaves, -(-len(leaves) // 2048))
-        worst = np.concatenate([_rule_error(paths, part, q) for part in parts])
-        leaves, tree = leaves[worst > TOLERANCE], tree[worst > TOLERANCE]
-        q += 1
-        nodes[tree] = q
-    return np.minimum(nodes, np.maximum(1, (paths.counts[:, 1] + 1) // 2))
+    nodes = np.minimum(8, exact_nodes(paths.counts[:, 1]))
+    long = np.flatnonzero((t.feature < 0) & (edges[:, 2] > 16))
+    step = 16  # leaves of 17 to 32 players together, of 33 to 48, and so on
+    for wide in np.unique(-(-edges[long, 2] // step) * step):
+        leaves = long[-(-edges[long, 2] // step) * step == wide]
+        for part in chunks(len(leaves), max(1, 2**22 // int(wide))):
+            needed = _leaf_nodes(paths, leaves[part], int(wide))
+            tree = np.searchsorted(t.tree_start, leaves[part], side="right") - 1
+            np.maximum.at(nodes, tree, needed)
+    return nodes
 
 
-def _rule_error(paths: Paths, leaves: np.ndarray, q: int) -> np.ndarray:
-    """Largest error of the q-point rule at each leaf among the patterns of ``quadrature_nodes``."""
-    width = int(paths.edges[leaves, 2].max())
-    z, node = np.full((len(leaves), width), np.nan), leaves.copy()
-    while (inner := paths.edges[node, 0] >= 0).any():
-        at, place = np.flatnonzero(inner), paths.edges[node[inner], 3]
-        z[at, place] = np.where(np.isnan(z[at, place]), paths.shares[node[inner], 0], z[at, place])
-        node[at] = paths.edges[node[at], 0]
-    z = -np.sort(-np.nan_to_num(z, nan=-1.0), axis=1)
-    z[z < 0] = np.nan
-    total = []
-    for x, w in (_rule(q), _rule((width + 1) // 2)):
-        p = x[:, None, None]
-        with np.errstate(invalid="ignore"):
-            absent = np.cumprod(np.nan_to_num(z * (1 - p), nan=1.0), axis=2)
-            present = np.cumprod(np.nan_to_num(z + (1 - z) * p, nan=1.0)[:, :, ::-1], axis=2)[
-                :, :, ::-1
-            ]
-        one = np.ones((len(x), len(leaves), 1))
-        product = np.concatenate([one, absent], axis=2) * np.concatenate([present, one], axis=2)
-        total.append(np.tensordot(w, product, axes=1))
-    return np.abs(total[0] - total[1]).max(axis=1)
+def _leaf_nodes(paths: Paths, leaves: np.ndarray, wide: int) -> np.ndarray:
+    """Nodes that each leaf of 17 to ``wide`` players needs."""
+    shares, players = np.zeros((len(leaves), wide)), paths.edges[leaves, 2]
+    sorted_shares(leaves, paths.edges, paths.shares, shares)
+    truth, found = np.zeros((2, len(leaves), wide + 1))
+    rest = np.arange(len(leaves))
+    leaf_products(shares, players, rest, *_rule(wide // 2 + 1), truth)  # exact: degree wide
+    needed = np.minimum(8, exact_nodes(players))
+    for q in range(8, wide // 2 + 1):
+        rest = rest[exact_nodes(players[rest]) > q]
+        if len(rest) == 0:
+            break
+        leaf_products(shares, players, rest, *_rule(q), found)
+        rest = rest[np.abs(found[rest] - truth[rest]).max(axis=1) > TOLERANCE]
+        needed[rest] = q + 1
+    return needed
 
 
 class Paths:
@@ -123,9 +123,12 @@ class Paths:
         self.out_index = np.ascontiguousarray(self.jobs[:, 1])
         self.outputs = np.diff(self.out_start)
         self.tree_rule = quadrature_nodes(self)
-        largest = max(int(self.tree_rule.max(initial=1)), (MAX_BITS + 1) // 2)
-        self.rules = np.concatenate([np.stack(_rule(q), axis=1) for q in range(1, largest + 1)])
-        self.rules_start = np.array([q * (q - 1) // 2 for q in range(largest + 2)], np.int64)
+        # Rule q: rows rules_start[q] to rules_start[q + 1]; rules that nobody uses are empty.
+        used_rules = np.union1d(self.tree_rule, np.arange(1, (MAX_BITS + 1) // 2 + 1))
+        length = np.zeros(int(used_rules[-1]) + 1, np.int64)
+        length[used_rules] = used_rules
+        self.rules = np.concatenate([np.stack(_rule(int(q)), axis=1) for q in used_rules])
+        self.rules_start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
 
     @property
     def nbytes(self) -> int:
@@ -455,9 +458,14 @@ def path_dependent_sums(
 
 
 def shapley_factors(players: int) -> np.ndarray:
-    """``factor[a, b] = a! b! / (a + b + 1)!``."""
-    sizes = range(players + 1)
-    return np.array([[1.0 / ((a + b + 1) * math.comb(a + b, a)) for b in sizes] for a in sizes])
+    """``factor[a, b] = a! b! / (a + b + 1)!`` where ``a + b <= players``, 0 elsewhere."""
+    factor = np.zeros((players + 1, players + 1))
+    for a in range(players + 1):
+        ways = 1  # (a + b)! / (a! b!), a whole number that outgrows floats at 1030 players
+        for b in range(players + 1 - a):
+            factor[a, b] = 1 / ((a + b + 1) * ways)
+            ways = ways * (a + b + 1) // (b + 1)
+    return factor
 
 
 def interventional_plan(
@@ -534,7 +542,10 @@ def interventional_sums(
                 sums,
             )
 
-        jobs(pair, list(chunks(n, 2048)))
+        # Rows at a time: their values, and their patterns at every level, take memory.
+        width = int(paths.counts[slow, 1].max())
+        wide = width + 8 * width + pairs * width * (width - 1) // 2
+        jobs(pair, list(chunks(n, int(np.clip(2**24 // max(1, wide), 16, 2048)))))
     return sums
 
 
@@ -547,17 +558,39 @@ def explain_rows(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Encode rows in batches and write their values to ``out`` ``(N, d[, d][, K])``, made here
-    unless given."""
+    """Encode rows of a table in batches and write their values to ``out`` ``(N, d[, d][, K])``,
+    made here unless given."""
     d, k = trees.n_features, trees.n_outputs
-    if not hasattr(X, "shape"):
-        X = np.asarray(X)
     if len(X.shape) != 2 or X.shape[0] == 0:
         trees.encode(X)
     shape = (X.shape[0], d, *((d,) if pairs else ()), *((k,) if trees.has_outputs else ()))
+    try:
+        found = _result(out, shape)
+        size = 2**23 // ((d + d * d * pairs) * k)
+        size = max(BLOCK, min(65536, size)) if batch_size is None else batch_size
+        with progress_bar(X.shape[0], progress, "rows") as bar:
+            for part in chunks(X.shape[0], size):
+                codes = np.ascontiguousarray(trees.encode(take_rows(X, part)).T)
+                target = found[part] if trees.has_outputs else found[part][..., None]
+                _unfold(compute(codes), d, k, pairs, target)
+                _check_finite(trees, codes, found[part], part.start)
+                bar.update(codes.shape[1])
+    except MemoryError:
+        fail(
+            "X",
+            f"memory for a result of shape {shape}",
+            f"too little: {8 * math.prod(shape) / 2**30:.3g} GiB, and working space",
+            "Explain fewer rows at a time, or pass out=np.memmap(..., dtype=float, shape=that "
+            "shape) with a smaller batch_size",
+            MemoryError,
+        )
+    return found
+
+
+def _result(out: Any, shape: tuple[int, ...]) -> np.ndarray:
     if out is None:
-        out = np.empty(shape)
-    elif (
+        return np.empty(shape)
+    if (
         not isinstance(out, np.ndarray)
         or out.shape != shape
         or out.dtype != np.float64
@@ -569,36 +602,42 @@ def explain_rows(
             out,
             "Make it with np.empty or np.memmap",
         )
-    size = 2**23 // ((d + d * d * pairs) * k)
-    size = max(256, min(65536, size)) if batch_size is None else check_int(batch_size, "batch_size")
-    with progress_bar(X.shape[0], progress, "rows") as bar:
-        for part in chunks(X.shape[0], size):
-            rows = X.iloc[part] if is_frame(X) else X[part]
-            codes = np.ascontiguousarray(trees.encode(rows).T)
-            sums = compute(codes)
-            values = sums[: d * k].reshape(d, k, -1)
-            target = out[part] if trees.has_outputs else out[part][..., None]
-            if pairs:
-                both = sums[d * k :].reshape(d, d, k, -1)
-                both += both.transpose(
-                    1, 0, 2, 3
-                )  # the lower triangle was filled, the diagonal is 0
-                both[np.arange(d), np.arange(d)] = values - both.sum(axis=1)
-                target[:] = both.transpose(3, 0, 1, 2)
-            else:
-                target[:] = values.transpose(2, 0, 1)
-            bar.update(codes.shape[1])
     return out
 
 
-def shown(X: Any) -> np.ndarray | None:
-    """The explained rows as an Explanation keeps them; None for sparse tables."""
-    if hasattr(X, "toarray"):
-        return None
-    return (
-        X.detach().cpu().numpy()
-        if hasattr(X, "detach")
-        else X.to_numpy()
-        if is_frame(X)
-        else np.asarray(X)
+def _unfold(sums: np.ndarray, d: int, k: int, pairs: bool, target: np.ndarray) -> None:
+    """Write sums ``(n_targets, n)`` to values ``(n, d[, d], K)``."""
+    values = sums[: d * k].reshape(d, k, -1)
+    if not pairs:
+        target[:] = values.transpose(2, 0, 1)
+        return
+    both = sums[d * k :].reshape(d, d, k, -1)
+    both += both.transpose(1, 0, 2, 3)  # the lower triangle was filled, the diagonal is 0
+    both[np.arange(d), np.arange(d)] = values - both.sum(axis=1)
+    target[:] = both.transpose(3, 0, 1, 2)
+
+
+def _check_finite(trees: Any, codes: np.ndarray, values: np.ndarray, first: int) -> None:
+    """Values overflow only where leaves are near the largest float; say where."""
+    if np.isfinite(values).all():
+        return
+    place = np.argwhere(~np.isfinite(values))[0]
+    row, j = int(place[0]), int(place[1])
+    own = trees.predict_codes(np.ascontiguousarray(codes[:, row : row + 1].T))[0]
+    if not np.isfinite(own).all():
+        fail(
+            "model",
+            "finite outputs",
+            f"{own} for row {first + row}: the model's own output overflows",
+            "Scale the target of the model",
+        )
+    leaf = int(np.abs(trees.value).max(axis=1).argmax())
+    tree = int(np.searchsorted(trees.tree_start, leaf, side="right")) - 1
+    name = trees.feature_names[j] if trees.feature_names else j
+    fail(
+        "model",
+        "leaves whose differences fit into float64",
+        f"a value of {values[tuple(place)]} for feature {name!r} of row {first + row}; the largest "
+        f"leaf, node {leaf - trees.tree_start[tree]} of tree {tree}, pays {trees.value[leaf]}",
+        "Scale the target of the model",
     )

@@ -5,7 +5,7 @@ means NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each sp
 the output is the mean of the trees, which LightGBM's ``predict`` uses; its ``raw_score`` and
 ``pred_contrib`` give the sum.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
+Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
 shaplab.trees._arrange.
 """
 
@@ -28,7 +28,8 @@ _LINKS = {
     "poisson": "exp",
     "gamma": "exp",
     "tweedie": "exp",
-    "cross_entropy_lambda": "",
+    "cross_entropy_lambda": "softplus",
+    "": "",
 }
 _AGAIN = "Save and load the model with the installed LightGBM, or fit it again"
 
@@ -67,8 +68,9 @@ def read_lightgbm(
         )
     count = None if last is None else (last or total) - first
     text = booster.model_to_string(num_iteration=count, start_iteration=first)
+    names = booster.feature_name() if hasattr(booster, "feature_name") else None
     with described_as("the text layout of LightGBM 3 to 4", _AGAIN):
-        raw = read_text(text)
+        raw = read_text(text, names)
     categories = getattr(booster, "pandas_categorical", None)
     raw.frame_labels = None if not categories else tuple(tuple(labels) for labels in categories)
     if wrapper is not None and raw.has_outputs and hasattr(wrapper, "classes_"):
@@ -77,10 +79,12 @@ def read_lightgbm(
     return raw
 
 
-def read_text(text: str) -> RawTrees:
-    """Nodes of a model from its text."""
-    head, *blocks = text.split("\nTree=")
-    header = {line.partition("=")[0]: line.partition("=")[2] for line in head.splitlines()}
+def read_text(text: str, names: list[str] | None = None) -> RawTrees:
+    """Nodes of a model from its text; ``names`` of the features where the live model knows them."""
+    # Lists of importances and parameters follow, which may hold any name.
+    head, *blocks = text.partition("\nend of trees")[0].split("\nTree=")
+    # Names may hold tabs and line separators, which are no ends of lines here.
+    header = {line.partition("=")[0]: line.partition("=")[2] for line in head.split("\n")}
     d, n_outputs = int(header["max_feature_idx"]) + 1, int(header["num_tree_per_iteration"])
     average = n_outputs / len(blocks) if "average_output" in header and blocks else 1.0
     columns: dict[str, list[Any]] = {
@@ -90,22 +94,20 @@ def read_text(text: str) -> RawTrees:
     start = [0]
     for t, block in enumerate(blocks):
         tree = dict(
-            line.split("=", 1) for line in block.split("\n\n")[0].splitlines()[1:] if "=" in line
+            line.split("=", 1) for line in block.split("\n\n")[0].split("\n")[1:] if "=" in line
         )
         _read_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
     joined = join(columns, n_outputs)
     kind = joined.pop("kind").astype(np.int64)
     zero_rule, missing_left = _missing(kind, joined, d)
-    names = header["feature_names"].split()
+    names = header["feature_names"].split(" ") if names is None else names
     objective, *options = header.get("objective", "").split() or [
         ""
     ]  # a user's own one has no name
     link = _LINKS.get(objective, "identity")
-    if any(
-        option == "sqrt" or (option.startswith("sigmoid:") and option != "sigmoid:1")
-        for option in options
-    ):
-        link = ""
+    if "sqrt" in options:
+        link = "signed_square"
+    factors = [float(option[8:]) for option in options if option.startswith("sigmoid:")]
     return RawTrees(
         tree_start=np.array(start),
         base=np.zeros(n_outputs),
@@ -116,7 +118,10 @@ def read_text(text: str) -> RawTrees:
         missing_left=missing_left,
         objective=objective,
         link=link,
-        feature_names=None if names == [f"Column_{j}" for j in range(d)] else tuple(names),
+        link_factor=factors[0] if factors and link == "logistic" else 1.0,
+        feature_names=tuple(names),
+        names_made=list(names) == [f"Column_{j}" for j in range(d)],
+        blanks_replaced=True,
         **joined,
     )
 
@@ -159,7 +164,8 @@ def _read_tree(
     value = np.zeros((n_inner + n_leaves, n_outputs))
     value[n_inner:, group] = row("leaf_value", n_leaves) * average
     empty = np.zeros(n_leaves)
-    has_counts = n_inner > 0 or "leaf_count" in tree
+    # Trees of a single leaf have no count, or an empty one (LightGBM 4.3 to 4.5).
+    has_counts = n_inner > 0 or tree.get("leaf_count", "").strip() != ""
     cover = [row("internal_count", n_inner), row("leaf_count", n_leaves) if has_counts else empty]
     for name, column in (
         ("feature", np.concatenate([row("split_feature", n_inner, np.int64), empty - 1])),
@@ -174,11 +180,11 @@ def _read_tree(
     if (kind & 1).any():
         bounds = np.array(tree["cat_boundaries"].split(), np.int64)
         words = np.array(tree["cat_threshold"].split(), np.uint32)
-        bits = np.unpackbits(words.view(np.uint8), bitorder="little")
         for node in np.flatnonzero(kind & 1):
             which = int(threshold[node])
+            part = words[bounds[which] : bounds[which + 1]]
             sets[offset + int(node)] = np.flatnonzero(
-                bits[32 * bounds[which] : 32 * bounds[which + 1]]
+                np.unpackbits(part.view(np.uint8), bitorder="little")
             )
     start.append(offset + n_inner + n_leaves)
 

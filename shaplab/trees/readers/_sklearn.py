@@ -5,7 +5,7 @@ compares in float64. Raw outputs: probabilities for trees and forests that class
 those that regress, margins for boosting, and for the isolation forest the mean path length over
 that of a random search tree, so that ``score_samples`` is ``-2 ** -raw``.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
+Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
 shaplab.trees._arrange.
 """
 
@@ -136,6 +136,7 @@ def _forest(model: Any, estimators: list[Any]) -> RawTrees:
     trees = [estimator.tree_ for estimator in estimators]
     classifier = hasattr(model, "classes_")
     names: tuple[str, ...] | None = None
+    link = "identity"
     if classifier:
         several = isinstance(model.n_classes_, list | np.ndarray)
         sizes = [int(n) for n in model.n_classes_] if several else [int(model.n_classes_)]
@@ -143,6 +144,7 @@ def _forest(model: Any, estimators: list[Any]) -> RawTrees:
             np.concatenate([tree.value[:, o, :n] for o, n in enumerate(sizes)], axis=1)
             for tree in trees
         ]
+        link = "probabilities" if several else "probability"
         classes = model.classes_ if several else [model.classes_]
         names = tuple(
             f"output {o}: {label}" if several else str(label)
@@ -160,6 +162,7 @@ def _forest(model: Any, estimators: list[Any]) -> RawTrees:
         has_outputs=classifier or k > 1,
         output_names=names,
         objective=f"{model.criterion}",
+        link=link,
         **_limits(model),
     )
 
@@ -204,7 +207,8 @@ def _boosting(model: Any) -> RawTrees:
         has_outputs=k > 1,
         output_names=names,
         objective=str(model.loss),
-        link="" if model.loss == "exponential" else link,
+        link=link,
+        link_factor=2.0 if model.loss == "exponential" else 1.0,
         **_limits(model),
     )
 

@@ -3,7 +3,7 @@
 A row goes left iff ``float32(x) < threshold``; categories in a node's set go right, all others
 left. ``base_score`` is stored on the scale of predictions and turned into a margin here.
 
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
+Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
 shaplab.trees._arrange.
 """
 
@@ -24,8 +24,8 @@ __all__ = ["read_xgboost"]
 _LINKS = {
     "binary:logistic": "logistic",
     "reg:logistic": "logistic",
-    "binary:logitraw": "identity",
-    "binary:hinge": "",
+    "binary:logitraw": "log-odds",
+    "binary:hinge": "other",
     "count:poisson": "exp",
     "reg:gamma": "exp",
     "reg:tweedie": "exp",

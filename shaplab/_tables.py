@@ -1,0 +1,151 @@
+"""Tables of pandas, polars and Arrow as columns, none of which is imported here.
+
+A column is numbers, categories or something else. Numbers come as float64 with NaN for missing
+cells; categories as codes into a list of labels.
+
+Needs: shaplab._validation.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shaplab._validation import as_matrix, check_rows, column_names, fail, is_frame
+
+__all__ = ["Column", "as_rows", "columns", "displayed", "take_rows"]
+
+_ARROW_NUMBER = re.compile(r"(u?int\d+|halffloat|float|double|bool|decimal)")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    ``labels`` is None unless the column is categorical; then ``codes`` are places in it, -1 where
+    missing, and ``declared`` tells whether the user or the library fixed that order, as pandas and
+    polars' Enum do. ``numbers`` is None unless the column is numeric.
+    """
+
+    name: str
+    kind: str
+    source: Any
+    numbers: np.ndarray | None = None
+    labels: tuple[Any, ...] | None = None
+    codes: np.ndarray | None = None
+    declared: bool = False
+
+    def cells(self) -> list[Any]:
+        """Values as Python objects."""
+        source = self.source
+        return list(source.to_pylist() if hasattr(source, "to_pylist") else source.to_list())
+
+
+def as_rows(X: Any, argument: str) -> Any:
+    """Return a table that has a shape and whose rows can be sliced: lists become arrays, sparse
+    matrices that cannot be sliced become CSR; what is no table is refused with what to pass."""
+    check_rows(X, argument)
+    if hasattr(X, "tocsr") and getattr(X, "format", "csr") not in ("csr", "csc"):
+        return X.tocsr()
+    return X if hasattr(X, "shape") else np.asarray(X)
+
+
+def take_rows(X: Any, part: slice) -> Any:
+    """Some rows of a table."""
+    if hasattr(X, "column_names"):
+        return X.slice(part.start, part.stop - part.start)
+    return X.iloc[part] if is_frame(X) else X[part]
+
+
+def columns(X: Any) -> list[Column]:
+    """Columns of a pandas, polars or Arrow table."""
+    names = column_names(X) or []
+    if is_frame(X):
+        return [_pandas(name, X.iloc[:, j]) for j, name in enumerate(names)]
+    if hasattr(X, "get_columns"):
+        return [_polars(name, s) for name, s in zip(names, X.get_columns(), strict=True)]
+    return [_arrow(name, X.column(j)) for j, name in enumerate(names)]
+
+
+def _pandas(name: str, series: Any) -> Column:
+    kind = series.dtype
+    if hasattr(kind, "categories"):
+        labels = tuple(series.cat.categories.tolist())
+        codes = series.cat.codes.to_numpy().astype(np.int64)
+        return Column(name, str(kind), series, None, labels, codes, True)
+    if getattr(kind, "kind", "O") in "biuf":
+        return Column(name, str(kind), series, series.to_numpy(dtype=np.float64, na_value=np.nan))
+    return Column(name, str(kind), series)
+
+
+def _polars(name: str, series: Any) -> Column:
+    kind = str(series.dtype)
+    if kind.startswith(("Categorical", "Enum")):
+        listed = series.dtype.categories.to_list() if kind.startswith("Enum") else None
+        return _labelled(name, kind.partition("(")[0], series, series.to_list(), listed)
+    if series.dtype.is_numeric() or kind == "Boolean":
+        return Column(name, kind, series, np.asarray(series.to_numpy()).astype(np.float64))
+    return Column(name, kind, series)
+
+
+def _arrow(name: str, column: Any) -> Column:
+    kind = str(column.type)
+    if kind.startswith("dictionary"):
+        return _labelled(name, "dictionary", column, column.to_pylist(), None)
+    if _ARROW_NUMBER.match(kind):
+        numbers = np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.float64)
+        return Column(name, kind, column, numbers)
+    return Column(name, kind, column)
+
+
+def _labelled(
+    name: str, kind: str, source: Any, cells: list[Any], listed: list[Any] | None
+) -> Column:
+    """A categorical column from its cells; without a list the labels stand as they occur."""
+    labels = tuple(dict.fromkeys(c for c in cells if c is not None) if listed is None else listed)
+    place = {label: k for k, label in enumerate(labels)}
+    codes = np.array([-1 if cell is None else place[cell] for cell in cells], np.int64)
+    return Column(name, kind, source, None, labels, codes, listed is not None)
+
+
+def displayed(X: Any) -> np.ndarray | None:
+    """The explained rows as an Explanation keeps them: numbers where all columns are numeric, with
+    NaN for missing cells of any kind; None for sparse tables."""
+    if hasattr(X, "toarray"):
+        return None
+    if column_names(X) is None:
+        return np.asarray(X.detach().cpu().numpy() if hasattr(X, "detach") else X)
+    found = columns(X)
+    if all(column.numbers is not None for column in found):
+        return np.stack([column.numbers for column in found], axis=1)  # type: ignore[misc]
+    cells = np.empty((len(found[0].cells()), len(found)), object)
+    for j, column in enumerate(found):
+        if column.numbers is not None:
+            cells[:, j] = column.numbers
+        else:
+            cells[:, j] = [c if is_present(c) else np.nan for c in column.cells()]
+    return cells
+
+
+def is_present(label: Any) -> bool:
+    """Tell whether a cell holds something; None, NaN, NaT and pandas' NA do not."""
+    if label is None or type(label).__name__ in ("NAType", "NaTType"):
+        return False
+    return bool(label == label)
+
+
+def numeric_matrix(X: Any, argument: str) -> np.ndarray:
+    """Numbers of a table whose columns must all be numeric, float64 ``(n, d)``."""
+    found = columns(X)
+    for column in found:
+        if column.numbers is None:
+            fail(
+                argument,
+                "numeric columns",
+                f"{column.name!r} of type {column.kind}",
+                "Encode these columns as numbers first",
+            )
+    return as_matrix(np.stack([c.numbers for c in found], axis=1), argument)  # type: ignore[misc]
