@@ -464,6 +464,7 @@ def networks_case(rng):
     width, outputs = int(rng.integers(2, 12)), int(rng.integers(1, 4))
     chosen = [str(rng.choice(list(LAYERS))) for _ in range(int(rng.integers(1, 4)))]
     normalised = rng.random() < 0.3
+    width = max(width, 6) if normalised else width  # over two units LayerNorm is a sign
     softmax = outputs > 1 and rng.random() < 0.4
     dtype = torch.float64 if rng.random() < 0.5 else torch.float32
     scale = float(rng.choice([1.0, 5.0]))
@@ -484,7 +485,8 @@ def networks_case(rng):
     if rng.random() < 0.3:
         background[1] = 0.0
     rule = str(rng.choice(["rescale", "reveal_cancel", "reveal_cancel_mean"]))
-    yield f"network {chosen} d={d} {dtype} norm={normalised} softmax={softmax} {rule} x {scale}"
+    net = f"{chosen} d={d} {dtype} norm={normalised} width={width} softmax={softmax}"
+    yield f"network {net} {rule} x {scale}"
 
     def predict(Z):
         with torch.no_grad():
