@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import as_matrix, check_rows, column_names, fail, is_frame
+from shaplab._validation import as_matrix, check_rows, column_names, fail, has, is_frame, plain
 
 __all__ = ["Column", "as_rows", "columns", "displayed", "take_rows"]
 
@@ -48,14 +48,14 @@ def as_rows(X: Any, argument: str) -> Any:
     """Return a table that has a shape and whose rows can be sliced: lists become arrays, sparse
     matrices that cannot be sliced become CSR; what is no table is refused with what to pass."""
     check_rows(X, argument)
-    if hasattr(X, "tocsr") and getattr(X, "format", "csr") not in ("csr", "csc"):
+    if has(X, "tocsr") and getattr(X, "format", "csr") not in ("csr", "csc"):
         return X.tocsr()
     return X if hasattr(X, "shape") else np.asarray(X)
 
 
 def take_rows(X: Any, part: slice) -> Any:
     """Some rows of a table."""
-    if hasattr(X, "column_names"):
+    if has(X, "column_names"):
         return X.slice(part.start, part.stop - part.start)
     return X.iloc[part] if is_frame(X) else X[part]
 
@@ -65,7 +65,7 @@ def columns(X: Any) -> list[Column]:
     names = column_names(X) or []
     if is_frame(X):
         return [_pandas(name, X.iloc[:, j]) for j, name in enumerate(names)]
-    if hasattr(X, "get_columns"):
+    if has(X, "get_columns"):
         return [_polars(name, s) for name, s in zip(names, X.get_columns(), strict=True)]
     return [_arrow(name, X.column(j)) for j, name in enumerate(names)]
 
@@ -114,10 +114,10 @@ def _labelled(
 def displayed(X: Any) -> np.ndarray | None:
     """The explained rows as an Explanation keeps them: numbers where all columns are numeric, with
     NaN for missing cells of any kind; None for sparse tables."""
-    if hasattr(X, "toarray"):
+    if has(X, "toarray"):
         return None
     if column_names(X) is None:
-        return np.asarray(X.detach().cpu().numpy() if hasattr(X, "detach") else X)
+        return np.asarray(plain(X))
     found = columns(X)
     if all(column.numbers is not None for column in found):
         return np.stack([column.numbers for column in found], axis=1)  # type: ignore[misc]

@@ -31,9 +31,9 @@ from shaplab._validation import (
     check_names,
     column_names,
     fail,
-    shorten,
 )
 from shaplab.explanation import Explanation
+from shaplab.trees._encoding import compare_names
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
 from shaplab.trees.kernels.routes import (
@@ -213,13 +213,8 @@ class BackgroundTrees:
         """Explain rows ``(N, d)``; arguments as in ``interventional_tree_shap``."""
         X = as_rows(X, "X")
         names = column_names(X)
-        if None not in (self.columns, names) and names != self.columns:
-            fail(
-                "X",
-                "the columns of the background in their order",
-                shorten(", ".join(map(repr, names or []))),
-                "Select and order the columns",
-            )
+        if names is not None and self.columns is not None:
+            compare_names(self.columns, names, names, "X", "of the background")
         if batch_size is not None:
             check_int(batch_size, "batch_size")
         jobs = threads(n_jobs)

@@ -34,6 +34,7 @@ from shaplab._parallel import chunks, progress_bar
 from shaplab._tables import as_rows, displayed
 from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
+from shaplab.trees._arrange import sampled_call
 from shaplab.trees._links import (
     SAME,
     SOFTMAX,
@@ -56,6 +57,7 @@ __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
 
 GAMES = ("loss_of_mean", "mean_of_loss", "rescaled_margin")
 _CELLS = 2**22
+_NUMBERS = ("identity", "exp", "isolation")  # links of models without probabilities
 _PLAYERS = 20  # a million coalitions for each pair of a row and a reference
 
 
@@ -145,7 +147,9 @@ def tree_loss_shap(
     e, X = as_ensemble(model), as_rows(X, "X")
     codes = e.encode(X)
     check_frames(X, background)
-    call = f"loss_shap({sampled_call(model, e)}, X, y, background, loss={loss!r})"
+    call = (
+        f"loss_shap({sampled_call(model, e.link not in _NUMBERS)}, X, y, background, loss={loss!r})"
+    )
     if isinstance(loss, str) and loss == "cox":
         target = check_target(y, len(codes), get_loss("squared_error"))
         if e.has_outputs or (target == 0).any():
@@ -269,13 +273,6 @@ def _composed(loss: Loss, change: Change) -> Loss:
     return Loss(loss.name, value, lambda raw, y: outer(change.value(raw), y) * inner(raw))
 
 
-def sampled_call(model: Any, e: TreeEnsemble) -> str:
-    """The callable that a sampling method would explain, as a user writes it."""
-    if hasattr(model, "predict_proba") and e.link not in ("identity", "exp", "isolation"):
-        return "model.predict_proba"
-    return "model.inplace_predict" if hasattr(model, "inplace_predict") else "model.predict"
-
-
 def tree_output_shap(
     model: Any,
     X: Any,
@@ -331,7 +328,7 @@ def tree_output_shap(
         lambda f, y: change.value(f),
         None if slope is None else lambda f, y: slope(f),
     )
-    call = f"permutation_shap({sampled_call(model, e)}, X, background)"
+    call = f"permutation_shap({sampled_call(model, e.link not in _NUMBERS)}, X, background)"
     if callable(transform) or isinstance(model, TreeEnsemble):
         call = "permutation_shap(lambda rows: transform(raw output of the rows), X, background)"
     codes = e.encode(X)

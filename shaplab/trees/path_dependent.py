@@ -139,7 +139,9 @@ def tree_shap(
     -----
     Exact for its game, additive to rounding. Paths of more than 16 distinct features use a shorter
     rule whose error is below 1e-11 of a leaf's output. Missing values and categories follow the
-    model's own directions.
+    model's own directions. A ``base_margin`` (exposure) that XGBoost's ``predict`` may be given is
+    no part of the raw output; there it replaces ``TreeEnsemble.base``, so add the difference to the
+    base values.
 
     References
     ----------
