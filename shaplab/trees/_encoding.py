@@ -281,7 +281,7 @@ class Encoder:
                 fail(
                     argument,
                     f"categories known to the model in column {self._name(j)}",
-                    repr(label),
+                    repr(str(label) if isinstance(label, str) else label),
                     "Map unseen categories to known ones or to missing",
                 )
         return found

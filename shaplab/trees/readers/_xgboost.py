@@ -207,8 +207,9 @@ def _read_tree(
         fail(
             "model",
             "covers at every node",
-            "vector leaves of XGBoost 2.0 to 3.0, which stored none",
-            "Fit with XGBoost 3.1 or newer",
+            "vector leaves of XGBoost 2.0 to 3.1, which stored none",
+            "Fit with XGBoost 3.2 or newer, with multi_strategy='one_output_per_tree', or sample: "
+            "permutation_shap(model.predict, X, background)",
             UnsupportedModelError,
         )
     columns["cover"].append(np.array(tree["sum_hessian"], np.float64))
