@@ -425,9 +425,40 @@ def _explain(
             f"{len(players)} features",
             text[0].upper() + text[1:],
         )
+    if not (np.isfinite(values).all() and np.isfinite(base).all()):
+        _not_finite(e, codes, references, values, base, method)
     names = e.output_names if base.ndim == 2 else None
     return Explanation(
         values, base, displayed(X), feature_names, names, method=method, info={"game": game}
+    )
+
+
+def _not_finite(
+    e: TreeEnsemble,
+    codes: np.ndarray,
+    references: np.ndarray,
+    values: np.ndarray,
+    base: np.ndarray,
+    method: str,
+) -> NoReturn:
+    """Say which row has no finite values, and whether the model's own output is to blame."""
+    whole = np.isfinite(base) & np.isfinite(values).all(axis=1)
+    row = int(np.argwhere(~whole)[0][0])
+    outputs = np.concatenate([e.predict_codes(codes[row : row + 1]), e.predict_codes(references)])
+    if not np.isfinite(outputs).all():
+        fail(
+            "model",
+            "finite outputs",
+            f"{outputs[~np.isfinite(outputs)][0]} from the model itself for row {row} or the "
+            "background",
+            "Scale the target of the model",
+        )
+    what = "transform" if method.startswith("tree_output") else "loss"
+    fail(
+        what,
+        f"finite values for outputs from {outputs.min():g} to {outputs.max():g}",
+        f"NaN or infinity for row {row}",
+        f"Let the {what} clip outputs to where it is defined, and check y",
     )
 
 

@@ -316,8 +316,27 @@ def test_missing_cells_of_nullable_columns_are_kept_as_nan():
     shown = shaplab._tables.displayed(mixed)
     assert shown[0].tolist() == [1.5, "x"]
     assert np.isnan(shown[1].astype(float)).all()
-    pytest.importorskip("matplotlib")
-    shaplab.plots.beeswarm(found) if hasattr(shaplab.plots, "beeswarm") else None
+
+
+def test_plots_of_missing_cells_of_any_kind_work():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    X = pd.DataFrame(
+        {
+            "a": pd.array([1.5, None, 2.5] * 9, "Float64"),
+            "b": pd.array([True, None, False] * 9, "boolean"),
+            "c": pd.Categorical(["x", None, "z"] * 9, categories=LETTERS),
+        }
+    )
+    model = MODELS["xgboost"].fit(FRAME.assign(b=FRAME["b"] > 0), Y)
+    found = tree_shap(model, X)
+    assert np.isnan(found.data[1].astype(float)).all()
+    for plot in (shaplab.plots.beeswarm, shaplab.plots.bar):
+        plot(found)
+    shaplab.plots.waterfall(found[1])
+    for name in X.columns:
+        shaplab.plots.scatter(found, name)
+    assert "nan" in str(found.to_frame()).lower()
+    pyplot.close("all")
 
 
 WORDS = [

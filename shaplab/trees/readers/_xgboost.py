@@ -123,7 +123,8 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
             "model",
             "a known XGBoost objective",
             repr(objective),
-            "Known are " + ", ".join(_LINKS),
+            "Sample: permutation_shap(model.predict, X, background); known are "
+            + ", ".join(_LINKS),
             UnsupportedModelError,
         )
     weights = booster.get("weight_drop")
