@@ -13,7 +13,7 @@ they are exact here by all 2^M coalitions of the M features that the model split
 in both rows are idle.
 
 Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
-shaplab.explanation, shaplab.trees._arrange, shaplab.trees._encoding,
+shaplab.explanation, shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
 shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
 shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
 shaplab.trees._links, shaplab.trees.conditional_expectation, shaplab.trees.interventional,

@@ -20,10 +20,10 @@ from sklearn.ensemble import (
 )
 
 import shaplab
+from shaplab.trees import _batches
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interactions import tree_shap_interactions
 from shaplab.trees.interventional import BackgroundTrees, interventional_tree_shap
-from shaplab.trees.kernels import routes
 from shaplab.trees.loss import tree_loss_shap, tree_output_shap
 from shaplab.trees.path_dependent import tree_shap
 
@@ -386,7 +386,7 @@ def test_a_result_too_large_for_memory_names_out(monkeypatch):
     def full(out, shape):
         raise MemoryError
 
-    monkeypatch.setattr(routes, "_result", full)
+    monkeypatch.setattr(_batches, "_result", full)
     with pytest.raises(
         MemoryError, match=r"^X: expected memory .*shape \(300, 2\).*out=np\.memmap"
     ):
