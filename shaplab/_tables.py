@@ -18,7 +18,7 @@ from shaplab._validation import as_matrix, check_rows, column_names, fail, has, 
 
 __all__ = ["Column", "as_rows", "columns", "displayed", "take_rows"]
 
-_ARROW_NUMBER = re.compile(r"(u?int\d+|halffloat|float|double|bool|decimal)")
+_ARROW_NUMBER = re.compile(r"(u?int\d+|halffloat|float|double|bool|decimal|null)")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _polars(name: str, series: Any) -> Column:
     if kind.startswith(("Categorical", "Enum")):
         listed = series.dtype.categories.to_list() if kind.startswith("Enum") else None
         return _labelled(name, kind.partition("(")[0], series, series.to_list(), listed)
-    if series.dtype.is_numeric() or kind == "Boolean":
+    if series.dtype.is_numeric() or kind in ("Boolean", "Null"):
         return Column(name, kind, series, np.asarray(series.to_numpy()).astype(np.float64))
     return Column(name, kind, series)
 

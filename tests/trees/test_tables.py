@@ -84,6 +84,38 @@ def test_categories_of_any_table_are_read_by_their_labels(name, convert):
     assert found.data[0].tolist() == [FRAME["a"][0], FRAME["b"][0], FRAME["c"][0]]
 
 
+@pytest.mark.parametrize("name", ["xgboost", "sklearn"])
+@pytest.mark.parametrize("convert", [polars_categorical, polars_enum])
+def test_models_trained_on_polars_read_any_table(name, convert):
+    model = MODELS[name].fit(convert(FRAME), Y)
+    expected = model.predict(convert(FRAME))
+    for other in TABLES:
+        found = interventional_tree_shap(model, other(FRAME), convert(FRAME[:9]))
+        np.testing.assert_allclose(found.prediction, expected, **SINGLE)
+
+
+def test_columns_of_nothing_are_missing():
+    model = xgb.XGBRegressor(n_estimators=3, n_jobs=1).fit(NUMERIC, Y)
+    X = NUMERIC[:5].assign(b=np.nan)
+    expected = tree_shap(model, X).values
+    for table in (
+        pl.DataFrame({"a": X["a"].to_list(), "b": [None] * 5}),
+        pa.table({"a": X["a"].to_numpy(), "b": pa.nulls(5)}),
+        pl.from_pandas(X),
+    ):
+        np.testing.assert_array_equal(tree_shap(model, table).values, expected)
+
+
+def test_columns_of_one_name_are_refused_or_kept_apart():
+    twice = pd.DataFrame(NUMERIC.to_numpy(), columns=["a", "a"])
+    model = RandomForestRegressor(2, random_state=0).fit(NUMERIC, Y)
+    with pytest.raises(ValueError, match=r"missing b; twice a"):
+        tree_shap(model, twice)
+    model.fit(NUMERIC.to_numpy(), Y)
+    found = tree_shap(model, twice)
+    np.testing.assert_array_equal(found.values, tree_shap(model, NUMERIC.to_numpy()).values)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("convert", TABLES)
 def test_columns_in_another_order_or_of_other_names_are_refused(name, convert):
