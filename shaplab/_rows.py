@@ -19,6 +19,7 @@ from shaplab._validation import (
     check_same_columns,
     column_names,
     fail,
+    has,
     is_frame,
 )
 
@@ -80,7 +81,7 @@ class Rows:
             parts[name] = (
                 column.gather(chosen) if hasattr(column, "gather") else column.take(chosen)
             )
-        if hasattr(self._frame, "get_columns"):
+        if has(self._frame, "get_columns"):
             return type(self._frame)(parts)
         return type(self._frame)(parts, columns=self._frame.columns)
 
@@ -139,7 +140,7 @@ class _TorchCall:
 def _check_library(X: Any, background: Any, argument: str) -> None:
     """Rows are mixed within one library, so that the model sees the kind of table it knows."""
     for table, name in ((X, "X"), (background, argument)):
-        if hasattr(table, "column_names"):
+        if has(table, "column_names"):
             fail(
                 name,
                 "an array or a DataFrame of pandas or polars",

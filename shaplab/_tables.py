@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import as_matrix, check_rows, column_names, fail, is_frame
+from shaplab._validation import as_matrix, check_rows, column_names, fail, has, is_frame, plain
 
 __all__ = ["Column", "as_rows", "columns", "displayed", "take_rows"]
 
-_ARROW_NUMBER = re.compile(r"(u?int\d+|halffloat|float|double|bool|decimal)")
+_ARROW_NUMBER = re.compile(r"(u?int\d+|halffloat|float|double|bool|decimal|null)")
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ def as_rows(X: Any, argument: str) -> Any:
     """Return a table that has a shape and whose rows can be sliced: lists become arrays, sparse
     matrices that cannot be sliced become CSR; what is no table is refused with what to pass."""
     check_rows(X, argument)
-    if hasattr(X, "tocsr") and getattr(X, "format", "csr") not in ("csr", "csc"):
+    if has(X, "tocsr") and getattr(X, "format", "csr") not in ("csr", "csc"):
         return X.tocsr()
     return X if hasattr(X, "shape") else np.asarray(X)
 
 
 def take_rows(X: Any, part: slice) -> Any:
     """Some rows of a table."""
-    if hasattr(X, "column_names"):
+    if has(X, "column_names"):
         return X.slice(part.start, part.stop - part.start)
     return X.iloc[part] if is_frame(X) else X[part]
 
@@ -65,7 +65,7 @@ def columns(X: Any) -> list[Column]:
     names = column_names(X) or []
     if is_frame(X):
         return [_pandas(name, X.iloc[:, j]) for j, name in enumerate(names)]
-    if hasattr(X, "get_columns"):
+    if has(X, "get_columns"):
         return [_polars(name, s) for name, s in zip(names, X.get_columns(), strict=True)]
     return [_arrow(name, X.column(j)) for j, name in enumerate(names)]
 
@@ -86,7 +86,7 @@ def _polars(name: str, series: Any) -> Column:
     if kind.startswith(("Categorical", "Enum")):
         listed = series.dtype.categories.to_list() if kind.startswith("Enum") else None
         return _labelled(name, kind.partition("(")[0], series, series.to_list(), listed)
-    if series.dtype.is_numeric() or kind == "Boolean":
+    if series.dtype.is_numeric() or kind in ("Boolean", "Null"):
         return Column(name, kind, series, np.asarray(series.to_numpy()).astype(np.float64))
     return Column(name, kind, series)
 
@@ -114,10 +114,10 @@ def _labelled(
 def displayed(X: Any) -> np.ndarray | None:
     """The explained rows as an Explanation keeps them: numbers where all columns are numeric, with
     NaN for missing cells of any kind; None for sparse tables."""
-    if hasattr(X, "toarray"):
+    if has(X, "toarray"):
         return None
     if column_names(X) is None:
-        return np.asarray(X.detach().cpu().numpy() if hasattr(X, "detach") else X)
+        return np.asarray(plain(X))
     found = columns(X)
     if all(column.numbers is not None for column in found):
         return np.stack([column.numbers for column in found], axis=1)  # type: ignore[misc]

@@ -32,7 +32,7 @@ def shorten(text: object, limit: int = _SHOWN) -> str:
 
 def describe(value: Any) -> str:
     """Say in a few words what a user passed: shape and dtype for arrays, repr for the rest."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if hasattr(value, "shape") and hasattr(value, "dtype") and not is_frame(value):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
     if hasattr(value, "shape") and hasattr(value, "columns"):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
@@ -110,17 +110,22 @@ def check_callable(value: Any, argument: str) -> Callable[..., Any]:
     )
 
 
+def has(value: Any, *names: str) -> bool:
+    """Tell whether a value's class has these attributes; columns of pandas are attributes, too."""
+    return all(hasattr(type(value), name) for name in names)
+
+
 def is_frame(X: Any) -> bool:
     """Tell whether ``X`` is a pandas DataFrame, without importing pandas."""
-    return hasattr(X, "iloc") and hasattr(X, "columns")
+    return has(X, "iloc", "columns")
 
 
 def column_names(X: Any) -> list[str] | None:
     """Names of the columns of a pandas, polars or Arrow table as strings, or None for anything
     else. Names of several levels are joined by blanks, as XGBoost does."""
-    if hasattr(X, "column_names"):
+    if has(X, "column_names"):
         names = X.column_names
-    elif is_frame(X) or hasattr(X, "get_columns"):
+    elif is_frame(X) or has(X, "get_columns"):
         names = X.columns
     else:
         return None
@@ -130,16 +135,21 @@ def column_names(X: Any) -> list[str] | None:
 def check_rows(X: Any, argument: str) -> None:
     """Refuse what is no table of rows but is often passed as one, with what to pass instead."""
     rule, remedy = "a table of shape (n, d)", ""
-    if hasattr(X, "num_row") or hasattr(X, "num_data"):  # DMatrix and Dataset
+    if has(X, "num_row") or has(X, "num_data"):  # DMatrix and Dataset
         remedy = "Pass the array or DataFrame it was made from"
-    elif hasattr(X, "collect") and hasattr(X, "lazy"):
+        if has(X, "get_base_margin") and X.get_base_margin().size:
+            remedy += (
+                "; its base_margin is no part of the model and takes the place of "
+                "TreeEnsemble.from_model(model).base: add the difference to the base values"
+            )
+    elif has(X, "collect", "lazy"):
         remedy = f"Pass {argument}.collect()"
-    elif hasattr(X, "iloc") and not hasattr(X, "columns"):
+    elif has(X, "iloc") and not has(X, "columns"):
         remedy = (
             f"For one row pass a table of one row, such as {argument}.to_frame().T or, from the "
             f"table it was taken from, X.iloc[[0]]; for one feature {argument}.to_frame()"
         )
-    elif hasattr(X, "to_frame") and not hasattr(X, "columns"):
+    elif has(X, "to_frame") and not has(X, "columns"):
         remedy = f"Pass {argument}.to_frame() for one feature, or X[0:1] for the first row of X"
     elif isinstance(X, Iterator):
         remedy = f"Pass list({argument}) or an array of the rows"
@@ -163,9 +173,9 @@ def check_names(names: Iterable[Any] | None, n: int, argument: str) -> tuple[str
 
 def plain(X: Any) -> Any:
     """A torch tensor or a scipy sparse matrix as an array; anything else as it is."""
-    if hasattr(X, "detach") and hasattr(X, "cpu"):
+    if has(X, "detach", "cpu"):
         return X.detach().cpu().numpy()
-    return X.toarray() if hasattr(X, "toarray") else X
+    return X.toarray() if has(X, "toarray") else X
 
 
 def as_numbers(
@@ -289,7 +299,7 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
             "the columns of X in the same order",
             "another order",
             f"Reorder them: {argument}.select(X.column_names)"
-            if hasattr(background, "column_names")
+            if has(background, "column_names")
             else f"Reorder them: {argument}[list(X.columns)]",
         )
     if (ours is None) != (theirs is None):

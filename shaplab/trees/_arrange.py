@@ -63,6 +63,22 @@ class RawTrees:
     probe: tuple[np.ndarray, np.ndarray] | None = None  # a row and the library's raw output for it
 
 
+def sampled_call(model: Any, probability: bool = True) -> str:
+    """The function of rows that a sampling method would explain, as a user writes it."""
+    if probability and hasattr(model, "predict_proba"):
+        return "model.predict_proba"
+    if hasattr(model, "classes_") and hasattr(model, "decision_function"):
+        return "model.decision_function"  # predict gives labels
+    if not hasattr(model, "inplace_predict"):
+        return "model.predict"
+    return "lambda rows: model.predict(xgboost.DMatrix(rows))"
+
+
+def sampled_instead(model: Any) -> str:
+    """The last remedy for a model that cannot be read: a call that needs its predictions only."""
+    return f"permutation_shap({sampled_call(model)}, X, background)"
+
+
 @contextmanager
 def described_as(layout: str, remedy: str) -> Iterator[None]:
     """Turn whatever goes wrong while a description is read into one clear error."""

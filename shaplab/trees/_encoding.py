@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from shaplab._tables import Column, as_rows, columns, is_present, numeric_matrix
-from shaplab._validation import as_matrix, column_names, fail, shorten
+from shaplab._validation import as_matrix, column_names, fail, has, plain, shorten
 from shaplab.trees.kernels.predict import encode_rows
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "compare_names"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ class Encoder:
         if column_names(X) is not None:
             return self._table(X, argument)
         if (
-            hasattr(X, "tocoo") and self.sparse_missing
+            has(X, "tocoo") and self.sparse_missing
         ):  # what a sparse matrix leaves out is missing, not zero
             entries = X.tocoo()
             table = np.full(X.shape, np.nan)
@@ -120,7 +120,7 @@ class Encoder:
             return as_matrix(table, argument)
         if not (self.labels and self.always_labels):
             return as_matrix(X, argument)
-        cells = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+        cells = np.asarray(plain(X))
         if cells.ndim != 2 or cells.shape[1] != len(self.categorical):
             return as_matrix(
                 X, argument
@@ -174,27 +174,12 @@ class Encoder:
             return
         theirs = names
         if self.blanks_replaced:
-            theirs = [name if name in ours else name.replace(" ", "_") for name in names]
-        if ours == theirs:
-            return
-        missing = [name for name in ours if name not in theirs]
-        extra = [name for name, read in zip(names, theirs, strict=True) if read not in ours]
-        parts = [
-            f"{what} {shorten(', '.join(which))}"
-            for what, which in (("missing", missing), ("unknown", extra))
-            if which
-        ]
-        twice = [name for name in theirs if theirs.count(name) > 1]
-        remedy = "Select and order the columns"
-        if twice:
-            parts.append(f"{shorten(twice[0])} twice")
-            remedy = "Rename or drop one of them"
-        fail(
-            argument,
-            "the columns the model was fitted on, in their order",
-            "; ".join(parts) or "another order",
-            remedy,
-        )
+            spelled = [name.replace(" ", "_") for name in names]
+            theirs = [
+                name if name in ours or other in names else other
+                for name, other in zip(names, spelled, strict=True)
+            ]
+        compare_names(ours, names, theirs, argument, "the model was fitted on")
 
     def _table(self, X: Any, argument: str) -> np.ndarray:
         names = column_names(X) or []
@@ -296,7 +281,7 @@ class Encoder:
                 fail(
                     argument,
                     f"categories known to the model in column {self._name(j)}",
-                    repr(label),
+                    repr(str(label) if isinstance(label, str) else label),
                     "Map unseen categories to known ones or to missing",
                 )
         return found
@@ -321,3 +306,22 @@ class Encoder:
 
     def _name(self, j: int) -> str:
         return repr(self.feature_names[j]) if self.feature_names else str(j)
+
+
+def compare_names(
+    ours: list[str], names: list[str], theirs: list[str], argument: str, source: str
+) -> None:
+    """Require the same columns in the same order; ``theirs`` is how ``names`` are to be read."""
+    if ours == theirs:
+        return
+    missing = [name for name in ours if name not in theirs]
+    extra = [name for name, read in zip(names, theirs, strict=True) if read not in ours]
+    twice = [name for name in theirs if theirs.count(name) > 1]
+    listed = (("missing", missing), ("unknown", extra), ("twice", twice[:1]))
+    fail(
+        argument,
+        f"the columns {source}, in their order",
+        "; ".join(f"{what} {shorten(', '.join(which))}" for what, which in listed if which)
+        or "another order",
+        "Rename or drop one of them" if twice else "Select and order the columns",
+    )

@@ -159,6 +159,10 @@ class TreeEnsemble:
 
         Notes
         -----
+        A ``base_margin`` or ``init_score`` (exposure) belongs to rows, not to the model: XGBoost's
+        ``predict`` puts the margin it is given in the place of ``base``. Nothing in the model shows
+        that it was trained with one.
+
         Exact. The cost is that of writing and reading the model once, about 0.2 s for 500 trees of
         depth 8.
 

@@ -7,11 +7,12 @@ instead of multiplying them.
 Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
 
 Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
-shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.patterns,
-shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
-shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees._links,
-shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
+shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
+shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
+shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+shaplab.trees._links, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
+shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from shaplab._validation import (
     check_names,
     column_names,
     fail,
-    shorten,
 )
 from shaplab.explanation import Explanation
+from shaplab.trees._batches import explain_rows
+from shaplab.trees._encoding import compare_names
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
 from shaplab.trees.kernels.routes import (
     Paths,
-    explain_rows,
     interventional_plan,
     interventional_sums,
     threads,
@@ -213,13 +214,8 @@ class BackgroundTrees:
         """Explain rows ``(N, d)``; arguments as in ``interventional_tree_shap``."""
         X = as_rows(X, "X")
         names = column_names(X)
-        if None not in (self.columns, names) and names != self.columns:
-            fail(
-                "X",
-                "the columns of the background in their order",
-                shorten(", ".join(map(repr, names or []))),
-                "Select and order the columns",
-            )
+        if names is not None and self.columns is not None:
+            compare_names(self.columns, names, names, "X", "of the background")
         if batch_size is not None:
             check_int(batch_size, "batch_size")
         jobs = threads(n_jobs)

@@ -13,7 +13,7 @@ they are exact here by all 2^M coalitions of the M features that the model split
 in both rows are idle.
 
 Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
-shaplab.explanation, shaplab.trees._arrange, shaplab.trees._encoding,
+shaplab.explanation, shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
 shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
 shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
 shaplab.trees._links, shaplab.trees.conditional_expectation, shaplab.trees.interventional,
@@ -34,6 +34,7 @@ from shaplab._parallel import chunks, progress_bar
 from shaplab._tables import as_rows, displayed
 from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
+from shaplab.trees._arrange import sampled_call
 from shaplab.trees._links import (
     SAME,
     SOFTMAX,
@@ -56,6 +57,7 @@ __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
 
 GAMES = ("loss_of_mean", "mean_of_loss", "rescaled_margin")
 _CELLS = 2**22
+_NUMBERS = ("identity", "exp", "isolation")  # links of models without probabilities
 _PLAYERS = 20  # a million coalitions for each pair of a row and a reference
 
 
@@ -145,7 +147,9 @@ def tree_loss_shap(
     e, X = as_ensemble(model), as_rows(X, "X")
     codes = e.encode(X)
     check_frames(X, background)
-    call = f"loss_shap({sampled_call(model, e)}, X, y, background, loss={loss!r})"
+    call = (
+        f"loss_shap({sampled_call(model, e.link not in _NUMBERS)}, X, y, background, loss={loss!r})"
+    )
     if isinstance(loss, str) and loss == "cox":
         target = check_target(y, len(codes), get_loss("squared_error"))
         if e.has_outputs or (target == 0).any():
@@ -269,13 +273,6 @@ def _composed(loss: Loss, change: Change) -> Loss:
     return Loss(loss.name, value, lambda raw, y: outer(change.value(raw), y) * inner(raw))
 
 
-def sampled_call(model: Any, e: TreeEnsemble) -> str:
-    """The callable that a sampling method would explain, as a user writes it."""
-    if hasattr(model, "predict_proba") and e.link not in ("identity", "exp", "isolation"):
-        return "model.predict_proba"
-    return "model.inplace_predict" if hasattr(model, "inplace_predict") else "model.predict"
-
-
 def tree_output_shap(
     model: Any,
     X: Any,
@@ -331,7 +328,7 @@ def tree_output_shap(
         lambda f, y: change.value(f),
         None if slope is None else lambda f, y: slope(f),
     )
-    call = f"permutation_shap({sampled_call(model, e)}, X, background)"
+    call = f"permutation_shap({sampled_call(model, e.link not in _NUMBERS)}, X, background)"
     if callable(transform) or isinstance(model, TreeEnsemble):
         call = "permutation_shap(lambda rows: transform(raw output of the rows), X, background)"
     codes = e.encode(X)
@@ -428,9 +425,40 @@ def _explain(
             f"{len(players)} features",
             text[0].upper() + text[1:],
         )
+    if not (np.isfinite(values).all() and np.isfinite(base).all()):
+        _not_finite(e, codes, references, values, base, method)
     names = e.output_names if base.ndim == 2 else None
     return Explanation(
         values, base, displayed(X), feature_names, names, method=method, info={"game": game}
+    )
+
+
+def _not_finite(
+    e: TreeEnsemble,
+    codes: np.ndarray,
+    references: np.ndarray,
+    values: np.ndarray,
+    base: np.ndarray,
+    method: str,
+) -> NoReturn:
+    """Say which row has no finite values, and whether the model's own output is to blame."""
+    whole = np.isfinite(base) & np.isfinite(values).all(axis=1)
+    row = int(np.argwhere(~whole)[0][0])
+    outputs = np.concatenate([e.predict_codes(codes[row : row + 1]), e.predict_codes(references)])
+    if not np.isfinite(outputs).all():
+        fail(
+            "model",
+            "finite outputs",
+            f"{outputs[~np.isfinite(outputs)][0]} from the model itself for row {row} or the "
+            "background",
+            "Scale the target of the model",
+        )
+    what = "transform" if method.startswith("tree_output") else "loss"
+    fail(
+        what,
+        f"finite values for outputs from {outputs.min():g} to {outputs.max():g}",
+        f"NaN or infinity for row {row}",
+        f"Let the {what} clip outputs to where it is defined, and check y",
     )
 
 

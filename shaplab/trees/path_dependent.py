@@ -8,11 +8,12 @@ Gauss-Legendre nodes, exactly, with tables of bit patterns or blocks of rows.
 Source: Lundberg et al. 2020, Algorithm 2. Cost: O(T L D^2) for each row, literally.
 
 Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
-shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.patterns,
-shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes,
-shaplab.trees.kernels.structure, shaplab.trees.kernels.tables, shaplab.trees._links,
-shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost, shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
+shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
+shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
+shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
+shaplab.trees._links, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
+shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ import numpy as np
 from shaplab._tables import as_rows, displayed
 from shaplab._validation import check_choice, check_int
 from shaplab.explanation import Explanation
+from shaplab.trees._batches import explain_rows
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
 from shaplab.trees.kernels.routes import (
     Paths,
-    explain_rows,
     path_dependent_plan,
     path_dependent_sums,
     threads,
@@ -139,7 +140,9 @@ def tree_shap(
     -----
     Exact for its game, additive to rounding. Paths of more than 16 distinct features use a shorter
     rule whose error is below 1e-11 of a leaf's output. Missing values and categories follow the
-    model's own directions.
+    model's own directions. A ``base_margin`` (exposure) that XGBoost's ``predict`` may be given is
+    no part of the raw output; there it replaces ``TreeEnsemble.base``, so add the difference to the
+    base values.
 
     References
     ----------

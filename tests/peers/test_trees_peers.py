@@ -429,6 +429,21 @@ def test_shap_where_it_is_right():
         )
 
 
+def test_shap_on_paths_of_more_than_64_features():
+    """Unlimited depth on 400 sparse columns, where a word of 64 bits is not enough."""
+    shap = pytest.importorskip("shap")
+    rng = np.random.default_rng(0)
+    X = (rng.random((900, 400)) < 0.03) * rng.normal(size=(900, 400))
+    y = X @ rng.normal(size=400) + rng.logistic(size=900) > 0
+    model = sklearn_ensemble.RandomForestClassifier(8, random_state=0).fit(X, y)
+    explainer = shap.TreeExplainer(model, X[100:140], feature_perturbation="interventional")
+    theirs = np.asarray(explainer.shap_values(X[:5], check_additivity=False))
+    ours = interventional_tree_shap(model, X[:5], X[100:140])
+    # Its sums are float32: 8 trees of probabilities, 40 references.
+    np.testing.assert_allclose(ours.values, theirs, atol=3e-6)
+    np.testing.assert_allclose(ours.prediction, model.predict_proba(X[:5]), atol=1e-12)
+
+
 def test_shap_where_float32_holds_the_model():
     """Integer thresholds, leaves in steps of 1/256, two features a path (weights 1 and 1/2):
     nothing is rounded."""

@@ -223,3 +223,27 @@ def test_squared_error_takes_the_whole_background_at_once():
     # a term.
     np.testing.assert_allclose(fast.values, slow.values, atol=1e-8)
     np.testing.assert_allclose(fast.base_values, slow.base_values, rtol=1e-9)
+
+
+def test_losses_without_finite_values_say_so():
+    e = TreeEnsemble.from_arrays([0, -1, -1], [0.5, 0, 0], [1, -1, -1], [2, -1, -1], [0, 900.0, -1])
+    X, background = [[1.0], [0.0]], [[1.0]]
+    with np.errstate(all="ignore"):
+        for game in ("loss_of_mean", "mean_of_loss", "rescaled_margin"):
+            with pytest.raises(ValueError, match=r"^transform: expected finite .*row 1"):
+                tree_output_shap(e, X, background, transform="exp", game=game)
+        with pytest.raises(ValueError, match=r"^loss: expected finite .*row 0"):
+            tree_loss_shap(e, X, [0, 0], background, loss=lambda f, y: np.log(f))
+    huge = TreeEnsemble.from_arrays(
+        [0, -1, -1] * 2,
+        [0.5, 0, 0] * 2,
+        [1, -1, -1, 4, -1, -1],
+        [2, -1, -1, 5, -1, -1],
+        [0, 1.2e308, 1.0] * 2,
+        tree_start=[0, 3, 6],
+    )
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ValueError, match=r"^model: .* inf from the model itself for row 1"),
+    ):
+        tree_loss_shap(huge, X, [0, 0], background, loss="squared_error")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from random_trees import brute, random_ensemble, random_rows
 
 from shaplab.trees.conditional_expectation import exp_value_literal, paper_trees
 from shaplab.trees.ensemble import TreeEnsemble
+from shaplab.trees.interactions import tree_shap_interactions
 from shaplab.trees.path_dependent import tree_shap, tree_shap_literal
 
 # Sums of at most a few hundred leaf values of order 1 in float64.
@@ -130,3 +133,31 @@ def test_wrong_arguments_are_named():
         tree_shap(e, np.zeros((0, 4)))
     with pytest.raises(ValueError, match="X: expected"):
         tree_shap(e, np.zeros(4))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_covers_below_zero_follow_the_same_formula(seed):
+    """Differences of Hessians may round below 0; every route takes such a share as it is."""
+    rng = np.random.default_rng(seed)
+    e = random_ensemble(rng, trees=2, d=3, depth=5, zero=0.0)
+    cover = np.array(e.cover)
+    for node in np.flatnonzero(e.feature >= 0)[::2]:
+        cover[e.left[node]] *= -0.2
+    e = replace(e, cover=cover)
+    X = random_rows(rng, e, 4)
+    for x, walk, tables, both in zip(
+        e.encode(X),
+        tree_shap(e, X, route="walk").values,
+        tree_shap(e, X, route="tables").values,
+        tree_shap_interactions(e, X).values,
+        strict=True,
+    ):
+        trees = list(paper_trees(e))
+
+        def worth(S, x=x, trees=trees):
+            return sum(exp_value_literal(x, S, tree) for tree in trees)
+
+        phi, pairs = brute(worth, 3)
+        np.testing.assert_allclose(walk, phi, atol=1e-11)
+        np.testing.assert_allclose(tables, phi, atol=1e-11)
+        np.testing.assert_allclose(both, pairs, atol=1e-11)

@@ -28,10 +28,10 @@ def sorted_shares(leaves, edges, shares, found):
         node = leaves[i]
         players = edges[node, 2]
         row = found[i]
-        row[:] = -1.0
+        row[:] = np.nan
         while edges[node, 0] >= 0:
             # The lowest edge on a feature comes first and holds the product of all of them.
-            if row[edges[node, 3]] < 0.0:
+            if np.isnan(row[edges[node, 3]]):
                 row[edges[node, 3]] = shares[node, 0]
             node = edges[node, 0]
         row[:players] = np.sort(row[:players])[::-1]

@@ -143,10 +143,10 @@ def build_tables(
             mine = tables if i == 0 else scratch
             at = offset - base if i == 0 else starts[i]
             if feature[node] < 0:
-                share[:path] = -1.0
+                share[:path] = np.nan
                 above = node
                 while edges[above, 0] >= 0:
-                    if share[edges[above, 3]] < 0.0:
+                    if np.isnan(share[edges[above, 3]]):
                         share[edges[above, 3]] = shares[above, 0]
                     above = edges[above, 0]
                 seen = histogram if i == 0 else h_scratch

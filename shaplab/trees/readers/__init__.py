@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees
+from shaplab.trees._arrange import RawTrees, sampled_instead
 from shaplab.trees.readers._lightgbm import read_lightgbm
 from shaplab.trees.readers._sklearn import read_sklearn
 from shaplab.trees.readers._xgboost import read_xgboost
@@ -33,6 +33,7 @@ def read_model(
         "model",
         "a fitted XGBoost, LightGBM or scikit-learn tree model or a TreeEnsemble",
         f"{type(model).__module__}.{type(model).__name__}",
-        "Build others with TreeEnsemble.from_arrays",
+        "Build others with TreeEnsemble.from_arrays"
+        + (f", or sample: {sampled_instead(model)}" if hasattr(model, "predict") else ""),
         UnsupportedModelError,
     )

@@ -140,7 +140,7 @@ def _read_tree(
             "model",
             "constant leaves",
             "linear_tree=true, leaves that are linear models",
-            "Fit with linear_tree=false",
+            "Fit with linear_tree=false, or sample: permutation_shap(model.predict, X, background)",
             UnsupportedModelError,
         )
     offset, n_leaves = start[-1], int(tree["num_leaves"])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, join
+from shaplab.trees._arrange import RawTrees, join, sampled_instead
 
 __all__ = ["read_sklearn"]
 
@@ -50,18 +50,11 @@ def read_sklearn(
         "",
     )
     if not kind:
-        remedy = "Known are " + ", ".join(
-            sorted(_TREES | _FORESTS | _BOOSTING | _HISTOGRAM | {"IsolationForest"})
-        )
-        if hasattr(model, "steps"):
-            remedy = (
-                "Pass the last step as model and the rows as the steps before it transform them"
-            )
         fail(
             "model",
             "a tree model of scikit-learn",
             type(model).__name__,
-            remedy,
+            _inside(model),
             UnsupportedModelError,
         )
     for name, given in (("missing", missing), ("iteration_range", iteration_range)):
@@ -87,6 +80,35 @@ def read_sklearn(
     names = getattr(model, "feature_names_in_", None)
     raw.feature_names = None if names is None else tuple(str(name) for name in names)
     return raw
+
+
+def _inside(model: Any) -> str:
+    """What to pass instead of a model that wraps others, or is no tree model at all."""
+    sampled = sampled_instead(model)
+    if hasattr(model, "best_estimator_"):
+        return "Pass model.best_estimator_"
+    if hasattr(model, "steps"):
+        return (
+            "Pass model[-1] as model and model[:-1].transform(X) as rows, or explain the original "
+            f"columns by {sampled}"
+        )
+    if hasattr(model, "regressor_"):
+        return (
+            "Pass model.regressor_, whose output is the transformed target, or explain the target "
+            f"itself by {sampled}"
+        )
+    if hasattr(model, "refit") and not hasattr(model, "best_score_"):
+        return "Call fit first, with refit=True, and pass model.best_estimator_"
+    several = getattr(model, "estimators_", None)
+    if type(model).__name__ == "MultiOutputClassifier":
+        return "Pass one of model.estimators_, each of which gives one output"
+    if isinstance(several, list) and several and not hasattr(model, "calibrated_classifiers_"):
+        return f"Explain the whole by {sampled}, or each of model.estimators_ by itself"
+    if hasattr(model, "estimator_") and hasattr(model.estimator_, "predict"):
+        return f"Pass model.estimator_, or explain the whole by {sampled}"
+    if not any(hasattr(model, name) for name in ("predict", "predict_proba")):
+        return "Call fit first, or pass a model that predicts"
+    return f"It is read by its predictions only: {sampled}"
 
 
 def _join(
@@ -174,7 +196,7 @@ def _boosting(model: Any) -> RawTrees:
             "model",
             "boosting that starts from a constant",
             f"init={init}",
-            "Fit with init=None or init='zero'",
+            f"Fit with init=None or init='zero', or sample: {sampled_instead(model)}",
             UnsupportedModelError,
         )
     k = model.estimators_.shape[1]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, described_as, join
+from shaplab.trees._arrange import RawTrees, described_as, join, sampled_instead
 
 __all__ = ["read_xgboost"]
 
@@ -77,7 +77,16 @@ def read_xgboost(
             best = getattr(model, "best_iteration", None)
             iteration_range = None if best is None else (0, int(best) + 1)
     with described_as("the JSON layout of XGBoost 1.6 to 3.4", _AGAIN):
-        raw = read_json(json.loads(bytes(booster.save_raw("json"))), iteration_range)
+        stored = json.loads(bytes(booster.save_raw("json")))
+        if stored["learner"]["gradient_booster"]["name"] == "gblinear":
+            fail(
+                "model",
+                "trees",
+                "booster gblinear, a linear model",
+                f"Sample: {sampled_instead(model)}",
+                UnsupportedModelError,
+            )
+        raw = read_json(stored, iteration_range)
     if missing is not None:
         raw.missing_value = missing
     if hasattr(booster, "inplace_predict"):
@@ -101,14 +110,6 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
     """Nodes of a model from its JSON."""
     learner = stored["learner"]
     booster, objective = learner["gradient_booster"], learner["objective"]["name"]
-    if booster["name"] == "gblinear":
-        fail(
-            "model",
-            "trees",
-            "booster gblinear, a linear model",
-            "Explain it with its coefficients",
-            UnsupportedModelError,
-        )
     if booster["name"] not in ("gbtree", "dart"):
         fail(
             "model",
@@ -122,7 +123,8 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
             "model",
             "a known XGBoost objective",
             repr(objective),
-            "Known are " + ", ".join(_LINKS),
+            "Sample: permutation_shap(model.predict, X, background); known are "
+            + ", ".join(_LINKS),
             UnsupportedModelError,
         )
     weights = booster.get("weight_drop")
@@ -206,8 +208,9 @@ def _read_tree(
         fail(
             "model",
             "covers at every node",
-            "vector leaves of XGBoost 2.0 to 3.0, which stored none",
-            "Fit with XGBoost 3.1 or newer",
+            "vector leaves of XGBoost 2.0 to 3.1, which stored none",
+            "Fit with XGBoost 3.2 or newer, with multi_strategy='one_output_per_tree', or sample: "
+            "permutation_shap(model.predict, X, background)",
             UnsupportedModelError,
         )
     columns["cover"].append(np.array(tree["sum_hessian"], np.float64))

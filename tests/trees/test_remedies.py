@@ -1,0 +1,151 @@
+"""Models that cannot be read are sent to something that works: each remedy is followed.
+
+Chapter: trees/conditional_expectation."""
+
+from __future__ import annotations
+
+import re
+
+import lightgbm as lgb
+import numpy as np
+import pytest
+import xgboost as xgb
+from sklearn import ensemble, linear_model, svm
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.feature_selection import SelectFromModel
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+import shaplab
+from shaplab._validation import UnsupportedModelError
+from shaplab.trees.path_dependent import tree_shap
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(120, 3))
+SIGNAL = X[:, 0] + X[:, 1] * X[:, 2]
+LABEL = np.digitize(SIGNAL, [-0.5, 0.6])
+BOTH = np.stack([LABEL, SIGNAL > 0], axis=1).astype(int)
+TREE = DecisionTreeClassifier(max_depth=2, random_state=0)
+FOREST = ensemble.RandomForestClassifier(3, random_state=0)
+NUMBER = ensemble.RandomForestRegressor(3, random_state=0)
+
+WRAPPERS = {
+    "grid": (GridSearchCV(FOREST, {"max_depth": [2]}, cv=2), LABEL),
+    "random search": (RandomizedSearchCV(FOREST, {"max_depth": [2]}, n_iter=1, cv=2), LABEL),
+    "pipeline": (make_pipeline(StandardScaler(), FOREST), LABEL),
+    "grid of a pipeline": (
+        GridSearchCV(make_pipeline(StandardScaler(), FOREST), {}, cv=2),
+        LABEL,
+    ),
+    "target": (TransformedTargetRegressor(NUMBER, func=np.sinh, inverse_func=np.arcsinh), SIGNAL),
+    "calibrated": (CalibratedClassifierCV(FOREST, cv=2), LABEL),
+    "bagging": (ensemble.BaggingClassifier(TREE, 3), LABEL),
+    "soft voting": (ensemble.VotingClassifier([("a", TREE), ("b", FOREST)], voting="soft"), LABEL),
+    "hard voting": (ensemble.VotingClassifier([("a", TREE), ("b", FOREST)]), LABEL),
+    "stacking": (ensemble.StackingClassifier([("a", TREE), ("b", FOREST)], cv=2), LABEL),
+    "boosted trees": (ensemble.AdaBoostClassifier(TREE, n_estimators=3), LABEL),
+    "boosted numbers": (ensemble.AdaBoostRegressor(n_estimators=3), SIGNAL),
+    "several classes": (MultiOutputClassifier(FOREST), BOTH),
+    "several numbers": (MultiOutputRegressor(NUMBER), np.stack([SIGNAL, -SIGNAL], axis=1)),
+    "self training": (SelfTrainingClassifier(FOREST), np.where(RNG.random(120) < 0.2, -1, LABEL)),
+    "linear": (linear_model.LinearRegression(), SIGNAL),
+    "logistic": (linear_model.LogisticRegression(), LABEL),
+    "support vectors": (svm.SVC(), LABEL),
+    "starting from a model": (
+        ensemble.GradientBoostingRegressor(init=linear_model.LinearRegression(), n_estimators=3),
+        SIGNAL,
+    ),
+    "gblinear": (xgb.XGBRegressor(booster="gblinear", n_estimators=3, n_jobs=1), SIGNAL),
+    "linear leaves": (
+        lgb.LGBMRegressor(linear_tree=True, n_estimators=3, verbose=-1, n_jobs=1),
+        SIGNAL,
+    ),
+}
+
+
+def refused(model, rows=X):
+    with pytest.raises(UnsupportedModelError, match=r"^model: expected") as caught:
+        tree_shap(model, rows)
+    return str(caught.value)
+
+
+def followed(model, text, depth=0):
+    """Do everything that the message names, as its reader would; return how much was done."""
+    names = {"model": model, "X": X[:3], "background": X[3:9], "xgboost": xgb}
+    names["permutation_shap"] = shaplab.permutation_shap
+    done = 0
+    for call in re.findall(r"permutation_shap\(.*?, X, background\)", text):
+        found = eval(call[:-1] + ", max_evaluations=3000)", names)
+        assert np.isfinite(found.values).all()
+        done += 1
+    for inner in re.findall(r"[Pp]ass (model\.\w+_|model\[-1\])", text):
+        rows = X[:3]
+        if "transform(X)" in text:
+            rows = eval("model[:-1].transform(X)", names)
+        done += tried(eval(inner, names), rows, depth)
+    for parts in re.findall(r"(?:each|one) of (model\.estimators_)", text):
+        done += sum(tried(part, X[:3], depth) for part in eval(parts, names))
+    return done
+
+
+def tried(model, rows, depth):
+    """1 if the model is explained, at once or after its own remedy."""
+    assert depth < 3, "a circle"
+    if isinstance(model, list):
+        return sum(tried(part, rows, depth) for part in model)
+    try:
+        assert np.isfinite(tree_shap(model, rows).values).all()
+    except UnsupportedModelError as error:
+        return followed(model, str(error), depth + 1)
+    return 1
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.filterwarnings("ignore")
+def test_the_remedy_for_a_model_that_wraps_others_works(name):
+    model, y = WRAPPERS[name]
+    assert followed(model.fit(X, y), refused(model)) > 0
+
+
+def test_wrappers_name_the_part_that_can_be_read():
+    named = {"grid": "best_estimator_", "target": "regressor_", "bagging": "estimators_"}
+    for name, part in (*named.items(), ("self training", "estimator_")):
+        model, y = WRAPPERS[name]
+        assert f"model.{part}" in refused(model.fit(X, y))
+
+
+def test_searches_without_a_model_ask_for_one():
+    search = GridSearchCV(FOREST, {"max_depth": [2]}, cv=2, refit=False)
+    assert "refit=True" in refused(search)
+    assert "fit" in refused(SelectFromModel(FOREST))
+
+
+def test_a_linear_booster_is_sent_to_its_predictions():
+    booster = xgb.train({"booster": "gblinear"}, xgb.DMatrix(X, SIGNAL), 3)
+    assert followed(booster, refused(booster)) == 1
+
+
+def test_a_model_of_another_library_is_sent_to_its_predictions():
+    class Other:
+        def predict(self, rows):
+            return rows.sum(axis=1)
+
+    assert followed(Other(), refused(Other())) == 1
+
+
+def test_a_margin_of_the_rows_gets_a_word():
+    data = xgb.DMatrix(X, SIGNAL)
+    data.set_base_margin(np.ones(len(X)))
+    booster = xgb.train({}, data, 3)
+    with pytest.raises(TypeError, match="base_margin is no part of the model"):
+        tree_shap(booster, data)
+    rows = xgb.DMatrix(X[:4], base_margin=np.full(4, 2.0))
+    found = tree_shap(booster, X[:4])
+    base = shaplab.TreeEnsemble.from_model(booster).base
+    # What the message says: the margin takes the place of the base. Predictions are float32.
+    np.testing.assert_allclose(found.prediction - base + 2.0, booster.predict(rows), atol=1e-5)
