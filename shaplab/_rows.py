@@ -17,6 +17,7 @@ from shaplab._validation import (
     check_callable,
     check_outputs,
     check_same_columns,
+    check_table,
     fail,
     is_frame,
 )
@@ -43,6 +44,8 @@ class Rows:
         )
         self.names = [str(name) for name in X.columns] if is_frame(X) else None
         self.evaluations = 0
+        check_table(X, "X")
+        check_table(background, argument)
         if is_frame(X) or is_frame(background):
             check_same_columns(X, background, argument)
             if len(X) == 0 or len(background) == 0:
@@ -56,12 +59,14 @@ class Rows:
             self._frame: Any = X
             # Equal values of a column have equal numbers; missing values are equal.
             self._codes: Any = np.stack([column.factorize()[0] for column in self._columns], axis=1)
+            self.seen = self._codes[: len(X)], self._codes[len(X) :]
             self.n, self.size, self.d = len(X), len(background), X.shape[1]
         else:
             X, background = as_matrix(X, "X"), as_matrix(background, argument)
             check_same_columns(X, background, argument)
             self._frame = None
             self._X, self._background = X, background
+            self.seen = X, background
             self.n, self.size, self.d = X.shape[0], background.shape[0], X.shape[1]
 
     def mix(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> Any:
@@ -80,10 +85,14 @@ class Rows:
     def differs(self, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Where rows of X and references have different values: ``(..., d)`` for indices
         ``(...)``."""
-        if self._frame is not None:
-            return np.asarray(self._codes[rows] != self._codes[self.n + references])
-        own, other = self._X[rows], self._background[references]
-        return np.asarray((own != other) & ((own == own) | (other == other)))
+        return unequal(self.seen[0][rows], self.seen[1][references])
+
+    def moving(self) -> np.ndarray:
+        """Which columns of each row of X differ from some reference, ``(N, d)``: no other column
+        can matter."""
+        own, other = self.seen
+        # A reference column of several values differs from any row somewhere.
+        return unequal(own, other[0]) | unequal(other, other[0]).any(axis=0)
 
     def predict(self, table: Any) -> np.ndarray:
         """Call the model on rows and check what comes back, float64 ``(r,)`` or ``(r, K)``."""
@@ -102,6 +111,11 @@ class Rows:
     def outputs(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Model outputs of hybrid rows."""
         return self.predict(self.mix(present, rows, references))
+
+
+def unequal(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where values differ; NaN equals NaN."""
+    return np.asarray((own != other) & ((own == own) | (other == other)))
 
 
 class _TorchCall:

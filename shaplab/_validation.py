@@ -7,7 +7,8 @@ Needs: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -165,6 +166,7 @@ def as_matrix(
     Accepts arrays, nested lists, numeric DataFrames, scipy sparse matrices and torch tensors.
     NaN is allowed unless ``finite``: many models handle it.
     """
+    check_table(X, argument)
     X = plain(X)
     if is_frame(X):
         bad = [
@@ -185,12 +187,7 @@ def as_matrix(
         X, argument, "a numeric table of shape (n, d)", "Encode text as numbers first", dtype
     )
     if table.ndim != 2:
-        fail(
-            argument,
-            "a table of shape (n, d)",
-            f"shape {table.shape}",
-            "Use X.reshape(1, -1) for a single row, X.reshape(-1, 1) for a single feature",
-        )
+        fail(argument, "a table of shape (n, d)", f"shape {table.shape}", _as_table(table))
     if table.shape[0] == 0 or table.shape[1] == 0:
         fail(
             argument,
@@ -214,6 +211,16 @@ def as_matrix(
             "Impute or drop missing and infinite values first",
         )
     return np.ascontiguousarray(table)
+
+
+def _as_table(array: np.ndarray) -> str:
+    """How to make a table of an array with another number of axes."""
+    if array.ndim < 2:
+        return "Use X.reshape(1, -1) for a single row, X.reshape(-1, 1) for a single feature"
+    return (
+        "Flatten the rows, X.reshape(len(X), -1), let the model reshape them back, and pass "
+        "groups= to explain several entries as one"
+    )
 
 
 def as_finite(values: Any, argument: str, shape: tuple[int, ...], remedy: str) -> np.ndarray:
@@ -275,6 +282,58 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
             f"{background.shape[1]}",
             "Select the same columns",
         )
+
+
+def check_table(X: Any, argument: str) -> None:
+    """Refuse what looks like a table and is none: a Series, an iterator, a masked array."""
+    if hasattr(X, "iloc") and not hasattr(X, "columns"):
+        fail(
+            argument,
+            "a table of shape (n, d)",
+            f"a {type(X).__name__} of length {len(X)}",
+            "For one row of a DataFrame write X.iloc[[0]] in place of X.iloc[0]; for one column, "
+            "X[['name']]",
+            TypeError,
+        )
+    if isinstance(X, Iterator):
+        fail(
+            argument,
+            "a table of shape (n, d)",
+            f"a {type(X).__name__}, which can be read only once",
+            "Pass np.stack(list(...))",
+            TypeError,
+        )
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        fail(
+            argument,
+            "a table without a mask",
+            f"{int(np.ma.count_masked(X))} masked entries",
+            "Pass X.filled(np.nan), or drop the masked rows",
+        )
+
+
+def check_size(shape: Sequence[int], argument: str, remedy: str) -> None:
+    """Refuse a float64 result that is larger than this machine's memory, before it is made."""
+    wanted = 8.0 * float(np.prod(np.asarray(shape, dtype=np.float64)))
+    try:
+        held = float(os.sysconf("SC_PAGE_SIZE")) * float(os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        held = 2.0**40  # a machine that does not say: refuse what no machine holds
+    if wanted > held:
+        fail(
+            argument,
+            f"a result that fits into {held / 2**30:.3g} GiB of memory",
+            f"{wanted / 2**30:.3g} GiB for values of shape {tuple(int(size) for size in shape)}",
+            remedy,
+        )
+
+
+def class_names(model: Any, count: int) -> tuple[str, ...] | None:
+    """Names of the ``count`` outputs: the classes of the estimator whose bound method this is."""
+    classes = getattr(getattr(model, "__self__", None), "classes_", None)
+    if classes is None or len(classes) != count or any(np.ndim(name) for name in classes):
+        return None
+    return tuple(str(name) for name in classes)
 
 
 def check_frames(X: Any, background: Any, argument: str = "background") -> None:

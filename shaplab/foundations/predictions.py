@@ -19,6 +19,7 @@ shaplab.foundations.games, shaplab.foundations.exact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,14 +31,17 @@ from shaplab._validation import (
     as_matrix,
     as_numbers,
     check_int,
+    check_names,
     check_same_columns,
+    check_size,
+    class_names,
     fail,
     is_frame,
     resolve_rng,
 )
 from shaplab.explanation import Explanation
 from shaplab.foundations.exact import shapley_values
-from shaplab.foundations.games import check_coalitions, group_matrix
+from shaplab.foundations.games import check_coalitions, group_labels
 
 __all__ = [
     "BaselineGame",
@@ -86,42 +90,53 @@ class MarginalGame:
         self.rows = Rows(model, X, background, self._filler)
         self.batch_size = check_int(batch_size, "batch_size")
         self.names = self.rows.names
-        self._membership = None
+        self._label = np.arange(self.rows.d)
         if groups is not None:
-            self._membership, self.names = group_matrix(groups, self.rows.d, self.rows.names)  # type: ignore[assignment]
-        self.n_players = self.rows.d if self._membership is None else len(self._membership)
+            self._label, self.names = group_labels(groups, self.rows.d, self.rows.names)  # type: ignore[assignment]
+        self.n_players = int(self._label.max()) + 1
 
     @property
     def evaluations(self) -> int:
         """Model rows evaluated so far."""
         return self.rows.evaluations
 
-    def _present(self, coalitions: np.ndarray) -> np.ndarray:
-        found = check_coalitions(coalitions, self.n_players)
-        return found if self._membership is None else found @ self._membership
-
-    def outputs(self, coalitions: np.ndarray) -> np.ndarray:
+    def outputs(self, coalitions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Predictions for every reference row, ``(m, N, B)`` or ``(m, N, B, K)``, before any
-        averaging."""
-        present = self._present(coalitions)
-        shape = (len(present), self.rows.n, self.rows.size)
-        parts = []
-        for start in range(0, int(np.prod(shape)), self.batch_size):
-            flat = np.arange(start, min(start + self.batch_size, int(np.prod(shape))))
+        averaging; of the rows with these numbers, all by default."""
+        present = check_coalitions(coalitions, self.n_players)[:, self._label]
+        rows = np.arange(self.rows.n) if rows is None else rows
+        shape = (len(present), len(rows), self.rows.size)
+        total, parts = math.prod(shape), []
+        for start in range(0, max(1, total), self.batch_size):
+            flat = np.arange(start, min(start + self.batch_size, total))
             m, n, b = np.unravel_index(flat, shape)
-            parts.append(self.rows.outputs(present[m], n, b))
+            parts.append(self.rows.outputs(present[m], rows[n], b))
         found = np.concatenate(parts)
         return found.reshape(*shape, *found.shape[1:])
 
-    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        coalitions = check_coalitions(coalitions, self.n_players)
-        step = max(1, self.batch_size // (self.rows.n * self.rows.size))
+    def means(self, coalitions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Mean predictions ``(m, N)`` or ``(m, N, K)`` of the rows with these numbers, all by
+        default."""
+        count = self.rows.n if rows is None else len(rows)
+        step = max(1, self.batch_size // (count * self.rows.size))
         return np.concatenate(
             [
-                self.outputs(coalitions[i : i + step]).mean(axis=2)
+                self.outputs(coalitions[i : i + step], rows).mean(axis=2)
                 for i in range(0, max(1, len(coalitions)), step)
             ]
         )
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        return self.means(check_coalitions(coalitions, self.n_players))
+
+    def able(self) -> np.ndarray:
+        """Which players can matter for each row, ``(N, n_players)``: some column of theirs differs
+        from some reference."""
+        moving = self.rows.moving()
+        found = np.zeros((self.rows.n, self.n_players), dtype=bool)
+        for column in np.flatnonzero(moving.any(axis=0)):
+            found[:, self._label[column]] |= moving[:, column]
+        return found
 
 
 class BaselineGame(MarginalGame):
@@ -457,7 +472,13 @@ class RescaledMargin(MeanLoss):
 
 
 def exact_shap(
-    model: Any, X: Any, background: Any, *, groups: Groups | None = None, batch_size: int = 65536
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    groups: Groups | None = None,
+    batch_size: int = 65536,
+    feature_names: Any = None,
 ) -> Explanation:
     """Exact interventional Shapley values of any model on few features, by enumeration.
 
@@ -469,6 +490,7 @@ def exact_shap(
     groups : lists of features explained together, by number or name, or a dict from group name to
     features.
     batch_size : int, model rows in one call; bounds memory.
+    feature_names : names of the columns; those of a DataFrame by default.
 
     Returns
     -------
@@ -477,7 +499,8 @@ def exact_shap(
 
     Notes
     -----
-    Cost: ``2**n_players * N * B`` model rows; at most 24 players.
+    Cost: ``2**n * B`` model rows for a row in which ``n`` players can matter, at most 24: players
+    whose columns are equal in the row and all references cost nothing and get 0.
 
     References
     ----------
@@ -489,14 +512,34 @@ def exact_shap(
     array([[0.5, 0.5]])
     """
     game = MarginalGame(model, X, background, groups=groups, batch_size=batch_size)
-    step = max(1, game.batch_size // (game.rows.n * game.rows.size))
-    phi = shapley_values(game, game.n_players, batch_size=min(4096, step))
-    base = game(np.zeros((1, game.n_players), dtype=bool))[0]
+    if feature_names is not None:
+        names = check_names(feature_names, game.rows.d, "feature_names")
+        game.names = names if groups is None else group_labels(groups, game.rows.d, names)[1]
+    base = game.means(np.zeros((1, game.n_players), dtype=bool))[0]
+    check_size(
+        (*base.shape, game.n_players), "X", "Explain fewer rows at a time, or features in groups"
+    )
+    values = np.zeros((game.rows.n, game.n_players, *base.shape[1:]))
+    patterns, which = np.unique(game.able(), axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        rows, mine = np.flatnonzero(which.ravel() == number), np.flatnonzero(pattern)
+        if mine.size == 0:
+            continue
+
+        def of(S: np.ndarray, rows: np.ndarray = rows, mine: np.ndarray = mine) -> np.ndarray:
+            present = np.zeros((len(S), game.n_players), dtype=bool)
+            present[:, mine] = S
+            return game.means(present, rows)
+
+        step = max(1, game.batch_size // (len(rows) * game.rows.size))
+        phi = shapley_values(of, mine.size, batch_size=min(4096, step))
+        values[np.ix_(rows, mine)] = np.moveaxis(phi, 0, 1)
     return Explanation(
-        values=np.moveaxis(phi, 0, 1),
+        values=values,
         base_values=base,
         data=X if groups is None else None,
         feature_names=None if game.names is None else tuple(game.names),
+        output_names=class_names(model, base.shape[-1]) if base.ndim == 2 else None,
         method="exact_shap (marginal game, enumerated)",
         info={"evaluations": game.evaluations},
     )
