@@ -683,9 +683,10 @@ class Run:
         except Exception as problem:
             if self.sampler.rounds(self.tally).min() >= self.enough:
                 self.measure()
-                problem.partial = result(
+                kept = result(
                     self.tally, self.info | {"stopped": "error", "exact": self.done.copy()}
-                )  # type: ignore[attr-defined]
+                )
+                problem.partial = kept  # type: ignore[attr-defined]
                 problem.add_note(
                     "Finished rounds are kept in this exception's attribute .partial"
                     + ("." if self.path is None else f" and in {self.path.name}.")

@@ -177,8 +177,9 @@ def _listed(
     values = np.zeros((p, len(total)))
     for start in range(0, 2**p, 2**12):
         S = all_coalitions(p, start, min(start + 2**12, 2**p))
-        inside = S.any(axis=1) & ~S.all(axis=1)
-        game = np.where(S.all(axis=1)[:, None], total, 0.0)
+        everybody = np.asarray(S.all(axis=1))
+        inside = S.any(axis=1) & ~everybody
+        game = np.where(everybody[:, None], total, 0.0)
         game[inside] = worth(S[inside]) - low
         values += shapley_coefficients(S) @ game
     return values

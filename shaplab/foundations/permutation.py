@@ -18,7 +18,7 @@ Lundberg et al. (2020). Cost: at most :math:`4(d-1)B` model rows a round and exp
 between equal values cost nothing.
 
 Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations._walks.
+shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks.
 """
 
 from __future__ import annotations

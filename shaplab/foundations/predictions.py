@@ -89,10 +89,10 @@ class MarginalGame:
     ) -> None:
         self.rows = Rows(model, X, background, self._filler)
         self.batch_size = check_int(batch_size, "batch_size")
-        self.names = self.rows.names
+        self.names: tuple[str, ...] | list[str] | None = self.rows.names
         self._label = np.arange(self.rows.d)
         if groups is not None:
-            self._label, self.names = group_labels(groups, self.rows.d, self.rows.names)  # type: ignore[assignment]
+            self._label, self.names = group_labels(groups, self.rows.d, self.rows.names)
         self.n_players = int(self._label.max()) + 1
 
     @property
