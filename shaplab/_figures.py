@@ -93,14 +93,19 @@ def feature_units(explanation: Explanation, units: Units) -> list[str]:
     return [str(unit) for unit in units]
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, NaT or pandas' NA, which compares to nothing."""
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+
+
 def missing(column: np.ndarray) -> np.ndarray:
-    """Where a column is None or NaN."""
-    return np.array([value is None or value != value for value in column.tolist()], dtype=bool)
+    """Where a column has no value."""
+    return np.array([is_missing(value) for value in column.tolist()], dtype=bool)
 
 
 def number(value: Any) -> str:
     """A value of a table as short text."""
-    if value is None or value != value:
+    if is_missing(value):
         return "missing"
     return (
         f"{value:.4g}" if isinstance(value, int | float | np.integer | np.floating) else str(value)

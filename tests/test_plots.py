@@ -451,3 +451,40 @@ def test_table_is_escaped_by_pandas() -> None:
     e = Explanation([[1.0]], 0.0, feature_names=["<script>alert(1)</script>"])
     assert isinstance(plots.table(e), pd.DataFrame)
     assert "<script>" not in plots.table(e)._repr_html_()
+
+
+def test_the_bar_of_one_row_keeps_signs():
+    e = Explanation([[-2.0, 1.0, 0.5]], 3.0, feature_names=["a", "b", "c"], std=[[0.1, 0.2, 0.3]])
+    ax = plots.bar(e)
+    assert [bar.get_width() for bar in ax.patches] == [-2.0, 1.0, 0.5]
+    assert {"-2", "+1", "+0.5"} <= {text.get_text() for text in ax.texts}
+    assert ax.get_xlim()[0] < -2.1
+    assert ax.get_xlabel() == "contribution"
+    told = plots.table(ax).set_index("feature")["contribution"]
+    assert told["a"] == -2.0
+    assert told["output"] == 2.5
+    plt.close(ax.figure)
+
+
+def test_what_was_sliced_away_is_no_other_feature_of_a_waterfall():
+    values = np.array([[5.0, 3.0, 1.0, 0.5, 100.0]])
+    e = Explanation(values, 0.0, feature_names=list("abcde"))[:, list("abcd")]
+    ax = plots.waterfall(e, max_features=3)
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert sorted(labels) == ["2 other features", "a", "b", "features left out"]
+    widths = dict(zip(labels, [bar.get_width() for bar in ax.patches], strict=True))
+    assert widths["2 other features"] == 1.5
+    assert widths["features left out"] == 100.0
+    plt.close(ax.figure)
+
+
+def test_missing_values_of_nullable_columns_are_drawn_as_missing():
+    import pandas as pd
+
+    X = np.array([[1.0, pd.NA], [pd.NA, "b"], [2.0, "a"]], dtype=object)
+    e = Explanation(np.ones((3, 2)), 0.0, data=X)
+    for draw in (plots.beeswarm, plots.waterfall, lambda e: plots.scatter(e, 0, color_by=1)):
+        ax = draw(e)
+        assert len(plots.table(ax)) > 0
+        plt.close(ax.figure)
+    assert "missing" in str(plots.table(e, row=1)["value"].tolist())

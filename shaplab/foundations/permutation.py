@@ -276,7 +276,10 @@ def confidence_interval(
         )
     freedom = np.asarray(explanation.info["rounds"], dtype=float) - 1.0
     freedom = freedom.reshape(freedom.shape + (1,) * (explanation.values.ndim - freedom.ndim))
-    reach = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0)) * explanation.std
+    std = np.asarray(explanation.std)
+    # An error of zero stays zero at any level, where the quantile may be infinite.
+    quantile = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0))
+    reach = np.where(std == 0, 0.0, std) * np.where(std == 0, 0.0, quantile)
     return explanation.values - reach, explanation.values + reach
 
 
