@@ -155,6 +155,23 @@ def get_loss(loss: Any) -> Loss:
     )
 
 
+def check_probabilities(outputs: np.ndarray, loss: Loss, *, classes: bool) -> None:
+    """Require probabilities where cross entropy is asked of a model's outputs ``(..., [K])``."""
+    if loss.name != "cross_entropy" or loss.slope is None:
+        return
+    whole = outputs.sum(axis=-1) if classes else np.ones(1)
+    # Single-precision probabilities miss 0, 1 and their sum by little; NaN passes no comparison.
+    if outputs.min() >= -1e-6 and outputs.max() <= 1.0 + 1e-6 and np.abs(whole - 1.0).max() <= 1e-3:
+        return
+    fail(
+        "model",
+        "probabilities from 0 to 1 that sum to 1 over classes for cross entropy",
+        f"outputs from {outputs.min():g} to {outputs.max():g} with sums from {whole.min():g} to "
+        f"{whole.max():g}",
+        'Pass predict_proba, or use loss="logistic" or "softmax_cross_entropy" for margins',
+    )
+
+
 def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np.ndarray:
     """Return ``y`` as float64 ``(n,)`` after checking that outputs, loss and target suit each
     other."""

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._losses import check_target, get_loss
+from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._rows import Rows
 from shaplab._validation import (
     as_matrix,
@@ -398,6 +398,7 @@ class LossOfMean:
             self.loss = self.loss.for_outputs(K)
             self.y = check_target(self.y, shape[-1], self.loss, K)
             self._checked = True
+        check_probabilities(outputs, self.loss, classes=K is not None)
         found = as_numbers(self.loss.value(outputs, self.y), "loss", "numbers")
         if found.shape != shape:
             fail(

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from scipy.stats.qmc import Halton
 
-from shaplab._losses import check_target, get_loss
+from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._parallel import chunks
 from shaplab._validation import check_choice, fail
 from shaplab.explanation import Explanation
@@ -93,17 +93,8 @@ class LossWalks(Sampler):
         self.loss = get_loss(loss)
         self.squared = self.loss.name == "squared_error"
         self.y = check_target(y, t.n, self.loss, t.K if t.K > 1 else None)
-        whole = t.fx.sum(axis=1) if t.K > 1 else np.ones(1)
-        if self.loss.name == "cross_entropy" and (
-            t.fx.min() < 0.0 or t.fx.max() > 1.0 + 1e-6 or np.abs(whole - 1.0).max() > 1e-3
-        ):
-            fail(
-                "model",
-                "probabilities from 0 to 1 that sum to 1 over classes for cross entropy",
-                f"outputs from {t.fx.min():g} to {t.fx.max():g} with sums from {whole.min():g} to "
-                f"{whole.max():g}",
-                'Pass predict_proba, or use loss="logistic" or "softmax_cross_entropy" for margins',
-            )
+        for outputs in (t.fx, t.fb):
+            check_probabilities(outputs, self.loss, classes=t.K > 1)
         self.covariance = None
         if check_choice(removal, "removal", ("marginal", "conditional")) == "conditional":
             self.covariance = _covariance(t)
