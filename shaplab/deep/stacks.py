@@ -544,7 +544,7 @@ class Priced:
                 if self.loss.slope is None
                 else np.broadcast_to(self.loss.slope(f[:, 0], y)[:, None], step.shape)
             )
-            close = np.abs(step) <= 1e-9 * (1 + np.abs(f))
+            close = np.abs(step) <= 1e-9 * np.maximum(np.abs(f), np.abs(b.T))
             return np.where(
                 close, flat, np.divide(gain, step, out=np.zeros_like(step), where=step != 0)
             )[..., None]

@@ -13,7 +13,7 @@ over references, and the rescaled margin. Source: Methods 9-10 of Lundberg et al
 al. (2020).
 Cost: ``m N B`` model rows for ``m`` coalitions, ``N`` explained and ``B`` reference rows.
 
-Needs: shaplab._validation, shaplab._rows, shaplab._losses, shaplab.explanation,
+Needs: shaplab._gaussian, shaplab._validation, shaplab._rows, shaplab._losses, shaplab.explanation,
 shaplab.foundations.games, shaplab.foundations.exact.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from shaplab._gaussian import correlations, regression, spreads
 from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._rows import Rows
 from shaplab._validation import (
@@ -254,19 +255,21 @@ class GaussianGame(_Conditional):
         self.draws = np.concatenate([draws, -draws])
         self.step = max(1, check_int(batch_size, "batch_size") // len(self.draws))
         self.mean = self.background.mean(axis=0)
-        self.covariance = np.cov(self.background, rowvar=False).reshape(
-            self.n_players, self.n_players
-        )
+        self.spread, self.correlation = correlations(self.background)
+        # The sample's covariance, not the population's, as the mean is estimated, too.
+        self.draws *= np.sqrt(len(self.background) / (len(self.background) - 1))
 
     def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
-        out, C = ~S, self.covariance
-        regression = C[np.ix_(out, S)] @ np.linalg.pinv(C[np.ix_(S, S)], hermitian=True)
-        mean = self.mean[out] + (X[:, S] - self.mean[S]) @ regression.T
-        spread = C[np.ix_(out, out)] - regression @ C[np.ix_(S, out)]
-        size, axes = np.linalg.eigh((spread + spread.T) / 2)
-        root = axes * np.sqrt(np.clip(size, 0.0, None))
+        out, C, spread = ~S, self.correlation, self.spread
+        follow = regression(C, S)
+        known = (X - self.mean) / spread * S
+        mean = self.mean[out] + (known @ follow)[:, out] * spread[out]
+        left = (C - C @ follow)[np.ix_(out, out)]
+        size, axes = np.linalg.eigh((left + left.T) / 2)
+        # The symmetric root: the same for any order and sign of the axes.
+        root = (axes * np.sqrt(np.clip(size, 0.0, None))) @ axes.T * spread[out]
         filled = np.zeros((len(X), len(self.draws), self.n_players))
-        filled[:, :, out] = mean[:, None] + self.draws[:, : out.sum()] @ root.T
+        filled[:, :, out] = mean[:, None] + self.draws[:, : out.sum()] @ root
         return filled
 
 
@@ -282,7 +285,9 @@ class NearestGame(_Conditional):
 
     Notes
     -----
-    An estimate whose bias grows with the number of known features: near neighbours get rare.
+    An estimate whose bias grows with the number of known features: near neighbours get rare. Rows
+    that are equally far share the places that are left, so the order of the background does not
+    count.
     """
 
     def __init__(
@@ -291,15 +296,29 @@ class NearestGame(_Conditional):
         super().__init__(model, X, background)
         self.step = max(1, check_int(batch_size, "batch_size") // len(self.background))
         self.n_neighbors = check_int(n_neighbors, "n_neighbors", maximum=len(self.background))
-        spread = self.background.std(axis=0)
-        self.scale = np.where(spread > 0, spread, 1.0)
+        self.scale = spreads(self.background)
 
-    def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+    def _weights(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Shares ``(n, B)`` of the background rows in each row's mean."""
         if not S.any():
-            return np.broadcast_to(self.background, (len(X), *self.background.shape))
+            return np.full((len(X), len(self.background)), 1.0 / len(self.background))
         difference = (X[:, None, S] - self.background[None, :, S]) / self.scale[S]
-        order = np.argsort((difference**2).sum(axis=2), axis=1, kind="stable")
-        return self.background[order[:, : self.n_neighbors]]
+        distance = (difference**2).sum(axis=2)
+        last = np.partition(distance, self.n_neighbors - 1, axis=1)[:, self.n_neighbors - 1, None]
+        # Distances that differ by rounding only are ties.
+        nearer = distance < last * (1 - 1e-12)
+        tied = ~nearer & (distance <= last * (1 + 1e-12))
+        places = self.n_neighbors - nearer.sum(axis=1, keepdims=True)
+        return (nearer + tied * (places / tied.sum(axis=1, keepdims=True))) / self.n_neighbors
+
+    def _value(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+        weights = self._weights(S, X)
+        row, other = np.nonzero(weights)
+        found = self.rows.predict(np.where(S, X[row], self.background[other]))
+        share = weights[row, other].reshape(-1, *[1] * (found.ndim - 1))
+        result = np.zeros((len(X), *found.shape[1:]))
+        np.add.at(result, row, share * found)
+        return result
 
 
 class DiscreteGame(_Conditional):
@@ -460,14 +479,17 @@ class RescaledMargin(MeanLoss):
                 f"{b.shape[-1]} outputs",
                 "Explain one output, or use MeanLoss",
             )
-        step = 1e-6 * (1.0 + np.abs(b))
+        # What is near has the unit of the outputs: differences beside the largest, and rounding.
+        reach = np.abs(x - b).max()
+        size = np.maximum(np.abs(b), reach)
+        step = 1e-6 * np.where(size > 0, size, 1.0)
         if self.loss.slope is not None:
             slope = self.loss.slope((x + b) / 2, self.y)
         else:
             slope = (self.loss.value(b + step, self.y) - self.loss.value(b - step, self.y)) / (
                 2 * step
             )
-        near = np.abs(x - b) <= step
+        near = np.abs(x - b) <= 1e-8 * reach + 1e-13 * np.abs(b)
         ratio = np.where(near, slope, (loss_x - loss_b) / np.where(near, 1.0, x - b))
         return (loss_b + (self._outputs(coalitions) - b) * ratio).mean(axis=1)
 

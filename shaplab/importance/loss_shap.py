@@ -16,8 +16,9 @@ Covert (2020). Cost of a walk: :math:`8 (d - 1)` model rows for squared error, a
 :math:`20 (d - 1)` for smooth losses, whatever the background's size; less where row and reference
 agree.
 
-Needs: shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks.
+Needs: shaplab._gaussian, shaplab._parallel, shaplab._rows, shaplab._losses,
+shaplab._validation, shaplab.explanation, shaplab.foundations.games, shaplab.foundations.exact,
+shaplab.foundations._walks.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from typing import Any
 import numpy as np
 from scipy.stats.qmc import Halton
 
+from shaplab._gaussian import correlations, regression
 from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._parallel import chunks
-from shaplab._validation import check_choice, fail
+from shaplab._validation import check_choice, check_size, fail
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import (
     FLOATS,
@@ -95,9 +97,9 @@ class LossWalks(Sampler):
         self.y = check_target(y, t.n, self.loss, t.K if t.K > 1 else None)
         for outputs in (t.fx, t.fb):
             check_probabilities(outputs, self.loss, classes=t.K > 1)
-        self.covariance = None
+        self.gaussian: Any = None
         if check_choice(removal, "removal", ("marginal", "conditional")) == "conditional":
-            self.covariance = _covariance(t)
+            self.gaussian = _gaussian(t)
         pilot = self._pilot() if walks and p > 1 and t.size > DRAWS else None
         self.loud = np.empty(0, dtype=int) if pilot is None else loud_references(pilot.outputs)
         self.quiet = np.setdiff1d(np.arange(t.size), self.loud)
@@ -124,7 +126,7 @@ class LossWalks(Sampler):
         most = max(16, min(256, int(np.sqrt(FLOATS / p))))
         own, other = (np.linspace(0, n - 1, min(n, most), dtype=int) for n in (t.n, t.size))
         steps = float(p - 1)
-        if self.covariance is None:
+        if self.gaussian is None:
             moves = t.differs(own[:, None], other[None]).sum(axis=2)
             steps = float(np.maximum(moves - 1, 0).mean())
         used = np.array(self.sizes) + len(self.loud)
@@ -143,7 +145,7 @@ class LossWalks(Sampler):
     def worth(self, present: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Minus the losses ``(m, 1)`` of the mean predictions of coalitions ``(m, p)`` of rows."""
         t = self.tables
-        if self.covariance is None:
+        if self.gaussian is None:
             mean = t.means(present, rows)
         else:
             every = np.arange(t.size)
@@ -230,7 +232,7 @@ class LossWalks(Sampler):
         k = np.concatenate([k, t.p - 1 - k])[:m]
         present = (rank[:, None] < k[:, None, None] + np.array([[0], [1]])).reshape(-1, t.p)
         own, every = np.repeat(i, 2), np.arange(n)
-        if self.covariance is not None:
+        if self.gaussian is not None:
             found = self._conditional(present, own, np.broadcast_to(every, (2 * m, n)))
         else:
             found = t.outputs(present.repeat(n, axis=0), own.repeat(n), np.tile(every, 2 * m))
@@ -268,7 +270,7 @@ class LossWalks(Sampler):
         t, (w, p) = self.tables, rank.shape
         loud = np.broadcast_to(self.loud, (w, 2, len(self.loud)))
         b = np.concatenate([b, loud], axis=2)
-        if self.covariance is None:
+        if self.gaussian is None:
             adding, removing, cost = t.both_ways(rank, i, b)
         else:
             present = (rank[:, None, :] < np.arange(1, p)[:, None]).reshape(-1, p)
@@ -336,13 +338,13 @@ class LossWalks(Sampler):
         """Outputs when absent features follow the present ones: references move along the Gaussian
         regression."""
         t, parts = self.tables, []
+        spread, correlation = self.gaussian
         x, z = t.rows._X.astype(np.float64), t.rows._background.astype(np.float64)
         for s in chunks(len(present), t.batch_size // max(b.shape[1], t.rows.d)):
             S = present[s][:, t.player]
-            masked = self.covariance * S[:, :, None] * S[:, None, :]
-            regression = np.linalg.pinv(masked, rcond=1e-10, hermitian=True) @ self.covariance
             reference, own = z[b[s]], x[i[s]][:, None]
-            moved = reference + ((own - reference) * S[:, None]) @ regression
+            step = (own - reference) / spread * S[:, None]
+            moved = reference + step @ regression(correlation, S) * spread
             table = np.where(S[:, None], own, moved).reshape(-1, t.rows.d)
             parts.append(
                 np.concatenate(
@@ -425,7 +427,7 @@ def shares(
     return cross / total, freedom / max(freedom - 1.0, 1.0)
 
 
-def _covariance(t: Tables) -> np.ndarray:
+def _gaussian(t: Tables) -> tuple[np.ndarray, np.ndarray]:
     if t.rows._frame is not None:
         fail(
             "removal",
@@ -441,7 +443,10 @@ def _covariance(t: Tables) -> np.ndarray:
             f"{len(z)} rows" if len(z) < 2 else "NaN or infinity",
             'Impute, or use removal="marginal"',
         )
-    return np.cov(z, rowvar=False).reshape(t.rows.d, t.rows.d)
+    check_size(
+        (z.shape[1], z.shape[1]), "X", 'Drop columns, or use removal="marginal" (no covariance)'
+    )
+    return correlations(z)
 
 
 def loss_shap(

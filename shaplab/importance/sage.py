@@ -14,7 +14,8 @@ kept apart: the Monte-Carlo error for these
 not others, which only data lowers.
 Source: Covert, Lundberg and Lee (2020), Algorithm 1. Cost of a visit: as a walk of LossSHAP.
 
-Needs: shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation, shaplab.explanation,
+Needs: shaplab._gaussian, shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation,
+shaplab.explanation,
 shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks,
 shaplab.importance.loss_shap.
 """
