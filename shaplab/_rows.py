@@ -134,9 +134,9 @@ class _TorchCall:
         self.module.eval()
         try:
             with torch.inference_mode():
-                found = self.module(
-                    torch.as_tensor(np.asarray(table), dtype=weight.dtype, device=weight.device)
-                )
+                # Torch wants arrays that may be written to, and warns of others.
+                rows = torch.as_tensor(np.require(table, requirements=["C", "W"]))
+                found = self.module(rows.to(dtype=weight.dtype, device=weight.device))
                 return np.asarray(found.double().cpu().numpy())
         finally:
             for part, training in modes:

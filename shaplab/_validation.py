@@ -147,12 +147,14 @@ def as_numbers(
     remedy: str = "Pass numbers",
     dtype: Any = np.float64,
 ) -> np.ndarray:
-    """Return an array of floats; None, text, dates, complex numbers and ragged lists are
-    refused."""
+    """Return an array of floats (of its own kind with ``dtype=None``); None, text, dates, complex
+    numbers and ragged lists are refused."""
     try:
         found = np.asarray(plain(value))
         if value is None or found.dtype.kind not in "biufO":
             raise TypeError
+        if dtype is None:
+            dtype = np.float64 if found.dtype == object else found.dtype
         return found.astype(dtype, copy=False)
     except (TypeError, ValueError):
         fail(argument, rule, describe(value), remedy, TypeError)

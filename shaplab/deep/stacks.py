@@ -44,6 +44,7 @@ from shaplab._validation import (  # isort: skip
     check_int,
     column_names,
     fail,
+    is_frame,
 )
 from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._parallel import chunks, progress_bar
@@ -480,6 +481,7 @@ def stack_shap(
         output_names,
         method=f"stack_shap, {rule}" + ("" if priced is None else f", loss {priced.loss.name}"),
         info={"gap": gap[:, 0] if single else gap},
+        index=X.index if is_frame(X) else None,
     )
 
 
