@@ -330,6 +330,21 @@ def check_size(shape: Sequence[int], argument: str, remedy: str) -> None:
         )
 
 
+def check_result(values: np.ndarray, names: Sequence[str] | None, argument: str = "model") -> None:
+    """Require finite values ``(N, d, ...)`` of a model whose outputs were all finite."""
+    if np.isfinite(values).all():
+        return
+    place = np.argwhere(~np.isfinite(values))[0]
+    name = f"x{place[1]}" if names is None else str(names[place[1]])
+    fail(
+        argument,
+        "outputs whose differences and sums are finite",
+        f"{values[tuple(place)]} for feature {shorten(name)!r} of row {place[0]}, though every "
+        f"output is finite",
+        "Outputs are too large: explain them divided by a constant, or their logarithm",
+    )
+
+
 def class_names(model: Any, count: int) -> tuple[str, ...] | None:
     """Names of the ``count`` outputs: the classes of the estimator whose bound method this is."""
     classes = getattr(getattr(model, "__self__", None), "classes_", None)

@@ -42,6 +42,7 @@ from shaplab._validation import (  # isort: skip
     check_choice,
     check_frames,
     check_int,
+    check_result,
     column_names,
     fail,
     is_frame,
@@ -461,6 +462,7 @@ def stack_shap(
                     weights = pull_back(phi, f, b) if depth else weights
                 values[part, ..., place] = phi.mean(1)
             bar.update(part.stop - part.start)
+    check_result(values, column_names(X), "stages")
     made, base = ours[-1][:, chosen], np.tile(theirs[-1][:, chosen].mean(0), (len(rows), 1))
     if priced is not None:
         made, base = priced.ours[:, None], priced.theirs.mean(1)[:, None]

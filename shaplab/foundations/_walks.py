@@ -33,6 +33,7 @@ from shaplab._validation import (
     check_int,
     check_names,
     check_real,
+    check_result,
     check_size,
     class_names,
     fail,
@@ -204,6 +205,10 @@ class Tables:
                         found[line, own[k]] += weights @ values[k]
         return found
 
+    def title(self, player: int) -> str:
+        """The name of a player among all."""
+        return f"x{player}" if self.names is None else str(self.names[player])
+
     def expand(self, values: np.ndarray, axis: int = 1) -> np.ndarray:
         """Values of all players from those of ``players``: the others are worth nothing."""
         count = int(self.label.max()) + 1
@@ -284,6 +289,7 @@ class Tables:
         data = self.data
         if data is not None and not isinstance(rows, slice):
             data = data.iloc[rows] if is_frame(data) else data[rows]
+        check_result(values, [self.title(player) for player in self.players])
         return Explanation(
             values=self.expand(values)[..., keep],
             std=None if std is None else self.expand(std)[..., keep],

@@ -33,6 +33,7 @@ from shaplab._validation import (
     as_numbers,
     check_int,
     check_names,
+    check_result,
     check_same_columns,
     check_size,
     class_names,
@@ -557,6 +558,7 @@ def exact_shap(
         step = max(1, game.batch_size // (len(rows) * game.rows.size))
         phi = shapley_values(of, mine.size, batch_size=min(4096, step))
         values[np.ix_(rows, mine)] = np.moveaxis(phi, 0, 1)
+    check_result(values, game.names)
     return Explanation(
         values=values,
         base_values=base,

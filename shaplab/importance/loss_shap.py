@@ -34,7 +34,7 @@ from scipy.stats.qmc import Halton
 from shaplab._gaussian import correlations, regression
 from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._parallel import chunks
-from shaplab._validation import check_choice, check_size, fail
+from shaplab._validation import check_choice, check_result, check_size, fail
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import (
     FLOATS,
@@ -510,6 +510,7 @@ def loss_shap(
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
+        check_result(values, [tables.title(player) for player in tables.players], "loss")
         return Explanation(
             values=tables.expand(values[..., 0]),
             std=tables.expand(std[..., 0]),

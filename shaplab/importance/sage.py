@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._losses import get_loss
+from shaplab._validation import check_result
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import BLOCK, Run, Tables, Tally, check_stop
 from shaplab.importance.loss_shap import LossWalks, shares
@@ -242,6 +243,7 @@ def sage(
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
+        check_result(values, [tables.title(player) for player in tables.players], "loss")
         more = {
             "rounds": 1.0 + tables.expand(sampler.freedom(tally)[None]),
             "epochs": 0.0 if tally.exact.all() else float(tally.count.mean()),

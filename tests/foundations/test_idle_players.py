@@ -270,6 +270,28 @@ def test_tables_of_other_kinds_work_or_say_what_to_do(explain):
             explain(f, x, B)
 
 
+@pytest.mark.parametrize("name", ["permutation_shap", "kernel_shap", "exact_shap", "loss_shap"])
+def test_finite_outputs_that_overflow_in_differences_are_named_and_not_returned(name):
+    X, B = np.ones((1, 12)), np.zeros((2, 12))
+    # Finite, but a difference of two of them is not.
+    sign = np.where(np.arange(12) % 2, -1.0, 1.0)
+
+    def huge(X):
+        return 1.6e308 * np.sign(X @ sign + X[:, 0] - 0.5)
+
+    call = {
+        "permutation_shap": lambda f: permutation_shap(f, X, B, rounds=2, rng=0),
+        "kernel_shap": lambda f: kernel_shap(f, X, B, rng=0),
+        "exact_shap": lambda f: exact_shap(f, X, B),
+        "loss_shap": lambda f: loss_shap(f, X, [0.0], B, rounds=2, rng=0),
+    }[name]
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"(model|loss|game): expected"):
+        call(huge)
+    # A model whose own output is not finite is told apart from that.
+    with pytest.raises(ValueError, match="model: expected finite outputs, got inf"):
+        call(lambda X: np.where(X[:, 0] > 0, np.inf, 0.0))
+
+
 def test_a_result_larger_than_memory_is_refused_before_it_is_made():
     # 40 thousand rows, a million columns and 4,000 outputs: petabytes.
     with pytest.raises(ValueError, match=r"X: expected a result that fits into .* GiB.*fewer rows"):
