@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from shaplab._validation import check_int, fail, shorten
+from shaplab._validation import check_int, digits, fail, shorten
 from shaplab.explanation import Explanation
 
 __all__: list[str] = []
@@ -108,7 +108,7 @@ def number(value: Any) -> str:
     if is_missing(value):
         return "missing"
     return (
-        f"{value:.4g}" if isinstance(value, int | float | np.integer | np.floating) else str(value)
+        digits(value) if isinstance(value, int | float | np.integer | np.floating) else str(value)
     )
 
 
@@ -257,7 +257,8 @@ def groups_of(column: np.ndarray) -> list[tuple[str, np.ndarray]]:
         for b in np.unique(cut[~gone]):
             inside = (cut == b) & ~gone
             low, high = codes[inside].min(), codes[inside].max()
-            groups.append((f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}", inside))
+            name = digits(low) if low == high else f"{digits(low)} to {digits(high)}"
+            groups.append((name, inside))
     return [*groups, *([("missing", gone)] if gone.any() else [])]
 
 

@@ -31,6 +31,15 @@ def shorten(text: object, limit: int = _SHOWN) -> str:
     return f"{line[:head]}…{line[len(line) - (limit - 1 - head) :]}"
 
 
+def digits(value: Any, count: int = 4, sign: str = "", scale: float = 0.0) -> str:
+    """A number with so many digits, as people write it: 1500 and not 1.5e+03; 0 where it is
+    rounding beside ``scale``. Powers of ten stay below 0.0001 and from a billion on."""
+    if abs(value) <= 1e-12 * scale:
+        value = 0.0
+    text = f"{value:{sign}.{count}g}"
+    return f"{value:{sign}.0f}" if "e+" in text and abs(value) < 1e9 else text
+
+
 def describe(value: Any) -> str:
     """Say in a few words what a user passed: shape and dtype for arrays, repr for the rest."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):

@@ -19,6 +19,7 @@ from shaplab._validation import (
     as_numbers,
     check_names,
     column_names,
+    digits,
     fail,
     is_frame,
     plain,
@@ -470,17 +471,18 @@ class Explanation:
         if self.has_outputs and one:
             titles = [str(name) for name in self.output_names or range(count)][:_COLUMNS]
         if not one:
-            lines = [(names[j], [f"{size[j].mean():.4g}"]) for j in shown]
+            lines = [(names[j], [digits(size[j].mean())]) for j in shown]
             return titles, lines + ([(f"{more} more features", [])] if more else [])
         values = self.values[0].reshape(-1, count)
-        lines = [("base value", _numbers(self.base_values[0], ""))]
-        lines += [(self._cell(names, j), _numbers(values[j], "+")) for j in shown]
+        scale = float(max(np.abs(self.base_values).max(), np.abs(values).max(initial=0.0)))
+        lines = [("base value", _numbers(self.base_values[0], "", scale))]
+        lines += [(self._cell(names, j), _numbers(values[j], "+", scale)) for j in shown]
         if more:
             rest = values[order[len(shown) :]].sum(axis=0)
-            lines.append((f"{more} more features", _numbers(rest, "+")))
+            lines.append((f"{more} more features", _numbers(rest, "+", scale)))
         if self.rest is not None:
-            lines.append((LEFT_OUT, _numbers(self.rest[0], "+")))
-        return titles, [*lines, ("prediction", _numbers(self.prediction[0], ""))]
+            lines.append((LEFT_OUT, _numbers(self.rest[0], "+", scale)))
+        return titles, [*lines, ("prediction", _numbers(self.prediction[0], "", scale))]
 
     def _cell(self, names: Sequence[str], j: int) -> str:
         """``name = value`` of an entry of the only row."""
@@ -488,7 +490,7 @@ class Explanation:
             return names[j]
         value = self.data.reshape(-1)[j]
         if isinstance(value, int | float | np.integer | np.floating):
-            return f"{shorten(names[j], 30)} = {value:.4g}"
+            return f"{shorten(names[j], 30)} = {digits(value)}"
         return f"{shorten(names[j], 30)} = {shorten(value, 20)}"
 
     def __repr__(self) -> str:
@@ -522,9 +524,9 @@ class Explanation:
         )
 
 
-def _numbers(values: Any, sign: str) -> list[str]:
-    """Numbers of one row as text, at most as many as are shown side by side."""
-    return [f"{value:{sign}.4g}" for value in np.atleast_1d(values)[:_COLUMNS]]
+def _numbers(values: Any, sign: str, scale: float) -> list[str]:
+    """Numbers of one row as text, at most as many as are shown side by side; rounding is 0."""
+    return [digits(value, 4, sign, scale) for value in np.atleast_1d(values)[:_COLUMNS]]
 
 
 def _entries(data: Any) -> np.ndarray:

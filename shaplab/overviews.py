@@ -49,6 +49,7 @@ from shaplab._validation import (  # isort: skip
     check_int,
     check_names,
     column_names,
+    digits,
     fail,
     is_frame,
     resolve_rng,
@@ -250,7 +251,7 @@ def embedding(
     ax = axes(ax, 5.6, 4.2)
     ends = ["low", "high"] if not labels else [escape(labels[0], 14), escape(labels[-1], 14)]
     if codes is not None and labels is None and (~np.isnan(codes)).any():
-        ends = [f"{end:.2g}" for end in np.nanpercentile(codes, [5, 95])]
+        ends = [digits(end, 2) for end in np.nanpercentile(codes, [5, 95])]
     dots(
         ax,
         points[:, 0],
@@ -475,7 +476,7 @@ def images(
         line[0].set_xlabel(f"row {n}")
         for one, part in zip(line[1:], maps.values(), strict=True):
             image = one.imshow(part[n], cmap=signed_colours(), vmin=-limit, vmax=limit)
-            one.set_xlabel(f"sum {part[n].sum():+.3g}")
+            one.set_xlabel(f"sum {digits(part[n].sum(), 3, '+')}")
         for one, title in zip(line, titles, strict=True):
             one.set(xticks=[], yticks=[], title=escape(title, 22) if place == 0 else "")
             one.spines[:].set_visible(True)

@@ -45,7 +45,7 @@ from shaplab._figures import (  # isort: skip
     tell,
     to_unit,
 )
-from shaplab._validation import fail, resolve_rng
+from shaplab._validation import digits, fail, resolve_rng
 from shaplab.explanation import LEFT_OUT, Explanation
 
 __all__ = ["bar", "beeswarm", "force", "scatter", "table", "waterfall"]
@@ -117,7 +117,7 @@ def waterfall(
     ):
         side = 1 if value >= 0 else -1
         ax.annotate(
-            f"{value:+.3g}",
+            digits(value, 3, "+"),
             (end + side * error, place),
             xytext=(side * 4, 0),
             textcoords="offset points",
@@ -134,13 +134,14 @@ def waterfall(
         ax.errorbar(
             ends, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3
         )
+    size = float(np.abs(values).max(initial=0.0))
     for value, text, height, at in (
         (base, "base value", 0.0, "bottom"),
         (prediction, "output", 1.0, "top"),
     ):
         ax.axvline(value, color=GREY, lw=0.8, ls=":", zorder=0)
         ax.annotate(
-            f"{text} {value:.4g}",
+            f"{text} {digits(value, 4, '', size)}",
             (value, height),
             xycoords=("data", "axes fraction"),
             ha="center",
@@ -203,7 +204,7 @@ def bar(
     ):
         side = -1 if length < 0 else 1
         ax.annotate(
-            f"{length:+.3g}" if signed else f"{length:.3g}",
+            digits(length, 3, "+" if signed else ""),
             (length + side * error, place),
             xytext=(4 * side, 0),
             textcoords="offset points",
@@ -387,9 +388,9 @@ def force(
             if i in told:
                 # Far segments are named above near ones, away from the output: no line crosses a
                 # name.
-                error = "" if errors is None else f" ± {errors[i]:.1g}"
+                error = "" if errors is None else f" ± {digits(errors[i], 1)}"
                 ax.annotate(
-                    f"{labels[i]}\n{values[i]:+.3g}{error}",
+                    f"{labels[i]}\n{digits(values[i], 3, '+')}{error}",
                     ((end + at) / 2, 0),
                     va="top",
                     color=colour,
@@ -414,7 +415,12 @@ def force(
             zorder=3,
         )
         ax.annotate(
-            f"{text} {value:.4g}", (value, height), ha="center", va="bottom", color=INK, fontsize=9
+            f"{text} {digits(value, 4, '', width)}",
+            (value, height),
+            ha="center",
+            va="bottom",
+            color=INK,
+            fontsize=9,
         )
     far = [abs(values[pushing].sum()) for _, _, pushing in sides]
     spare = [width * (0.34 if told else 0.06) for told in named]

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 
 from shaplab import Explanation, plots
 from shaplab._figures import DOWN, UP, codes_of, escape, spread_out, to_unit
+from shaplab._validation import digits
 
 ALL = ["waterfall", "bar", "beeswarm", "scatter", "force"]
 
@@ -488,3 +489,21 @@ def test_missing_values_of_nullable_columns_are_drawn_as_missing():
         assert len(plots.table(ax)) > 0
         plt.close(ax.figure)
     assert "missing" in str(plots.table(e, row=1)["value"].tolist())
+
+
+def test_numbers_are_written_as_people_write_them():
+    e = Explanation([[1500.0, -1500.0]], -8.9e-16, feature_names=["a", "b"])
+    for draw in (plots.waterfall, plots.force, plots.bar):
+        ax = draw(e)
+        text = " ".join(part.get_text() for part in ax.texts)
+        assert "+1500" in text
+        assert "e+" not in text and "e-" not in text
+        plt.close(ax.figure)
+    assert "e-16" not in repr(e) and "+1500" in repr(e)
+    # Below a ten-thousandth and from a billion on, powers of ten are shorter.
+    assert [digits(x, 3) for x in (1e-5, 0.001, 123456.0, 2e9)] == [
+        "1e-05",
+        "0.001",
+        "123456",
+        "2e+09",
+    ]
