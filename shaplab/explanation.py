@@ -164,6 +164,8 @@ class Explanation:
         """Whether one axis of base values ``(K,)``, as long as the last axis of ``values``, are
         outputs and not rows."""
         n = values.shape[0]
+        if isinstance(self.base_values, _OneARow):
+            return False
         if n != values.shape[-1]:
             return True
         if values.ndim == 2 or (self.interaction and values.ndim == 3):
@@ -171,8 +173,10 @@ class Explanation:
         if self.interaction or self.output_names is not None:
             return True
         # As many rows as outputs: the explained rows tell whether the last axis are features.
-        if self.data is not None and self.data.shape in (values.shape, values.shape[:-1]):
-            return self.data.shape == values.shape[:-1]
+        # Where players are pixels, rows have channels before them.
+        shapes = [] if self.data is None else [self.data.shape[1:], self.data.shape[2:]]
+        if values.shape[1:] in shapes or values.shape[1:-1] in shapes:
+            return values.shape[1:] not in shapes
         fail(
             "base_values",
             f"shape ({n}, {n}) for {n} outputs, or data with the shape of the explained rows",
@@ -277,8 +281,7 @@ class Explanation:
         if isinstance(key, slice) and key == slice(None):
             return self
         rows = _positions(key, len(self), None, "rows")
-        return replace(
-            self,
+        return self._changed(
             values=self.values[rows],
             base_values=self.base_values[rows],
             data=None if self.data is None else self.data[rows],
@@ -287,6 +290,12 @@ class Explanation:
             index=None if self.index is None else self.index[rows],
             info=self._told(lambda name, part: part[rows] if len(part) == len(self) else part),
         )
+
+    def _changed(self, **changes: Any) -> Explanation:
+        """A copy with other arrays; what base values belong to is known here."""
+        base = changes.get("base_values", self.base_values)
+        changes["base_values"] = base.view(_OneARow) if base.ndim == 1 else base
+        return replace(self, **changes)
 
     def _told(self, change: Callable[[str, np.ndarray], np.ndarray]) -> dict[str, Any]:
         """``info`` with its arrays changed."""
@@ -322,8 +331,7 @@ class Explanation:
             by_output = part.shape == self.base_values.shape and name == "gap"
             return part[:, chosen] if part.shape[:2] == (n, d) and not by_output else part
 
-        return replace(
-            self,
+        return self._changed(
             values=self.values[:, chosen],
             std=None if self.std is None else self.std[:, chosen],
             data=self.data[:, chosen]
@@ -349,8 +357,7 @@ class Explanation:
             of_features = part.shape == (n, *self.feature_shape) and name != "gap"
             return part[..., chosen] if own and not of_features else part
 
-        return replace(
-            self,
+        return self._changed(
             values=self.values[..., chosen],
             base_values=self.base_values[:, chosen],
             std=None if self.std is None else self.std[..., chosen],
@@ -385,8 +392,7 @@ class Explanation:
         if data is not None and data.ndim == 2:
             gone = np.full((len(self), 1), np.nan, dtype=object if data.dtype == object else float)
             data = np.concatenate([data, gone], axis=1)
-        return replace(
-            self,
+        return self._changed(
             values=np.concatenate([self.values, rest], axis=1),
             data=data,
             feature_names=(*self.names, LEFT_OUT),
@@ -522,6 +528,10 @@ class Explanation:
             f"<table><caption>{html.escape(shorten(self._facts(), 200))}</caption>"
             f"<thead><tr><th>feature</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         )
+
+
+class _OneARow(np.ndarray):
+    """Base values that are known to be one a row, however many outputs there might be."""
 
 
 def _numbers(values: Any, sign: str, scale: float) -> list[str]:

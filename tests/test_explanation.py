@@ -393,6 +393,23 @@ def test_as_many_rows_as_outputs_are_told_apart_by_the_data() -> None:
     assert Explanation(np.zeros((3, 4, 4, 3)), base, interaction=True).has_outputs
 
 
+def test_slices_of_images_with_as_many_rows_as_pixels_in_a_line_keep_one_base_value_a_row() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(9, 5, 4))
+    for data in (None, rng.normal(size=(9, 5, 4)), rng.normal(size=(9, 3, 5, 4))):
+        e = Explanation(values, np.arange(9.0), data=data)
+        part = e[2:6]
+        assert not part.has_outputs
+        np.testing.assert_array_equal(part.base_values, [2, 3, 4, 5])
+        np.testing.assert_allclose(part.prediction, e.prediction[2:6])
+    pixels = Explanation(values[:4], [1.0, 2, 3, 4], data=rng.normal(size=(4, 3, 5, 4)))
+    assert not pixels.has_outputs
+    outputs = Explanation(values[:4], [1.0, 2, 3, 4], data=rng.normal(size=(4, 3, 5)))
+    assert outputs.has_outputs
+    table = Explanation(rng.normal(size=(9, 4, 3)), np.zeros((9, 3)))[:4, :, 1]
+    assert table.shape == (4, 4)
+
+
 def told() -> Explanation:
     info = {
         "rounds": np.array([4, 5, 6, 7, 8]),

@@ -34,7 +34,7 @@ from scipy.stats.qmc import Halton
 from shaplab._gaussian import correlations, regression
 from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._parallel import chunks
-from shaplab._validation import check_choice, check_result, check_size, fail
+from shaplab._validation import as_finite, check_choice, check_result, check_size, fail
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import (
     FLOATS,
@@ -89,8 +89,11 @@ def loss_shap_literal(
 class LossWalks(Sampler):
     """Antithetic walks over the loss game of single rows; a visit averages ``walks`` of them."""
 
-    def __init__(self, tables: Tables, y: Any, loss: Any, removal: str, walks: int) -> None:
+    def __init__(
+        self, tables: Tables, y: Any, loss: Any, removal: str, walks: int, weights: Any = None
+    ) -> None:
         self.tables, self.walks = tables, walks
+        self.weight = row_weights(weights, tables.n)
         t, p = tables, tables.p
         self.loss = get_loss(loss)
         self.squared = self.loss.name == "squared_error"
@@ -117,8 +120,9 @@ class LossWalks(Sampler):
         # lattices, too.
         shifts = Halton(1, scramble=False).random(2**doublings)
         self.places = ((shifts + np.arange(first)) / first).ravel()
-        self.empty = -self.losses(np.broadcast_to(t.fb.mean(axis=0), t.fx.shape), self.y)
-        self.full = -self.losses(t.fx, self.y)
+        nobody = np.broadcast_to(t.fb.mean(axis=0), t.fx.shape)
+        self.empty = -self.losses(nobody, self.y) * self.weight
+        self.full = -self.losses(t.fx, self.y) * self.weight
         self.reach = np.array([1.0, 0.0])
         if pilot is not None and len(self.sizes) > 1:
             self.reach = self._levels(pilot)
@@ -140,6 +144,7 @@ class LossWalks(Sampler):
             "walks": walks,
             "players": t.label.tolist(),
             "y": self.y.tolist(),
+            "weights": self.weight.tolist(),
         }
 
     def worth(self, present: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -154,7 +159,7 @@ class LossWalks(Sampler):
                 b = np.broadcast_to(every, (len(rows[s]), t.size))
                 found = self._conditional(present[s], rows[s], b)
                 mean[s] = found.reshape(len(rows[s]), t.size, t.K).mean(axis=1)
-        return -self.losses(mean, self.y[rows])[:, None]
+        return (-self.losses(mean, self.y[rows]) * self.weight[rows])[:, None]
 
     def losses(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Losses ``(m,)`` of mean outputs ``(m, K)`` for targets ``(m,)``."""
@@ -200,7 +205,8 @@ class LossWalks(Sampler):
                     rank[part], row[part], b, int(depth), start[part]
                 )
                 evaluations += cost
-        return deltas.reshape(len(rows), self.walks, p, 1).mean(axis=1), evaluations
+        mean = deltas.reshape(len(rows), self.walks, p, 1).mean(axis=1)
+        return mean * self.weight[rows][:, None, None], evaluations
 
     def _spread(self, start: np.ndarray, size: int) -> np.ndarray:
         """References evenly spread over the order of their outputs, as are the groups that smaller
@@ -378,6 +384,16 @@ class Pilot:
     rows: np.ndarray
     start: np.ndarray
     outputs: np.ndarray
+
+
+def row_weights(weights: Any, n: int) -> np.ndarray:
+    """How much each of ``n`` rows counts in a mean, with mean 1."""
+    if weights is None:
+        return np.ones(n)
+    found = as_finite(weights, "weights", (n,), "Give one weight for each row of X")
+    if (found < 0).any() or not found.sum() > 0:
+        fail("weights", "weights of at least 0, some above", found, "Drop rows that do not count")
+    return found / found.mean()
 
 
 def loud_references(outputs: np.ndarray) -> np.ndarray:

@@ -68,8 +68,10 @@ class Epochs(LossWalks):
 
     pooled = True
 
-    def __init__(self, tables: Tables, y: Any, loss: Any, removal: str) -> None:
-        super().__init__(tables, y, loss, removal, walks=1)
+    def __init__(
+        self, tables: Tables, y: Any, loss: Any, removal: str, weights: Any = None
+    ) -> None:
+        super().__init__(tables, y, loss, removal, walks=1, weights=weights)
         n = tables.n
         self.blocks = -(-n // BLOCK)
         self.pilot = int(self.blocks > 2)
@@ -164,6 +166,7 @@ def sage(
     callback: Callable[[dict[str, Any]], Any] | None = None,
     state: Any = None,
     feature_names: Any = None,
+    weights: Any = None,
 ) -> Explanation:
     """SAGE values: how much each feature lowers the model's loss, with standard errors.
 
@@ -191,6 +194,7 @@ def sage(
     max_evaluations, rng, n_jobs, batch_size, progress, callback, state, feature_names : as in
         :func:`shaplab.foundations.permutation.permutation_shap`; a round is a block of at most 512
         rows.
+    weights : array ``(N,)`` of at least 0, how much each row counts in the mean; None: equally.
 
     Returns
     -------
@@ -228,7 +232,7 @@ def sage(
     """
     goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
     tables = Tables(model, X, background, groups, batch_size, feature_names)
-    sampler = Epochs(tables, y, loss, removal)
+    sampler = Epochs(tables, y, loss, removal, weights)
     run = Run(
         sampler,
         rng=rng,
