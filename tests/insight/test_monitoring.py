@@ -259,5 +259,6 @@ def test_short_streams_are_drawn_too(rows):
     ax = plot_monitor(watched, "x0")
     window = min(1000, rows // 5)
     assert len(ax.lines[-1].get_xdata()) == rows - window + 1
+    matplotlib.pyplot.close(ax.figure)
     with pytest.raises(ValueError, match=f"window: expected an integer >= 2 and <= {rows}"):
         watched.smooth("x0", window=rows + 1)
