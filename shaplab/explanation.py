@@ -454,7 +454,7 @@ class Explanation:
             parts.append(f"{self.values.shape[-1]} outputs")
         parts.append(
             "no sampling error"
-            if self.std is None
+            if self.std is None or not self.std.any()
             else f"largest standard error {np.nanmax(self.std, initial=0):.2g}"
         )
         return ", ".join(parts)

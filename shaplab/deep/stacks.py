@@ -38,11 +38,13 @@ import torch
 
 from shaplab._validation import (  # isort: skip
     UnsupportedModelError,
+    as_numbers,
     check_callable,
     check_choice,
     check_frames,
     check_int,
     check_result,
+    check_table,
     column_names,
     fail,
     is_frame,
@@ -165,6 +167,11 @@ class FunctionStage:
     function: Callable[[np.ndarray], Any]
     explainer: Callable[[np.ndarray, np.ndarray], Any] | None = None
 
+    def __post_init__(self) -> None:
+        check_callable(self.function, "function")
+        if self.explainer is not None:
+            check_callable(self.explainer, "explainer")
+
     def __call__(self, X: np.ndarray) -> np.ndarray:
         return np.asarray(self.function(X), np.float64)
 
@@ -254,6 +261,15 @@ class SplitStage:
         rule: str = "rescale",
         max_rule: str = "exact",
     ) -> None:
+        pairs_given = isinstance(parts, Sequence) and len(parts) > 0
+        if not pairs_given or any(not isinstance(p, tuple | list) or len(p) != 2 for p in parts):
+            fail(
+                "parts",
+                "a list of pairs (stage, columns)",
+                parts,
+                "Write [(stage, [0, 1]), (None, [2])]",
+                TypeError,
+            )
         self.parts = [
             (
                 None if stage is None else as_stage(stage, Settings(rule, max_rule)),
@@ -580,12 +596,9 @@ def _log_secant(a: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _array(X: Any, argument: str) -> np.ndarray:
-    X = (
-        X.detach().cpu().numpy()
-        if hasattr(X, "detach")
-        else (X.to_numpy() if hasattr(X, "to_numpy") else X)
-    )
-    table = np.asarray(X, dtype=None if getattr(X, "dtype", None) == np.float32 else np.float64)
+    check_table(X, argument)
+    table = as_numbers(X, argument, dtype=None)
+    table = table.astype(np.float32 if table.dtype == np.float32 else np.float64, copy=False)
     if table.ndim < 2 or len(table) == 0 or not np.isfinite(table).all():
         fail(argument, "finite numbers (n, ...)", X, "Pass a batch of rows without missing values")
     return table

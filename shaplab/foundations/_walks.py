@@ -521,6 +521,8 @@ class Run:
             fail(
                 "callback", "a function of a dict", callback, "Pass a function, or None", TypeError
             )
+        if not isinstance(state, str | os.PathLike | None):
+            fail("state", "the path of a file, or None", state, "Pass text or a Path", TypeError)
         self.path = None if state is None else Path(state)
         if self.path is not None and not os.access(self.path.parent, os.W_OK):
             fail(

@@ -267,7 +267,8 @@ def confidence_interval(
     array([[1., 1.]])
     """
     level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
-    if getattr(explanation, "std", None) is None or "rounds" not in explanation.info:
+    known = isinstance(explanation, Explanation) and explanation.std is not None
+    if not known or "rounds" not in explanation.info:
         fail(
             "explanation",
             "sampled values with standard errors",

@@ -176,7 +176,9 @@ def sage(
     torch module.
     X : array or DataFrame ``(N, d)``, rows on which the loss is measured: a test set.
     y : array ``(N,)``, targets; class labels 0, 1, ... in the order of the model's outputs.
-    background : array or DataFrame ``(B, d)``, used whole: its size hardly changes the cost.
+    background : array or DataFrame ``(B, d)``, used whole: beyond a few predictions of each of its
+        rows, which tell whether some are too extreme to be drawn by chance, its size hardly changes
+        the cost.
     loss : ``"mse"``, ``"cross_entropy"`` (probabilities), ``"logistic"`` or
     ``"softmax_cross_entropy"`` (margins), or
         a callable ``(output, y) -> (n,)`` of mean outputs ``(n,)`` or ``(n, K)`` and targets

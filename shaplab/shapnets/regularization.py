@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from shaplab._parallel import progress_bar
-from shaplab._validation import check_choice, check_int, check_real, fail
+from shaplab._validation import as_numbers, check_choice, check_int, check_real, fail
 from shaplab.shapnets.shallow import ShapNet, as_rows
 from shaplab.shapnets.transform import seeded
 
@@ -127,6 +127,9 @@ def fit(
     ValueError
         When the loss is no longer finite; the message names the epoch.
     """
+    if not isinstance(net, nn.Module):
+        fail("net", "a torch module", net, "Make the network first", TypeError)
+    check_real(learning_rate, "learning_rate", low=0.0, open_low=True)
     if penalty is not None and not isinstance(net, ShapNet):
         fail(
             "penalty",
@@ -137,7 +140,7 @@ def fit(
     of = LOSSES[check_choice(loss, "loss", tuple(LOSSES))] if isinstance(loss, str) else loss
     like = next(net.parameters())
     inputs = as_rows(X).to(like)
-    target = torch.as_tensor(np.asarray(y)) if not isinstance(y, Tensor) else y
+    target = y if isinstance(y, Tensor) else torch.as_tensor(as_numbers(y, "y", dtype=None).copy())
     whole = not target.is_floating_point() or bool((target == target.round()).all())
     if loss == "cross_entropy" and not whole:
         fail("y", "whole numbers as labels for 'cross_entropy'", "others", "Number classes from 0")

@@ -350,3 +350,19 @@ def test_outputs_are_named_by_any_integer_or_by_name_and_others_are_refused(stac
     for outputs in (-1, 3, True, 1.5, "x", [0, 7], []):
         with pytest.raises(ValueError, match="outputs: expected"):
             stack_shap([net], X, B, outputs=outputs, output_names=["u", "v", "w"])
+
+
+def test_what_is_no_stage_and_no_table_is_refused_by_name() -> None:
+    X = np.ones((2, 3))
+    for call, text in (
+        (lambda: SplitStage([]), "parts: expected a list of pairs"),
+        (lambda: SplitStage(None), "parts: expected a list of pairs"),  # type: ignore[arg-type]
+        (lambda: SplitStage([3]), "parts: expected a list of pairs"),  # type: ignore[list-item]
+        (lambda: FunctionStage(None), "function: expected a callable"),  # type: ignore[arg-type]
+        (lambda: FunctionStage(np.tanh, 3), "explainer: expected a callable"),  # type: ignore[arg-type]
+        (lambda: stack_shap([np.tanh], "abc", X), "X: expected numbers"),
+        (lambda: stack_shap([np.tanh], None, X), "X: expected numbers"),
+        (lambda: stack_shap([np.tanh], X, [["a", "b", "c"]]), "background: expected numbers"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            call()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from shaplab.foundations.kernel import kernel_shap
-from shaplab.foundations.permutation import ime, permutation_shap
+from shaplab.foundations.permutation import confidence_interval, ime, permutation_shap
 
 # Sums of some thousand float64 numbers of order one.
 ROUNDING = 1e-12
@@ -129,6 +129,10 @@ def test_bad_input(tables, tmp_path):
         ValueError, match="state: expected a file in a folder that can be written to"
     ):
         permutation_shap(model, X, B, state=tmp_path / "nowhere" / "run.npz")
+    with pytest.raises(TypeError, match="state: expected the path of a file"):
+        permutation_shap(model, X, B, state=5)
+    with pytest.raises(ValueError, match="explanation: expected sampled values"):
+        confidence_interval(np.zeros(3))
     for n_jobs in (0, "2"):
         with pytest.raises(ValueError, match="n_jobs: expected None or an integer other than 0"):
             permutation_shap(model, X, B, n_jobs=n_jobs)

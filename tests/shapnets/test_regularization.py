@@ -161,5 +161,14 @@ def test_targets_that_do_not_suit_the_net_are_refused():
     ):
         with pytest.raises(ValueError, match=text):
             fit(net, X, y, epochs=1, **options)
+    for arguments, text in (
+        ((None, X, np.zeros(6)), "net: expected a torch module"),
+        ((net, X, None), "y: expected numbers"),
+        ((net, None, np.zeros(6)), "X: expected numbers"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            fit(*arguments)
+    with pytest.raises(ValueError, match="learning_rate: expected a number"):
+        fit(net, X, np.zeros(6), learning_rate=np.nan)
     with pytest.raises(ValueError, match="y: expected finite targets"):
         fit(ShallowShapNet(4, 1, seed=0), X, [np.nan] * 6, epochs=1, loss="squared_error")
