@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from shaplab._validation import check_int, fail, shorten
+from shaplab._validation import check_int, digits, fail, shorten
 from shaplab.explanation import Explanation
 
 __all__: list[str] = []
@@ -93,17 +93,22 @@ def feature_units(explanation: Explanation, units: Units) -> list[str]:
     return [str(unit) for unit in units]
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, NaT or pandas' NA, which compares to nothing."""
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+
+
 def missing(column: np.ndarray) -> np.ndarray:
-    """Where a column is None or NaN."""
-    return np.array([value is None or value != value for value in column.tolist()], dtype=bool)
+    """Where a column has no value."""
+    return np.array([is_missing(value) for value in column.tolist()], dtype=bool)
 
 
 def number(value: Any) -> str:
     """A value of a table as short text."""
-    if value is None or value != value:
+    if is_missing(value):
         return "missing"
     return (
-        f"{value:.4g}" if isinstance(value, int | float | np.integer | np.floating) else str(value)
+        digits(value) if isinstance(value, int | float | np.integer | np.floating) else str(value)
     )
 
 
@@ -252,7 +257,8 @@ def groups_of(column: np.ndarray) -> list[tuple[str, np.ndarray]]:
         for b in np.unique(cut[~gone]):
             inside = (cut == b) & ~gone
             low, high = codes[inside].min(), codes[inside].max()
-            groups.append((f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}", inside))
+            name = digits(low) if low == high else f"{digits(low)} to {digits(high)}"
+            groups.append((name, inside))
     return [*groups, *([("missing", gone)] if gone.any() else [])]
 
 

@@ -192,7 +192,7 @@ def secant(loss: Loss, end: np.ndarray, start: np.ndarray, y: np.ndarray) -> np.
     change, middle = end - start, start + (end - start) / 2
     size = np.maximum(1.0, np.abs(middle))
     if loss.slope is None:
-        return _central_secant(loss, middle, change, size, y)
+        return _central_secant(loss, middle, change, y)
     two, three = (
         sum(weight * loss.slope(start + node * change, y) for node, weight in rule)
         for rule in (_TWO, _THREE)
@@ -208,11 +208,18 @@ def secant(loss: Loss, end: np.ndarray, start: np.ndarray, y: np.ndarray) -> np.
 
 
 def _central_secant(
-    loss: Loss, middle: np.ndarray, change: np.ndarray, size: np.ndarray, y: np.ndarray
+    loss: Loss, middle: np.ndarray, change: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
-    """The secant of a loss without a slope, over at least eps^(1/3): there a central difference's
-    rounding error eps/h is as small as its error h^2."""
-    half = np.maximum(np.abs(change) / 2, _EPS ** (1 / 3) * size)
+    """The secant of a loss without a slope.
+
+    Where the change is so small beside the outputs that the quotient would keep less than half of
+    its digits, it is taken over eps^(1/3) of their size: there a central difference's rounding
+    error eps/h is as small as its error h^2. Both limits are relative, so units do not matter.
+    """
+    size = np.abs(middle) + np.abs(change) / 2
+    size = np.where(size > 0, size, size.max(initial=0.0) or 1.0)
+    near = np.abs(change) <= _EPS**0.5 * size
+    half = np.where(near, _EPS ** (1 / 3) * size, np.abs(change) / 2)
     with np.errstate(all="ignore"):  # a loss may end here, as the logarithm does at 0
         inside = [np.isfinite(loss.value(middle + side * half, y)) for side in (1, -1)]
     top, low = (
@@ -230,6 +237,23 @@ def _central_secant(
             "Let the loss clip outputs to where it is defined",
         )
     return found
+
+
+def check_probabilities(outputs: np.ndarray, loss: Loss, *, classes: bool) -> None:
+    """Require probabilities where cross entropy is asked of a model's outputs ``(..., [K])``."""
+    if loss.name != "cross_entropy" or loss.slope is None:
+        return
+    whole = outputs.sum(axis=-1) if classes else np.ones(1)
+    # Single-precision probabilities miss 0, 1 and their sum by little; NaN passes no comparison.
+    if outputs.min() >= -1e-6 and outputs.max() <= 1.0 + 1e-6 and np.abs(whole - 1.0).max() <= 1e-3:
+        return
+    fail(
+        "model",
+        "probabilities from 0 to 1 that sum to 1 over classes for cross entropy",
+        f"outputs from {outputs.min():g} to {outputs.max():g} with sums from {whole.min():g} to "
+        f"{whole.max():g}",
+        'Pass predict_proba, or use loss="logistic" or "softmax_cross_entropy" for margins',
+    )
 
 
 def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np.ndarray:

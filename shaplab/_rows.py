@@ -16,6 +16,7 @@ from shaplab._validation import (
     as_matrix,
     check_callable,
     check_outputs,
+    check_rows,
     check_same_columns,
     column_names,
     fail,
@@ -45,6 +46,8 @@ class Rows:
         )
         self.names = column_names(X)
         self.evaluations = 0
+        check_rows(X, "X")
+        check_rows(background, argument)
         if self.names is not None or column_names(background) is not None:
             check_same_columns(X, background, argument)
             _check_library(X, background, argument)
@@ -59,12 +62,14 @@ class Rows:
             self._frame: Any = X
             # Equal values of a column have equal numbers; missing values are equal.
             self._codes: Any = np.stack([_numbered(column) for column in self._columns], axis=1)
+            self.seen = self._codes[: len(X)], self._codes[len(X) :]
             self.n, self.size, self.d = len(X), len(background), X.shape[1]
         else:
             X, background = as_matrix(X, "X"), as_matrix(background, argument)
             check_same_columns(X, background, argument)
             self._frame = None
             self._X, self._background = X, background
+            self.seen = X, background
             self.n, self.size, self.d = X.shape[0], background.shape[0], X.shape[1]
 
     def mix(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> Any:
@@ -88,10 +93,14 @@ class Rows:
     def differs(self, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Where rows of X and references have different values: ``(..., d)`` for indices
         ``(...)``."""
-        if self._frame is not None:
-            return np.asarray(self._codes[rows] != self._codes[self.n + references])
-        own, other = self._X[rows], self._background[references]
-        return np.asarray((own != other) & ((own == own) | (other == other)))
+        return unequal(self.seen[0][rows], self.seen[1][references])
+
+    def moving(self) -> np.ndarray:
+        """Which columns of each row of X differ from some reference, ``(N, d)``: no other column
+        can matter."""
+        own, other = self.seen
+        # A reference column of several values differs from any row somewhere.
+        return unequal(own, other[0]) | unequal(other, other[0]).any(axis=0)
 
     def predict(self, table: Any) -> np.ndarray:
         """Call the model on rows and check what comes back, float64 ``(r,)`` or ``(r, K)``."""
@@ -112,6 +121,11 @@ class Rows:
         return self.predict(self.mix(present, rows, references))
 
 
+def unequal(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where values differ; NaN equals NaN."""
+    return np.asarray((own != other) & ((own == own) | (other == other)))
+
+
 class _TorchCall:
     """A torch module as a function of arrays, left as it was found: same mode, no gradients."""
 
@@ -128,9 +142,9 @@ class _TorchCall:
         self.module.eval()
         try:
             with torch.inference_mode():
-                found = self.module(
-                    torch.as_tensor(np.asarray(table), dtype=weight.dtype, device=weight.device)
-                )
+                # Torch wants arrays that may be written to, and warns of others.
+                rows = torch.as_tensor(np.require(table, requirements=["C", "W"]))
+                found = self.module(rows.to(dtype=weight.dtype, device=weight.device))
                 return np.asarray(found.double().cpu().numpy())
         finally:
             for part, training in modes:

@@ -372,6 +372,8 @@ def simulate_dna(n: int = 2000, *, length: int = 200, gc: float = 0.46, rng: Any
                 s
                 for s in range(length - len(motif) + 1)
                 if not masks[row, s : s + len(motif)].any()
+                # The first of two leaves room for the second, before or after itself.
+                and (kind[row] != 3 or code == 2 or max(s, length - s - len(motif)) >= len(motif))
             ]
             span = slice(start := int(generator.choice(free)), start + len(motif))
             wanted = np.array(["ACGT".index(letter) for letter in motif])

@@ -7,6 +7,7 @@ Needs: nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -28,6 +29,15 @@ def shorten(text: object, limit: int = _SHOWN) -> str:
         return line
     head = (limit - 1) * 2 // 3
     return f"{line[:head]}…{line[len(line) - (limit - 1 - head) :]}"
+
+
+def digits(value: Any, count: int = 4, sign: str = "", scale: float = 0.0) -> str:
+    """A number with so many digits, as people write it: 1500 and not 1.5e+03; 0 where it is
+    rounding beside ``scale``. Powers of ten stay below 0.0001 and from a billion on."""
+    if abs(value) <= 1e-12 * scale:
+        value = 0.0
+    text = f"{value:{sign}.{count}g}"
+    return f"{value:{sign}.0f}" if "e+" in text and abs(value) < 1e9 else text
 
 
 def describe(value: Any) -> str:
@@ -185,12 +195,14 @@ def as_numbers(
     remedy: str = "Pass numbers",
     dtype: Any = np.float64,
 ) -> np.ndarray:
-    """Return an array of floats; None, text, dates, complex numbers and ragged lists are
-    refused."""
+    """Return an array of floats (of its own kind with ``dtype=None``); None, text, dates, complex
+    numbers and ragged lists are refused."""
     try:
         found = np.asarray(plain(value))
         if value is None or found.dtype.kind not in "biufO":
             raise TypeError
+        if dtype is None:
+            dtype = np.float64 if found.dtype == object else found.dtype
         return found.astype(dtype, copy=False)
     except (TypeError, ValueError):
         fail(argument, rule, describe(value), remedy, TypeError)
@@ -225,12 +237,7 @@ def as_matrix(
         X, argument, "a numeric table of shape (n, d)", "Encode text as numbers first", dtype
     )
     if table.ndim != 2:
-        fail(
-            argument,
-            "a table of shape (n, d)",
-            f"shape {table.shape}",
-            "Use X.reshape(1, -1) for a single row, X.reshape(-1, 1) for a single feature",
-        )
+        fail(argument, "a table of shape (n, d)", f"shape {table.shape}", _as_table(table))
     if table.shape[0] == 0 or table.shape[1] == 0:
         fail(
             argument,
@@ -254,6 +261,16 @@ def as_matrix(
             "Impute or drop missing and infinite values first",
         )
     return np.ascontiguousarray(table)
+
+
+def _as_table(array: np.ndarray) -> str:
+    """How to make a table of an array with another number of axes."""
+    if array.ndim < 2:
+        return "Use X.reshape(1, -1) for a single row, X.reshape(-1, 1) for a single feature"
+    return (
+        "Flatten the rows, X.reshape(len(X), -1), let the model reshape them back, and pass "
+        "groups= to explain several entries as one"
+    )
 
 
 def as_finite(values: Any, argument: str, shape: tuple[int, ...], remedy: str) -> np.ndarray:
@@ -317,6 +334,45 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
             f"{background.shape[1]}",
             "Select the same columns",
         )
+
+
+def check_size(shape: Sequence[int], argument: str, remedy: str) -> None:
+    """Refuse a float64 result that is larger than this machine's memory, before it is made."""
+    wanted = 8.0 * float(np.prod(np.asarray(shape, dtype=np.float64)))
+    try:
+        held = float(os.sysconf("SC_PAGE_SIZE")) * float(os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        held = 2.0**40  # a machine that does not say: refuse what no machine holds
+    if wanted > held:
+        fail(
+            argument,
+            f"a result that fits into {held / 2**30:.3g} GiB of memory",
+            f"{wanted / 2**30:.3g} GiB for values of shape {tuple(int(size) for size in shape)}",
+            remedy,
+        )
+
+
+def check_result(values: np.ndarray, names: Sequence[str] | None, argument: str = "model") -> None:
+    """Require finite values ``(N, d, ...)`` of a model whose outputs were all finite."""
+    if np.isfinite(values).all():
+        return
+    place = np.argwhere(~np.isfinite(values))[0]
+    name = f"x{place[1]}" if names is None else str(names[place[1]])
+    fail(
+        argument,
+        "outputs whose differences and sums are finite",
+        f"{values[tuple(place)]} for feature {shorten(name)!r} of row {place[0]}, though every "
+        f"output is finite",
+        "Outputs are too large: explain them divided by a constant, or their logarithm",
+    )
+
+
+def class_names(model: Any, count: int) -> tuple[str, ...] | None:
+    """Names of the ``count`` outputs: the classes of the estimator whose bound method this is."""
+    classes = getattr(getattr(model, "__self__", None), "classes_", None)
+    if classes is None or len(classes) != count or any(np.ndim(name) for name in classes):
+        return None
+    return tuple(str(name) for name in classes)
 
 
 def check_frames(X: Any, background: Any, argument: str = "background") -> None:

@@ -9,15 +9,27 @@ Needs: shaplab._validation.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from shaplab._validation import as_numbers, check_names, fail, plain, shorten
+from shaplab._validation import (
+    as_numbers,
+    check_names,
+    column_names,
+    digits,
+    fail,
+    is_frame,
+    plain,
+    shorten,
+)
 
 __all__ = ["Explanation"]
+
+LEFT_OUT = "features left out"
+_COLUMNS = 6  # outputs of one row that are shown side by side
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,11 +51,14 @@ class Explanation:
     interaction : True when axes 1 and 2 are both features: ``values[n, i, j]`` is half of the
         interaction of ``i`` and ``j``, the diagonal holds main effects.
     rest : array like ``base_values``, the sum of values of features that were sliced away, or None.
-    info : what the run cost and how it converged (for example ``evaluations``, ``gap``).
+    info : what the run cost and how it converged (for example ``evaluations``, ``gap``). Arrays in
+        it whose first axis are the rows are selected with them.
+    index : labels of the rows, ``(N,)``; those of a DataFrame by default, or None.
 
     Notes
     -----
     Arrays are stored as read-only float64 views or copies; nothing that the user passed is changed.
+    Iterating gives one explanation a row; ``numpy.asarray`` gives ``values``.
     """
 
     values: np.ndarray
@@ -56,6 +71,7 @@ class Explanation:
     interaction: bool = False
     rest: np.ndarray | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    index: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         values = _frozen(self.values, "values")
@@ -68,9 +84,16 @@ class Explanation:
                 "Give a single row as shape (1, d)",
             )
         n = values.shape[0]
+        frame = is_frame(self.data)
+        if frame and self.index is None:
+            object.__setattr__(self, "index", self.data.index)  # type: ignore[union-attr]
+        if frame and self.feature_names is None and self.data.shape[1:] == values.shape[1:2]:  # type: ignore[union-attr]
+            object.__setattr__(self, "feature_names", column_names(self.data))
+        if self.data is not None:
+            object.__setattr__(self, "data", _read_only(_entries(self.data)))
         if base.ndim == 0:
             base = np.full(n, float(base))
-        elif base.ndim == 1 and base.shape[0] != n and base.shape[0] == values.shape[-1]:
+        elif base.ndim == 1 and base.shape[0] == values.shape[-1] and self._by_output(values):
             base = np.broadcast_to(base, (n, base.shape[0]))
         if (
             base.ndim > 2
@@ -105,7 +128,6 @@ class Explanation:
                 "Give a square matrix for each row",
             )
         if self.data is not None:
-            put(self, "data", _read_only(np.asarray(plain(self.data))))
             table = self.data.ndim == 2 and len(self.feature_shape) == 1
             if self.data.shape[:1] != (n,) or (table and self.data.shape[1:] != self.feature_shape):
                 fail(
@@ -131,6 +153,36 @@ class Explanation:
         if not isinstance(self.info, Mapping):
             fail("info", "a mapping from names to anything", self.info, "Pass a dict", TypeError)
         put(self, "info", dict(self.info))
+        if self.index is not None:
+            labels = np.empty(len(self.index), dtype=object)
+            labels[:] = list(self.index)
+            if labels.shape != (n,):
+                fail("index", f"{n} labels, one a row", f"{len(labels)}", "Pass X.index")
+            put(self, "index", _read_only(labels))
+
+    def _by_output(self, values: np.ndarray) -> bool:
+        """Whether one axis of base values ``(K,)``, as long as the last axis of ``values``, are
+        outputs and not rows."""
+        n = values.shape[0]
+        if isinstance(self.base_values, _OneARow):
+            return False
+        if n != values.shape[-1]:
+            return True
+        if values.ndim == 2 or (self.interaction and values.ndim == 3):
+            return False
+        if self.interaction or self.output_names is not None:
+            return True
+        # As many rows as outputs: the explained rows tell whether the last axis are features.
+        # Where players are pixels, rows have channels before them.
+        shapes = [] if self.data is None else [self.data.shape[1:], self.data.shape[2:]]
+        if values.shape[1:] in shapes or values.shape[1:-1] in shapes:
+            return values.shape[1:] not in shapes
+        fail(
+            "base_values",
+            f"shape ({n}, {n}) for {n} outputs, or data with the shape of the explained rows",
+            f"shape ({n},), which may be one a row or one an output of values {values.shape}",
+            "Pass np.tile(base_values, (len(values), 1)) if they belong to outputs, or data=X",
+        )
 
     # What the arrays mean
 
@@ -178,8 +230,10 @@ class Explanation:
         array of the same shape.
         """
         found = as_numbers(outputs, "outputs")
-        if found.shape != self.base_values.shape and found.size == self.base_values.size:
-            found = found.reshape(self.base_values.shape)
+        if self.base_values.ndim == 1 and found.shape == (len(self), 1):
+            found = found[:, 0]
+        if self.base_values.shape == (len(self), 1) and found.shape == (len(self),):
+            found = found[:, None]
         if found.shape != self.base_values.shape:
             fail(
                 "outputs",
@@ -193,6 +247,13 @@ class Explanation:
 
     def __len__(self) -> int:
         return self.values.shape[0]
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[row] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        found = np.asarray(self.values, dtype=dtype)
+        return found.copy() if copy else found
 
     def __getitem__(self, key: Any) -> Explanation:
         """Select ``[rows]``, ``[rows, features]`` or ``[rows, features, outputs]``.
@@ -220,14 +281,28 @@ class Explanation:
         if isinstance(key, slice) and key == slice(None):
             return self
         rows = _positions(key, len(self), None, "rows")
-        return replace(
-            self,
+        return self._changed(
             values=self.values[rows],
             base_values=self.base_values[rows],
             data=None if self.data is None else self.data[rows],
             std=None if self.std is None else self.std[rows],
             rest=None if self.rest is None else self.rest[rows],
+            index=None if self.index is None else self.index[rows],
+            info=self._told(lambda name, part: part[rows] if len(part) == len(self) else part),
         )
+
+    def _changed(self, **changes: Any) -> Explanation:
+        """A copy with other arrays; what base values belong to is known here."""
+        base = changes.get("base_values", self.base_values)
+        changes["base_values"] = base.view(_OneARow) if base.ndim == 1 else base
+        return replace(self, **changes)
+
+    def _told(self, change: Callable[[str, np.ndarray], np.ndarray]) -> dict[str, Any]:
+        """``info`` with its arrays changed."""
+        return {
+            name: change(name, part) if isinstance(part, np.ndarray) and part.ndim else part
+            for name, part in self.info.items()
+        }
 
     def _features(self, key: Any) -> Explanation:
         if len(self.feature_shape) != 1:
@@ -238,10 +313,25 @@ class Explanation:
                 "Index .values directly for images and interactions",
             )
         chosen = _positions(key, self.feature_shape[0], self.names, "features")
-        left = np.setdiff1d(np.arange(self.feature_shape[0]), chosen)
+        if len(np.unique(chosen)) < len(chosen):
+            names, counts = np.unique(chosen, return_counts=True)
+            fail(
+                "features",
+                "each feature once",
+                f"{shorten(self.names[names[counts.argmax()]])!r} {counts.max()} times",
+                "Select it once; its value would count twice",
+            )
+        d, n = self.feature_shape[0], len(self)
+        left = np.setdiff1d(np.arange(d), chosen)
         dropped = self.values[:, left].sum(axis=1)
-        return replace(
-            self,
+
+        def told(name: str, part: np.ndarray) -> np.ndarray:
+            if part.shape == (d,) and n == 1:  # of features alone, beside one row of values
+                return part[chosen]
+            by_output = part.shape == self.base_values.shape and name == "gap"
+            return part[:, chosen] if part.shape[:2] == (n, d) and not by_output else part
+
+        return self._changed(
             values=self.values[:, chosen],
             std=None if self.std is None else self.std[:, chosen],
             data=self.data[:, chosen]
@@ -251,6 +341,7 @@ class Explanation:
             if self.feature_names is None
             else tuple(self.feature_names[i] for i in chosen),
             rest=dropped if self.rest is None else self.rest + dropped,
+            info=self._told(told),
         )
 
     def _outputs(self, key: Any) -> Explanation:
@@ -259,8 +350,14 @@ class Explanation:
         single = isinstance(key, str | int | np.integer)
         if single:
             chosen = int(chosen[0])
-        return replace(
-            self,
+        n, count = len(self), len(names)
+
+        def told(name: str, part: np.ndarray) -> np.ndarray:
+            own = part.ndim > 1 and part.shape[0] == n and part.shape[-1] == count
+            of_features = part.shape == (n, *self.feature_shape) and name != "gap"
+            return part[..., chosen] if own and not of_features else part
+
+        return self._changed(
             values=self.values[..., chosen],
             base_values=self.base_values[:, chosen],
             std=None if self.std is None else self.std[..., chosen],
@@ -268,6 +365,7 @@ class Explanation:
             output_names=None
             if single or self.output_names is None
             else tuple(self.output_names[k] for k in chosen),
+            info=self._told(told),
         )
 
     # Leaving the house
@@ -277,21 +375,39 @@ class Explanation:
         shap)."""
         import shap
 
+        e = self if self.rest is None else self._with_rest()
         return shap.Explanation(
-            values=np.array(self.values),
-            base_values=np.array(self.base_values),
-            data=None if self.data is None else np.array(self.data),
-            feature_names=list(self.names)
-            if len(self.feature_shape) == 1 or self.interaction
-            else None,
-            output_names=None if self.output_names is None else list(self.output_names),
-            error_std=None if self.std is None else np.array(self.std),
+            values=np.array(e.values),
+            base_values=np.array(e.base_values),
+            data=None if e.data is None else np.array(e.data),
+            feature_names=list(e.names) if len(e.feature_shape) == 1 or e.interaction else None,
+            output_names=None if e.output_names is None else list(e.output_names),
+            error_std=None if e.std is None else np.array(e.std),
+        )
+
+    def _with_rest(self) -> Explanation:
+        """The same with the features that were sliced away as a last one, so that sums stay
+        true."""
+        rest, data = np.asarray(self.rest)[:, None], self.data
+        if data is not None and data.ndim == 2:
+            gone = np.full((len(self), 1), np.nan, dtype=object if data.dtype == object else float)
+            data = np.concatenate([data, gone], axis=1)
+        return self._changed(
+            values=np.concatenate([self.values, rest], axis=1),
+            data=data,
+            feature_names=(*self.names, LEFT_OUT),
+            # What the errors of the others are in sum is not known any more.
+            std=None
+            if self.std is None
+            else np.concatenate([self.std, np.full_like(rest, np.nan)], axis=1),
+            rest=None,
         )
 
     def to_frame(self) -> Any:
         """A tidy pandas DataFrame, one value a line.
 
-        Columns: ``row``, ``feature`` (and ``with`` for interactions), ``output`` when there are
+        Columns: ``row`` (its label in the DataFrame that was explained, else its number),
+        ``feature`` (and ``with`` for interactions), ``output`` when there are
         several, ``value``, ``std`` when estimated, ``data`` for tables.
         """
         import pandas as pd
@@ -308,7 +424,8 @@ class Explanation:
             columns = ["feature"]
         sizes = [len(self), *(len(level) for level in levels), outputs]
         grid = [axis.ravel() for axis in np.indices(sizes)]
-        frame = pd.DataFrame({"row": grid[0]})
+        rows = grid[0] if self.index is None else self.index[grid[0]]
+        frame = pd.DataFrame({"row": pd.Series(rows).infer_objects()})
         for position, (name, level) in enumerate(zip(columns, levels, strict=True), start=1):
             frame[name] = np.asarray(level, dtype=object)[grid[position]]
         if self.has_outputs:
@@ -327,16 +444,6 @@ class Explanation:
 
     # Reading
 
-    def _ranking(self, top: int = 8) -> list[tuple[str, float]]:
-        magnitude = np.abs(self.values).sum(axis=0) / max(1, len(self))
-        if self.has_outputs:
-            magnitude = magnitude.mean(axis=-1)
-        if self.interaction:
-            magnitude = magnitude.sum(axis=1)
-        flat = magnitude.reshape(-1)
-        names = self.names if len(self.names) == flat.size else [f"x{i}" for i in range(flat.size)]
-        return [(names[i], float(flat[i])) for i in np.argsort(-flat, kind="stable")[:top]]
-
     def _facts(self) -> str:
         kind = "interactions" if self.interaction else "attributions"
         parts = [
@@ -347,28 +454,103 @@ class Explanation:
             parts.append(f"{self.values.shape[-1]} outputs")
         parts.append(
             "no sampling error"
-            if self.std is None
-            else f"largest standard error {self.std.max(initial=0):.2g}"
+            if self.std is None or not self.std.any()
+            else f"largest standard error {np.nanmax(self.std, initial=0):.2g}"
         )
         return ", ".join(parts)
 
+    def _lines(self, top: int = 8) -> tuple[list[str], list[tuple[str, list[str]]]]:
+        """Titles of the columns, and lines of names and numbers as text: of one row with signs,
+        else means of sizes."""
+        one = len(self) == 1 and not self.interaction
+        size = np.abs(self.values).sum(axis=0) / max(1, len(self))
+        if self.interaction:
+            size = size.sum(axis=1)
+        # Entries by outputs; a model without an output axis has one.
+        size = size.reshape(-1, size.shape[-1] if self.has_outputs else 1)
+        names = self.names if len(self.names) == len(size) else [f"x{i}" for i in range(len(size))]
+        order = np.argsort(-size.mean(axis=1), kind="stable")
+        more = len(order) - top if len(order) > top + 1 else 0
+        shown = order[: len(order) - more]
+        titles = ["value" if one else "mean |value|"]
+        count = size.shape[1]
+        if self.has_outputs and one:
+            titles = [str(name) for name in self.output_names or range(count)][:_COLUMNS]
+        if not one:
+            lines = [(names[j], [digits(size[j].mean())]) for j in shown]
+            return titles, lines + ([(f"{more} more features", [])] if more else [])
+        values = self.values[0].reshape(-1, count)
+        scale = float(max(np.abs(self.base_values).max(), np.abs(values).max(initial=0.0)))
+        lines = [("base value", _numbers(self.base_values[0], "", scale))]
+        lines += [(self._cell(names, j), _numbers(values[j], "+", scale)) for j in shown]
+        if more:
+            rest = values[order[len(shown) :]].sum(axis=0)
+            lines.append((f"{more} more features", _numbers(rest, "+", scale)))
+        if self.rest is not None:
+            lines.append((LEFT_OUT, _numbers(self.rest[0], "+", scale)))
+        return titles, [*lines, ("prediction", _numbers(self.prediction[0], "", scale))]
+
+    def _cell(self, names: Sequence[str], j: int) -> str:
+        """``name = value`` of an entry of the only row."""
+        if self.data is None or self.data.shape != (1, *self.feature_shape):
+            return names[j]
+        value = self.data.reshape(-1)[j]
+        if isinstance(value, int | float | np.integer | np.floating):
+            return f"{shorten(names[j], 30)} = {digits(value)}"
+        return f"{shorten(names[j], 30)} = {shorten(value, 20)}"
+
     def __repr__(self) -> str:
-        lines = [f"<{shorten(self._facts(), 200)}>"]
-        lines += [
-            f"  {shorten(name, 30):<30}  mean |value| {size:.4g}" for name, size in self._ranking()
-        ]
-        return "\n".join(lines)
+        titles, lines = self._lines()
+        head = f"<{shorten(self._facts(), 200)}>"
+        if len(self) == 1 and self.has_outputs and not self.interaction:
+            shown = "".join(f"{shorten(title, 12):>14}" for title in titles)
+            head += f"\n  {'':<34}{shown}"
+        word = "" if len(self) == 1 and not self.interaction else "mean |value| "
+        return "\n".join(
+            [head]
+            + [
+                f"  {shorten(name, 34):<34}"
+                + (f"  {word}{cells[0]}" if len(cells) == 1 else "".join(f"{c:>14}" for c in cells))
+                for name, cells in lines
+            ]
+        )
 
     def _repr_html_(self) -> str:
+        titles, lines = self._lines()
+        heads = "".join(f"<th>{html.escape(shorten(title, 60))}</th>" for title in titles)
         rows = "".join(
-            f"<tr><td>{html.escape(shorten(name, 60))}</td><td>{size:.4g}</td></tr>"
-            for name, size in self._ranking()
+            f"<tr><td>{html.escape(shorten(name, 60))}</td>"
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+            + "</tr>"
+            for name, cells in lines
         )
         return (
             f"<table><caption>{html.escape(shorten(self._facts(), 200))}</caption>"
-            f"<thead><tr><th>feature</th><th>mean "
-            f"|value|</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<thead><tr><th>feature</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         )
+
+
+class _OneARow(np.ndarray):
+    """Base values that are known to be one a row, however many outputs there might be."""
+
+
+def _numbers(values: Any, sign: str, scale: float) -> list[str]:
+    """Numbers of one row as text, at most as many as are shown side by side; rounding is 0."""
+    return [digits(value, 4, sign, scale) for value in np.atleast_1d(values)[:_COLUMNS]]
+
+
+def _entries(data: Any) -> np.ndarray:
+    """Explained rows as an array; missing entries of any kind are NaN, numbers stay numbers."""
+    if not is_frame(data):
+        return np.asarray(plain(data))
+    found = data.to_numpy()
+    if found.dtype != object:
+        return np.asarray(found)
+    if all(getattr(kind, "kind", "O") in "biuf" for kind in data.dtypes):
+        return np.asarray(data.to_numpy(dtype=np.float64, na_value=np.nan))
+    found = found.copy()
+    found[data.isna().to_numpy()] = np.nan
+    return np.asarray(found)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
@@ -408,6 +590,13 @@ def _positions(key: Any, size: int, names: Sequence[str] | None, argument: str) 
                     f"names among {shorten(', '.join(names))}",
                     repr(shorten(item)),
                     "Check the spelling",
+                )
+            if list(names).count(item) > 1:
+                fail(
+                    argument,
+                    "a name that stands for one of them",
+                    f"{shorten(item)!r}, which {list(names).count(item)} have",
+                    "Give the position",
                 )
             found.append(names.index(item))
         elif isinstance(item, int | np.integer) and -size <= item < size:

@@ -49,6 +49,7 @@ from shaplab._validation import (  # isort: skip
     check_int,
     check_names,
     column_names,
+    digits,
     fail,
     is_frame,
     resolve_rng,
@@ -58,6 +59,8 @@ from shaplab._rows import Rows
 from shaplab.explanation import Explanation
 from shaplab.insight.summaries import Clusters, Embedding, cluster_rows
 from shaplab.plots import bar, beeswarm, force, scatter, table, waterfall
+
+_CHANNELS = 4  # what a picture file has at most: red, green, blue and opacity
 
 __all__ = [
     "compare",
@@ -248,7 +251,7 @@ def embedding(
     ax = axes(ax, 5.6, 4.2)
     ends = ["low", "high"] if not labels else [escape(labels[0], 14), escape(labels[-1], 14)]
     if codes is not None and labels is None and (~np.isnan(codes)).any():
-        ends = [f"{end:.2g}" for end in np.nanpercentile(codes, [5, 95])]
+        ends = [digits(end, 2) for end in np.nanpercentile(codes, [5, 95])]
     dots(
         ax,
         points[:, 0],
@@ -373,10 +376,48 @@ def _maps(e: Explanation, title: str, output: int | str | None) -> dict[str, np.
         found = {f"{title} {names[k]}".strip(): e.values[..., k] for k in chosen}
     elif output is not None:
         fail("output", "None, as the model has one output", repr(output), "Leave it out")
+    axis = None if len(e.feature_shape) == 2 else channel_axis(e.feature_shape)
     return {
-        name or "contribution": part if part.ndim == 3 else part.sum(axis=1)
+        name or "contribution": part if axis is None else part.sum(axis=1 + axis)
         for name, part in found.items()
     }
+
+
+def channel_axis(shape: tuple[int, ...]) -> int:
+    """Which axis of an image ``(C, H, W)`` or ``(H, W, C)`` are the channels: the one that is
+    short."""
+    few = [axis for axis in (0, 2) if shape[axis] in (1, 3)]
+    if len(few) != 1:
+        few = [axis for axis in (0, 2) if shape[axis] <= _CHANNELS]
+    if len(few) != 1:
+        # Many channels, or tiny pictures: square pictures still tell.
+        few = [axis for axis in (0, 2) if shape[1] == shape[2 - axis] != shape[axis]]
+    if len(few) != 1 and shape != (1, 1, 1):
+        fail(
+            "explanation",
+            "images (N, C, H, W) or (N, H, W, C) whose channels can be told from their pixels",
+            f"features of shape {shape}, which may be either",
+            "Sum the channels first: Explanation(values.sum(axis=1), ..., data=data.mean(axis=1))",
+        )
+    return few[0] if few else 0
+
+
+def _pictures(data: np.ndarray, maps: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Images to draw, ``(N, H, W)`` or three channels last; None where they do not fit the maps."""
+    pictures = np.asarray(data, dtype=float)
+    shapes = {part.shape for part in maps.values()}
+    if len(shapes) != 1 or pictures.ndim not in (3, 4):
+        return None
+    shape = shapes.pop()
+    if pictures.ndim == 3:
+        return pictures if pictures.shape == shape else None
+    # The maps tell which axis is left over; both do only where channels count as many as pixels.
+    fits = [axis for axis in (1, 3) if np.delete(pictures.shape, axis).tolist() == list(shape)]
+    if not fits:
+        return None
+    axis = fits[0] if len(fits) == 1 else 1 + channel_axis(pictures.shape[1:])
+    count = pictures.shape[axis]
+    return np.moveaxis(pictures, axis, -1) if count == 3 else pictures.mean(axis=axis)
 
 
 def images(
@@ -392,9 +433,10 @@ def images(
 
     Parameters
     ----------
-    explanation : Explanation of images ``(N, H, W)`` or ``(N, C, H, W)`` with ``data``, a map for
-        each output; or titles to Explanations of the same images, for example by several methods.
-        All maps have one scale.
+    explanation : Explanation of images ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)`` (which
+        axis are the channels is read from the shape) with ``data``, a map for each output; or
+        titles to Explanations of the same images, for example by several methods. All maps have one
+        scale.
     rows : positions of the images; the first four.
     output : name or position, for one map instead of all.
     ax : Axes, for each image one and one a map. Below each map stands the sum of its contributions.
@@ -406,15 +448,11 @@ def images(
         for name, part in _maps(e, str(title), output).items()
     }
     first = next(iter(given.values()), None)
-    shape = (
-        None
-        if first is None or first.data is None
-        else (*first.data.shape[:1], *first.data.shape[-2:])
-    )
-    if first is None or first.data is None or any(part.shape != shape for part in maps.values()):
+    pictures = None if first is None or first.data is None else _pictures(first.data, maps)
+    if first is None or pictures is None:
         fail(
             "explanation",
-            "explanations of the same images, with data (N, H, W) or (N, C, H, W)",
+            "explanations of the same images, with data (N, H, W), (N, C, H, W) or (N, H, W, C)",
             "none or others",
             "Make them with data=X",
         )
@@ -424,9 +462,6 @@ def images(
     ]
     if not chosen:
         fail("rows", "positions of at least one image", rows, "Leave it out for the first four")
-    pictures = np.asarray(first.data, dtype=float)
-    if pictures.ndim == 4:
-        pictures = np.moveaxis(pictures, 1, -1) if pictures.shape[1] == 3 else pictures.mean(axis=1)
     size = np.abs([part[chosen] for part in maps.values()])
     limit = float(np.percentile(size, 99.5)) or float(size.max()) or 1.0
     titles = ["image", *maps]
@@ -440,7 +475,7 @@ def images(
         line[0].set_xlabel(f"row {n}")
         for one, part in zip(line[1:], maps.values(), strict=True):
             image = one.imshow(part[n], cmap=signed_colours(), vmin=-limit, vmax=limit)
-            one.set_xlabel(f"sum {part[n].sum():+.3g}")
+            one.set_xlabel(f"sum {digits(part[n].sum(), 3, '+')}")
         for one, title in zip(line, titles, strict=True):
             one.set(xticks=[], yticks=[], title=escape(title, 22) if place == 0 else "")
             one.spines[:].set_visible(True)

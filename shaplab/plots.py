@@ -45,8 +45,8 @@ from shaplab._figures import (  # isort: skip
     tell,
     to_unit,
 )
-from shaplab._validation import fail, resolve_rng
-from shaplab.explanation import Explanation
+from shaplab._validation import digits, fail, resolve_rng
+from shaplab.explanation import LEFT_OUT, Explanation
 
 __all__ = ["bar", "beeswarm", "force", "scatter", "table", "waterfall"]
 
@@ -61,13 +61,18 @@ def _steps(
     labels = [cell(e, row, j, unit, cut) for j in shown]
     values = e.values[row, shown].tolist()
     errors = None if e.std is None else e.std[row, shown].tolist()
-    if len(others) or e.rest is not None:
-        labels.append(f"{len(others)} other features" if len(others) else "features left out")
-        values.append(float(e.values[row, others].sum() + (0.0 if e.rest is None else e.rest[row])))
+    if len(others):
+        labels.append(f"{len(others)} other features")
+        values.append(float(e.values[row, others].sum()))
         if errors is not None and e.std is not None:
-            errors.append(
-                float(e.std[row, others].sum())
-            )  # the sum bounds the error whatever the correlation
+            # The sum bounds the error whatever the correlation.
+            errors.append(float(e.std[row, others].sum()))
+    if e.rest is not None:
+        # What was sliced away is no part of the features shown, and its error is not known.
+        labels.append(LEFT_OUT)
+        values.append(float(e.rest[row]))
+        if errors is not None:
+            errors.append(0.0)
     return labels, np.array(values), None if errors is None else np.array(errors)
 
 
@@ -112,7 +117,7 @@ def waterfall(
     ):
         side = 1 if value >= 0 else -1
         ax.annotate(
-            f"{value:+.3g}",
+            digits(value, 3, "+"),
             (end + side * error, place),
             xytext=(side * 4, 0),
             textcoords="offset points",
@@ -129,13 +134,14 @@ def waterfall(
         ax.errorbar(
             ends, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3
         )
+    size = float(np.abs(values).max(initial=0.0))
     for value, text, height, at in (
         (base, "base value", 0.0, "bottom"),
         (prediction, "output", 1.0, "top"),
     ):
         ax.axvline(value, color=GREY, lw=0.8, ls=":", zorder=0)
         ax.annotate(
-            f"{text} {value:.4g}",
+            f"{text} {digits(value, 4, '', size)}",
             (value, height),
             xycoords=("data", "axes fraction"),
             ha="center",
@@ -165,7 +171,8 @@ def bar(
     output_unit: str = "",
     ax: Any = None,
 ) -> Any:
-    """Mean absolute contribution of each feature over all rows, the largest on top.
+    """Mean absolute contribution of each feature over all rows, the largest on top; of one row, the
+    contribution with its sign.
 
     Lines show the mean of the standard errors where values are estimated: an upper bound of the
     error of the mean. Parameters as in ``waterfall``.
@@ -173,6 +180,9 @@ def bar(
     e = one_output(explanation, output)
     sizes = np.abs(e.values).mean(axis=0)
     shown, others = largest_first(sizes, max_features)
+    signed = len(e) == 1
+    if signed:
+        sizes = e.values[0]
     labels = [escape(e.names[j]) for j in shown] + (
         [f"{len(others)} other features"] if len(others) else []
     )
@@ -183,7 +193,8 @@ def bar(
     if e.std is not None:
         mean = e.std.mean(axis=0)
         errors = np.append(mean[shown], mean[others].sum() if len(others) else [])
-    ax.barh(places, lengths, height=0.68, color=DOWN, zorder=2)
+    colour = np.where(lengths >= 0, UP, DOWN) if signed else DOWN
+    ax.barh(places, lengths, height=0.68, color=colour, zorder=2)
     if errors is not None:
         ax.errorbar(
             lengths, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3
@@ -191,22 +202,31 @@ def bar(
     for place, length, error in zip(
         places, lengths, np.zeros(len(places)) if errors is None else errors, strict=True
     ):
+        side = -1 if length < 0 else 1
         ax.annotate(
-            f"{length:.3g}",
-            (length + error, place),
-            xytext=(4, 0),
+            digits(length, 3, "+" if signed else ""),
+            (length + side * error, place),
+            xytext=(4 * side, 0),
             textcoords="offset points",
+            ha="left" if side > 0 else "right",
             va="center",
             color=INK,
             fontsize=9,
         )
-    longest = float((lengths if errors is None else lengths + errors).max())
+    ends = lengths if errors is None else lengths + np.where(lengths < 0, -errors, errors)
+    longest = float(np.abs(ends).max()) or 1.0
+    low = min(0.0, float(ends.min()))
+    high = max(0.0, float(ends.max())) or (0.0 if low < 0 else 1.0)
+    spare = 0.12 * longest if not signed else 0.2 * longest
     ax.set(
         yticks=places,
         yticklabels=labels,
-        xlim=(0, 1.12 * (longest or 1.0)),
-        xlabel=axis_label(output_unit, "mean |contribution|"),
+        xlim=(low - spare if low < 0 else 0.0, high + spare),
+        xlabel=axis_label(output_unit, "contribution" if signed else "mean |contribution|"),
     )
+    if signed:
+        ax.axvline(0, color=GREY, lw=0.8, zorder=1)
+        return tell(ax, lambda: table(e, row=0))
     return tell(ax, lambda: table(e))
 
 
@@ -368,9 +388,9 @@ def force(
             if i in told:
                 # Far segments are named above near ones, away from the output: no line crosses a
                 # name.
-                error = "" if errors is None else f" ± {errors[i]:.1g}"
+                error = "" if errors is None else f" ± {digits(errors[i], 1)}"
                 ax.annotate(
-                    f"{labels[i]}\n{values[i]:+.3g}{error}",
+                    f"{labels[i]}\n{digits(values[i], 3, '+')}{error}",
                     ((end + at) / 2, 0),
                     va="top",
                     color=colour,
@@ -395,7 +415,12 @@ def force(
             zorder=3,
         )
         ax.annotate(
-            f"{text} {value:.4g}", (value, height), ha="center", va="bottom", color=INK, fontsize=9
+            f"{text} {digits(value, 4, '', width)}",
+            (value, height),
+            ha="center",
+            va="bottom",
+            color=INK,
+            fontsize=9,
         )
     far = [abs(values[pushing].sum()) for _, _, pushing in sides]
     spare = [width * (0.34 if told else 0.06) for told in named]
@@ -471,7 +496,7 @@ def table(
             pd.DataFrame({"feature": [name], "contribution": [part[row]]})
             for name, part in (
                 ("base value", e.base_values),
-                ("features left out", e.rest),
+                (LEFT_OUT, e.rest),
                 ("output", e.prediction),
             )
             if part is not None

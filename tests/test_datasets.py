@@ -397,3 +397,11 @@ def test_facts_of_the_full_sets() -> None:
     electricity = datasets.load_electricity().X.iloc[:, 3]
     assert electricity[:17_000].nunique() == 1
     assert electricity[18_000:].nunique() > 1
+
+
+def test_short_dna_has_room_for_both_motifs_under_any_seed():
+    for seed in range(60):
+        found = datasets.simulate_dna(40, length=20, rng=seed)
+        masks, tasks = found.extra["masks"], found.extra["tasks"]
+        assert ((masks == 1).sum(axis=1) == 8 * tasks[:, 1]).all()
+        assert ((masks == 2).sum(axis=1) == 8 * tasks[:, 2]).all()

@@ -324,7 +324,12 @@ def test_shap_takes_outputs_interactions_and_images() -> None:
     assert pairs.to_shap().shape == (2, 3, 3)
     assert Explanation(np.zeros((2, 3, 3)), 0.0).to_shap().shape == (2, 3, 3)
     part = make()[:, ["f1"]].to_shap()
-    assert part.values.shape == (5, 1)
+    # What was sliced away stays in the sum.
+    assert part.feature_names == ["f1", "features left out"]
+    np.testing.assert_allclose(
+        part.base_values + part.values.sum(axis=1), make().prediction, rtol=1e-14
+    )
+    assert np.isnan(part.data[:, 1]).all()
 
 
 # Reading.
@@ -359,8 +364,152 @@ def test_hostile_names_are_escaped_and_cut() -> None:
     assert "n" * 100 not in page
     assert "m" * 300 not in page
     assert max(map(len, repr(e).splitlines())) < 250
-    assert len(repr(e).splitlines()) == 5, "a name with a line break stays on one line"
+    # A heading, base value, four features, prediction.
+    assert len(repr(e).splitlines()) == 7, "a name with a line break stays on one line"
 
 
 def test_html_is_the_same_each_time() -> None:
     assert make()._repr_html_() == make()._repr_html_()
+
+
+# Readings that a guess would get wrong.
+
+
+def test_as_many_rows_as_outputs_are_told_apart_by_the_data() -> None:
+    values, base = np.zeros((3, 4, 3)), [0.1, 0.2, 0.3]
+    by_output = Explanation(values, base, data=np.zeros((3, 4)))
+    assert by_output.has_outputs
+    np.testing.assert_array_equal(by_output.base_values, np.tile(base, (3, 1)))
+    by_row = Explanation(values, base, data=np.zeros((3, 4, 3)))
+    assert not by_row.has_outputs
+    np.testing.assert_array_equal(by_row.base_values, base)
+    named = Explanation(values, base, output_names=["a", "b", "c"])
+    assert named.base_values.shape == (3, 3)
+    with pytest.raises(ValueError, match=r"base_values: expected shape \(3, 3\) for 3 outputs"):
+        Explanation(values, base)
+    # Where there is one reading only, nothing needs telling.
+    assert not Explanation(np.zeros((3, 3)), base).has_outputs
+    assert not Explanation(np.zeros((3, 3, 3)), base, interaction=True).has_outputs
+    assert Explanation(np.zeros((3, 4, 4, 3)), base, interaction=True).has_outputs
+
+
+def test_slices_of_images_with_as_many_rows_as_pixels_in_a_line_keep_one_base_value_a_row() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(9, 5, 4))
+    for data in (None, rng.normal(size=(9, 5, 4)), rng.normal(size=(9, 3, 5, 4))):
+        e = Explanation(values, np.arange(9.0), data=data)
+        part = e[2:6]
+        assert not part.has_outputs
+        np.testing.assert_array_equal(part.base_values, [2, 3, 4, 5])
+        np.testing.assert_allclose(part.prediction, e.prediction[2:6])
+    pixels = Explanation(values[:4], [1.0, 2, 3, 4], data=rng.normal(size=(4, 3, 5, 4)))
+    assert not pixels.has_outputs
+    outputs = Explanation(values[:4], [1.0, 2, 3, 4], data=rng.normal(size=(4, 3, 5)))
+    assert outputs.has_outputs
+    table = Explanation(rng.normal(size=(9, 4, 3)), np.zeros((9, 3)))[:4, :, 1]
+    assert table.shape == (4, 4)
+
+
+def told() -> Explanation:
+    info = {
+        "rounds": np.array([4, 5, 6, 7, 8]),
+        "gap": np.arange(15.0).reshape(5, 3),
+        "samples": np.arange(20).reshape(5, 4),
+        "evaluations": 99,
+        "per output": np.array([1.0, 2.0, 3.0]),
+    }
+    return make(3, std=True, info=info, index=list("abcde"), output_names=["u", "v", "w"])
+
+
+def test_slices_carry_what_belongs_to_their_rows_features_and_outputs() -> None:
+    e = told()[[3, 1], ["f2", "f0"], "v"]
+    assert e.info["rounds"].tolist() == [7, 5]
+    assert e.info["gap"].tolist() == [10.0, 4.0]
+    assert e.info["samples"].tolist() == [[14, 12], [6, 4]]
+    assert e.info["evaluations"] == 99
+    assert e.info["per output"].tolist() == [1.0, 2.0, 3.0]
+    assert e.index.tolist() == ["d", "b"]
+    np.testing.assert_allclose(e.prediction, told().prediction[[3, 1], 1], rtol=1e-14)
+
+
+def test_intervals_of_a_slice_have_its_shape_and_its_own_degrees_of_freedom() -> None:
+    from scipy.stats import t as student
+
+    from shaplab.foundations.permutation import confidence_interval
+
+    e = told()[[4]]
+    low, high = confidence_interval(e)
+    assert low.shape == e.values.shape
+    np.testing.assert_allclose((high - low) / 2, student.ppf(0.975, 7) * e.std, rtol=1e-12)
+    part = told()[:, ["f3"]]
+    assert confidence_interval(part)[0].shape == (5, 1, 3)
+
+
+def test_a_feature_is_selected_once_and_by_a_name_of_its_own() -> None:
+    for key in (["f1", "f1"], [0, 0], ["f1", 1], [0, -4]):
+        with pytest.raises(ValueError, match="features: expected each feature once, got 'f"):
+            make()[:, key]
+    twins = Explanation(np.zeros((1, 2)), 0.0, feature_names=["a", "a"])
+    with pytest.raises(ValueError, match="features: expected a name that stands for one of them"):
+        twins[:, "a"]
+    assert twins[:, 1].names == ("a",)
+
+
+@pytest.mark.parametrize("e", [make(), make(3), make(n=1), Explanation(np.ones((2, 3, 4)), 0.0)])
+def test_iterating_ends_and_gives_rows(e: Explanation) -> None:
+    rows = list(e)
+    assert [len(row) for row in rows] == [1] * len(e)
+    np.testing.assert_array_equal(np.concatenate([row.values for row in rows]), e.values)
+    np.testing.assert_array_equal(np.asarray(e), e.values)
+    assert np.array(e, dtype=np.float32).dtype == np.float32
+    assert np.array(e).flags.writeable
+
+
+def test_one_row_prints_signs_ends_data_and_what_is_not_shown() -> None:
+    values = np.array([[-7.487, 0.5, *([0.01] * 10)]])
+    names = ["age", "sex", *(f"s{j}" for j in range(10))]
+    e = Explanation(values, 100.0, data=np.arange(12.0)[None] + 40, feature_names=names)
+    text = repr(e)
+    for part in ("base value", "100", "age = 40", "-7.487", "+0.5", "4 more features", "+0.04"):
+        assert part in text
+        assert part in e._repr_html_()
+    assert "93.11" in text.splitlines()[-1]
+    assert "mean" not in text
+    left = repr(e[:, ["age"]])
+    assert "features left out" in left
+    assert "+0.6" in left
+    two = Explanation(values[..., None] * [1.0, -1.0], [1.0, 2.0], output_names=["no", "yes"])
+    assert "-7.487" in repr(two) and "+7.487" in repr(two) and "yes" in repr(two)
+    many = Explanation(np.ones((3, 12)), 0.0)
+    assert "4 more features" in repr(many)
+
+
+def test_a_gap_is_not_taken_against_transposed_outputs() -> None:
+    e = make(3)
+    outputs = e.prediction + 1.0
+    np.testing.assert_allclose(e.gap(outputs), 1.0)
+    with pytest.raises(ValueError, match=r"outputs: expected shape \(5, 3\), got shape \(3, 5\)"):
+        e.gap(outputs.T)
+    with pytest.raises(ValueError, match=r"outputs: expected shape \(5,\), got shape \(1, 5\)"):
+        make().gap(make().prediction[None])
+
+
+def test_the_index_names_and_missing_values_of_a_frame_survive() -> None:
+    X = pd.DataFrame(
+        {"size": pd.array([1.5, None], dtype="Float64"), "count": pd.array([1, 2], dtype="Int64")},
+        index=["first", "second"],
+    )
+    e = Explanation(np.ones((2, 2)), 0.0, data=X)
+    assert e.feature_names == ("size", "count")
+    assert e.data.dtype == float
+    assert np.isnan(e.data[1, 0])
+    table = e.to_frame()
+    assert table["row"].tolist() == ["first", "first", "second", "second"]
+    assert e[1].to_frame()["row"].tolist() == ["second"] * 2
+    mixed = X.assign(kind=pd.array(["a", None], dtype="string"))
+    assert Explanation(np.ones((2, 3)), 0.0, data=mixed).data[1].tolist()[1] == 2
+    levels = X.set_index(pd.MultiIndex.from_tuples([("a", 1), ("b", 2)]))
+    assert Explanation(np.ones((2, 2)), 0.0, data=levels).to_frame()["row"][0] == ("a", 1)
+    assert make().to_frame()["row"].tolist()[:5] == [0, 0, 0, 0, 1]
+    with pytest.raises(ValueError, match="index: expected 5 labels"):
+        make(index=["a"])

@@ -182,6 +182,7 @@ print("RESULT" + json.dumps(failed))
 
 
 # Extracts every public function and runs it in a process without shaplab: 25 s, once for all tests.
+# pytest-timeout counts a fixture with the first test that asks for it, hence the higher limit.
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What happens to each public name in one process where shaplab cannot be imported."""
@@ -212,6 +213,7 @@ def test_there_is_a_call_for_every_public_name() -> None:
     assert set(CALLS) == set(NAMES)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", NAMES)
 def test_public_name_runs_with_shaplab_absent(name: str, verdicts: dict[str, str]) -> None:
     assert name not in verdicts, verdicts[name]

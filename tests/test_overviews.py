@@ -501,3 +501,30 @@ def test_partial_dependence_keeps_frames_and_chooses_a_grid():
         overviews.partial_dependence(bent, make().data, 0, grid=[1.0, 1.0])
     with pytest.raises(ValueError, match="feature: expected one of x0"):
         overviews.partial_dependence(bent, make().data, "age")
+
+
+# Layouts of pictures.
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9), (8, 9, 3), (1, 8, 9), (8, 9, 1), (8, 9), (16, 9, 9)])
+def test_pictures_are_drawn_whichever_axis_the_channels_are(shape):
+    rng = np.random.default_rng(0)
+    values, data = rng.normal(size=(2, *shape)), rng.random((2, *shape))
+    drawn = overviews.images(Explanation(values, 0.0, data=data), rows=[1])
+    channels = {(3, 8, 9): 1, (1, 8, 9): 1, (16, 9, 9): 1, (8, 9, 3): 3, (8, 9, 1): 3}.get(shape)
+    expected = values[1] if channels is None else values.sum(axis=channels)[1]
+    picture, shown = (ax.images[0].get_array() for ax in drawn.axes[:2])
+    np.testing.assert_allclose(np.asarray(shown), expected, rtol=1e-12)
+    assert picture.shape[:2] == expected.shape
+    plt.close(drawn)
+
+
+def test_a_layout_that_cannot_be_told_is_refused():
+    cube = np.zeros((2, 9, 9, 9))
+    with pytest.raises(ValueError, match=r"explanation: expected images .*which may be either"):
+        overviews.images(Explanation(cube, 0.0, data=cube))
+    # Maps without channels beside pictures with channels last.
+    values, data = np.ones((2, 8, 9)), np.zeros((2, 8, 9, 3))
+    drawn = overviews.images(Explanation(values, 0.0, data=data))
+    assert drawn.axes[0].images[0].get_array().shape == (8, 9, 3)
+    plt.close(drawn)

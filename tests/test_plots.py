@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 
 from shaplab import Explanation, plots
 from shaplab._figures import DOWN, UP, codes_of, escape, spread_out, to_unit
+from shaplab._validation import digits
 
 ALL = ["waterfall", "bar", "beeswarm", "scatter", "force"]
 
@@ -451,3 +452,58 @@ def test_table_is_escaped_by_pandas() -> None:
     e = Explanation([[1.0]], 0.0, feature_names=["<script>alert(1)</script>"])
     assert isinstance(plots.table(e), pd.DataFrame)
     assert "<script>" not in plots.table(e)._repr_html_()
+
+
+def test_the_bar_of_one_row_keeps_signs():
+    e = Explanation([[-2.0, 1.0, 0.5]], 3.0, feature_names=["a", "b", "c"], std=[[0.1, 0.2, 0.3]])
+    ax = plots.bar(e)
+    assert [bar.get_width() for bar in ax.patches] == [-2.0, 1.0, 0.5]
+    assert {"-2", "+1", "+0.5"} <= {text.get_text() for text in ax.texts}
+    assert ax.get_xlim()[0] < -2.1
+    assert ax.get_xlabel() == "contribution"
+    told = plots.table(ax).set_index("feature")["contribution"]
+    assert told["a"] == -2.0
+    assert told["output"] == 2.5
+    plt.close(ax.figure)
+
+
+def test_what_was_sliced_away_is_no_other_feature_of_a_waterfall():
+    values = np.array([[5.0, 3.0, 1.0, 0.5, 100.0]])
+    e = Explanation(values, 0.0, feature_names=list("abcde"))[:, list("abcd")]
+    ax = plots.waterfall(e, max_features=3)
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert sorted(labels) == ["2 other features", "a", "b", "features left out"]
+    widths = dict(zip(labels, [bar.get_width() for bar in ax.patches], strict=True))
+    assert widths["2 other features"] == 1.5
+    assert widths["features left out"] == 100.0
+    plt.close(ax.figure)
+
+
+def test_missing_values_of_nullable_columns_are_drawn_as_missing():
+    import pandas as pd
+
+    X = np.array([[1.0, pd.NA], [pd.NA, "b"], [2.0, "a"]], dtype=object)
+    e = Explanation(np.ones((3, 2)), 0.0, data=X)
+    for draw in (plots.beeswarm, plots.waterfall, lambda e: plots.scatter(e, 0, color_by=1)):
+        ax = draw(e)
+        assert len(plots.table(ax)) > 0
+        plt.close(ax.figure)
+    assert "missing" in str(plots.table(e, row=1)["value"].tolist())
+
+
+def test_numbers_are_written_as_people_write_them():
+    e = Explanation([[1500.0, -1500.0]], -8.9e-16, feature_names=["a", "b"])
+    for draw in (plots.waterfall, plots.force, plots.bar):
+        ax = draw(e)
+        text = " ".join(part.get_text() for part in ax.texts)
+        assert "+1500" in text
+        assert "e+" not in text and "e-" not in text
+        plt.close(ax.figure)
+    assert "e-16" not in repr(e) and "+1500" in repr(e)
+    # Below a ten-thousandth and from a billion on, powers of ten are shorter.
+    assert [digits(x, 3) for x in (1e-5, 0.001, 123456.0, 2e9)] == [
+        "1e-05",
+        "0.001",
+        "123456",
+        "2e+09",
+    ]

@@ -37,6 +37,7 @@ from shaplab._validation import (
     check_names,
     column_names,
     fail,
+    is_frame,
 )
 from shaplab.deep._propagation import Propagation
 from shaplab.explanation import Explanation
@@ -134,6 +135,7 @@ def dasp(
     batch_size: int = 4096,
     progress: bool = False,
     feature_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
 ) -> Explanation:
     """Approximate Shapley values of a network by propagating distributions of coalitions.
 
@@ -155,7 +157,8 @@ def dasp(
     normalize : True spreads each row's additivity gap over its values in proportion to their size.
     batch_size : rows in one run, at least ``n + 1``; bounds memory.
     progress : show a progress bar.
-    feature_names : names of the players; the columns of a DataFrame by default.
+    feature_names, output_names : names of the players (the columns of a DataFrame by default) and
+        of the outputs.
 
     Returns
     -------
@@ -307,6 +310,8 @@ def dasp(
         (center if several else center[0]).expand(gap.shape if several else (len(rows),)).numpy(),
         data=(rows.float() if rows.dtype.itemsize < 4 else rows).cpu().numpy(),
         feature_names=names,
+        output_names=None if output_names is None else tuple(output_names),
+        index=X.index if is_frame(X) else None,
         method=label,
         info={
             "gap": (gap if several else gap[:, 0]).numpy(),

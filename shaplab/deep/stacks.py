@@ -16,15 +16,15 @@ interventional game. Cost: all pairs of rows through every stage. Source: Chen, 
 (2019), Figure 1d.
 
 Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
-shaplab.explanation, shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph,
-shaplab.deep.rules, shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
+shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal,
+shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph, shaplab.deep.kernels.units,
+shaplab.deep.kernels.windows, shaplab.deep.rules, shaplab.explanation, shaplab.foundations.exact,
+shaplab.foundations.games, shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
 shaplab.trees._links, shaplab.trees.conditional_expectation, shaplab.trees.ensemble,
-shaplab.trees.interventional, shaplab.trees.readers, shaplab.deep.kernels.units,
-shaplab.deep.kernels.windows, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
+shaplab.trees.interventional, shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict,
 shaplab.trees.kernels.quadrature, shaplab.trees.kernels.routes, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost.
+shaplab.trees.kernels.tables, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
+shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost.
 """
 
 from __future__ import annotations
@@ -38,24 +38,32 @@ import torch
 
 from shaplab._validation import (  # isort: skip
     UnsupportedModelError,
+    as_numbers,
     check_callable,
     check_choice,
     check_frames,
     check_int,
+    check_result,
+    check_rows,
     column_names,
     fail,
+    is_frame,
 )
-from shaplab._losses import check_target, get_loss, secant
+from shaplab._losses import check_probabilities, check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.deep.deep_shap import RULES, as_inputs, check_model
 from shaplab.explanation import Explanation
+from shaplab.foundations.exact import shapley_coefficients
+from shaplab.foundations.games import all_coalitions, group_labels
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interventional import interventional_tree_shap
 
 __all__ = ["FunctionStage", "SplitStage", "pull_back", "stack_shap"]
 
 _FLOATS = 2**24  # numbers held for all pairs of a chunk
+_TRIED = 256  # mixed rows that tell what a function is
+_MIXED = 10  # inputs of a function whose coalitions are all evaluated
 
 
 def pull_back(phi: np.ndarray, f: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -143,18 +151,25 @@ class TreeStage:
 
 @dataclass(frozen=True)
 class FunctionStage:
-    """A function with its own explainer.
+    """A function, with its own explainer or none.
 
     Parameters
     ----------
     function : callable ``(n, d) -> (n,)`` or ``(n, K)``.
     explainer : callable ``(X, reference) -> (n, d[, K])``, attributions of the rows ``X`` against
-        one reference row ``(1, d)``; None for a function applied to each input by itself, output
-        ``j`` from input ``j``.
+        one reference row ``(1, d)``. None finds out, on mixtures of explained and reference rows,
+        what the function is: of each input by itself (output ``j`` from input ``j``), a sum of
+        functions of single inputs (a projection, scaling), or one that mixes them, of at most ten
+        inputs (a softmax, probabilities), whose coalitions are all evaluated. Each is exact.
     """
 
     function: Callable[[np.ndarray], Any]
     explainer: Callable[[np.ndarray, np.ndarray], Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_callable(self.function, "function")
+        if self.explainer is not None:
+            check_callable(self.explainer, "explainer")
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         return np.asarray(self.function(X), np.float64)
@@ -162,19 +177,69 @@ class FunctionStage:
     def pull(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Attributions ``(N, B, d)``."""
         if self.explainer is None:
-            change = _wide(self(X))[:, None] - _wide(self(R))[None]
-            if change.shape[-1] != X.shape[1]:
-                fail(
-                    "stages",
-                    "an explainer for a function that mixes inputs",
-                    "None",
-                    "Pass FunctionStage(function, explainer)",
-                )
-            return weights * change
+            explain = {"each": self._each, "sum": self._sum, "mixed": self._mixed}[self.kind(X, R)]
+            return explain(X, R, weights)
         result = np.empty((len(X), len(R), X.shape[1]))
         for i, r in enumerate(R):
             phi = np.asarray(self.explainer(X, r[None]), np.float64).reshape(len(X), X.shape[1], -1)
             result[:, i] = (phi * weights[:, i][:, None]).sum(-1)
+        return result
+
+    def kind(self, X: np.ndarray, R: np.ndarray) -> str:
+        """ "each", "sum" or "mixed": what mixtures of some explained and reference rows say."""
+        rng = np.random.default_rng(0)
+        count, d = min(_TRIED, len(X) * len(R)), X.shape[1]
+        f, b = X[rng.integers(len(X), size=count)], R[rng.integers(len(R), size=count)]
+        ours, theirs = _wide(self(f)), _wide(self(b))
+        # Each output has a scale of its own.
+        scale = np.maximum(np.abs(ours).max(axis=0), np.abs(theirs).max(axis=0))
+        mask = rng.random((count, d)) < 0.5
+        mixed = _wide(self(np.where(mask, f, b)))
+
+        def same(found: np.ndarray) -> bool:
+            # Single-precision functions round at some 1e-7 of their scale.
+            return bool((np.abs(found - mixed) <= 1e-5 * scale).all())
+
+        if ours.shape[1] == d and same(np.where(mask, ours, theirs)):
+            return "each"
+        steps = np.stack(
+            [_wide(self(np.where(np.arange(d) == i, f, b))) - theirs for i in range(d)], axis=1
+        )
+        left = np.abs(theirs + steps.sum(axis=1) - ours)
+        if (left <= 1e-5 * scale).all() and same(theirs + (steps * mask[:, :, None]).sum(axis=1)):
+            return "sum"
+        if d > _MIXED:
+            fail(
+                "stages",
+                f"a function of each input by itself, a sum of such, or one of at most {_MIXED} "
+                f"inputs that mixes them",
+                f"one that mixes {d} inputs",
+                "Say how to explain it: FunctionStage(function, explainer), for example with "
+                "explainer=lambda X, r: permutation_shap(function, X, r, rng=0).values",
+            )
+        return "mixed"
+
+    def _each(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return weights * (_wide(self(X))[:, None] - _wide(self(R))[None])
+
+    def _sum(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        result = np.empty((len(X), len(R), X.shape[1]))
+        for i, r in enumerate(R):
+            start = _wide(self(r[None]))
+            for j in range(X.shape[1]):
+                step = _wide(self(np.where(np.arange(len(r)) == j, X, r))) - start
+                result[:, i, j] = (step * weights[:, i]).sum(-1)
+        return result
+
+    def _mixed(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        S = all_coalitions(X.shape[1])
+        share = shapley_coefficients(S)
+        result = np.empty((len(X), len(R), X.shape[1]))
+        for i, r in enumerate(R):
+            for rows in chunks(len(X), max(1, _FLOATS // S.size)):
+                table = np.where(S, X[rows][:, None], r).reshape(-1, X.shape[1])
+                game = _wide(self(table)).reshape(rows.stop - rows.start, len(S), -1)
+                result[rows, i] = (game * weights[rows, i][:, None]).sum(-1) @ share.T
         return result
 
 
@@ -183,7 +248,8 @@ class SplitStage:
 
     Parameters
     ----------
-    parts : pairs ``(stage, columns)``; stage None passes its columns on unchanged.
+    parts : pairs ``(stage, columns)``, columns by number or as a mask; stage None passes its
+        columns on unchanged.
     rule, max_rule : for networks among them, as in ``deep_shap``.
     """
 
@@ -194,15 +260,36 @@ class SplitStage:
         rule: str = "rescale",
         max_rule: str = "exact",
     ) -> None:
+        pairs_given = isinstance(parts, Sequence) and len(parts) > 0
+        if not pairs_given or any(not isinstance(p, tuple | list) or len(p) != 2 for p in parts):
+            fail(
+                "parts",
+                "a list of pairs (stage, columns)",
+                parts,
+                "Write [(stage, [0, 1]), (None, [2])]",
+                TypeError,
+            )
         self.parts = [
             (
                 None if stage is None else as_stage(stage, Settings(rule, max_rule)),
-                np.asarray(columns, dtype=int),
+                _columns(columns),
             )
             for stage, columns in parts
         ]
+        masks = [len(mask) for _, mask in parts if np.asarray(mask).dtype == bool]
+        self._width = masks[0] if masks else None
+        if any(width != self._width for width in masks):
+            fail("parts", "masks of one length", f"lengths {masks}", "Mask the columns of one X")
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
+        last = max(int(columns.max()) for _, columns in self.parts)
+        if last >= X.shape[1] or self._width not in (None, X.shape[1]):
+            fail(
+                "parts",
+                f"columns of the {X.shape[1]} inputs of this stage",
+                f"column {last}" if last >= X.shape[1] else f"masks of length {self._width}",
+                "Count columns from 0, or give masks as long as there are inputs",
+            )
         return np.hstack(
             [
                 X[:, columns] if stage is None else _wide(stage(X[:, columns]))
@@ -228,8 +315,23 @@ class SplitStage:
         return result
 
 
+def _columns(columns: Any) -> np.ndarray:
+    """Numbers of columns, from numbers or from a mask."""
+    found = np.asarray(columns)
+    if found.dtype == bool and found.ndim == 1 and found.any():
+        return np.flatnonzero(found)
+    if found.ndim != 1 or found.size == 0 or found.dtype.kind not in "iu" or found.min() < 0:
+        fail(
+            "parts",
+            "for each stage a list of column numbers from 0, or a mask with some True",
+            columns,
+            "Write (stage, [0, 1, 2])",
+        )
+    return found.astype(int)
+
+
 def as_stage(stage: Any, settings: Settings) -> Any:
-    """A stage as given, a torch module, a tree model, or a function of each input by itself."""
+    """A stage as given, a torch module, a tree model, or a function."""
     if hasattr(stage, "pull") and callable(stage):
         return stage
     if isinstance(stage, torch.nn.Module):
@@ -256,7 +358,7 @@ def stack_shap(
     loss: Any = None,
     rule: str = "rescale",
     max_rule: str = "exact",
-    outputs: int | list[int] | None = None,
+    outputs: Any = None,
     groups: Sequence[Sequence[int]] | None = None,
     batch_size: int = 256,
     feature_names: Any = None,
@@ -268,16 +370,17 @@ def stack_shap(
     Parameters
     ----------
     stages : in order of use: torch modules, tree models (their raw output), ``FunctionStage``,
-        ``SplitStage``, functions of each input by itself, or any object with ``__call__(X)`` and
-        ``pull(X, R, weights)``.
+        ``SplitStage``, functions of numbers (see ``FunctionStage``), or any object with
+        ``__call__(X)`` and ``pull(X, R, weights)``.
     X : array or table ``(N, ...)``, rows to explain.
     background : ``(B, ...)``, reference rows; all are used, one by one.
     y : array ``(N,)``, the label of each explained row, with ``loss``.
     loss : ``"squared_error"``, ``"logistic"``, ``"softmax_cross_entropy"``, ``"cross_entropy"``, a
         ``Loss`` or a callable ``(output, y)``: explain the loss of the last stage's output.
     rule, max_rule : for networks, as in ``deep_shap``.
-    outputs : index or indices of the last stage's outputs; None for all.
-    groups : lists of input columns that are shown as one feature, the sum of their values.
+    outputs : index or indices of the last stage's outputs, or their names; None for all.
+    groups : lists of input columns that are shown as one feature, the sum of their values; each
+        column in exactly one.
     batch_size : rows of a network held in memory at once.
     feature_names, output_names : names for the result.
     progress : show a bar.
@@ -326,6 +429,8 @@ def stack_shap(
             f"{references.shape[1:]}",
             "Give rows of the same kind",
         )
+    if groups is not None:
+        label, titles = group_labels(groups, rows.shape[1], column_names(X))
     if (loss is None) != (y is None):
         fail(
             "y" if y is None else "loss",
@@ -355,16 +460,7 @@ def stack_shap(
             acts.append(made)
     count = ours[-1].shape[1]
     priced = None if loss is None else Priced(loss, y, ours[-1], theirs[-1])
-    listed = (
-        range(count)
-        if outputs is None
-        else ([outputs] if isinstance(outputs, int) else list(outputs))
-    )
-    chosen = [0] if priced else [int(k) for k in listed]
-    if not priced and any(not 0 <= k < count for k in chosen):
-        fail(
-            "outputs", f"indices below {count}", repr(outputs), "Pass an index or a list of indices"
-        )
+    chosen = [0] if priced else _chosen(outputs, count, output_names)
     values = np.empty((*rows.shape, len(chosen)))
     widest = max(int(np.prod(acts.shape[1:])) for acts in ours)
     with progress_bar(len(rows), progress, "stack_shap") as bar:
@@ -379,16 +475,18 @@ def stack_shap(
                     weights = pull_back(phi, f, b) if depth else weights
                 values[part, ..., place] = phi.mean(1)
             bar.update(part.stop - part.start)
+    check_result(values, column_names(X), "stages")
     made, base = ours[-1][:, chosen], np.tile(theirs[-1][:, chosen].mean(0), (len(rows), 1))
     if priced is not None:
         made, base = priced.ours[:, None], priced.theirs.mean(1)[:, None]
     gap = made - base - values.reshape(len(rows), -1, len(chosen)).sum(1)
     if groups is not None:
-        values, names = (
-            np.stack([values[:, list(group)].sum(1) for group in groups], axis=1),
-            feature_names,
-        )
-    single = len(chosen) == 1 and (priced is not None or count == 1 or isinstance(outputs, int))
+        values = np.stack([values[:, label == g].sum(1) for g in range(len(titles))], axis=1)
+        names = titles if feature_names is None else feature_names
+    one = isinstance(outputs, str | int | np.integer)
+    single = len(chosen) == 1 and (priced is not None or count == 1 or one)
+    if priced is None and output_names is not None and outputs is not None:
+        output_names = None if single else [list(output_names)[k] for k in chosen]
     data = rows if groups is None else None
     return Explanation(
         values[..., 0] if single else values,
@@ -398,7 +496,31 @@ def stack_shap(
         output_names,
         method=f"stack_shap, {rule}" + ("" if priced is None else f", loss {priced.loss.name}"),
         info={"gap": gap[:, 0] if single else gap},
+        index=X.index if is_frame(X) else None,
     )
+
+
+def _chosen(outputs: Any, count: int, names: Any) -> list[int]:
+    """Numbers of the outputs to explain, given as one or several numbers or names."""
+    if outputs is None:
+        return list(range(count))
+    known = [] if names is None else [str(name) for name in names]
+    one = isinstance(outputs, str | int | np.integer)
+    listed = [outputs] if one else list(np.ravel(np.asarray(outputs)).tolist())
+    chosen = [known.index(part) if part in known else part for part in listed]
+    for part in chosen:
+        if isinstance(part, bool) or not isinstance(part, int | np.integer):
+            part = -1
+        if not 0 <= part < count:
+            fail(
+                "outputs",
+                f"indices from 0 to {count - 1}" + (" or names" if known else ""),
+                repr(outputs),
+                "Pass an index or a list of indices",
+            )
+    if not chosen:
+        fail("outputs", "at least one index", repr(outputs), "Leave it out for all outputs")
+    return [int(part) for part in chosen]
 
 
 class Priced:
@@ -416,6 +538,8 @@ class Priced:
                 repr(self.loss.name),
                 "Use softmax_cross_entropy or cross_entropy",
             )
+        for made in (f, b):
+            check_probabilities(made if count > 1 else made[:, 0], self.loss, classes=count > 1)
         self.f, self.b = f, b
         self.ours = self._value(f, self.y)
         self.theirs = np.stack([self._value(np.tile(r, (len(f), 1)), self.y) for r in b], axis=1)
@@ -433,35 +557,35 @@ class Priced:
             return secant(self.loss, f.T, b, y).T[..., None]
         hot = np.arange(f.shape[1]) == y[:, None]
         if self.loss.name == "softmax_cross_entropy":
-            shift = np.maximum(f.max(1)[:, None], b.max(1)[None])[..., None]
-            up, low, step = (
-                np.exp(f[:, None] - shift),
-                np.exp(b[None] - shift),
-                f[:, None] - b[None],
-            )
-            rise = np.where(
-                step == 0,
-                low,
-                low * np.expm1(np.clip(step, None, 700)) / np.where(step == 0, 1, step),
-            )
-            ratio = (up.sum(-1, keepdims=True) - low.sum(-1, keepdims=True)) / low.sum(
-                -1, keepdims=True
-            )
-            slope = np.where(
-                ratio == 0, 1.0, np.log1p(ratio) / np.where(ratio == 0, 1, ratio)
-            ) / low.sum(-1, keepdims=True)
-            return rise * slope - hot[:, None]
+            # How much the exponential of one output moves against their sum, both over their path;
+            # in logarithms, as outputs may lie hundreds apart. Never above 1.
+            top, steep = _log_secant(f[:, None], b[None])
+            whole, total = _log_secant(_log_sum(f)[:, None], _log_sum(b)[None])
+            # Large parts first: they may be equal, and lose the digits of the small ones.
+            share = (top - whole[..., None]) + (steep - total[..., None])
+            return np.exp(share) - hot[:, None]
         gain = (self.ours[part, None] - self.theirs[part])[..., None] * hot[:, None]
         return pull_back(gain, f, b)
 
 
+def _log_sum(logits: np.ndarray) -> np.ndarray:
+    top = logits.max(axis=-1)
+    return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1)))
+
+
+def _log_secant(a: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two parts of the logarithm of ``(exp(a) - exp(c)) / (a - c)``, or of ``exp(a)`` where they
+    are equal: the larger of both, and what is left, which is at most 0."""
+    gap = np.abs(a - c)
+    # log((1 - exp(-gap)) / gap), which is 0 at 0.
+    inner = np.log(-np.expm1(-np.maximum(gap, 1e-300)) / np.maximum(gap, 1e-300))
+    return np.maximum(a, c), np.where(gap == 0, 0.0, inner)
+
+
 def _array(X: Any, argument: str) -> np.ndarray:
-    X = (
-        X.detach().cpu().numpy()
-        if hasattr(X, "detach")
-        else (X.to_numpy() if hasattr(X, "to_numpy") else X)
-    )
-    table = np.asarray(X, dtype=None if getattr(X, "dtype", None) == np.float32 else np.float64)
+    check_rows(X, argument)
+    table = as_numbers(X, argument, dtype=None)
+    table = table.astype(np.float32 if table.dtype == np.float32 else np.float64, copy=False)
     if table.ndim < 2 or len(table) == 0 or not np.isfinite(table).all():
         fail(argument, "finite numbers (n, ...)", X, "Pass a batch of rows without missing values")
     return table

@@ -12,7 +12,7 @@ moments.
 
 Chapter: foundations/permutation
 Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games.
+shaplab.foundations.games, shaplab.foundations.exact.
 """
 
 from __future__ import annotations
@@ -22,16 +22,27 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 
 from shaplab._parallel import Crew, chunks, progress_bar
-from shaplab._rows import Rows
-from shaplab._validation import check_int, check_real, fail, resolve_rng
+from shaplab._rows import Rows, unequal
+from shaplab._validation import (
+    check_int,
+    check_names,
+    check_real,
+    check_result,
+    check_size,
+    class_names,
+    fail,
+    is_frame,
+    resolve_rng,
+)
 from shaplab.explanation import Explanation
-from shaplab.foundations.games import group_matrix
+from shaplab.foundations.exact import shapley_coefficients
+from shaplab.foundations.games import all_coalitions, group_labels
 
 __all__: list[str] = []
 
@@ -41,35 +52,83 @@ MAX_ROUNDS = 10_000
 # n_jobs.
 TASK_ROWS = 16_384
 BLOCK = 512
+# Numbers in one table of hybrid rows: what bounds memory where rows are wide.
+FLOATS = 2**24
 
 
 class Tables:
     """The model, the explained rows and the references, with outputs known in advance and checked.
 
+    Players whose columns are equal in every explained row and every reference cannot change
+    anything: they have no place here, cost nothing, and get the value 0 in the end. ``players`` are
+    the others, ``able`` ``(N, p)`` tells which of them can matter for a row.
     ``fx`` ``(N, K)`` and ``fb`` ``(B, K)`` are outputs of complete rows; K is 1 for a model without
     outputs axis.
     """
 
-    def __init__(self, model: Any, X: Any, background: Any, groups: Any, batch_size: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        X: Any,
+        background: Any,
+        groups: Any,
+        batch_size: Any,
+        feature_names: Any = None,
+    ) -> None:
         self.batch_size = check_int(batch_size, "batch_size")
         self.rows = Rows(model, X, background)
         self.n, self.size = self.rows.n, self.rows.size
-        self.membership = np.eye(self.rows.d, dtype=bool)
-        self.names: tuple[str, ...] | None = (
-            None if self.rows.names is None else tuple(self.rows.names)
-        )
+        self.names = check_names(feature_names, self.rows.d, "feature_names") or self.rows.names
+        self.label = np.arange(self.rows.d)
         self.plain = groups is None
         if groups is not None:
-            self.membership, self.names = group_matrix(groups, self.rows.d, self.rows.names)
-        self.p = len(self.membership)
-        self.player = self.membership.argmax(axis=0)
+            self.label, self.names = group_labels(groups, self.rows.d, self.names)
+        self._find_players()
         own, other = np.arange(self.n), np.arange(self.size)
         fx = self.outputs(np.ones((self.n, self.p), dtype=bool), own, 0 * own, flat=False)
         fb = self.outputs(np.zeros((self.size, self.p), dtype=bool), 0 * other, other, flat=False)
         self.has_outputs = fx.ndim == 2
         self.fx, self.fb = fx.reshape(self.n, -1), fb.reshape(self.size, -1)
         self.K = self.fx.shape[1]
+        check_size(
+            (self.n, self.label.max() + 1, self.K),
+            "X",
+            "Explain fewer rows at a time, or features in groups",
+        )
         self.scale = float(max(np.abs(self.fx).max(), np.abs(self.fb).max()))
+        self.evaluations = self.n + self.size + self._check_again()
+
+    def _find_players(self) -> None:
+        """Set ``players``, ``able``, and the columns that tell where rows and references
+        differ."""
+        moving = self.rows.moving()
+        columns = np.flatnonzero(moving.any(axis=0))
+        if columns.size == 0:
+            columns = np.array([0])  # nothing differs: one player that is worth nothing
+        # Columns of one player side by side, so that differences are reduced in runs.
+        columns = columns[self.label[columns].argsort(kind="stable")]
+        self.players, self._runs = np.unique(self.label[columns], return_index=True)
+        self.p = len(self.players)
+        self._own, self._other = (part[:, columns] for part in self.rows.seen)
+        self.able = self._by_player(moving[:, columns])
+        place = np.zeros(self.label.max() + 1, dtype=int)
+        place[self.players] = np.arange(self.p)
+        # The player of each column; a column that never differs may go with anybody.
+        self.player = place[self.label]
+        # Model rows in one call: wide rows bound memory, too.
+        self.step = min(self.batch_size, max(1, FLOATS // self.rows.d))
+        count = self.able.sum(axis=1)
+        # Model rows that enumeration takes; beyond 2**1000 it makes no difference.
+        self.listing = np.where(count > 0, np.exp2(np.minimum(count, 1000.0)) * self.size, 0.0)
+
+    def _by_player(self, found: np.ndarray) -> np.ndarray:
+        """Whether any column of each player is True: ``(..., p)`` from ``(..., columns)``."""
+        if found.shape[-1] == self.p:
+            return found
+        return np.logical_or.reduceat(found, self._runs, axis=-1)
+
+    def _check_again(self) -> int:
+        """Ask for some rows once more: the model must answer the same. Returns the model rows."""
         probe = np.arange(min(8, self.n))[::-1]
         # A reference row goes along, so that outputs which depend on the rest of the batch differ
         # too.
@@ -78,7 +137,7 @@ class Tables:
         )
         again = self.outputs(present, np.append(probe, 0), np.zeros(len(present), dtype=int))[:-1]
         # Single-precision networks move by about 1e-6 of their scale between batch sizes.
-        if np.abs(again - self.fx[probe]).max() > 1e-5 * max(self.scale, 1e-300):
+        if not np.abs(again - self.fx[probe]).max() <= 1e-5 * max(self.scale, 1e-300):
             row = int(probe[np.abs(again - self.fx[probe]).max(axis=1).argmax()])
             both = f"{self.fx[row].tolist()} and then {again[probe == row][0].tolist()}"
             fail(
@@ -88,7 +147,7 @@ class Tables:
                 "Switch off dropout, sampling and batch statistics (model.eval()), or fix the "
                 "model's own seed",
             )
-        self.evaluations = self.n + self.size + len(present)
+        return len(present)
 
     def outputs(
         self, present: np.ndarray, i: np.ndarray, b: np.ndarray, flat: bool = True
@@ -96,7 +155,7 @@ class Tables:
         """Outputs ``(r, K)`` of hybrid rows of players, at most ``batch_size`` in a call."""
         if len(present) == 0:
             return np.empty((0, self.K))
-        cuts = chunks(len(present), self.batch_size)
+        cuts = chunks(len(present), self.step)
         parts = [self.rows.outputs(present[s][:, self.player], i[s], b[s]) for s in cuts]
         found = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return found.reshape(len(found), -1) if flat else found
@@ -112,10 +171,65 @@ class Tables:
             parts.append(found.reshape(m, self.size, -1).mean(axis=1))
         return np.concatenate(parts)
 
+    def enumerated(
+        self,
+        rows: np.ndarray,
+        worth: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        width: int,
+    ) -> np.ndarray:
+        """Exact values ``(n, p, width)`` of rows, over all coalitions of the players that can
+        matter.
+
+        ``worth`` gives ``(m, width)`` for coalitions ``(m, p)`` of rows ``(m,)``.
+        Cost: ``listing``.
+        """
+        found = np.zeros((len(rows), self.p, width))
+        count = self.able[rows].sum(axis=1)
+        for a in np.unique(count[count > 0]):
+            places = np.flatnonzero(count == a)
+            mine = np.nonzero(self.able[rows[places]])[1].reshape(len(places), a)
+            # Sums go in the same pieces for any batch size.
+            step = min(2**12, max(1, FLOATS // self.p))
+            for start in range(0, 2**a, step):
+                S = all_coalitions(int(a), start, min(start + step, 2**a))
+                part, weights = max(1, step // len(S)), shapley_coefficients(S)
+                for s in chunks(len(places), part):
+                    who, own = places[s], mine[s]
+                    present = np.zeros((len(who), len(S), self.p), dtype=bool)
+                    present[
+                        np.arange(len(who))[:, None, None], np.arange(len(S))[:, None], own[:, None]
+                    ] = S
+                    values = worth(present.reshape(-1, self.p), rows[who].repeat(len(S)))
+                    values = values.reshape(len(who), len(S), -1)
+                    for k, line in enumerate(who):
+                        found[line, own[k]] += weights @ values[k]
+        return found
+
+    def title(self, player: int) -> str:
+        """The name of a player among all."""
+        return f"x{player}" if self.names is None else str(self.names[player])
+
+    def expand(self, values: np.ndarray, axis: int = 1) -> np.ndarray:
+        """Values of all players from those of ``players``: the others are worth nothing."""
+        count = int(self.label.max()) + 1
+        if self.p == count:
+            return values
+        full = np.zeros((*values.shape[:axis], count, *values.shape[axis + 1 :]), values.dtype)
+        np.moveaxis(full, axis, 0)[self.players] = np.moveaxis(values, axis, 0)
+        return full
+
     def differs(self, i: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Where players of rows and references differ: ``(..., p)`` for indices ``(...)``."""
-        found = self.rows.differs(i, b)
-        return found if self.plain else found.astype(np.float32) @ self.membership.T > 0
+        return self._by_player(unequal(self._own[i], self._other[b]))
+
+    def moves(self, i: np.ndarray) -> np.ndarray:
+        """Players that differ between rows ``i`` ``(n,)`` and each reference: counts ``(n, B)``."""
+        pairs = np.unravel_index(np.arange(len(i) * self.size), (len(i), self.size))
+        parts = [
+            self.differs(i[pairs[0][s]], pairs[1][s]).sum(axis=1)
+            for s in chunks(len(pairs[0]), FLOATS // (4 * self._own.shape[1]))
+        ]
+        return np.concatenate(parts).reshape(len(i), self.size)
 
     def along(self, rank: np.ndarray, i: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
         """Outputs ``(w, p + 1, m, K)`` of orderings that add players of rows to references, and
@@ -155,11 +269,11 @@ class Tables:
         return found[: len(rank)], found[len(rank) :, ::-1], cost
 
     @property
-    def data(self) -> np.ndarray | None:
-        """The explained rows as an array, or None where players are not features."""
+    def data(self) -> Any:
+        """The explained rows, or None where players are not features."""
         if not self.plain:
             return None
-        return np.asarray(self.rows._X if self.rows._frame is None else self.rows._frame.to_numpy())
+        return self.rows._X if self.rows._frame is None else self.rows._frame
 
     def explanation(
         self,
@@ -172,16 +286,17 @@ class Tables:
     ) -> Explanation:
         """Build the result for these rows, dropping the output axis when the model has none."""
         keep = slice(None) if self.has_outputs else 0
-        classes = getattr(getattr(self.rows.model, "__self__", None), "classes_", ())
+        data = self.data
+        if data is not None and not isinstance(rows, slice):
+            data = data.iloc[rows] if is_frame(data) else data[rows]
+        check_result(values, [self.title(player) for player in self.players])
         return Explanation(
-            values=values[..., keep],
-            std=None if std is None else std[..., keep],
+            values=self.expand(values)[..., keep],
+            std=None if std is None else self.expand(std)[..., keep],
             base_values=base[..., keep],
-            data=None if self.data is None else self.data[rows],
-            feature_names=self.names,
-            output_names=tuple(map(str, classes))
-            if self.has_outputs and len(classes) == self.K
-            else None,
+            data=data,
+            feature_names=None if self.names is None else tuple(self.names),
+            output_names=class_names(self.rows.model, self.K) if self.has_outputs else None,
             method=method,
             info=info,
         )
@@ -190,13 +305,16 @@ class Tables:
 @dataclass
 class Tally:
     """Running moments of every row's visits: mean, squares, and products with the sum over
-    players."""
+    players. ``exact`` tells whose values were enumerated in the end."""
+
+    KEPT: ClassVar = ("count", "mean", "m2", "cross", "exact")
 
     entropy: list[int]
     count: np.ndarray
     mean: np.ndarray
     m2: np.ndarray
     cross: np.ndarray
+    exact: np.ndarray
     evaluations: int = 0
     steps: int = 0
 
@@ -209,6 +327,7 @@ class Tally:
             np.zeros(shape),
             np.zeros(shape),
             np.zeros(shape),
+            np.zeros(shape[0], dtype=bool),
         )
 
     def add(self, rows: np.ndarray, estimates: np.ndarray) -> None:
@@ -221,6 +340,11 @@ class Tally:
         self.m2[rows] += step * left
         self.cross[rows] += step * left.sum(axis=1, keepdims=True)
 
+    def settle(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Put exact values in the place of what was sampled: as two visits that agree."""
+        self.exact[rows], self.count[rows], self.mean[rows] = True, 2, values
+        self.m2[rows] = self.cross[rows] = 0.0
+
     def save(self, path: Path, mark: dict[str, Any], fx: np.ndarray, fb: np.ndarray) -> None:
         """Write atomically: a reader sees the old file or the new one, never half of one."""
         part = path.with_name(path.name + ".part")
@@ -232,6 +356,7 @@ class Tally:
                 mean=self.mean,
                 m2=self.m2,
                 cross=self.cross,
+                exact=self.exact,
                 fx=fx,
                 fb=fb,
                 header=np.frombuffer(header, dtype=np.uint8),
@@ -244,7 +369,7 @@ class Tally:
         """Continue from a file after checking that it belongs to the same question."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                kept = {name: file[name] for name in ("count", "mean", "m2", "cross", "fx", "fb")}
+                kept = {name: file[name] for name in (*self.KEPT, "fx", "fb")}
                 wrote, entropy, evaluations, steps = json.loads(bytes(file["header"]))
         except (OSError, KeyError, ValueError, BadZipFile) as problem:
             fail(
@@ -271,7 +396,7 @@ class Tally:
                 "Pass the same rng, or rng=None",
             )
         self.entropy, self.evaluations, self.steps = entropy, evaluations, steps
-        for name in ("count", "mean", "m2", "cross"):
+        for name in self.KEPT:
             setattr(self, name, kept[name])
 
 
@@ -323,6 +448,10 @@ class Sampler:
         """Estimates ``(n, p, K)`` of rows, each with its visit number, and what they cost."""
         return np.empty((len(rows), *self.shape[1:])), 0
 
+    def worth(self, present: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The game itself: values ``(m, K)`` of coalitions ``(m, p)`` of rows."""
+        return self.tables.means(present, rows)
+
     def summary(self, tally: Tally) -> tuple[np.ndarray, np.ndarray]:
         """Values and standard errors: means over visits, and their spread over the square root of
         their number."""
@@ -371,7 +500,14 @@ class Run:
             units, sampler.cost * (sampler.shape[0] / sampler.blocks if sampler.pooled else 1.0)
         )
         self.enough = 2 if not sampler.pooled else min(sampler.least, self.goal or sampler.least)
-        least = int(self.tables.evaluations + self.enough * self.round_cost.sum())
+        listing = self.tables.listing
+        # Who asks for a number of rounds wants to see sampling, whatever enumeration would cost.
+        self.listing = np.full(units, np.inf)
+        if self.goal is None:
+            self.listing = np.array([listing.sum()]) if sampler.pooled else listing
+        least = int(
+            self.tables.evaluations + np.minimum(self.enough * self.round_cost, self.listing).sum()
+        )
         if budget is not None and budget < least:
             fail(
                 "max_evaluations",
@@ -385,6 +521,8 @@ class Run:
             fail(
                 "callback", "a function of a dict", callback, "Pass a function, or None", TypeError
             )
+        if not isinstance(state, str | os.PathLike | None):
+            fail("state", "the path of a file, or None", state, "Pass text or a Path", TypeError)
         self.path = None if state is None else Path(state)
         if self.path is not None and not os.access(self.path.parent, os.W_OK):
             fail(
@@ -400,12 +538,42 @@ class Run:
         self.crew = Crew(sampler, n_jobs)
         self.progress, self.callback = progress, callback
         self.rest = np.full(units, float(self.goal or sampler.least))
+        self.due = np.zeros(units, dtype=bool)
         self.info: dict[str, Any] = {"stopped": "", "thresh": thresh}
+
+    @property
+    def done(self) -> np.ndarray:
+        """Units whose values are exact."""
+        exact = self.tally.exact
+        return np.array([exact.all()]) if self.sampler.pooled else exact
+
+    def spent(self) -> np.ndarray:
+        """Model rows for each unit so far."""
+        sampled = self.sampler.rounds(self.tally) * self.round_cost
+        return np.where(self.done, np.where(self.done, self.listing, 0.0), sampled)
+
+    def choose(self) -> None:
+        """Enumerate where that is cheaper than what sampling still needs, as far as the budget
+        goes."""
+        self.rest[self.done] = 0.0
+        self.due = (self.rest > 0) & (self.listing <= self.rest * self.round_cost)
+        if self.budget is not None:
+            # What every unit needs at least stays reserved for it.
+            reserve = np.maximum(self.enough - self.sampler.rounds(self.tally), 0.0)
+            reserve = np.where(self.rest > 0, reserve * self.round_cost, 0.0)
+            cheaper = self.listing < reserve
+            reserve = np.where(cheaper, self.listing, reserve)
+            self.due |= cheaper
+            room = self.budget - self.tables.evaluations - self.spent().sum() - reserve.sum()
+            more = np.where(self.due, self.listing, 0.0) - np.where(self.due, reserve, 0.0)
+            self.due &= more.cumsum() <= room
+        self.rest[self.due] = 0.0
 
     def measure(self) -> None:
         """Errors so far, and the rounds that each unit still needs."""
         counts = self.sampler.rounds(self.tally)
-        if not counts.any():
+        if not counts.any() and not self.done.any():
+            self.choose()
             return
         values, std = self.sampler.summary(self.tally)
         # Values that are zero but for rounding would never be precise relative to themselves.
@@ -420,26 +588,41 @@ class Run:
             self.rest = np.maximum(
                 np.where(ratio <= 1.0, 0.0, more), np.maximum(self.sampler.least - counts, 0)
             )
+        self.choose()
+        ahead = np.where(self.due, self.listing, self.rest * self.round_cost)
         self.info.update(
-            round=int(counts.max()),
+            round=int(np.where(self.done, 0, counts).max()),
             evaluations=int(self.tally.evaluations),
-            finished=int((self.rest == 0).sum()),
+            finished=int(((self.rest == 0) & ~self.due).sum()),
             ratio=float(ratio.max() * self.thresh),
-            converged=bool((ratio <= 1.0).all()),
-            forecast=int(self.tables.evaluations + ((counts + self.rest) * self.round_cost).sum()),
+            converged=bool((ratio <= 1.0).all() and not self.due.any()),
+            forecast=int(self.tables.evaluations + (self.spent() + ahead).sum()),
         )
+
+    def enumerate(self) -> bool:
+        """Exact values for the units that are due; True when the callback says stop."""
+        rows = np.arange(self.sampler.shape[0])
+        rows = rows if self.sampler.pooled else rows[self.due]
+        cost = self.tables.listing[rows]
+        size = max(1, int(TASK_ROWS // max(1.0, cost.mean())))
+        found = self.crew.run(_enumerate, [(rows[s],) for s in chunks(len(rows), size)])
+        self.tally.settle(rows, np.concatenate(found))
+        self.tally.evaluations += int(cost.sum())
+        if self.path is not None:
+            self.tally.save(self.path, self.sampler.mark, self.tables.fx, self.tables.fb)
+        self.measure()
+        return self.callback is not None and bool(self.callback(dict(self.info)))
 
     def ahead(self) -> int:
         """Rounds to evaluate before looking again: surely needed ones, for fewer and larger
         parallel calls."""
         active = self.rest[self.rest > 0]
-        known = self.goal is not None or self.sampler.rounds(self.tally).min() == 0
+        active_rounds = np.where(self.rest > 0, self.sampler.rounds(self.tally), np.inf)
+        known = self.goal is not None or active_rounds.min() == 0
         surely = active.min() if known else active.min() // 2
         k = int(np.clip(surely, 1, max(1, 256 // len(active))))
         if self.budget is not None:
-            spent = (
-                self.tables.evaluations + (self.sampler.rounds(self.tally) * self.round_cost).sum()
-            )
+            spent = self.tables.evaluations + self.spent().sum()
             k = min(k, int((self.budget - spent) // max(1.0, self.round_cost[self.rest > 0].sum())))
         return k
 
@@ -481,6 +664,12 @@ class Run:
             while True:
                 bar.total = self.info.get("forecast")
                 bar.update(self.tally.evaluations - bar.n)
+                if self.due.any():
+                    if self.enumerate():
+                        return "callback"
+                    continue
+                if self.done.all():
+                    return "exact"
                 if not self.rest.any():
                     return "precision" if self.goal is None else "rounds"
                 if self.goal is None and self.sampler.rounds(self.tally).max() >= MAX_ROUNDS:
@@ -502,14 +691,21 @@ class Run:
         except Exception as problem:
             if self.sampler.rounds(self.tally).min() >= self.enough:
                 self.measure()
-                problem.partial = result(self.tally, self.info | {"stopped": "error"})  # type: ignore[attr-defined]
+                kept = result(
+                    self.tally, self.info | {"stopped": "error", "exact": self.done.copy()}
+                )
+                problem.partial = kept  # type: ignore[attr-defined]
                 problem.add_note(
                     "Finished rounds are kept in this exception's attribute .partial"
                     + ("." if self.path is None else f" and in {self.path.name}.")
                 )
             raise
         self.measure()
-        return result(self.tally, self.info)
+        return result(self.tally, self.info | {"exact": self.done.copy()})
+
+
+def _enumerate(sampler: Sampler, rows: np.ndarray) -> np.ndarray:
+    return sampler.tables.enumerated(rows, sampler.worth, sampler.shape[2])
 
 
 def _visit(

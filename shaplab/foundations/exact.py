@@ -107,11 +107,10 @@ def shapley_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
     array([0.5, 0.5])
     """
     n = check_players(n_players)
-    batch = check_int(batch_size, "batch_size")
-    size = np.arange(n)
-    # 1 / (n * C(n-1, s)) is s!(n-s-1)!/n! without large factorials.
-    share = 1.0 / (n * np.array([comb(n - 1, int(s)) for s in size], dtype=np.float64))
-    return _weighted_sum(game, n, batch, np.append(0.0, share), np.append(share, 0.0))
+    total: Any = 0.0
+    for coalitions, values in iterate_game(game, n, check_int(batch_size, "batch_size")):
+        total = total + np.tensordot(shapley_coefficients(coalitions), values, axes=1)
+    return np.asarray(total)
 
 
 def banzhaf_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.ndarray:
@@ -132,21 +131,21 @@ def banzhaf_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
     Banzhaf, "Weighted Voting Doesn't Work" (1965).
     """
     n = check_players(n_players)
-    weight = np.full(n + 1, 0.5 ** (n - 1))
-    return _weighted_sum(game, n, check_int(batch_size, "batch_size"), weight, weight)
-
-
-def _weighted_sum(
-    game: Game, n: int, batch: int, inside: np.ndarray, outside: np.ndarray
-) -> np.ndarray:
-    """Sum over coalitions of +inside[|S|] v(S) for members and -outside[|S|] v(S) for the
-    others."""
+    weight = 0.5 ** (n - 1)
     total: Any = 0.0
-    for coalitions, values in iterate_game(game, n, batch):
-        size = coalitions.sum(axis=1)
-        coefficient = np.where(coalitions, inside[size][:, None], -outside[size][:, None])
-        total = total + np.tensordot(coefficient.T, values, axes=1)
+    for coalitions, values in iterate_game(game, n, check_int(batch_size, "batch_size")):
+        total = total + np.tensordot(np.where(coalitions, weight, -weight).T, values, axes=1)
     return np.asarray(total)
+
+
+def shapley_coefficients(coalitions: np.ndarray) -> np.ndarray:
+    """What the values of coalitions ``(m, n)`` count in each player's Shapley value: ``(n, m)``."""
+    n = coalitions.shape[1]
+    # 1 / (n * C(n-1, s)) is s!(n-s-1)!/n! without large factorials.
+    share = 1.0 / (n * np.array([comb(n - 1, s) for s in range(n)], dtype=np.float64))
+    size = coalitions.sum(axis=1)
+    inside, outside = np.append(0.0, share)[size], np.append(share, 0.0)[size]
+    return np.where(coalitions, inside[:, None], -outside[:, None]).T
 
 
 def axioms(

@@ -254,16 +254,14 @@ class GroupedGame:
 
     def __init__(self, game: Callable[[np.ndarray], Any], groups: Sequence[Sequence[int]]) -> None:
         self.game = game
-        self.membership, self.names = group_matrix(groups, None)
-        self.n_players = len(self.membership)
+        self.label, self.names = group_labels(groups, None)
+        self.n_players = len(self.names)
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return evaluate_game(
-            self.game, check_coalitions(coalitions, self.n_players) @ self.membership
-        )
+        return evaluate_game(self.game, check_coalitions(coalitions, self.n_players)[:, self.label])
 
 
-def group_matrix(
+def group_labels(
     groups: Sequence[Sequence[Any]] | Mapping[str, Sequence[Any]],
     n_players: int | None,
     names: Sequence[str] | None = None,
@@ -279,18 +277,49 @@ def group_matrix(
 
     Returns
     -------
-    bool array ``(n_groups, n_players)`` and the groups' names.
+    int array ``(n_players,)``, the group of each player, and the groups' names.
     """
     titles = list(groups) if isinstance(groups, Mapping) else None
     rule = f"a partition of the {n_players or ''} players into non-empty groups".replace("  ", " ")
-    each = (
-        groups.values()
-        if isinstance(groups, Mapping)
-        else groups
-        if isinstance(groups, Iterable)
-        else ()
-    )
-    lists: list[Any] = list(each)
+    lists = _listed_groups(groups, rule)
+    n_players = sum(map(len, lists)) if n_players is None else n_players
+    known = {name: i for i, name in enumerate(names or ())}
+    label = np.full(n_players, -1)
+    count = np.zeros(n_players, dtype=int)
+    for number, group in enumerate(lists):
+        for player in group:
+            index = _player_number(player, known)
+            if not 0 <= index < n_players:
+                fail(
+                    "groups",
+                    rule,
+                    f"player {shorten(repr(player))}",
+                    "Use the players' numbers or names",
+                )
+            label[index] = number
+            count[index] += 1
+    if (count != 1).any():
+        worst = int(np.flatnonzero(count != 1)[0])
+        shown = names[worst] if names else worst
+        fail(
+            "groups",
+            rule,
+            f"player {shorten(repr(shown))} named {count[worst]} times",
+            "Name every player exactly once",
+        )
+    if titles is None:
+        own = [str(name) for name in names] if names else [f"x{i}" for i in range(n_players)]
+        members: list[list[str]] = [[] for _ in lists]
+        for name, number in zip(own, label, strict=True):
+            members[number].append(name)
+        titles = [" + ".join(part) for part in members]
+    return label, tuple(str(title) for title in titles)
+
+
+def _listed_groups(groups: Any, rule: str) -> list[Any]:
+    """Groups as a list of non-empty lists."""
+    each = groups.values() if isinstance(groups, Mapping) else groups
+    lists: list[Any] = list(each) if isinstance(each, Iterable) else []
     for group in lists or [groups]:
         if isinstance(group, str) or not hasattr(group, "__len__") or len(group) == 0:
             fail(
@@ -299,38 +328,31 @@ def group_matrix(
                 f"group {shorten(repr(group))}",
                 "Give a list of groups, each a list of players",
             )
-    n_players = sum(map(len, lists)) if n_players is None else n_players
-    known = {name: i for i, name in enumerate(names or ())}
-    matrix = np.zeros((len(lists), n_players), dtype=bool)
-    count = np.zeros(n_players, dtype=int)
-    for row, group in enumerate(lists):
-        for player in group:
-            number = isinstance(player, int | np.integer) and not isinstance(player, bool)
-            index = (
-                int(player) if number else known.get(player, -1) if isinstance(player, str) else -1
+        if len(group) > 1 and all(isinstance(member, bool | np.bool_) for member in group):
+            fail(
+                "groups",
+                rule,
+                f"a mask of {len(group)} truth values",
+                "Give the members' numbers: np.flatnonzero(mask)",
             )
-            if not 0 <= index < n_players:
-                fail(
-                    "groups",
-                    rule,
-                    f"player {shorten(repr(player))}",
-                    "Use the players' numbers or names",
-                )
-            matrix[row, index] = True
-            count[index] += 1
-    if (count != 1).any():
-        worst = int(np.flatnonzero(count != 1)[0])
-        label = names[worst] if names else worst
-        fail(
-            "groups",
-            rule,
-            f"player {shorten(repr(label))} named {count[worst]} times",
-            "Name every player exactly once",
-        )
-    if titles is None:
-        labels = [str(name) for name in names] if names else [f"x{i}" for i in range(n_players)]
-        titles = [" + ".join(labels[i] for i in np.flatnonzero(row)) for row in matrix]
-    return matrix, tuple(str(title) for title in titles)
+    return lists
+
+
+def _player_number(player: Any, known: Mapping[str, int]) -> int:
+    """The number of a player given by number or by name, -1 if it is neither."""
+    if isinstance(player, int | np.integer) and not isinstance(player, bool):
+        return int(player)
+    return known.get(player, -1) if isinstance(player, str) else -1
+
+
+def group_matrix(
+    groups: Sequence[Sequence[Any]] | Mapping[str, Sequence[Any]],
+    n_players: int | None,
+    names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """:func:`group_labels` as a bool array ``(n_groups, n_players)``, for few players."""
+    label, titles = group_labels(groups, n_players, names)
+    return label == np.arange(len(titles))[:, None], titles
 
 
 class MeanGame:

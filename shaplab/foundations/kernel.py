@@ -14,7 +14,8 @@ scores, Musco and Witter (2025).
 Cost: :math:`B` model rows a coalition; exact when all :math:`2^n - 2` are enumerated.
 
 Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations._walks, shaplab.foundations.permutation.
+shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks,
+shaplab.foundations.permutation.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ import numpy as np
 from shaplab._validation import check_choice, fail, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import Tables, check_stop, spread_of, visit_generator
+from shaplab.foundations.exact import shapley_coefficients
+from shaplab.foundations.games import all_coalitions
 from shaplab.foundations.permutation import each_row
 
 __all__ = ["kernel_shap", "kernel_shap_literal"]
@@ -107,57 +110,131 @@ def _solve(A: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
     return fit - direction * excess / direction.sum(axis=-2, keepdims=True)
 
 
+def _plan(p: int, each: int | None) -> tuple[int, int, int]:
+    """Sizes to list for ``p`` players under a budget of coalitions, how many coalitions that is,
+    and how many at least are needed with the draws."""
+    depth = 0 if p <= 1 else _enumerated(p, each)
+    listed = sum(comb(p, k) * (1 if 2 * k == p else 2) for k in range(1, depth + 1))
+    return depth, listed, listed if 2 * depth + 1 >= p else listed + 4 * GROUPS
+
+
 def _row(
     tables: Tables,
     row: int,
-    depth: int,
-    draws: int | None,
+    each: int | None,
     leverage: bool,
     thresh: float,
     entropy: list[int],
-) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Values, standard errors, coalitions used and groups of one explained row."""
-    p = tables.p
-    low = tables.fb.mean(axis=0)
-    total = tables.fx[row] - low
-    if p == 1:
-        return total[None], np.zeros((1, tables.K)), 0, 2
-    Z = _all_of(p, depth)
-    k = Z.sum(axis=1)
-    w = _mass(p, k) / np.array([comb(p, int(size)) for size in k])
-    A0 = (Z.T * w) @ Z.astype(float)
-    b0 = (Z.T * w) @ (tables.means(Z, np.full(len(Z), row)) - low)
-    sizes = np.arange(depth + 1, p - depth)
-    if len(sizes) == 0:
-        return _solve(A0, b0, total), np.zeros((p, tables.K)), len(Z), 2
-    chance = np.ones(len(sizes)) if leverage else _mass(p, sizes)
-    chance = chance / chance.sum()
-    weight = _mass(p, sizes) / chance
+) -> tuple[np.ndarray, np.ndarray, int, int, int, bool]:
+    """Values, standard errors, coalitions used, groups, sizes listed and whether all, of one row.
+
+    Only players that can matter for this row take part.
+    """
+    mine = np.flatnonzero(tables.able[row])
+    p = len(mine)
+    depth, listed, _ = _plan(p, each)
+    values, std = np.zeros((2, tables.p, tables.K))
+    total = tables.fx[row] - tables.fb.mean(axis=0)
+    if p <= 1:
+        values[mine] = total
+        return values, std, 0, 2, 0, True
+
+    def worth(S: np.ndarray) -> np.ndarray:
+        present = np.zeros((len(S), tables.p), dtype=bool)
+        present[:, mine] = S
+        return tables.means(present, np.full(len(S), row))
+
+    if 2 * depth + 1 >= p:
+        values[mine], used = _listed(worth, p, tables.fb.mean(axis=0), total), listed
+        return values, std, used, 2, depth, True
+    draws = None if each is None else (each - listed) // 2
+    fit = _Fit(tables, worth, p, depth, total)
+    wanted = 1e-12 * max(tables.scale, 1e-300)
     size = max(p, 16) if draws is None else draws // GROUPS
-    A, b, used = np.empty((0, p, p)), np.empty((0, p, tables.K)), 0
-    width, group = 1, 0
-    while True:
-        rng = visit_generator(entropy, row, group)
-        pick = rng.choice(len(sizes), size=size * width, p=chance)
-        half = rng.random((len(pick), p)).argsort(axis=1).argsort(axis=1) < sizes[pick][:, None]
-        pair = np.concatenate([half, ~half])
-        w = np.tile(weight[pick], 2) / len(pair)
-        A = np.concatenate([A, ((pair.T * w) @ pair.astype(float))[None]])
-        b = np.concatenate(
-            [b, ((pair.T * w) @ (tables.means(pair, np.full(len(pair), row)) - low))[None]]
-        )
-        used, group = used + len(pair), group + 1
-        if len(A) < GROUPS:
+    chance = np.ones(len(fit.sizes)) if leverage else _mass(p, fit.sizes)
+    # Each turn of the loop draws; DRAW ends it.
+    for group in range(DRAW):
+        fit.draw(visit_generator(entropy, row, group), size, chance / chance.sum())
+        if len(fit.A) < GROUPS:
             continue
-        values = _solve(A0 + A.mean(axis=0), b0 + b.mean(axis=0), total)
-        rest = len(A) - 1
-        left = _solve(A0 + (A.sum(axis=0) - A) / rest, b0 + (b.sum(axis=0) - b) / rest, total)
-        std = np.sqrt(rest / len(A) * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
-        wanted = max(thresh * float(spread_of(values[None])[0]), 1e-12 * max(tables.scale, 1e-300))
-        if draws is not None or std.max() <= wanted or used >= DRAW:
-            return values, std, len(Z) + used, len(A)
-        if len(A) == 2 * GROUPS:
-            A, b, width = (A[::2] + A[1::2]) / 2, (b[::2] + b[1::2]) / 2, 2 * width
+        found, error = fit.solve()
+        ratio = error.max() / max(thresh * float(spread_of(found[None])[0]), wanted)
+        if draws is not None or ratio <= 1.0 or fit.used >= DRAW:
+            break
+        # What drawing still needs, as errors fall with the root; listing everything may be cheaper.
+        if fit.used * (ratio**2 - 1.0) >= 2.0**p - 2:
+            values[mine] = _listed(worth, p, tables.fb.mean(axis=0), total)
+            return values, std, listed + fit.used + 2**p - 2, 2, p // 2, True
+        fit.merge()
+    values[mine], std[mine] = found, error
+    return values, std, listed + fit.used, len(fit.A), depth, False
+
+
+def _listed(
+    worth: Callable[[np.ndarray], np.ndarray], p: int, low: np.ndarray, total: np.ndarray
+) -> np.ndarray:
+    """The regression over all coalitions, which is exact: Shapley values ``(p, K)``."""
+    values = np.zeros((p, len(total)))
+    for start in range(0, 2**p, 2**12):
+        S = all_coalitions(p, start, min(start + 2**12, 2**p))
+        everybody = np.asarray(S.all(axis=1))
+        inside = S.any(axis=1) & ~everybody
+        game = np.where(everybody[:, None], total, 0.0)
+        game[inside] = worth(S[inside]) - low
+        values += shapley_coefficients(S) @ game
+    return values
+
+
+class _Fit:
+    """The regression of one row: what is listed, and groups of draws for the jackknife."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        worth: Callable[[np.ndarray], np.ndarray],
+        p: int,
+        depth: int,
+        total: np.ndarray,
+    ) -> None:
+        self.worth, self.p, self.total = worth, p, total
+        self.low = tables.fb.mean(axis=0)
+        Z = _all_of(p, depth)
+        k = Z.sum(axis=1)
+        w = _mass(p, k) / np.array([comb(p, int(size)) for size in k])
+        self.A0 = (Z.T * w) @ Z.astype(float)
+        self.b0 = (Z.T * w) @ (worth(Z) - self.low)
+        self.sizes = np.arange(depth + 1, p - depth)
+        self.A, self.b, self.used = np.empty((0, p, p)), np.empty((0, p, tables.K)), 0
+        self.width = 1
+
+    def draw(self, rng: np.random.Generator, size: int, chance: np.ndarray) -> None:
+        """Add one group of draws, each with its complement."""
+        p = self.p
+        pick = rng.choice(len(self.sizes), size=size * self.width, p=chance)
+        rank = rng.random((len(pick), p)).argsort(axis=1).argsort(axis=1)
+        half = rank < self.sizes[pick][:, None]
+        pair = np.concatenate([half, ~half])
+        weight = _mass(p, self.sizes) / chance
+        w = np.tile(weight[pick], 2) / len(pair)
+        self.A = np.concatenate([self.A, ((pair.T * w) @ pair.astype(float))[None]])
+        right = (pair.T * w) @ (self.worth(pair) - self.low)
+        self.b = np.concatenate([self.b, right[None]])
+        self.used += len(pair)
+
+    def solve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Values and jackknife errors ``(p, K)``."""
+        A, b, rest = self.A, self.b, len(self.A) - 1
+        values = _solve(self.A0 + A.mean(axis=0), self.b0 + b.mean(axis=0), self.total)
+        left = _solve(
+            self.A0 + (A.sum(axis=0) - A) / rest, self.b0 + (b.sum(axis=0) - b) / rest, self.total
+        )
+        return values, np.sqrt(rest / len(A) * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+
+    def merge(self) -> None:
+        """Halve the groups when they get many: their draws double."""
+        if len(self.A) == 2 * GROUPS:
+            self.A, self.b = (self.A[::2] + self.A[1::2]) / 2, (self.b[::2] + self.b[1::2]) / 2
+            self.width *= 2
 
 
 def kernel_shap(
@@ -172,12 +249,13 @@ def kernel_shap(
     rng: Any = None,
     n_jobs: int | None = None,
     batch_size: int = 16384,
+    feature_names: Any = None,
 ) -> Explanation:
     """Shapley values of any model by KernelSHAP, with standard errors.
 
     Parameters
     ----------
-    model, X, background, groups, rng, n_jobs, batch_size : as in
+    model, X, background, groups, rng, n_jobs, batch_size, feature_names : as in
         :func:`shaplab.foundations.permutation.permutation_shap`.
     sampling : ``"kernel"`` draws coalition sizes in proportion to their kernel weight,
         ``"leverage"`` draws all sizes equally often (each coalition in proportion to ``1 / C(n,
@@ -198,10 +276,12 @@ def kernel_shap(
     Notes
     -----
     Estimates the marginal game; values sum exactly to the prediction. Without a budget all
-    coalitions are enumerated for up to 9 players, which is exact. The standard error is a jackknife
-    over groups of draws: the estimator is a ratio, so the spread of the responses alone would not
-    do. Its bias falls as one over the draws, faster than its standard error. Cost: ``B`` model rows
-    a coalition and explained row.
+    coalitions are enumerated for up to 9 players that can matter for a row, and for more of them
+    where drawing would cost more, which is exact. Players whose columns are equal in the row and
+    all references take no part. The standard error is a jackknife over groups of draws: the
+    estimator is a ratio, so the spread of the responses alone would not do. Its bias falls as one
+    over the draws, faster than its standard error. Cost: ``B`` model rows a coalition and explained
+    row.
 
     References
     ----------
@@ -215,15 +295,11 @@ def kernel_shap(
     """
     leverage = check_choice(sampling, "sampling", ("kernel", "leverage")) == "leverage"
     _, thresh, budget = check_stop(None, thresh, max_evaluations)
-    tables = Tables(model, X, background, groups, batch_size)
-    p, unit = tables.p, tables.n * tables.size
+    tables = Tables(model, X, background, groups, batch_size, feature_names)
+    unit = tables.n * tables.size
     each = None if budget is None else max(0, budget - tables.evaluations) // unit
-    depth = 0 if p == 1 else _enumerated(p, each)
-    exact = 2 * depth + 1 >= p
-    draws = None
-    if each is not None and p > 1:
-        listed = len(_all_of(p, depth))
-        need = listed if exact else listed + 4 * GROUPS
+    if each is not None:
+        need = max(_plan(int(p), each)[2] for p in np.unique(tables.able.sum(axis=1)))
         if each < need:
             fail(
                 "max_evaluations",
@@ -233,24 +309,25 @@ def kernel_shap(
                 str(budget),
                 "Raise the budget, explain fewer rows, or use a smaller background",
             )
-        draws = (each - listed) // 2
     entropy = [int(word) for word in resolve_rng(rng).integers(0, 2**63, size=2)]
 
     def result(rows: np.ndarray, found: list[Any]) -> Explanation:
-        values, std, used, made = (np.stack(part) for part in zip(*found, strict=True))
+        values, std, used, made, depth, exact = (
+            np.stack(part) for part in zip(*found, strict=True)
+        )
         base = np.broadcast_to(tables.fb.mean(axis=0), (len(rows), tables.K))
         wanted = np.maximum(thresh * spread_of(values), 1e-12 * max(tables.scale, 1e-300))
         info = {
             "evaluations": int(tables.evaluations + used.sum() * tables.size),
             "coalitions": used,
             "rounds": made,
-            "enumerated_sizes": depth,
-            "exact": exact,
+            "enumerated_sizes": int(depth.min()),
+            "exact": bool(exact.all()),
             "converged": bool((std.max(axis=(1, 2)) <= wanted).all()),
         }
         name = "kernel_shap (marginal game, " + (
-            "enumerated: exact)" if exact else f"{sampling} draws, paired)"
+            "enumerated: exact)" if exact.all() else f"{sampling} draws, paired)"
         )
-        return tables.explanation(values, None if exact else std, base, name, info, rows)
+        return tables.explanation(values, None if exact.all() else std, base, name, info, rows)
 
-    return each_row(tables, _row, (depth, draws, leverage, thresh, entropy), n_jobs, result)
+    return each_row(tables, _row, (each, leverage, thresh, entropy), n_jobs, result)

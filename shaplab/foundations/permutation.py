@@ -18,7 +18,7 @@ Lundberg et al. (2020). Cost: at most :math:`4(d-1)B` model rows a round and exp
 between equal values cost nothing.
 
 Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations._walks.
+shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ from scipy.stats import t as student
 from shaplab._parallel import Crew, chunks
 from shaplab._validation import check_int, check_real, fail, resolve_rng
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import Run, Sampler, Tables, check_stop, visit_generator, walk_steps
+from shaplab.foundations._walks import (
+    TASK_ROWS,
+    Run,
+    Sampler,
+    Tables,
+    check_stop,
+    visit_generator,
+    walk_steps,
+)
 
 __all__ = ["confidence_interval", "ime", "permutation_shap", "permutation_shap_literal"]
 
@@ -80,20 +88,17 @@ class Walks(Sampler):
         # Two players need no second ordering: an antithetic walk is exact.
         self.turns = (0,) if p < 3 else (0, p // 2)
         self.shape = (tables.n, p, tables.K)
-        own = np.arange(tables.n)[:, None]
         moving = np.concatenate(
             [
-                np.maximum(
-                    tables.differs(own[s], np.arange(tables.size)[None]).sum(axis=2) - 1, 0
-                ).sum(axis=1)
-                for s in chunks(tables.n, tables.batch_size // tables.size)
+                np.maximum(tables.moves(np.arange(s.start, s.stop)) - 1, 0).sum(axis=1)
+                for s in chunks(tables.n, TASK_ROWS // tables.size)
             ]
         )
         self.cost = 2.0 * len(self.turns) * self.repeat * moving
         self.scale = tables.scale
         self.mark = {
             "method": "permutation_shap",
-            "membership": tables.membership.astype(int).tolist(),
+            "players": tables.label.tolist(),
         }
 
     def visit(
@@ -145,6 +150,7 @@ def permutation_shap(
     progress: bool = False,
     callback: Callable[[dict[str, Any]], Any] | None = None,
     state: Any = None,
+    feature_names: Any = None,
 ) -> Explanation:
     """Shapley values of any model by antithetic walks over orderings, with standard errors.
 
@@ -170,12 +176,15 @@ def permutation_shap(
         ``ratio``, ``finished``); a true answer stops the run.
     state : path of a file that keeps the run after every round and from which the same call
         resumes.
+    feature_names : names of the columns; those of a DataFrame by default.
 
     Returns
     -------
     Explanation
         ``values`` and ``std`` (standard errors) ``(N, d[, K])``, in the model's unit; ``info`` says
-        what it cost (``evaluations``), why it ``stopped`` and the ``rounds`` of each row.
+        what it cost (``evaluations``), why it ``stopped``, the ``rounds`` of each row, and which
+        rows are ``exact``: where all coalitions of the features that can matter cost less than
+        sampling, they are enumerated (not if ``rounds`` asks for sampling).
 
     Raises
     ------
@@ -206,7 +215,7 @@ def permutation_shap(
     array([[0.5, 0.5]])
     """
     goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
-    tables = Tables(model, X, background, groups, batch_size)
+    tables = Tables(model, X, background, groups, batch_size, feature_names)
     run = Run(
         Walks(tables),
         rng=rng,
@@ -227,7 +236,7 @@ def permutation_shap(
             std,
             base,
             "permutation_shap (marginal game, antithetic walks)",
-            info | {"rounds": tally.count.copy()},
+            info | {"rounds": np.where(tally.exact, 0, tally.count)},
         )
 
     return run(result)
@@ -255,7 +264,8 @@ def confidence_interval(
     array([[1., 1.]])
     """
     level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
-    if getattr(explanation, "std", None) is None or "rounds" not in explanation.info:
+    known = isinstance(explanation, Explanation) and explanation.std is not None
+    if not known or "rounds" not in explanation.info:
         fail(
             "explanation",
             "sampled values with standard errors",
@@ -264,7 +274,10 @@ def confidence_interval(
         )
     freedom = np.asarray(explanation.info["rounds"], dtype=float) - 1.0
     freedom = freedom.reshape(freedom.shape + (1,) * (explanation.values.ndim - freedom.ndim))
-    reach = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0)) * explanation.std
+    std = np.asarray(explanation.std)
+    # An error of zero stays zero at any level, where the quantile may be infinite.
+    quantile = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0))
+    reach = np.where(std == 0, 0.0, std) * np.where(std == 0, 0.0, quantile)
     return explanation.values - reach, explanation.values + reach
 
 
@@ -272,34 +285,50 @@ def _ime_pairs(
     tables: Tables, row: int, feature: np.ndarray, entropy: list[int], visit: int
 ) -> np.ndarray:
     """One difference ``(len(feature), K)`` for each entry: this feature in, and out, after a random
-    prefix."""
+    prefix.
+
+    Features are counted among those that can matter for the row.
+    """
+    mine = np.flatnonzero(tables.able[row])
     rng = visit_generator(entropy, row, visit)
-    rank = rng.random((len(feature), tables.p)).argsort(axis=1).argsort(axis=1)
+    rank = rng.random((len(feature), len(mine))).argsort(axis=1).argsort(axis=1)
     b = rng.integers(tables.size, size=len(feature))
     own = np.take_along_axis(rank, feature[:, None], axis=1)
-    present = np.concatenate([rank <= own, rank < own])
+    present = np.zeros((2 * len(feature), tables.p), dtype=bool)
+    present[:, mine] = np.concatenate([rank <= own, rank < own])
     found = tables.outputs(present, np.full(len(present), row), np.tile(b, 2))
     return found[: len(feature)] - found[len(feature) :]
 
 
 def _ime_row(
-    tables: Tables, row: int, least: int, samples: int, entropy: list[int]
-) -> tuple[np.ndarray, ...]:
-    p = tables.p
+    tables: Tables, row: int, least: int, samples: int | None, entropy: list[int]
+) -> tuple[Any, ...]:
+    """Values, standard errors, samples of each feature, and model rows."""
+    mine = np.flatnonzero(tables.able[row])
+    p = len(mine)
+    values, std = np.zeros((2, tables.p, tables.K))
+    shared = np.zeros(tables.p, dtype=int)
+    goal = 100 * p if samples is None else samples
+    if samples is None and tables.listing[row] <= 2 * goal:
+        values = tables.enumerated(np.array([row]), tables.means, tables.K)[0]
+        return values, std, shared, int(tables.listing[row])
+    if p == 0:
+        return values, std, shared, 0
     count = np.full(p, least)
     found = _ime_pairs(tables, row, np.repeat(np.arange(p), least), entropy, 0).reshape(
         p, least, -1
     )
     total, square = found.sum(axis=1), (found**2).sum(axis=1)
     visit = 0
-    while count.sum() < samples:
+    # Every turn adds at least one sample.
+    while count.sum() < goal:
         variance = np.maximum(square / count[:, None] - (total / count[:, None]) ** 2, 0.0).sum(
             axis=1
         )
         # Samples go where the variance of the sum of all estimates falls most; a tenth of them
         # before a new look.
         chosen, planned = [], count.astype(float)
-        for _ in range(min(max(1, (samples - p * least) // 10), samples - int(count.sum()))):
+        for _ in range(min(max(1, (goal - p * least) // 10), goal - int(count.sum()))):
             best = int(np.argmax(variance / planned - variance / (planned + 1)))
             planned[best] += 1
             chosen.append(best)
@@ -311,7 +340,8 @@ def _ime_row(
         count = planned.astype(int)
     mean = total / count[:, None]
     spread = np.maximum(square / count[:, None] - mean**2, 0.0) / np.maximum(count - 1, 1)[:, None]
-    return mean, np.sqrt(spread), count
+    values[mine], std[mine], shared[mine] = mean, np.sqrt(spread), count
+    return values, std, shared, 2 * int(count.sum())
 
 
 def each_row(
@@ -356,15 +386,18 @@ def ime(
     rng: Any = None,
     n_jobs: int | None = None,
     batch_size: int = 16384,
+    feature_names: Any = None,
 ) -> Explanation:
     """Shapley values as IME samples them: single steps of random orderings, adaptively shared among
     features.
 
     Parameters
     ----------
-    model, X, background, groups, rng, n_jobs, batch_size : as in :func:`permutation_shap`.
-    samples : int, steps for each explained row, at least ``d * min_samples``; two model rows each.
-        None: ``100 * d``.
+    model, X, background, groups, rng, n_jobs, batch_size, feature_names : as in
+        :func:`permutation_shap`.
+    samples : int, steps for each explained row, at least ``min_samples`` for every feature that can
+        matter; two model rows each. None: 100 for every such feature, or all coalitions where that
+        is cheaper.
     min_samples : int >= 2, steps for every feature before the rest go where the variance is
         largest.
 
@@ -384,17 +417,21 @@ def ime(
     Strumbelj and Kononenko (2014); Methods 8 of Lundberg et al. (2020).
     """
     least = check_int(min_samples, "min_samples", minimum=2)
-    tables = Tables(model, X, background, groups, batch_size)
-    p = tables.p
-    total = 100 * p if samples is None else check_int(samples, "samples", minimum=p * least)
+    tables = Tables(model, X, background, groups, batch_size, feature_names)
+    most = int(tables.able.sum(axis=1).max())
+    if samples is not None:
+        samples = check_int(samples, "samples", minimum=max(1, most * least))
     entropy = [int(word) for word in resolve_rng(rng).integers(0, 2**63, size=2)]
 
     def result(rows: np.ndarray, found: list[Any]) -> Explanation:
-        values, std, count = (np.stack(part) for part in zip(*found, strict=True))
+        values, std, count, cost = (np.stack(part) for part in zip(*found, strict=True))
         base = np.broadcast_to(tables.fb.mean(axis=0), (len(rows), tables.K))
-        info = {"evaluations": tables.evaluations + 2 * total * len(rows), "samples": count}
+        info = {
+            "evaluations": int(tables.evaluations + cost.sum()),
+            "samples": tables.expand(count),
+        }
         return tables.explanation(
             values, std, base, "ime (marginal game, adaptive samples)", info, rows
         )
 
-    return each_row(tables, _ime_row, (least, total, entropy), n_jobs, result)
+    return each_row(tables, _ime_row, (least, samples, entropy), n_jobs, result)

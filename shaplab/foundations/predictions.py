@@ -13,31 +13,37 @@ over references, and the rescaled margin. Source: Methods 9-10 of Lundberg et al
 al. (2020).
 Cost: ``m N B`` model rows for ``m`` coalitions, ``N`` explained and ``B`` reference rows.
 
-Needs: shaplab._validation, shaplab._rows, shaplab._losses, shaplab.explanation,
+Needs: shaplab._gaussian, shaplab._validation, shaplab._rows, shaplab._losses, shaplab.explanation,
 shaplab.foundations.games, shaplab.foundations.exact.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from shaplab._losses import check_target, get_loss, secant
+from shaplab._gaussian import correlations, regression, spreads
+from shaplab._losses import check_probabilities, check_target, get_loss, secant
 from shaplab._rows import Rows
 from shaplab._validation import (
     as_matrix,
     as_numbers,
     check_int,
+    check_names,
+    check_result,
     check_same_columns,
+    check_size,
+    class_names,
     column_names,
     fail,
     resolve_rng,
 )
 from shaplab.explanation import Explanation
 from shaplab.foundations.exact import shapley_values
-from shaplab.foundations.games import check_coalitions, group_matrix
+from shaplab.foundations.games import check_coalitions, group_labels
 
 __all__ = [
     "BaselineGame",
@@ -85,43 +91,54 @@ class MarginalGame:
     ) -> None:
         self.rows = Rows(model, X, background, self._filler)
         self.batch_size = check_int(batch_size, "batch_size")
-        self.names = self.rows.names
-        self._membership = None
+        self.names: tuple[str, ...] | list[str] | None = self.rows.names
+        self._label = np.arange(self.rows.d)
         if groups is not None:
-            self._membership, self.names = group_matrix(groups, self.rows.d, self.rows.names)  # type: ignore[assignment]
-        self.n_players = self.rows.d if self._membership is None else len(self._membership)
+            self._label, self.names = group_labels(groups, self.rows.d, self.rows.names)
+        self.n_players = int(self._label.max()) + 1
 
     @property
     def evaluations(self) -> int:
         """Model rows evaluated so far."""
         return self.rows.evaluations
 
-    def _present(self, coalitions: np.ndarray) -> np.ndarray:
-        found = check_coalitions(coalitions, self.n_players)
-        return found if self._membership is None else found @ self._membership
-
-    def outputs(self, coalitions: np.ndarray) -> np.ndarray:
+    def outputs(self, coalitions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Predictions for every reference row, ``(m, N, B)`` or ``(m, N, B, K)``, before any
-        averaging."""
-        present = self._present(coalitions)
-        shape = (len(present), self.rows.n, self.rows.size)
-        parts = []
-        for start in range(0, int(np.prod(shape)), self.batch_size):
-            flat = np.arange(start, min(start + self.batch_size, int(np.prod(shape))))
+        averaging; of the rows with these numbers, all by default."""
+        present = check_coalitions(coalitions, self.n_players)[:, self._label]
+        rows = np.arange(self.rows.n) if rows is None else rows
+        shape = (len(present), len(rows), self.rows.size)
+        total, parts = math.prod(shape), []
+        for start in range(0, max(1, total), self.batch_size):
+            flat = np.arange(start, min(start + self.batch_size, total))
             m, n, b = np.unravel_index(flat, shape)
-            parts.append(self.rows.outputs(present[m], n, b))
+            parts.append(self.rows.outputs(present[m], rows[n], b))
         found = np.concatenate(parts)
         return found.reshape(*shape, *found.shape[1:])
 
-    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        coalitions = check_coalitions(coalitions, self.n_players)
-        step = max(1, self.batch_size // (self.rows.n * self.rows.size))
+    def means(self, coalitions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Mean predictions ``(m, N)`` or ``(m, N, K)`` of the rows with these numbers, all by
+        default."""
+        count = self.rows.n if rows is None else len(rows)
+        step = max(1, self.batch_size // (count * self.rows.size))
         return np.concatenate(
             [
-                self.outputs(coalitions[i : i + step]).mean(axis=2)
+                self.outputs(coalitions[i : i + step], rows).mean(axis=2)
                 for i in range(0, max(1, len(coalitions)), step)
             ]
         )
+
+    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        return self.means(check_coalitions(coalitions, self.n_players))
+
+    def able(self) -> np.ndarray:
+        """Which players can matter for each row, ``(N, n_players)``: some column of theirs differs
+        from some reference."""
+        moving = self.rows.moving()
+        found = np.zeros((self.rows.n, self.n_players), dtype=bool)
+        for column in np.flatnonzero(moving.any(axis=0)):
+            found[:, self._label[column]] |= moving[:, column]
+        return found
 
 
 class BaselineGame(MarginalGame):
@@ -238,19 +255,21 @@ class GaussianGame(_Conditional):
         self.draws = np.concatenate([draws, -draws])
         self.step = max(1, check_int(batch_size, "batch_size") // len(self.draws))
         self.mean = self.background.mean(axis=0)
-        self.covariance = np.cov(self.background, rowvar=False).reshape(
-            self.n_players, self.n_players
-        )
+        self.spread, self.correlation = correlations(self.background)
+        # The sample's covariance, not the population's, as the mean is estimated, too.
+        self.draws *= np.sqrt(len(self.background) / (len(self.background) - 1))
 
     def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
-        out, C = ~S, self.covariance
-        regression = C[np.ix_(out, S)] @ np.linalg.pinv(C[np.ix_(S, S)], hermitian=True)
-        mean = self.mean[out] + (X[:, S] - self.mean[S]) @ regression.T
-        spread = C[np.ix_(out, out)] - regression @ C[np.ix_(S, out)]
-        size, axes = np.linalg.eigh((spread + spread.T) / 2)
-        root = axes * np.sqrt(np.clip(size, 0.0, None))
+        out, C, spread = ~S, self.correlation, self.spread
+        follow = regression(C, S)
+        known = (X - self.mean) / spread * S
+        mean = self.mean[out] + (known @ follow)[:, out] * spread[out]
+        left = (C - C @ follow)[np.ix_(out, out)]
+        size, axes = np.linalg.eigh((left + left.T) / 2)
+        # The symmetric root: the same for any order and sign of the axes.
+        root = (axes * np.sqrt(np.clip(size, 0.0, None))) @ axes.T * spread[out]
         filled = np.zeros((len(X), len(self.draws), self.n_players))
-        filled[:, :, out] = mean[:, None] + self.draws[:, : out.sum()] @ root.T
+        filled[:, :, out] = mean[:, None] + self.draws[:, : out.sum()] @ root
         return filled
 
 
@@ -265,7 +284,9 @@ class NearestGame(_Conditional):
 
     Notes
     -----
-    An estimate whose bias grows with the number of known features: near neighbours get rare.
+    An estimate whose bias grows with the number of known features: near neighbours get rare. Rows
+    that are equally far share the places that are left, so the order of the background does not
+    count.
     """
 
     def __init__(
@@ -274,15 +295,29 @@ class NearestGame(_Conditional):
         super().__init__(model, X, background)
         self.step = max(1, check_int(batch_size, "batch_size") // len(self.background))
         self.n_neighbors = check_int(n_neighbors, "n_neighbors", maximum=len(self.background))
-        spread = self.background.std(axis=0)
-        self.scale = np.where(spread > 0, spread, 1.0)
+        self.scale = spreads(self.background)
 
-    def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+    def _weights(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Shares ``(n, B)`` of the background rows in each row's mean."""
         if not S.any():
-            return np.broadcast_to(self.background, (len(X), *self.background.shape))
+            return np.full((len(X), len(self.background)), 1.0 / len(self.background))
         difference = (X[:, None, S] - self.background[None, :, S]) / self.scale[S]
-        order = np.argsort((difference**2).sum(axis=2), axis=1, kind="stable")
-        return self.background[order[:, : self.n_neighbors]]
+        distance = (difference**2).sum(axis=2)
+        last = np.partition(distance, self.n_neighbors - 1, axis=1)[:, self.n_neighbors - 1, None]
+        # Distances that differ by rounding only are ties.
+        nearer = distance < last * (1 - 1e-12)
+        tied = ~nearer & (distance <= last * (1 + 1e-12))
+        places = self.n_neighbors - nearer.sum(axis=1, keepdims=True)
+        return (nearer + tied * (places / tied.sum(axis=1, keepdims=True))) / self.n_neighbors
+
+    def _value(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+        weights = self._weights(S, X)
+        row, other = np.nonzero(weights)
+        found = self.rows.predict(np.where(S, X[row], self.background[other]))
+        share = weights[row, other].reshape(-1, *[1] * (found.ndim - 1))
+        result = np.zeros((len(X), *found.shape[1:]))
+        np.add.at(result, row, share * found)
+        return result
 
 
 class DiscreteGame(_Conditional):
@@ -380,6 +415,7 @@ class LossOfMean:
             self.loss = self.loss.for_outputs(K)
             self.y = check_target(self.y, shape[-1], self.loss, K)
             self._checked = True
+        check_probabilities(outputs, self.loss, classes=K is not None)
         found = as_numbers(self.loss.value(outputs, self.y), "loss", "numbers")
         if found.shape != shape:
             fail(
@@ -446,7 +482,13 @@ class RescaledMargin(MeanLoss):
 
 
 def exact_shap(
-    model: Any, X: Any, background: Any, *, groups: Groups | None = None, batch_size: int = 65536
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    groups: Groups | None = None,
+    batch_size: int = 65536,
+    feature_names: Any = None,
 ) -> Explanation:
     """Exact interventional Shapley values of any model on few features, by enumeration.
 
@@ -458,6 +500,7 @@ def exact_shap(
     groups : lists of features explained together, by number or name, or a dict from group name to
         features.
     batch_size : int, model rows in one call; bounds memory.
+    feature_names : names of the columns; those of a DataFrame by default.
 
     Returns
     -------
@@ -466,7 +509,8 @@ def exact_shap(
 
     Notes
     -----
-    Cost: ``2**n_players * N * B`` model rows; at most 24 players.
+    Cost: ``2**n * B`` model rows for a row in which ``n`` players can matter, at most 24: players
+    whose columns are equal in the row and all references cost nothing and get 0.
 
     References
     ----------
@@ -478,14 +522,35 @@ def exact_shap(
     array([[0.5, 0.5]])
     """
     game = MarginalGame(model, X, background, groups=groups, batch_size=batch_size)
-    step = max(1, game.batch_size // (game.rows.n * game.rows.size))
-    phi = shapley_values(game, game.n_players, batch_size=min(4096, step))
-    base = game(np.zeros((1, game.n_players), dtype=bool))[0]
+    if feature_names is not None:
+        names = check_names(feature_names, game.rows.d, "feature_names")
+        game.names = names if groups is None else group_labels(groups, game.rows.d, names)[1]
+    base = game.means(np.zeros((1, game.n_players), dtype=bool))[0]
+    check_size(
+        (*base.shape, game.n_players), "X", "Explain fewer rows at a time, or features in groups"
+    )
+    values = np.zeros((game.rows.n, game.n_players, *base.shape[1:]))
+    patterns, which = np.unique(game.able(), axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        rows, mine = np.flatnonzero(which.ravel() == number), np.flatnonzero(pattern)
+        if mine.size == 0:
+            continue
+
+        def of(S: np.ndarray, rows: np.ndarray = rows, mine: np.ndarray = mine) -> np.ndarray:
+            present = np.zeros((len(S), game.n_players), dtype=bool)
+            present[:, mine] = S
+            return game.means(present, rows)
+
+        step = max(1, game.batch_size // (len(rows) * game.rows.size))
+        phi = shapley_values(of, mine.size, batch_size=min(4096, step))
+        values[np.ix_(rows, mine)] = np.moveaxis(phi, 0, 1)
+    check_result(values, game.names)
     return Explanation(
-        values=np.moveaxis(phi, 0, 1),
+        values=values,
         base_values=base,
         data=X if groups is None else None,
         feature_names=None if game.names is None else tuple(game.names),
+        output_names=class_names(model, base.shape[-1]) if base.ndim == 2 else None,
         method="exact_shap (marginal game, enumerated)",
         info={"evaluations": game.evaluations},
     )

@@ -14,8 +14,10 @@ weighs all. Source: Covert, Lundberg and Lee (2020), Section 4. Cost in model ro
 :math:`NdB`, :math:`Nd`, :math:`NdB`.
 
 Chapter: importance/sage
-Needs: shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations._walks, shaplab.importance.loss_shap.
+Needs: shaplab._gaussian, shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation,
+shaplab.explanation,
+shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks,
+shaplab.importance.loss_shap.
 """
 
 from __future__ import annotations
@@ -44,11 +46,12 @@ def _one_by_one(
     background: Any,
     loss: Any,
     batch_size: int,
+    feature_names: Any,
     present: bool,
     title: str,
 ) -> Explanation:
     """Change in mean loss when each feature alone is removed, or alone is present."""
-    t = Tables(model, X, background, None, batch_size)
+    t = Tables(model, X, background, None, batch_size, feature_names)
     walks = LossWalks(t, y, loss, "marginal", 0)
     lost = np.empty(t.p)
     for j in range(t.p):
@@ -57,16 +60,23 @@ def _one_by_one(
     values = -walks.empty.mean() - lost if present else lost + walks.full.mean()
     info = {"evaluations": t.evaluations + t.p * t.n * t.size}
     return Explanation(
-        values=values[None],
+        values=t.expand(values[None]),
         base_values=np.array([walks.empty.mean()]),
-        feature_names=t.names,
+        feature_names=None if t.names is None else tuple(t.names),
         method=f"{title} ({walks.loss.name})",
         info=info,
     )
 
 
 def leave_one_out_importance(
-    model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", batch_size: int = 16384
+    model: Any,
+    X: Any,
+    y: Any,
+    background: Any,
+    *,
+    loss: Any = "mse",
+    batch_size: int = 16384,
+    feature_names: Any = None,
 ) -> Explanation:
     """Leave one covariate out, without refitting: the rise in loss when a feature is averaged over
     the background.
@@ -74,11 +84,20 @@ def leave_one_out_importance(
     Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for
     this background, and not additive.
     """
-    return _one_by_one(model, X, y, background, loss, batch_size, False, "leave_one_out_importance")
+    return _one_by_one(
+        model, X, y, background, loss, batch_size, feature_names, False, "leave_one_out_importance"
+    )
 
 
 def univariate_importance(
-    model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", batch_size: int = 16384
+    model: Any,
+    X: Any,
+    y: Any,
+    background: Any,
+    *,
+    loss: Any = "mse",
+    batch_size: int = 16384,
+    feature_names: Any = None,
 ) -> Explanation:
     """The fall in loss when a feature alone is known and all others are averaged over the
     background.
@@ -86,11 +105,20 @@ def univariate_importance(
     Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for
     this background, and not additive.
     """
-    return _one_by_one(model, X, y, background, loss, batch_size, True, "univariate_importance")
+    return _one_by_one(
+        model, X, y, background, loss, batch_size, feature_names, True, "univariate_importance"
+    )
 
 
 def mean_importance(
-    model: Any, X: Any, y: Any, background: Any, *, loss: Any = "mse", batch_size: int = 16384
+    model: Any,
+    X: Any,
+    y: Any,
+    background: Any,
+    *,
+    loss: Any = "mse",
+    batch_size: int = 16384,
+    feature_names: Any = None,
 ) -> Explanation:
     """The rise in loss when a feature is put at its background mean (its most frequent value if not
     a number).
@@ -108,7 +136,9 @@ def mean_importance(
             )
     else:
         middle = as_matrix(background, "background").mean(axis=0, keepdims=True, dtype=np.float64)
-    return _one_by_one(model, X, y, middle, loss, batch_size, False, "mean_importance")
+    return _one_by_one(
+        model, X, y, middle, loss, batch_size, feature_names, False, "mean_importance"
+    )
 
 
 def permutation_test(
@@ -120,6 +150,7 @@ def permutation_test(
     n_repeats: int = 5,
     rng: Any = None,
     batch_size: int = 16384,
+    feature_names: Any = None,
 ) -> Explanation:
     """Breiman's permutation test: the rise in mean loss when a feature's values are shuffled among
     the rows.
@@ -129,7 +160,7 @@ def permutation_test(
     not additive.
     """
     repeats, rng = check_int(n_repeats, "n_repeats", minimum=2), resolve_rng(rng)
-    t = Tables(model, X, X, None, batch_size)
+    t = Tables(model, X, X, None, batch_size, feature_names)
     walks = LossWalks(t, y, loss, "marginal", 0)
     rise = np.empty((repeats, t.p))
     for j in range(t.p):
@@ -140,10 +171,10 @@ def permutation_test(
             ).mean()
     info = {"evaluations": t.evaluations + t.n * t.p * repeats, "rounds": np.array([repeats])}
     return Explanation(
-        values=(rise.mean(axis=0) + walks.full.mean())[None],
-        std=(rise.std(axis=0, ddof=1) / np.sqrt(repeats))[None],
+        values=t.expand((rise.mean(axis=0) + walks.full.mean())[None]),
+        std=t.expand((rise.std(axis=0, ddof=1) / np.sqrt(repeats))[None]),
         base_values=np.array([walks.full.mean()]),
-        feature_names=t.names,
+        feature_names=None if t.names is None else tuple(t.names),
         method=f"permutation_test ({walks.loss.name})",
         info=info,
     )

@@ -14,8 +14,10 @@ kept apart: the Monte-Carlo error for these
 not others, which only data lowers.
 Source: Covert, Lundberg and Lee (2020), Algorithm 1. Cost of a visit: as a walk of LossSHAP.
 
-Needs: shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations._walks, shaplab.importance.loss_shap.
+Needs: shaplab._gaussian, shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation,
+shaplab.explanation,
+shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks,
+shaplab.importance.loss_shap.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._losses import get_loss
+from shaplab._validation import check_result
 from shaplab.explanation import Explanation
 from shaplab.foundations._walks import BLOCK, Run, Tables, Tally, check_stop
 from shaplab.importance.loss_shap import LossWalks, shares
@@ -65,8 +68,10 @@ class Epochs(LossWalks):
 
     pooled = True
 
-    def __init__(self, tables: Tables, y: Any, loss: Any, removal: str) -> None:
-        super().__init__(tables, y, loss, removal, walks=1)
+    def __init__(
+        self, tables: Tables, y: Any, loss: Any, removal: str, weights: Any = None
+    ) -> None:
+        super().__init__(tables, y, loss, removal, walks=1, weights=weights)
         n = tables.n
         self.blocks = -(-n // BLOCK)
         self.pilot = int(self.blocks > 2)
@@ -81,8 +86,10 @@ class Epochs(LossWalks):
         n, left = int(seen.sum()), 1.0 - seen.mean()
         z, inverse = tally.mean[seen, :, 0], float((1.0 / tally.count[seen]).sum())
         centred = z - z.mean(axis=0)
-        between = (centred**2).sum(axis=0) / max(n - 1, 1)
+        unseen = self.unseen(seen)
+        between = unseen * (centred**2).sum(axis=0) / max(n - 1, 1)
         together = (centred * centred.sum(axis=1, keepdims=True)).sum(axis=0) / max(n - 1, 1)
+        together = unseen * together
         if again.sum() < min(tally.count.size, 64):
             # Rows and visits cannot be told apart yet; taken together they err on the large side.
             return between / n, together / n, None, max(n - 1, 1)
@@ -94,6 +101,16 @@ class Epochs(LossWalks):
             variance = variance + left / n * np.maximum(between - within * inverse / n, 0.0)
             covariance = covariance + left / n * (together - cross * inverse / n)
         return variance, covariance, within, freedom
+
+    def unseen(self, seen: np.ndarray) -> float:
+        """How much larger the variance between rows is than that of the rows seen, at least 1.
+
+        The sum of a row's values is known beforehand for every row. A few rows with huge ones that
+        have not been visited yet show in it.
+        """
+        total = self.full - self.empty
+        known, part = total.var(), total[seen].var()
+        return float(max(1.0, known / part)) if part > 0.0 else 1.0
 
     def summary(self, tally: Tally) -> tuple[np.ndarray, np.ndarray]:
         """Values ``(1, p, 1)`` that add up, and their Monte-Carlo standard errors."""
@@ -148,6 +165,8 @@ def sage(
     progress: bool = False,
     callback: Callable[[dict[str, Any]], Any] | None = None,
     state: Any = None,
+    feature_names: Any = None,
+    weights: Any = None,
 ) -> Explanation:
     """SAGE values: how much each feature lowers the model's loss, with standard errors.
 
@@ -157,7 +176,9 @@ def sage(
         torch module.
     X : array or DataFrame ``(N, d)``, rows on which the loss is measured: a test set.
     y : array ``(N,)``, targets; class labels 0, 1, ... in the order of the model's outputs.
-    background : array or DataFrame ``(B, d)``, used whole: its size hardly changes the cost.
+    background : array or DataFrame ``(B, d)``, used whole: beyond a few predictions of each of its
+        rows, which tell whether some are too extreme to be drawn by chance, its size hardly changes
+        the cost.
     loss : ``"mse"``, ``"cross_entropy"`` (probabilities), ``"logistic"`` or
         ``"softmax_cross_entropy"`` (margins), or a callable ``(output, y) -> (n,)`` of mean outputs
         ``(n,)`` or ``(n, K)`` and targets ``(n,)``.
@@ -170,9 +191,10 @@ def sage(
         need.
     thresh : float, stop when the largest standard error is below this share of the spread of the
         values (largest minus smallest, zero included).
-    max_evaluations, rng, n_jobs, batch_size, progress, callback, state : as in
+    max_evaluations, rng, n_jobs, batch_size, progress, callback, state, feature_names : as in
         :func:`shaplab.foundations.permutation.permutation_shap`; a round is a block of at most 512
         rows.
+    weights : array ``(N,)`` of at least 0, how much each row counts in the mean; None: equally.
 
     Returns
     -------
@@ -209,8 +231,8 @@ def sage(
     (True, 0.0)
     """
     goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
-    tables = Tables(model, X, background, groups, batch_size)
-    sampler = Epochs(tables, y, loss, removal)
+    tables = Tables(model, X, background, groups, batch_size, feature_names)
+    sampler = Epochs(tables, y, loss, removal, weights)
     run = Run(
         sampler,
         rng=rng,
@@ -225,17 +247,18 @@ def sage(
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
+        check_result(values, [tables.title(player) for player in tables.players], "loss")
         more = {
-            "rounds": 1.0 + sampler.freedom(tally)[None],
-            "epochs": float(tally.count.mean()),
+            "rounds": 1.0 + tables.expand(sampler.freedom(tally)[None]),
+            "epochs": 0.0 if tally.exact.all() else float(tally.count.mean()),
             "rows": int((tally.count > 0).sum()),
-            "test_std": sampler.sampling_error(tally),
+            "test_std": tables.expand(sampler.sampling_error(tally), axis=0),
         }
         return Explanation(
-            values=values[..., 0],
-            std=std[..., 0],
+            values=tables.expand(values[..., 0]),
+            std=tables.expand(std[..., 0]),
             base_values=sampler.empty.mean()[None],
-            feature_names=tables.names,
+            feature_names=None if tables.names is None else tuple(tables.names),
             method=f"sage ({sampler.loss.name} of the mean prediction, {removal} removal)",
             info=info | more,
         )

@@ -17,7 +17,8 @@ AUC (absolute); the grade is the area under it. Features whose value has the oth
 kept by keep positive or negative, and never removed by remove positive or negative. Cost: 66 model
 rows a row for mask and impute, 66 a draw for resample.
 
-Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab._figures.
+Needs: shaplab._gaussian, shaplab._validation, shaplab._parallel, shaplab.explanation,
+shaplab._figures.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._figures import COLOURS, INK, axes, escape, tell
+from shaplab._gaussian import correlations
 from shaplab._parallel import run_tasks, spawn
 
 from shaplab._validation import (  # isort: skip
@@ -73,6 +75,8 @@ METRICS = (
 )
 # The source names three kinds of guarantee, and no numbers; these only order them.
 GUARANTEES = {"exact": 1.0, "in the limit": 0.8, "none": 0.0}
+# Copies of a column make correlations singular; this much noise leaves twelve digits to all others.
+_RIDGE = 1e-12
 _LEVELS = (
     (1e-6, 1.0),
     (0.01, 0.9),
@@ -136,11 +140,7 @@ class Hider:
     def __init__(self, X_train: Any, *, n_resample: int = 100, rng: Any = None) -> None:
         self.rows = as_matrix(X_train, "X_train", finite=True).astype(float)
         self.mean = self.rows.mean(axis=0)
-        centred = self.rows - self.mean
-        self.covariance = centred.T @ centred / len(self.rows)
-        # Copies of a column make the covariance singular; this much noise leaves twelve digits to
-        # all others.
-        self.ridge = 1e-12 * (float(np.trace(self.covariance)) / len(self.mean) or 1.0)
+        self.spread, self.correlation = correlations(self.rows)
         self.draws = resolve_rng(rng).integers(
             len(self.rows), size=check_int(n_resample, "n_resample")
         )
@@ -160,13 +160,12 @@ class Hider:
         if hiding == "mask":
             return np.where(kept, X, self.mean)[:, None]
         pair = kept[:, :, None] & kept[:, None, :]
-        known = np.where(pair, self.covariance, 0.0)
+        known = np.where(pair, self.correlation, 0.0)
         diagonal = np.arange(X.shape[1])
-        known[:, diagonal, diagonal] = np.where(
-            kept, known[:, diagonal, diagonal] + self.ridge, 1.0
-        )
-        solved = np.linalg.solve(known, np.where(kept, X - self.mean, 0.0)[..., None])[..., 0]
-        return np.where(kept, X, self.mean + solved @ self.covariance)[:, None]
+        known[:, diagonal, diagonal] = np.where(kept, known[:, diagonal, diagonal] + _RIDGE, 1.0)
+        away = np.where(kept, (X - self.mean) / self.spread, 0.0)
+        solved = np.linalg.solve(known, away[..., None])[..., 0]
+        return np.where(kept, X, self.mean + solved @ self.correlation * self.spread)[:, None]
 
 
 def _chosen(phi: np.ndarray, sign: str, counts: np.ndarray, noise: np.ndarray) -> np.ndarray:

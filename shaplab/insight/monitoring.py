@@ -266,8 +266,16 @@ class Monitor:
             ttest_ind(*parts[::-1], equal_var=False).pvalue
         )
 
-    def smooth(self, feature: int | str, *, window: int = 1000, level: float = 0.95) -> Any:
+    def _window(self, window: int | None) -> int:
+        """Rows that are averaged: 1,000, or a fifth of a short stream."""
+        n = len(self.values)
+        window = max(2, min(1000, n // 5)) if window is None else window
+        return check_int(window, "window", minimum=2, maximum=n)
+
+    def smooth(self, feature: int | str, *, window: int | None = None, level: float = 0.95) -> Any:
         """Mean over the nearest ``window`` rows, with pointwise bands from Student's t.
+
+        ``window`` is 1,000 by default, or a fifth of a stream of fewer than 5,000 rows.
 
         Returns a DataFrame, one row a window: ``time`` (of the middle row), ``mean``, ``low``,
         ``high``.
@@ -276,7 +284,7 @@ class Monitor:
         from scipy.stats import t as student
 
         column = self.values[:, self._column(feature)]
-        window = check_int(window, "window", minimum=2, maximum=len(column))
+        window = self._window(window)
         level = check_real(level, "level", low=0.0, high=1.0)
         mean = column.mean()  # differences of running sums lose digits when the mean is large
         sums = [np.concatenate([[0.0], np.cumsum((column - mean) ** power)]) for power in (1, 2)]
@@ -398,7 +406,7 @@ def plot_monitor(
     watched: Monitor,
     feature: int | str,
     *,
-    window: int = 1000,
+    window: int | None = None,
     level: float = 0.95,
     unit: str = "",
     time_unit: str = "",
@@ -417,6 +425,7 @@ def plot_monitor(
     if not isinstance(watched, Monitor):
         fail("watched", "a Monitor", watched, "Make one with monitor", TypeError)
     name = watched.names[watched._column(feature)]
+    window = watched._window(window)
     table = watched.smooth(feature, window=window, level=level)
     ax = axes(ax, 6.4, 3.0)
     mean = watched.values[: watched.n_reference, watched._column(feature)].mean()

@@ -31,6 +31,7 @@ from shaplab.shapnets.shallow import ShapNet
 from shaplab.shapnets.transform import (
     ACTIVATIONS,
     MAX_ACTIVE,
+    WithReference,
     as_reference,
     coalition_weights,
     missing_to_zero,
@@ -75,7 +76,7 @@ def conv_transform_literal(
     return Z
 
 
-class ConvShapleyTransform(nn.Module):
+class ConvShapleyTransform(WithReference):
     """A convolutional Shapley transform, ``(N, H, W, C)`` to ``(N, H, W, C')``.
 
     Parameters
@@ -90,8 +91,6 @@ class ConvShapleyTransform(nn.Module):
     reference : array ``(C,)``, the same for every pixel, or None for zeros.
     scale : constant factor on the result.
     """
-
-    reference: Tensor
 
     def __init__(
         self,
@@ -132,7 +131,7 @@ class ConvShapleyTransform(nn.Module):
         check_int(channels_out, "channels_out")
         self.weight = uniform(fan_in // self.k, self.k, channels_out, fan_in=fan_in, gain=6**0.5)
         self.bias = uniform(channels_out, fan_in=fan_in)
-        self.register_buffer("reference", as_reference(reference, (channels_in,)))
+        self.keep_reference(as_reference(reference, (channels_in,)))
 
     def forward(self, x: Tensor, skip: bool | str = False) -> Tensor:
         """Shapley representation of ``x``; ``skip`` as in ``ShapNet.layers``, for windows and
@@ -438,9 +437,12 @@ class ComparableCNN(nn.Module):
                     for t in stages
                 ]
             )
+        # A stage that reads some channels only reads the same ones here.
+        self.reads = [t.reads for t in stages]
 
     def forward(self, x: Tensor) -> Tensor:
         """Output ``(N, K)`` of a batch."""
-        for layer, pad in zip(self.stages, self.pads, strict=True):
+        for layer, pad, reads in zip(self.stages, self.pads, self.reads, strict=True):
+            x = x if reads is None else x[:, reads]
             x = nn.functional.leaky_relu(layer(nn.functional.pad(x, pad)))
         return self.scale * x.sum((2, 3)) + self.intercept

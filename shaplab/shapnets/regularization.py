@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from shaplab._parallel import progress_bar
-from shaplab._validation import as_matrix, check_choice, check_int, check_real, fail
-from shaplab.shapnets.shallow import ShapNet
+from shaplab._validation import as_numbers, check_choice, check_int, check_real, fail
+from shaplab.shapnets.shallow import ShapNet, as_rows
 from shaplab.shapnets.transform import seeded
 
 __all__ = ["coefficient_of_variation", "explanation_penalty", "fit", "sparsity"]
@@ -127,6 +127,9 @@ def fit(
     ValueError
         When the loss is no longer finite; the message names the epoch.
     """
+    if not isinstance(net, nn.Module):
+        fail("net", "a torch module", net, "Make the network first", TypeError)
+    check_real(learning_rate, "learning_rate", low=0.0, open_low=True)
     if penalty is not None and not isinstance(net, ShapNet):
         fail(
             "penalty",
@@ -136,17 +139,24 @@ def fit(
         )
     of = LOSSES[check_choice(loss, "loss", tuple(LOSSES))] if isinstance(loss, str) else loss
     like = next(net.parameters())
-    inputs = (
-        X
-        if isinstance(X, Tensor)
-        else torch.as_tensor(as_matrix(X, "X") if np.ndim(X) == 2 else np.asarray(X))
-    )
-    inputs = inputs.to(like)
-    target = torch.as_tensor(np.asarray(y)) if not isinstance(y, Tensor) else y
+    inputs = as_rows(X).to(like)
+    target = y if isinstance(y, Tensor) else torch.as_tensor(as_numbers(y, "y", dtype=None).copy())
+    whole = not target.is_floating_point() or bool((target == target.round()).all())
+    if loss == "cross_entropy" and not whole:
+        fail("y", "whole numbers as labels for 'cross_entropy'", "others", "Number classes from 0")
     labels = loss == "cross_entropy" or (callable(loss) and not target.is_floating_point())
     target = target.to(like.device, torch.long if labels else like.dtype)
-    if len(target) != len(inputs):
-        fail("y", f"{len(inputs)} values, as X has rows", f"{len(target)}", "Give one target a row")
+    if target.ndim > 1 and target.shape[1:].numel() == 1:
+        target = target.flatten()  # a column is a list of targets, not one row against all others
+    if len(target) != len(inputs) or (isinstance(loss, str) and target.ndim != 1):
+        fail(
+            "y",
+            f"{len(inputs)} values, as X has rows",
+            f"shape {tuple(target.shape)}",
+            "Give one target a row",
+        )
+    if isinstance(loss, str):
+        _check_targets(net, inputs, target, loss)
     optimizer, history = torch.optim.Adam(net.parameters(), lr=learning_rate), []
     steps = check_int(epochs, "epochs") * -(-len(inputs) // check_int(batch_size, "batch_size"))
     cycle = (
@@ -183,6 +193,27 @@ def fit(
             bar.update()
     net.eval()
     return history
+
+
+def _check_targets(net: nn.Module, inputs: Tensor, target: Tensor, loss: str) -> None:
+    """Require targets that suit the net's outputs: of the first row, with nothing changed."""
+    training = net.training
+    net.eval()
+    with torch.no_grad():
+        made = net(inputs[:1])
+    net.train(training)
+    count = made.shape[1] if made.ndim == 2 else 1
+    if loss == "squared_error" and count != 1:
+        fail("loss", "a net of one output for 'squared_error'", f"{count}", "Make one output")
+    if loss == "cross_entropy" and (int(target.min()) < 0 or int(target.max()) >= count):
+        fail(
+            "y",
+            f"labels 0 to {count - 1} for 'cross_entropy'",
+            f"values from {int(target.min())} to {int(target.max())}",
+            "Number classes from 0, and make as many outputs",
+        )
+    if not torch.isfinite(target).all():
+        fail("y", "finite targets", "NaN or infinity", "Drop rows without a target")
 
 
 def coefficient_of_variation(values: Any) -> float:

@@ -20,11 +20,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shaplab._validation import check_int, column_names, fail, is_frame
+from shaplab._validation import as_matrix, as_numbers, check_int, column_names, fail, is_frame
 from shaplab.explanation import Explanation
 from shaplab.shapnets.transform import ShapleyTransform, check_active_sets, seeded
 
 __all__ = ["ShallowShapNet", "ShapNet", "gam_network"]
+
+
+def as_rows(X: Any) -> Tensor:
+    """Rows as a tensor of their own numbers; arrays of any layout, order of bytes and kind."""
+    if isinstance(X, Tensor):
+        return X.detach()
+    table = is_frame(X) or np.ndim(X) == 2
+    array = as_matrix(X, "X") if table else as_numbers(X, "X", dtype=None)
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("="))
+    # Torch wants arrays that may be written to, and warns of others.
+    return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
 
 class ShapNet(nn.Module):
@@ -107,7 +118,12 @@ class ShapNet(nn.Module):
         return self.readout(self.explain(x))
 
     def explanation(
-        self, X: Any, *, batch_size: int = 256, output_names: Sequence[str] | None = None
+        self,
+        X: Any,
+        *,
+        batch_size: int = 256,
+        feature_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
     ) -> Explanation:
         """Explain rows, in batches and without gradients.
 
@@ -116,7 +132,8 @@ class ShapNet(nn.Module):
         X : array, DataFrame (its names are kept) or tensor, rows first; cast to the network's dtype
             and device.
         batch_size : int, rows in memory at once.
-        output_names : names of the outputs.
+        feature_names, output_names : names of the features (a DataFrame's columns by default) and
+            of the outputs.
 
         Returns
         -------
@@ -124,8 +141,7 @@ class ShapNet(nn.Module):
         the output at the reference.
         """
         like = next(self.parameters())
-        array = X.to_numpy() if is_frame(X) else X
-        rows = X.detach() if isinstance(X, Tensor) else torch.as_tensor(np.ascontiguousarray(array))
+        rows = as_rows(X)
         data, rows = (
             (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy(),
             rows.to(like),
@@ -135,13 +151,15 @@ class ShapNet(nn.Module):
                 [self.explain(part) for part in rows.split(check_int(batch_size, "batch_size"))]
             )
         base = np.tile(self.intercept.detach().cpu().double().numpy(), (len(rows), 1))
+        names = column_names(X) if feature_names is None else feature_names
         return Explanation(
             values.cpu().double().numpy(),
             base,
             data,
-            column_names(X),  # type: ignore[arg-type]
-            output_names,  # type: ignore[arg-type]
+            None if names is None else tuple(names),
+            None if output_names is None else tuple(output_names),
             method=type(self).__name__,
+            index=X.index if is_frame(X) else None,
         )
 
     @property

@@ -266,7 +266,36 @@ class _Modules(nn.Module):
         return result
 
 
-class ShapleyTransform(nn.Module):
+class WithReference(nn.Module):
+    """A module with a buffer ``reference`` that keeps its digits when the module changes its
+    dtype.
+
+    A reference of 0.1 in single precision is not 0.1 in double precision: inputs at the reference
+    would be a rounding away from it, where exact zeros are promised.
+    """
+
+    reference: Tensor
+
+    def keep_reference(self, reference: Tensor) -> None:
+        """Register the buffer, in torch's default dtype, and remember all digits."""
+        self._digits = reference.double()
+        self.register_buffer("reference", reference.to(torch.get_default_dtype()))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        before = self.reference
+        result = super()._apply(fn, recurse)
+        after = self.reference
+        if before.is_meta or after.is_meta or before.dtype == after.dtype:
+            return result
+        # A loaded state has brought another reference: then its digits are all there are.
+        own = before.detach().cpu()
+        if not torch.equal(self._digits.to(own.dtype), own):
+            self._digits = own.double()
+        self.reference = self._digits.to(after)
+        return result
+
+
+class ShapleyTransform(WithReference):
     """A layer of Shapley modules whose values are summed for each feature.
 
     Parameters
@@ -297,8 +326,6 @@ class ShapleyTransform(nn.Module):
     torch.Size([4, 3, 5])
     """
 
-    reference: Tensor
-
     def __init__(
         self,
         n_features: int,
@@ -326,7 +353,7 @@ class ShapleyTransform(nn.Module):
             )
         check_choice(activation, "activation", tuple(ACTIVATIONS))
         sets = check_active_sets(active_sets, d)
-        self.register_buffer("reference", as_reference(reference, (d, channels[0])))
+        self.keep_reference(as_reference(reference, (d, channels[0])))
         self.groups = nn.ModuleList(
             [
                 _Modules(
@@ -416,14 +443,14 @@ def check_active_sets(active_sets: Any, d: int) -> list[tuple[int, ...]]:
 
 
 def as_reference(reference: Any, shape: tuple[int, ...]) -> Tensor:
-    """A reference of the given shape ``(d, C)`` in the default dtype, from None, a scalar, ``(d,)``
+    """A reference of the given shape ``(d, C)`` in double precision, from None, a scalar, ``(d,)``
     or ``(d, C)``."""
     if reference is None:
-        return torch.zeros(shape)
+        return torch.zeros(shape, dtype=torch.float64)
     found = torch.as_tensor(
         np.asarray(reference) if not isinstance(reference, Tensor) else reference
     ).detach()
-    found = found.to(torch.get_default_dtype())
+    found = found.double()
     if found.ndim == 1 and len(shape) == 2:
         found = found.unsqueeze(-1)
     if found.ndim not in (0, len(shape)) or (

@@ -9,7 +9,14 @@ import torch.nn as nn
 import xgboost
 from numpy.testing import assert_allclose
 
-from shaplab import FunctionStage, SplitStage, deep_shap, interventional_tree_shap, stack_shap
+from shaplab import (
+    FunctionStage,
+    SplitStage,
+    deep_shap,
+    exact_shap,
+    interventional_tree_shap,
+    stack_shap,
+)
 from shaplab._losses import Loss
 from shaplab.deep.stacks import pull_back
 from tests.deep.nets import Linear, brute_force
@@ -188,8 +195,8 @@ def test_bad_stacks_are_refused(stack: tuple) -> None:
         stack_shap([net, trees], X, B, loss="squared_error")
     with pytest.raises(ValueError, match="background: expected rows of shape"):
         stack_shap([net, trees], X, B[:, :5])
-    with pytest.raises(ValueError, match="stages: expected an explainer"):
-        stack_shap([net, lambda h: h.sum(1)], X, B)
+    with pytest.raises(ValueError, match=r"stages: expected a function of each input.*mixes 12"):
+        stack_shap([lambda X: np.exp(X.sum(1))], np.ones((2, 12)), np.zeros((3, 12)))
     with pytest.raises(ValueError, match="loss: expected a loss of 3 outputs"):
         stack_shap([net], X, B, y=np.zeros(5), loss="squared_error")
 
@@ -198,3 +205,164 @@ def test_multipliers_are_zero_where_nothing_changed() -> None:
     assert pull_back(
         np.array([[[2.0, 0.0]]]), np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]])
     ).tolist() == [[[2.0, 0.0]]]
+
+
+# What a stage is, and not what its shape suggests.
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_a_projection_with_as_many_outputs_as_inputs_is_not_taken_for_elementwise(
+    unit: float,
+) -> None:
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import RandomForestRegressor
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 4)) @ rng.normal(size=(4, 4)) * unit
+    pca = PCA(4).fit(X)
+    forest = RandomForestRegressor(10, max_depth=4, random_state=0).fit(
+        pca.transform(X), X[:, 0] * X[:, 1] / unit**2
+    )
+    net = Linear(4, 4).double()
+    with torch.no_grad():
+        net.weight[:] = torch.as_tensor(pca.components_)
+        net.bias[:] = torch.as_tensor(-pca.components_ @ pca.mean_)
+    found = stack_shap([pca.transform, forest], X[:5], X[20:40])
+    expected = stack_shap([net, forest], X[:5], X[20:40])
+    # The same linear map, once as a function and once as a network: rounding of sums of four.
+    assert_allclose(found.values, expected.values, rtol=1e-9, atol=1e-9)
+    assert np.abs(found.info["gap"]).max() < 1e-9
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_probabilities_and_softmax_mix_their_inputs_and_are_exact(count: int) -> None:
+    rng = np.random.default_rng(0)
+    X, B = 2 * rng.normal(size=(4, count)), 2 * rng.normal(size=(6, count))
+    found = stack_shap([softmax], X, B)
+    assert_allclose(found.values, exact_shap(softmax, X, B).values, atol=1e-14)
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression().fit(B, np.arange(6) % 2)
+    found = stack_shap([fitted.predict_proba], X, B)
+    assert_allclose(found.values, exact_shap(fitted.predict_proba, X, B).values, atol=1e-14)
+
+
+def test_functions_of_each_input_and_sums_of_them_are_found_out() -> None:
+    rng = np.random.default_rng(0)
+    X, B = rng.normal(size=(4, 5)), rng.normal(size=(6, 5))
+    W = rng.normal(size=(5, 3))
+    for function, kind in (
+        (np.tanh, "each"),
+        (lambda h: np.tanh(h) @ W, "sum"),
+        (lambda h: np.tanh(h @ W), "mixed"),
+        (lambda h: h[:, ::-1], "sum"),
+        (lambda h: (h - 3.0) * [1.0, 2.0, 3.0, 1e9, 1e-9], "each"),
+        # One output a million times smaller than the others mixes all the same.
+        (lambda h: np.c_[h[:, :4] * 1e6, h.prod(axis=1)], "mixed"),
+        (lambda h: h.astype(np.float32), "each"),
+    ):
+        stage = FunctionStage(function)
+        assert stage.kind(X, B) == kind
+        exact = exact_shap(function, X, B).values
+        # Float32 keeps seven digits.
+        assert_allclose(
+            stack_shap([stage], X, B).values, exact, rtol=1e-6, atol=1e-9 * np.abs(exact).max()
+        )
+
+
+def test_a_mask_splits_as_its_positions_do() -> None:
+    rng = np.random.default_rng(0)
+    X, B = rng.normal(size=(4, 5)), rng.normal(size=(6, 5))
+    mask = np.array([False, True, False, True, True])
+    parts = [(np.tanh, mask), (None, ~mask)]
+    by_mask = stack_shap([SplitStage(parts), lambda h: h.sum(1)], X, B)
+    numbers = [(np.tanh, [1, 3, 4]), (None, [0, 2])]
+    by_number = stack_shap([SplitStage(numbers), lambda h: h.sum(1)], X, B)
+    assert_allclose(by_mask.values, by_number.values, atol=1e-14)
+    assert_allclose(by_mask.values[:, 0], X[:, 0] - B[:, 0].mean(), atol=1e-14)
+    for wrong in ([-1, 0], [0.5], [], np.zeros(5, dtype=bool), [[0, 1]], "ab"):
+        with pytest.raises(ValueError, match="parts: expected for each stage a list of column"):
+            SplitStage([(None, wrong)])
+    with pytest.raises(ValueError, match=r"parts: expected columns of the 5 inputs.*column 7"):
+        stack_shap([SplitStage([(None, [0, 7])])], X, B)
+    with pytest.raises(ValueError, match=r"parts: expected columns of the 5 inputs.*length 6"):
+        stack_shap([SplitStage([(None, np.array([True, *[False] * 5]))])], X, B)
+
+
+def test_groups_of_a_stack_are_a_partition(stack: tuple) -> None:
+    net, trees, X, B = stack
+    plain = stack_shap([net, trees], X, B)
+    found = stack_shap([net, trees], X, B, groups={"a": [0, 1], "b": [2, 3, 4, 5]})
+    assert found.feature_names == ("a", "b")
+    assert_allclose(found.values[:, 0], plain.values[:, :2].sum(1), atol=1e-14)
+    for wrong in ([[0, 1], [1, 2, 3, 4, 5]], [[0, 1], [2, 3]], [[True] * 6]):
+        with pytest.raises(ValueError, match="groups: expected a partition of the 6 players"):
+            stack_shap([net, trees], X, B, groups=wrong)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4, 1e300])
+def test_softmax_cross_entropy_of_logits_far_apart_is_finite_and_adds_up(size: float) -> None:
+    rng = np.random.default_rng(0)
+    X, B, y = size * rng.normal(size=(4, 3)), size * rng.normal(size=(5, 3)), np.array([0, 1, 2, 0])
+    found = stack_shap([lambda h: h], X, B, y=y, loss="softmax_cross_entropy")
+    assert np.isfinite(found.values).all()
+    assert np.abs(found.info["gap"]).max() < 1e-12 * size
+    if size < 100:
+        # By the definition of the multipliers, in plain numbers.
+        up, low = np.exp(X)[:, None], np.exp(B)[None]
+        secant = (up - low) / (X[:, None] - B[None])
+        total = (up.sum(2) - low.sum(2)) / (np.log(up.sum(2)) - np.log(low.sum(2)))
+        hot = np.arange(3) == y[:, None]
+        expected = (secant / total[..., None] - hot[:, None]) * (X[:, None] - B[None])
+        assert_allclose(found.values, expected.mean(1), rtol=1e-9, atol=1e-9)
+
+
+def test_cross_entropy_is_asked_of_probabilities_only() -> None:
+    rng = np.random.default_rng(0)
+    X, B, y = rng.normal(size=(4, 3)), rng.normal(size=(5, 3)), np.array([0, 1, 2, 0])
+    with pytest.raises(ValueError, match="model: expected probabilities from 0 to 1 that sum"):
+        stack_shap([lambda h: h], X, B, y=y, loss="cross_entropy")
+    found = stack_shap([softmax], X, B, y=y, loss="cross_entropy")
+    assert np.abs(found.info["gap"]).max() < 1e-12
+    from shaplab import LossOfMean, MarginalGame, MeanLoss
+
+    for game in (LossOfMean, MeanLoss):
+        with pytest.raises(ValueError, match="model: expected probabilities"):
+            game(MarginalGame(lambda h: h, X, B), y, "cross_entropy")(np.ones((1, 3), dtype=bool))
+        game(MarginalGame(softmax, X, B), y, "cross_entropy")(np.ones((1, 3), dtype=bool))
+
+
+def test_outputs_are_named_by_any_integer_or_by_name_and_others_are_refused(stack: tuple) -> None:
+    net, _, X, B = stack
+    whole = stack_shap([net], X, B, output_names=["u", "v", "w"])
+    for outputs in (1, np.int64(1), "v"):
+        found = stack_shap([net], X, B, outputs=outputs, output_names=["u", "v", "w"])
+        assert_allclose(found.values, whole.values[..., 1], atol=1e-14)
+    for outputs in ([2, 0], np.array([2, 0]), ["w", "u"]):
+        found = stack_shap([net], X, B, outputs=outputs, output_names=["u", "v", "w"])
+        assert found.output_names == ("w", "u")
+        assert_allclose(found.values, whole.values[..., [2, 0]], atol=1e-14)
+    for outputs in (-1, 3, True, 1.5, "x", [0, 7], []):
+        with pytest.raises(ValueError, match="outputs: expected"):
+            stack_shap([net], X, B, outputs=outputs, output_names=["u", "v", "w"])
+
+
+def test_what_is_no_stage_and_no_table_is_refused_by_name() -> None:
+    X = np.ones((2, 3))
+    for call, text in (
+        (lambda: SplitStage([]), "parts: expected a list of pairs"),
+        (lambda: SplitStage(None), "parts: expected a list of pairs"),  # type: ignore[arg-type]
+        (lambda: SplitStage([3]), "parts: expected a list of pairs"),  # type: ignore[list-item]
+        (lambda: FunctionStage(None), "function: expected a callable"),  # type: ignore[arg-type]
+        (lambda: FunctionStage(np.tanh, 3), "explainer: expected a callable"),  # type: ignore[arg-type]
+        (lambda: stack_shap([np.tanh], "abc", X), "X: expected numbers"),
+        (lambda: stack_shap([np.tanh], None, X), "X: expected numbers"),
+        (lambda: stack_shap([np.tanh], X, [["a", "b", "c"]]), "background: expected numbers"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            call()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from shaplab.foundations.kernel import kernel_shap
-from shaplab.foundations.permutation import ime, permutation_shap
+from shaplab.foundations.permutation import confidence_interval, ime, permutation_shap
 
 # Sums of some thousand float64 numbers of order one.
 ROUNDING = 1e-12
@@ -17,6 +17,13 @@ def model(X):
 def tables():
     rng = np.random.default_rng(0)
     return rng.normal(size=(3, 5)), rng.normal(size=(6, 5))
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """More features than the model reads: too many to be enumerated in place of some rounds."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(3, 16)), rng.normal(size=(6, 16))
 
 
 class Broken:
@@ -36,27 +43,27 @@ class Broken:
         return np.full(len(X), np.nan)
 
 
-def test_a_failing_model_shows_its_own_error_and_finished_rounds_are_kept(tables, tmp_path):
-    X, B = tables
+def test_a_failing_model_shows_its_own_error_and_finished_rounds_are_kept(wide, tmp_path):
+    X, B = wide
     path = tmp_path / "run.npz"
     with pytest.raises(ZeroDivisionError, match="own trouble") as caught:
-        permutation_shap(Broken(8, "raise"), X, B, thresh=1e-4, rng=0, state=path)
+        permutation_shap(Broken(8, "raise"), X, B, thresh=1e-3, rng=0, state=path)
     kept = caught.value.partial
     assert kept.info["rounds"].min() >= 2
     assert np.abs(kept.gap(model(X))).max() < ROUNDING
     assert "run.npz" in caught.value.__notes__[0]
     assert caught.traceback[-1].name == "__call__"
     with pytest.raises(ValueError, match="model: expected finite outputs, got nan"):
-        permutation_shap(Broken(8, "nan"), X, B, thresh=1e-4, rng=0)
+        permutation_shap(Broken(8, "nan"), X, B, thresh=1e-3, rng=0)
 
 
-def test_interrupting_returns_what_there_is(tables):
-    X, B = tables
-    found = permutation_shap(Broken(8, "interrupt"), X, B, thresh=1e-4, rng=0)
+def test_interrupting_returns_what_there_is(wide):
+    X, B = wide
+    found = permutation_shap(Broken(8, "interrupt"), X, B, thresh=1e-3, rng=0)
     assert found.info["stopped"] == "interrupted"
     assert np.abs(found.gap(model(X))).max() < ROUNDING
     with pytest.raises(KeyboardInterrupt):
-        permutation_shap(Broken(3, "interrupt"), X, B, thresh=1e-4, rng=0)
+        permutation_shap(Broken(3, "interrupt"), X, B, thresh=1e-3, rng=0)
 
 
 @pytest.mark.parametrize("explain", [kernel_shap, ime])
@@ -113,13 +120,19 @@ def test_bad_input(tables, tmp_path):
     with pytest.raises(
         ValueError, match=r"model: expected outputs of shape \(8, 2\), as for the first batch"
     ):
-        permutation_shap(lambda X: np.zeros((len(X), 1 + (len(X) < 8))), X, B, batch_size=8)
+        permutation_shap(
+            lambda X: np.zeros((len(X), 1 + (len(X) < 8))), X, B, rounds=4, batch_size=8
+        )
     with pytest.raises(TypeError, match="callback: expected a function of a dict"):
         permutation_shap(model, X, B, callback=3)
     with pytest.raises(
         ValueError, match="state: expected a file in a folder that can be written to"
     ):
         permutation_shap(model, X, B, state=tmp_path / "nowhere" / "run.npz")
+    with pytest.raises(TypeError, match="state: expected the path of a file"):
+        permutation_shap(model, X, B, state=5)
+    with pytest.raises(ValueError, match="explanation: expected sampled values"):
+        confidence_interval(np.zeros(3))
     for n_jobs in (0, "2"):
         with pytest.raises(ValueError, match="n_jobs: expected None or an integer other than 0"):
             permutation_shap(model, X, B, n_jobs=n_jobs)

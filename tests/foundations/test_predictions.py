@@ -262,7 +262,7 @@ FRAME = pd.DataFrame(np.eye(3), columns=["a", "b", "c"])
             "model: expected numeric outputs",
         ),
         (
-            lambda X, B: exact_shap(model, np.zeros((1, 30)), np.zeros((1, 30))),
+            lambda X, B: exact_shap(model, np.ones((1, 30)), np.zeros((1, 30))),
             "n_players: expected at most 24",
         ),
         (

@@ -87,9 +87,9 @@ def test_levels_need_few_rows_of_a_large_background():
     for loss, rows in (("mse", 4), (absolute, 20)):
         found = loss_shap(model, X, y, B, loss=loss, rounds=4, rng=0)
         walks = 4 * 5 * 16
-        # 2 (d - 1) coalitions a walk, each with this many references on average. The pilot, of four
-        # steps, has all.
-        pilot = 0 if loss == "mse" else 4 * 2 * 4000
+        # 2 (d - 1) coalitions a walk, each with this many references on average. The pilot, of two
+        # or four steps, has all.
+        pilot = (2 if loss == "mse" else 4) * 2 * 4000
         assert found.info["evaluations"] < walks * 2 * 5 * rows + pilot + 4100
 
 

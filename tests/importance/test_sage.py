@@ -167,7 +167,7 @@ def test_frames_groups_and_categories():
     found = sage(reads_frames, X, y, X.iloc[:20], rng=0)
     exact = truth(reads_frames, X, y, X.iloc[:20], "mse")
     assert found.feature_names == ("kind", "size", "count")
-    assert (np.abs(found.values[0] - exact) <= 4 * found.std[0]).all()
+    assert (np.abs(found.values[0] - exact) <= 4 * found.std[0] + ROUNDING).all()
     grouped = sage(
         reads_frames, X, y, X.iloc[:20], groups={"a": ["kind"], "b": ["size", "count"]}, rng=0
     )
@@ -223,3 +223,24 @@ def test_forecast_and_budget(data):
     assert short.info["evaluations"] <= 20_000
     with pytest.raises(ValueError, match="max_evaluations: expected at least"):
         sage(model, X, y, B, max_evaluations=500)
+
+
+def test_weights_of_rows_count_as_copies_of_them(data):
+    X, y, B = data
+    weights = np.arange(40) % 3
+    exact = truth(model, np.repeat(X, weights, axis=0), np.repeat(y, weights), B, "mse")
+    found = sage(model, X, y, B, rounds=40, rng=0, weights=weights)
+    assert (np.abs(found.values[0] - exact) <= 4 * found.std[0] + ROUNDING).all()
+    assert found.std[0, :3].min() > 0
+    # Enumerated, they agree to rounding.
+    listed = sage(model, X, y, B, rng=0, weights=weights, thresh=1e-4)
+    assert listed.info["exact"].all()
+    assert np.abs(listed.values[0] - exact).max() < ROUNDING
+    loss = ((y - model(X)) ** 2 @ weights) / weights.sum()
+    assert listed.prediction[0] == pytest.approx(-loss, abs=ROUNDING)
+    plain = sage(model, X, y, B, rounds=3, rng=0)
+    same = sage(model, X, y, B, rounds=3, rng=0, weights=np.full(40, 7.0))
+    assert np.array_equal(plain.values, same.values)
+    for wrong in (np.full(40, -1.0), np.zeros(40), np.ones(3), np.full(40, np.nan)):
+        with pytest.raises(ValueError, match="weights: expected"):
+            sage(model, X, y, B, weights=wrong)

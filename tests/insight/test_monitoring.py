@@ -250,3 +250,15 @@ def test_streams_need_names_of_their_own(names):
             np.arange(50),
             reference_until=20,
         )
+
+
+@pytest.mark.parametrize("rows", [40, 999, 6000])
+def test_short_streams_are_drawn_too(rows):
+    draws = np.random.default_rng(0).normal(size=(rows, 2))
+    watched = monitor(Explanation(draws, 0.0), np.arange(rows), reference_until=20, rng=0)
+    ax = plot_monitor(watched, "x0")
+    window = min(1000, rows // 5)
+    assert len(ax.lines[-1].get_xdata()) == rows - window + 1
+    matplotlib.pyplot.close(ax.figure)
+    with pytest.raises(ValueError, match=f"window: expected an integer >= 2 and <= {rows}"):
+        watched.smooth("x0", window=rows + 1)

@@ -248,3 +248,16 @@ def test_compiles():
     net = ImageShapNet(1, 2, channels=(3,), seed=0)
     x = torch.randn(2, 1, 6, 6)
     torch.testing.assert_close(torch.compile(net)(x), net(x), atol=1e-4, rtol=1e-4)
+
+
+def test_the_comparison_reads_as_many_channels_as_the_net_does():
+    net = ImageShapNet(2, 3, channels=(6, 6), channel_share=0.5, seed=0)
+    other = ComparableCNN(net, seed=0)
+    made = other(torch.randn(4, 2, 9, 8))
+    assert made.shape == (4, 3)
+    assert [layer.weight.shape[1] for layer in other.stages] == [2, 3, 3]
+    # As many parameters as the net itself.
+    assert sum(p.numel() for p in other.parameters()) == sum(p.numel() for p in net.parameters())
+    # Every channel of the second stage is read by that or the next one.
+    made.square().sum().backward()
+    assert all(bool((layer.weight.grad != 0).any()) for layer in other.stages)

@@ -130,3 +130,45 @@ def test_measures_by_hand():
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_targets_in_a_column_are_targets_of_rows():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((120, 4))
+    y = X[:, 0] - 2 * X[:, 1]
+    flat, column = (ShallowShapNet(4, 1, seed=0) for _ in range(2))
+    options = {"loss": "squared_error", "epochs": 15, "learning_rate": 1e-2}
+    first = fit(flat, X, y, **options)
+    second = fit(column, X, y[:, None], **options)
+    # Against one row of all targets the loss would stay near the variance of y, 5.
+    assert first[-1] < 0.5
+    assert second == first
+    labels = (y > 0).astype(int)
+    nets = [ShallowShapNet(4, 2, seed=0) for _ in range(2)]
+    assert fit(nets[0], X, labels, epochs=2) == fit(nets[1], X, labels[:, None], epochs=2)
+
+
+def test_targets_that_do_not_suit_the_net_are_refused():
+    X = np.zeros((6, 4))
+    net = ShallowShapNet(4, 2, seed=0)
+    for y, options, text in (
+        (np.zeros((6, 2)), {"loss": "squared_error"}, "y: expected 6 values"),
+        (np.zeros(5), {}, "y: expected 6 values"),
+        (np.zeros(6), {"loss": "squared_error"}, "loss: expected a net of one output"),
+        (np.array([0, 1, 2, 0, 0, 0]), {}, "y: expected labels 0 to 1"),
+        (np.array([0, 1, -1, 0, 0, 0]), {}, "y: expected labels 0 to 1"),
+        (np.array([0, 0.5, 1, 0, 0, 0]), {}, "y: expected whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            fit(net, X, y, epochs=1, **options)
+    for arguments, text in (
+        ((None, X, np.zeros(6)), "net: expected a torch module"),
+        ((net, X, None), "y: expected numbers"),
+        ((net, None, np.zeros(6)), "X: expected numbers"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            fit(*arguments)
+    with pytest.raises(ValueError, match="learning_rate: expected a number"):
+        fit(net, X, np.zeros(6), learning_rate=np.nan)
+    with pytest.raises(ValueError, match="y: expected finite targets"):
+        fit(ShallowShapNet(4, 1, seed=0), X, [np.nan] * 6, epochs=1, loss="squared_error")

@@ -167,3 +167,40 @@ def test_compiles():
     x = torch.randn(6, 4)
     torch.testing.assert_close(torch.compile(net)(x), net(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.compile(net.explain)(x), net.explain(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["shallow", "deep", "image"])
+def test_a_net_moved_to_double_precision_is_exactly_zero_at_its_reference(kind):
+    from shaplab.shapnets import DeepShapNet, ImageShapNet
+
+    r = np.array([0.1, 0.2, 0.3])
+    if kind == "image":
+        net = ImageShapNet(3, 2, channels=(4,), reference=r, seed=0)
+        x = torch.as_tensor(np.tile(r[:, None, None], (1, 1, 5, 5)))
+    else:
+        made = ShallowShapNet if kind == "shallow" else DeepShapNet
+        net = made(3, 2, reference=r, seed=0)
+        x = torch.as_tensor(r)[None]
+    assert float(net.explain(x.float()).detach().abs().max()) == 0.0
+    net.double()
+    assert float(net.explain(x).detach().abs().max()) == 0.0
+    net.float().double()
+    assert float(net.explain(x).detach().abs().max()) == 0.0
+    # A state that was loaded brings its own reference, which must not be undone.
+    state = {k: v + 1 if k.endswith("reference") else v for k, v in net.state_dict().items()}
+    net.load_state_dict(state)
+    net.float().double()
+    moved = net.transforms[0].reference.flatten()[:3]
+    assert np.allclose(moved.numpy(), r + 1, atol=1e-6)
+
+
+def test_names_of_a_frame_and_given_names_reach_the_explanation():
+    import pandas as pd
+
+    net = ShallowShapNet(2, 2, seed=0)
+    X = pd.DataFrame({"a": [1.0], "b": [2.0]}, index=["row"])
+    assert net.explanation(X).feature_names == ("a", "b")
+    assert net.explanation(X).index.tolist() == ["row"]
+    found = net.explanation(X.to_numpy(), feature_names=["u", "v"], output_names=["no", "yes"])
+    assert found.feature_names == ("u", "v")
+    assert found.output_names == ("no", "yes")
