@@ -11,7 +11,8 @@ CHAPTERS = $(shell grep -lE '^jupytext:' -r book --include=*.md)
 export OMP_NUM_THREADS = 1
 export PROFILE
 
-.PHONY: book html test test-fast test-unit test-notebooks test-pages chapter lint format clean bench executed
+K =
+.PHONY: book html test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
 .NOTPARALLEL:
 
 book: html
@@ -34,6 +35,26 @@ test-fast: $(READY)
 
 test-unit: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) -m "not book and not browser"
+
+# Property tests with new examples at every run, twenty times as many as `make test` has.
+test-random: $(READY)
+	SHAPLAB_RANDOM_TESTS=20 $(BIN)/python -m pytest -n $(JOBS) -m "not book and not browser" -k "$(K)" --timeout 3600 \
+	  $$(grep -l "@examples" -r tests --include=test_*.py)
+
+# The suite as other processors would run it: no vector units, other blockings of matrix products, two threads.
+test-machines: $(READY)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
+	  NUMBA_CPU_NAME=nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" \
+	  $(BIN)/python -m pytest -n $(JOBS) -m "not book and not browser" --timeout 600
+	ATEN_CPU_CAPABILITY=avx2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=2 \
+	  $(BIN)/python -m pytest -n 1 -m "not book and not browser" --timeout 600
+
+# The readers of tree models at the oldest versions that pyproject.toml declares.
+OLDEST = _build/oldest
+test-oldest:
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -q -r tests/oldest.txt
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/trees tests/foundations tests/test_rows.py
 
 # Every executed chapter runs a second time and must print the same again.
 test-notebooks: executed

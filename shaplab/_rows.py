@@ -32,10 +32,10 @@ class Rows:
     Parameters
     ----------
     model : callable ``(n, d) -> (n,)`` or ``(n, K)``; a torch module gets tensors, in evaluation
-    mode.
+        mode.
     X : array or DataFrame ``(N, d)``, rows to explain.
     background : array or DataFrame ``(B, d)``, reference rows; ``argument`` is what the caller
-    calls them.
+        calls them.
     """
 
     def __init__(self, model: Any, X: Any, background: Any, argument: str = "background") -> None:

@@ -36,10 +36,10 @@ class Dataset:
     Parameters
     ----------
     X : DataFrame or float array ``(n, d)``; images ``(n, channels, height, width)`` in [0, 1]; DNA
-    ``(n, 4, length)``.
+        ``(n, 4, length)``.
     y : array ``(n,)``, or ``(n, tasks)`` for DNA read from files.
     feature_names, units : one string a feature (empty tuples for images); a unit is "" where there
-    is none.
+        is none.
     target : name and unit of ``y``.
     source, licence, description : where the data come from, on what terms, and what to beware of.
     extra : further arrays by name (masks, groups of rows, times, true coefficients).

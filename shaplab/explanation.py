@@ -34,7 +34,7 @@ class Explanation:
     data : the explained rows as an array, tensor or DataFrame, or None.
     feature_names, output_names : sequences of names, or None.
     std : standard error of ``values`` (same shape), None when nothing was sampled; ``method`` says
-    whether exact.
+        whether exact.
     method : name of the function that made the values, and of its game.
     interaction : True when axes 1 and 2 are both features: ``values[n, i, j]`` is half of the
         interaction of ``i`` and ``j``, the diagonal holds main effects.

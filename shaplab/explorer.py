@@ -87,7 +87,7 @@ class CoalitionExplorer:
     Parameters
     ----------
     game : a :class:`shaplab.TableGame`, or any callable on boolean coalitions ``(m, n)`` with
-    scalar payoff.
+        scalar payoff.
     names : names of the players; taken from the game when it has them.
     unit : text before (``"$"``) or after (any other) each number.
     title : heading of the box.

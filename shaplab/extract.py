@@ -227,7 +227,7 @@ def extract(*names: str) -> str:
     Parameters
     ----------
     names : public names such as ``"shapley_values"``, or with their module,
-    ``"datasets.simulate_dna"``.
+        ``"datasets.simulate_dna"``.
 
     Returns
     -------

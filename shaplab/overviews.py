@@ -225,7 +225,7 @@ def embedding(
     embedded : from ``embed_rows``, with two components or more.
     color_by : array ``(N,)``, or None; ``color_name`` stands at its colour bar.
     feature_names : of the columns that were embedded, for the table; ``unit`` is the unit of their
-    values.
+        values.
     ax : Axes to draw on.
     """
     if not isinstance(embedded, Embedding) or embedded.points.shape[1] < 2:
@@ -393,9 +393,8 @@ def images(
     Parameters
     ----------
     explanation : Explanation of images ``(N, H, W)`` or ``(N, C, H, W)`` with ``data``, a map for
-    each output; or
-        titles to Explanations of the same images, for example by several methods. All maps have one
-        scale.
+        each output; or titles to Explanations of the same images, for example by several methods.
+        All maps have one scale.
     rows : positions of the images; the first four.
     output : name or position, for one map instead of all.
     ax : Axes, for each image one and one a map. Below each map stands the sum of its contributions.
@@ -487,11 +486,11 @@ def partial_dependence(
     ----------
     model : callable ``(n, d) -> (n,)`` or ``(n, K)``; then ``output`` is a position.
     X : array or DataFrame ``(N, d)``; the mean is over all rows. N rows go through the model for
-    each grid value.
+        each grid value.
     feature, unit : name or position of a column of numbers, and its unit; ``color_by`` is a second
-    feature.
+        feature.
     grid : increasing values; by default its distinct values, or 25 steps from the 1st to the 99th
-    percentile.
+        percentile.
     centered : subtract from each curve its own mean, so that only shapes are compared.
     max_curves : curves to draw, chosen by ``rng``. The rest as in ``plots.scatter``.
     """

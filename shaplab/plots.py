@@ -423,15 +423,13 @@ def table(
     Parameters
     ----------
     explanation : the Axes or Figure that any plot of shaplab returned, and nothing else; or an
-    Explanation.
+        Explanation.
     output, units : as in ``waterfall``; ``color_by`` as in ``scatter``, for a mean of the half of
-    each group in which
-        the second feature is low, and of the half in which it is high.
+        each group in which the second feature is low, and of the half in which it is high.
     row : give it for the steps of ``waterfall`` and ``force``.
     feature : give it for the dependence of ``scatter``, in ten groups of rows from low to high or
-    by category.
-    Neither: the ranking of ``bar`` and ``beeswarm``, with the direction (rank correlation of value
-    and contribution).
+        by category. Neither: the ranking of ``bar`` and ``beeswarm``, with the direction (rank
+        correlation of value and contribution).
 
     Returns
     -------

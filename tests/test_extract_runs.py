@@ -181,6 +181,7 @@ print("RESULT" + json.dumps(failed))
 """
 
 
+# Extracts every public function and runs it in a process without shaplab: 25 s, once for all tests.
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What happens to each public name in one process where shaplab cannot be imported."""

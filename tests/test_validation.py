@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from shaplab import UnsupportedModelError
 from shaplab import _validation as check
@@ -30,6 +31,7 @@ def refuses(kind: type[Exception], call, *parts: str) -> None:
 # Texts.
 
 
+@examples(100)
 @given(st.text(max_size=400), st.integers(10, 120))
 def test_shorten_gives_one_line_within_the_limit(text: str, limit: int) -> None:
     short = check.shorten(text, limit)

@@ -140,19 +140,17 @@ def dasp(
     Parameters
     ----------
     model : torch.nn.Module in evaluation mode, ``(n, ...)`` to ``(n,)`` or ``(n, K)``. Explain
-    scores before a softmax.
+        scores before a softmax.
     X : array or tensor ``(N, ...)``, rows to explain.
     baseline : array or tensor with the shape of one row, or ``(B, ...)`` rows to average over.
     sizes : coalition sizes of the other players: "all" (0 to n - 1), a number of quadrature nodes,
-    or a list.
+        or a list.
     method : "hypergeometric" draws coalitions of a fixed size, as in the paper; "owen" lets every
-    other player be
-        present with probability p and integrates over p by Gauss-Legendre.
+        other player be present with probability p and integrates over p by Gauss-Legendre.
     covariance : "diagonal" carries variances and takes the units of a layer as independent; "full"
-    carries how each
-        unit depends on the players to second order, and so all covariances; "skewed" third
-        cumulants, too. The last two are for few players: each propagation costs ``n (n + 3) / 2``
-        more passes.
+        carries how each unit depends on the players to second order, and so all covariances;
+        "skewed" third cumulants, too. The last two are for few players: each propagation costs ``n
+        (n + 3) / 2`` more passes.
     players : "features", every input entry; or "pixels", all channels of a position together.
     normalize : True spreads each row's additivity gap over its values in proportion to their size.
     batch_size : rows in one run, at least ``n + 1``; bounds memory.
@@ -324,7 +322,7 @@ def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], A
     ----------
     truth : array ``(N, d)``, exact or well-converged values.
     methods : name -> callable without arguments that returns an Explanation of the same rows, or an
-    array ``(N, d)``.
+        array ``(N, d)``.
 
     Returns
     -------

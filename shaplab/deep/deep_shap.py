@@ -175,23 +175,19 @@ def deep_shap(
     Parameters
     ----------
     model : torch.nn.Module in evaluation mode, or function of tensors; rows along the first axis of
-    every
-        input; output ``(N,)`` or ``(N, K)``.
+        every input; output ``(N,)`` or ``(N, K)``.
     X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs.
-    Integer inputs
-        are explained at the embedding that reads them; arrays of integers are numbers if the model
-        has no embedding.
+        Integer inputs are explained at the embedding that reads them; arrays of integers are
+        numbers if the model has no embedding.
     background : like ``X``, ``(B, ...)``, reference rows. All are used.
     rule : ``"rescale"``, ``"reveal_cancel"`` or ``"reveal_cancel_mean"``. The latter two see a
-    linear or
-        convolution layer (and a BatchNorm after it) together with the function it feeds; elsewhere
-        Rescale.
+        linear or convolution layer (and a BatchNorm after it) together with the function it feeds;
+        elsewhere Rescale.
     max_rule : ``"exact"``, Shapley values of each window's maximum, or ``"cross"``, the cheap rule
-    that credits
-        one input of a window.
+        that credits one input of a window.
     outputs : index or list of indices of the outputs to explain; None for all.
     layer : name of a module: attributions to its output instead of the input; ``"name:1"`` for its
-    second call.
+        second call.
     batch_size : rows of each table held in memory at once.
     feature_names, output_names : names for the result.
     progress : show a progress bar.

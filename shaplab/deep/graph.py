@@ -194,9 +194,8 @@ class Capture(TorchFunctionMode):
     ----------
     model : torch.nn.Module or callable.
     handlers : name of operation -> ``handler(capture, func, args, kwargs)``, called when some
-    argument
-        depends on the input and the operation is not linear in it; the mode is off meanwhile, and
-        ``with capture:`` turns it on again for a composition of simpler operations.
+        argument depends on the input and the operation is not linear in it; the mode is off
+        meanwhile, and ``with capture:`` turns it on again for a composition of simpler operations.
     """
 
     def __init__(self, model: Any, handlers: dict[str, Callable[..., Any]]) -> None:

@@ -118,7 +118,7 @@ class Moments:
     rest : variance of every entry that is its own, ``(rows, *shape)``; without terms, all of it.
     terms : ``(n + n (n + 1) / 2, rows, *shape)``: A, then B for the pairs j <= l; or None.
     law : ``(f, c)``, each ``(rows,)``: variance and third cumulant of a player's presence; c None
-    to leave it out.
+        to leave it out.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ def max_pool(X: Moments, windows: torch.Tensor, out_shape: tuple[int, ...]) -> M
     ----------
     X : moments with rows of shape ``shape``, ``p`` entries.
     windows : long tensor ``(q, k)``: the flat input entries of each of ``q`` windows; -1 for
-    padding.
+        padding.
     out_shape : shape of a row of the output, ``q`` entries.
 
     Notes
@@ -323,7 +323,7 @@ def spatial_linear(
     Parameters
     ----------
     function : tensor ``(rows, channels, *spatial)`` to ``(rows, channels, *out)``, such as average
-    pooling.
+        pooling.
     spatial : the input's spatial shape.
 
     Returns

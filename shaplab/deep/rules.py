@@ -7,13 +7,11 @@ small game:
 
 - Rescale: one player, the input of a scalar function ``g``: ``(g(f) - g(b)) / (f - b)``;
 - RevealCancel: two players, the parts of ``sum_i w_i x_i`` whose contributions ``c_i = w_i (f_i -
-b_i)``
-  lie above and not above a threshold (0, or for RevealCancelMean the mean of the ``c_i``);
+  b_i)`` lie above and not above a threshold (0, or for RevealCancelMean the mean of the ``c_i``);
 - product: two players, ``phi_x = (f_x - b_x) (f_y + b_y) / 2``;
 - maximum: all inputs of a window are players, exactly;
 - softmax and normalisation: chains of the above, with the difference quotients of exp, log, square
-and
-  inverse root written so that nothing cancels.
+  and inverse root written so that nothing cancels.
 
 Functions take tensors that broadcast: ``f`` one row, ``b`` many. Source: Chen, Lundberg and Lee
 (2019), "Propagating Shapley values"; the maximum's exact rule counts, between two consecutive

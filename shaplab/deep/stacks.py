@@ -64,7 +64,7 @@ def pull_back(phi: np.ndarray, f: np.ndarray, b: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     phi : array ``(N, B, d)``, attributions of the next stage to its inputs, in units of the last
-    output.
+        output.
     f, b : arrays ``(N, d)`` and ``(B, d)``, these inputs for explained and reference rows.
 
     Returns
@@ -149,9 +149,8 @@ class FunctionStage:
     ----------
     function : callable ``(n, d) -> (n,)`` or ``(n, K)``.
     explainer : callable ``(X, reference) -> (n, d[, K])``, attributions of the rows ``X`` against
-    one
-        reference row ``(1, d)``; None for a function applied to each input by itself, output ``j``
-        from input ``j``.
+        one reference row ``(1, d)``; None for a function applied to each input by itself, output
+        ``j`` from input ``j``.
     """
 
     function: Callable[[np.ndarray], Any]
@@ -269,15 +268,13 @@ def stack_shap(
     Parameters
     ----------
     stages : in order of use: torch modules, tree models (their raw output), ``FunctionStage``,
-    ``SplitStage``,
-        functions of each input by itself, or any object with ``__call__(X)`` and ``pull(X, R,
-        weights)``.
+        ``SplitStage``, functions of each input by itself, or any object with ``__call__(X)`` and
+        ``pull(X, R, weights)``.
     X : array or table ``(N, ...)``, rows to explain.
     background : ``(B, ...)``, reference rows; all are used, one by one.
     y : array ``(N,)``, the label of each explained row, with ``loss``.
     loss : ``"squared_error"``, ``"logistic"``, ``"softmax_cross_entropy"``, ``"cross_entropy"``, a
-    ``Loss`` or a
-        callable ``(output, y)``: explain the loss of the last stage's output.
+        ``Loss`` or a callable ``(output, y)``: explain the loss of the last stage's output.
     rule, max_rule : for networks, as in ``deep_shap``.
     outputs : index or indices of the last stage's outputs; None for all.
     groups : lists of input columns that are shown as one feature, the sum of their values.

@@ -165,12 +165,11 @@ def axioms(
     game : callable with scalar payoff, bool ``(m, n_players)`` to ``(m,)``.
     n_players : int, at most 12: every pair of players is compared on every coalition.
     rule : callable ``(game, n_players) -> values`` that made the attribution. Linearity and
-    monotonicity
-        speak of several games, so they are measured only with it: linearity on the game and a fixed
-        second one, monotonicity on games in which a player's marginal contributions rise, or stay
-        while others change.
+        monotonicity speak of several games, so they are measured only with it: linearity on the
+        game and a fixed second one, monotonicity on games in which a player's marginal
+        contributions rise, or stay while others change.
     tolerance : float, relative to the game's range: marginal contributions this close count as
-    equal.
+        equal.
 
     Returns
     -------

@@ -146,9 +146,8 @@ class TableGame:
     Parameters
     ----------
     values : array ``(2**n, *payoff)`` where entry ``s`` is the value of the coalition whose members
-    are
-        the set bits of ``s``, or a dict from tuples of players to values (coalitions left out are
-        worth 0).
+        are the set bits of ``s``, or a dict from tuples of players to values (coalitions left out
+        are worth 0).
     names : sequence of different names, needed for a dict keyed by names.
 
     Examples
@@ -274,8 +273,7 @@ def group_matrix(
     Parameters
     ----------
     groups : list of lists, or dict from a group's name to a list; players by number, or by name
-    when
-        ``names`` are known. Each player in exactly one group.
+        when ``names`` are known. Each player in exactly one group.
     n_players : int, or None: as many as are named.
     names : the players' names, or None.
 

@@ -180,11 +180,10 @@ def kernel_shap(
     model, X, background, groups, rng, n_jobs, batch_size : as in
         :func:`shaplab.foundations.permutation.permutation_shap`.
     sampling : ``"kernel"`` draws coalition sizes in proportion to their kernel weight,
-    ``"leverage"`` draws all
-        sizes equally often (each coalition in proportion to ``1 / C(n, |S|)``) and reweights.
+        ``"leverage"`` draws all sizes equally often (each coalition in proportion to ``1 / C(n,
+        |S|)``) and reweights.
     thresh : float, without a budget, stop a row when its largest standard error is below this share
-    of the
-        spread of its values (largest minus smallest, zero included).
+        of the spread of its values (largest minus smallest, zero included).
     max_evaluations : int, budget in model rows for the whole call, shared equally by the rows.
 
     Returns

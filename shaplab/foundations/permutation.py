@@ -151,28 +151,25 @@ def permutation_shap(
     Parameters
     ----------
     model : callable ``(n, d) -> (n,)`` or ``(n, K)``, such as ``estimator.predict_proba``, or a
-    torch module.
-        DataFrames reach it as DataFrames.
+        torch module. DataFrames reach it as DataFrames.
     X : array or DataFrame ``(N, d)``, rows to explain.
     background : array or DataFrame ``(B, d)``, used whole in every round.
     groups : lists of features explained together, by number or name, or a dict from group name to
-    features.
+        features.
     rounds : int >= 2, rounds for every row; None: as many as ``thresh`` or ``max_evaluations``
-    need.
+        need.
     thresh : float, stop a row when its largest standard error is below this share of the spread of
-    its values
-        (largest minus smallest, zero included; of the output with the largest spread).
+        its values (largest minus smallest, zero included; of the output with the largest spread).
     max_evaluations : int, budget in model rows for the whole call; at least two rounds.
     rng : None, int or Generator; one seed gives the same numbers for any ``n_jobs``, backend and
-    batch size.
+        batch size.
     n_jobs : int, through joblib: ``joblib.parallel_config("dask")`` and others apply.
     batch_size : int, model rows in one call; bounds memory.
     progress : bool, show a bar of model rows with the forecast as its total.
     callback : called after every round with a dict (``round``, ``evaluations``, ``forecast``,
-    ``ratio``,
-        ``finished``); a true answer stops the run.
+        ``ratio``, ``finished``); a true answer stops the run.
     state : path of a file that keeps the run after every round and from which the same call
-    resumes.
+        resumes.
 
     Returns
     -------
@@ -244,7 +241,7 @@ def confidence_interval(
     Parameters
     ----------
     explanation : Explanation with ``std`` and, in ``info["rounds"]``, the independent rounds behind
-    it.
+        it.
     level : float in (0, 1), the wanted coverage of each interval on its own.
 
     Returns
@@ -367,10 +364,9 @@ def ime(
     ----------
     model, X, background, groups, rng, n_jobs, batch_size : as in :func:`permutation_shap`.
     samples : int, steps for each explained row, at least ``d * min_samples``; two model rows each.
-    None:
-        ``100 * d``.
+        None: ``100 * d``.
     min_samples : int >= 2, steps for every feature before the rest go where the variance is
-    largest.
+        largest.
 
     Returns
     -------

@@ -63,7 +63,7 @@ class MarginalGame:
     X : array or DataFrame ``(N, d)``, the rows to explain.
     background : array or DataFrame ``(B, d)``, used whole.
     groups : lists of features that enter and leave together, by number or name; None: each on its
-    own.
+        own.
     batch_size : int, model rows in one call; bounds memory.
 
     Notes
@@ -205,8 +205,7 @@ class GaussianGame(_Conditional):
     X : array ``(N, d)``, finite numbers.
     background : array ``(B, d)``, from which mean and covariance are estimated.
     n_samples : int, draws for each coalition, antithetic. The same draws serve every coalition, so
-    the game
-        is a fixed function; its own Monte-Carlo error falls as ``1 / sqrt(n_samples)``.
+        the game is a fixed function; its own Monte-Carlo error falls as ``1 / sqrt(n_samples)``.
     rng : None, int or Generator.
     batch_size : int, model rows in one call; bounds memory.
 
@@ -262,8 +261,7 @@ class NearestGame(_Conditional):
     ----------
     model, X, background, batch_size : as in :class:`GaussianGame`.
     n_neighbors : int, rows averaged; distance is Euclidean on the known features, each in units of
-    its
-        background standard deviation. With nothing known, all rows are averaged.
+        its background standard deviation. With nothing known, all rows are averaged.
 
     Notes
     -----
@@ -340,9 +338,8 @@ class LossOfMean:
     game : a prediction game with payoff ``(N,)`` or ``(N, K)``.
     y : array ``(N,)``, each row's own target.
     loss : ``"squared_error"``, ``"logistic"`` (labels 0 and 1, log-odds), ``"cross_entropy"``
-    (probabilities),
-        ``"softmax_cross_entropy"`` (logits), or a callable ``(output, y)`` that gives one number a
-        row.
+        (probabilities), ``"softmax_cross_entropy"`` (logits), or a callable ``(output, y)`` that
+        gives one number a row.
 
     Notes
     -----
@@ -459,7 +456,7 @@ def exact_shap(
     X : array or DataFrame ``(N, d)``, rows to explain.
     background : array or DataFrame ``(B, d)``, used whole.
     groups : lists of features explained together, by number or name, or a dict from group name to
-    features.
+        features.
     batch_size : int, model rows in one call; bounds memory.
 
     Returns

@@ -3,8 +3,7 @@ r"""Importance by removing single features: what SAGE is compared with.
 With :math:`D` all features, :math:`v` SAGE's game and :math:`L` the mean loss over rows:
 
 - permutation test (Breiman 2001): :math:`E_\pi[L(x_{D \setminus i}, x_{\pi, i})] - L`, the mean of
-losses, not
-  the loss of a mean;
+  losses, not the loss of a mean;
 - leave one covariate out, without refitting: :math:`v(D) - v(D \setminus i)`;
 - mean importance: the loss with feature :math:`i` at its background mean, minus :math:`L`;
 - univariate: :math:`v(\{i\}) - v(\emptyset)`, what the feature does on its own.

@@ -402,8 +402,7 @@ row.
     Returns
     -------
     Explanation with ``values`` and ``std`` ``(N, d)``, in the loss's unit; positive values lower
-    the loss.
-        ``base_values`` are minus the losses of the mean prediction.
+        the loss. ``base_values`` are minus the losses of the mean prediction.
 
     Notes
     -----

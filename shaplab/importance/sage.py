@@ -154,24 +154,22 @@ def sage(
     Parameters
     ----------
     model : callable ``(n, d) -> (n,)`` or ``(n, K)``, such as ``estimator.predict_proba``, or a
-    torch module.
+        torch module.
     X : array or DataFrame ``(N, d)``, rows on which the loss is measured: a test set.
     y : array ``(N,)``, targets; class labels 0, 1, ... in the order of the model's outputs.
     background : array or DataFrame ``(B, d)``, used whole: its size hardly changes the cost.
     loss : ``"mse"``, ``"cross_entropy"`` (probabilities), ``"logistic"`` or
-    ``"softmax_cross_entropy"`` (margins), or
-        a callable ``(output, y) -> (n,)`` of mean outputs ``(n,)`` or ``(n, K)`` and targets
-        ``(n,)``.
+        ``"softmax_cross_entropy"`` (margins), or a callable ``(output, y) -> (n,)`` of mean outputs
+        ``(n,)`` or ``(n, K)`` and targets ``(n,)``.
     removal : ``"marginal"`` (absent features take background values) or ``"conditional"``
-    (background values move
-        along with the present features, by the regression of a Gaussian fitted to the background).
+        (background values move along with the present features, by the regression of a Gaussian
+        fitted to the background).
     groups : lists of features explained together, by number or name, or a dict from group name to
-    features.
+        features.
     rounds : int >= 2, epochs over the rows; None: as many as ``thresh`` or ``max_evaluations``
-    need.
+        need.
     thresh : float, stop when the largest standard error is below this share of the spread of the
-    values (largest
-        minus smallest, zero included).
+        values (largest minus smallest, zero included).
     max_evaluations, rng, n_jobs, batch_size, progress, callback, state : as in
         :func:`shaplab.foundations.permutation.permutation_shap`; a round is a block of at most 512
         rows.

@@ -129,7 +129,7 @@ class Hider:
     ----------
     X_train : training rows ``(n, d)``.
     n_resample : draws of training rows for "resample"; the same for all methods and shares of
-    features.
+        features.
     rng : None, seed or Generator, for these draws.
     """
 
@@ -391,22 +391,19 @@ def grade_methods(
     Parameters
     ----------
     methods : name to callable ``(model, X_train)`` that prepares and returns ``explain(X)``, which
-    gives an
-        ``Explanation`` or values ``(N, d)``.
+        gives an ``Explanation`` or values ``(N, d)``.
     models : name to callable ``(X_train, y_train, seed)`` that returns a fitted callable ``(n, d)
-    -> (n,)``, for
-        example a ``TreeEnsemble``.
+        -> (n,)``, for example a ``TreeEnsemble``.
     X, y : all rows ``(n, d)`` and targets ``(n,)``.
     guarantees : name of a method to "exact", "in the limit" or "none" (the default).
     accuracy, n_fractions : as in :func:`explanation_metrics`.
     n_splits, n_test : random splits, and test rows of each; the other rows train.
     n_resample : draws for the resample metrics.
     store : folder; every finished method, model and split is kept there as JSON, and a second call
-    with the same
-        data and settings goes on where the first stopped. Names stand for what they name: after
-        changing a method or model give it a new name.
+        with the same data and settings goes on where the first stopped. Names stand for what they
+        name: after changing a method or model give it a new name.
     rng, n_jobs, progress : seed, joblib workers, progress bar. Runtimes are only fair with one
-    worker.
+        worker.
 
     Returns
     -------

@@ -66,23 +66,21 @@ class Monitor:
     Parameters
     ----------
     reference : Explanation of the loss, one output, for rows that the model was *not* fitted on and
-    that are known to
-        be in order; ``values`` ``(n0, d)`` in units of the loss.
+        that are known to be in order; ``values`` ``(n0, d)`` in units of the loss.
     time : increasing array ``(n0,)``, in any unit.
     false_alarm_rate : bound on the chance that an unchanged stream ever raises an alarm, over
-    features and loss.
+        features and loss.
     least_rise : an alarm also needs the mean since the estimated change to lie this much above the
-    reference's, in
-        units of the loss. It can only make false alarms rarer.
+        reference's, in units of the loss. It can only make false alarms rarer.
     rng : breaks ties and rounds ranks.
 
     Attributes
     ----------
     names : the features, then "loss", the whole loss of a row, which is watched in the same way.
     values, time : everything seen: ``(n, d + 1)`` attributions of the loss, and the loss; ``(n,)``
-    times.
+        times.
     alarms : list of dicts ``feature``, ``time`` (of the alarm), ``since`` (estimated change),
-    ``row``, ``rise``.
+        ``row``, ``rise``.
     """
 
     def __init__(
@@ -301,9 +299,8 @@ class Monitor:
         Parameters
         ----------
         first, last : shares of the rows after the reference that the t-test compares: first 25%,
-        last 50%, as in the
-            source's 30,000 and 60,000 of about 110,000 rows. Without enough such rows it is left
-            out (NaN).
+            last 50%, as in the source's 30,000 and 60,000 of about 110,000 rows. Without enough
+            such rows it is left out (NaN).
 
         Returns
         -------
@@ -356,11 +353,10 @@ def monitor(
     Parameters
     ----------
     loss_explanations : Explanation of the loss, one output, rows in order of time, none of which
-    the model was fitted
-        on; for example from ``tree_loss_shap``.
+        the model was fitted on; for example from ``tree_loss_shap``.
     time : increasing array ``(n,)``.
     reference_until : rows with an earlier time are known to be in order. The rest as in
-    :class:`Monitor`.
+        :class:`Monitor`.
 
     Returns
     -------

@@ -75,11 +75,10 @@ def user_study(*, first: str = "fever", symptom_rate: float = 1e-9) -> list[Scen
     Parameters
     ----------
     first : "fever" or "cough", the question at the root of the trees. No Shapley value depends on
-    it.
+        it.
     symptom_rate : share of the population with each symptom, independent of the other; it sets the
-    covers. The
-        study uses a healthy population, so it is close to 0, but every branch must have been seen
-        by somebody.
+        covers. The study uses a healthy population, so it is close to 0, but every branch must have
+        been seen by somebody.
 
     Returns
     -------
@@ -130,8 +129,7 @@ def score_scenarios(
     Parameters
     ----------
     explain : callable ``(model, X, background)`` that returns an ``Explanation`` or values ``(1,
-    3)``, in units of
-        the sickness score.
+        3)``, in units of the sickness score.
     scenarios : by default ``user_study()``.
 
     Returns

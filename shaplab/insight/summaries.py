@@ -5,12 +5,12 @@ Let ``phi[n, i]`` be the contribution of feature ``i`` to the output of row ``n`
 output.
 
 * *Ranking*: ``I_i = mean_n |phi[n, i]|``, one number a feature, with the spread over rows that it
-hides.
+  hides.
 * *Rare effects*: features whose values lie further than ``times * I_i`` from their median for a few
-rows only.
+  rows only.
 * *Supervised clustering*: rows that are close in ``phi`` get the same output for the same reasons.
-All columns have
-  one unit, so no scaling is needed. Distances are Euclidean, groups are merged by ``linkage``.
+  All columns have one unit, so no scaling is needed. Distances are Euclidean, groups are merged by
+  ``linkage``.
 * *Embedding*: the principal components of ``phi``, from its singular value decomposition.
 
 The unsupervised versions are the same two functions on ``standardized(X)``.
@@ -205,8 +205,8 @@ def cluster_rows(table: Any, *, n_clusters: int = 8, linkage: str = "complete") 
     Parameters
     ----------
     table : Explanation with one output (*supervised* clustering), or a table ``(N, d)`` that is
-    used as it is (for
-        data in mixed units, pass ``standardized(X)``: *unsupervised* clustering).
+        used as it is (for data in mixed units, pass ``standardized(X)``: *unsupervised*
+        clustering).
     n_clusters : groups to cut the tree into. Fewer come back if rows are equal.
     linkage : "complete" (distance of the furthest members), "average", "ward" or "single".
 

@@ -77,16 +77,16 @@ class DeepShapNet(ShapNet):
     ----------
     n_features, n_outputs : int, ``d`` and ``K``.
     channels : numbers in the representation of a feature after each stage but the last, an int or
-    one a stage.
+        one a stage.
     channels_in : numbers that describe one input feature; the input is ``(N, d)`` when 1, else
-    ``(N, d, channels_in)``.
+        ``(N, d, channels_in)``.
     reference : array ``(d,)`` or ``(d, channels_in)`` for the first stage; zeros if None.
     stages : "butterfly", or a list of stages, each a list of active sets (or "pairs"), which may
-    overlap.
+        overlap.
     hidden : widths of the inner networks' hidden layers; or a list of such tuples, one a stage.
     activation, shared : as in :class:`~shaplab.shapnets.transform.ShapleyTransform`.
     intercept : add a learned constant to the output; False is the source's network, with output 0
-    at the reference.
+        at the reference.
     seed : int, or None to draw the weights from torch's own generator.
 
     Notes

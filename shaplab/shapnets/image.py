@@ -82,11 +82,11 @@ class ConvShapleyTransform(nn.Module):
     ----------
     channels_in, channels_out : int, ``C`` and ``C'``.
     kernel : (rows, columns) of a window; at most 8 taps, because each window needs ``2**taps``
-    sums.
+        sums.
     dilation : int, distance between taps.
     reads : numbers of the channels that are read, or None for all.
     activation : "leaky_relu" and others, as in
-    :class:`~shaplab.shapnets.transform.ShapleyTransform`.
+        :class:`~shaplab.shapnets.transform.ShapleyTransform`.
     reference : array ``(C,)``, the same for every pixel, or None for zeros.
     scale : constant factor on the result.
     """
@@ -323,13 +323,13 @@ class ImageShapNet(ShapNet):
     dilations : distance between taps in each stage; None for 1, 3, 5, ...
     kernel : (rows, columns) of a window, at most 8 taps.
     channel_share : share of the channels that a stage after the first reads; the block moves on
-    from stage to stage.
+        from stage to stage.
     reference : a number or an array ``(in_channels,)``, the value of an absent pixel; zeros if
-    None.
+        None.
     activation : of the windows' function.
     intercept : add a learned constant to the output.
     scale : constant factor on the last stage. A sum over hundreds of pixels starts far too large
-    without it.
+        without it.
     seed : int, or None to draw the weights from torch's own generator.
 
     Notes

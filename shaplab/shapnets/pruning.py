@@ -39,7 +39,7 @@ def keep_mask(
     ----------
     z : representation ``(N, d, C)`` or ``(N, H, W, C)``.
     threshold : a position goes when its channel l1 norm is at most this times the largest norm of
-    its row.
+        its row.
     fraction : this share of each row's positions goes, the smallest norms first.
     """
     norm = z.abs().sum(-1).flatten(1)
@@ -130,13 +130,12 @@ def prune(
     ----------
     net : DeepShapNet or ImageShapNet.
     threshold : number in [0, 1], against each row's largest norm. 0 drops nothing but exact zeros:
-    no bit changes, and
-        on a processor windows of missing pixels are skipped. (Fewer modules of a table would round
-        otherwise.)
+        no bit changes, and on a processor windows of missing pixels are skipped. (Fewer modules of
+        a table would round otherwise.)
     fraction : number in [0, 1], share of positions to drop. Exactly one of ``threshold`` and
-    ``fraction`` is needed.
+        ``fraction`` is needed.
     stages : numbers of the stages after which to prune; None for all but the last, whose output is
-    the explanation.
+        the explanation.
 
     Returns
     -------

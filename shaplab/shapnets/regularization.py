@@ -46,7 +46,7 @@ def explanation_penalty(
     l1, l_inf : coefficients of the two norms of the last representation.
     layerwise_l1 : coefficient of the mean l1 norm over all stages.
     prior : any differentiable function of the last representation ``(N, d, K)`` or ``(N, H, W,
-    K)``, to a scalar.
+        K)``, to a scalar.
 
     Returns
     -------
@@ -104,18 +104,18 @@ def fit(
     Parameters
     ----------
     net : a ShapNet, or any module when there is no ``penalty``. Its parameters are changed, and its
-    mode set to eval.
+        mode set to eval.
     X : table ``(n, d)`` or array ``(n, ...)``, cast to the network's dtype and device.
     y : labels ``0 .. K-1`` for "cross_entropy", numbers for "squared_error".
     loss : one of these names, or a callable of the output ``(N, K)`` and ``y`` (whole numbers as
-    labels) to a scalar.
+        labels) to a scalar.
     epochs, batch_size, learning_rate : as usual; the defaults of Adam otherwise.
     penalty : from :func:`explanation_penalty`, or any callable of the list ``net.layers(x)``.
     augment : callable of an input batch to a changed one, for training only.
     one_cycle : let the rate rise from a small one to ``learning_rate`` and fall to almost nothing
-    (torch's OneCycleLR).
+        (torch's OneCycleLR).
     seed : order of the batches and everything else that is random; torch's own generator is left as
-    it was.
+        it was.
     progress : show a bar.
 
     Returns
@@ -192,7 +192,7 @@ def coefficient_of_variation(values: Any) -> float:
     Parameters
     ----------
     values : array ``(N, d, K)``, or ``(N, H, W, K)``. Rows and outputs with no attribution at all
-    are left out.
+        are left out.
     """
     size = _sizes(values)
     mean, std = size.mean(axis=1), size.std(axis=1)
@@ -207,7 +207,7 @@ def sparsity(values: Any, *, tolerance: float = 0.01) -> float:
     ----------
     values : array ``(N, d, K)``, or ``(N, H, W, K)``.
     tolerance : share of the largest value below which a value counts as zero. The source does not
-    state its own.
+        state its own.
     """
     size = _sizes(values)
     return float((size <= tolerance * size.max(axis=1, keepdims=True)).mean())

@@ -77,11 +77,10 @@ class ShapNet(nn.Module):
         ----------
         x : the input batch.
         edit : called with the number of the stage and its representation, returns what the next
-        stage reads.
+            stage reads.
         skip : leave out modules whose inputs all equal their reference, since they would give zero.
-        With True sums may
-            round otherwise; with "exact" no bit changes, and only windows of four taps on a
-            processor are left out.
+            With True sums may round otherwise; with "exact" no bit changes, and only windows of
+            four taps on a processor are left out.
         """
         z, found = self.prepare(x), []
         for number, transform in enumerate(self.transforms):
@@ -115,7 +114,7 @@ class ShapNet(nn.Module):
         Parameters
         ----------
         X : array, DataFrame (its names are kept) or tensor, rows first; cast to the network's dtype
-        and device.
+            and device.
         batch_size : int, rows in memory at once.
         output_names : names of the outputs.
 
@@ -159,16 +158,16 @@ class ShallowShapNet(ShapNet):
     ----------
     n_features, n_outputs : int, ``d`` and ``K``.
     active_sets : "pairs" (all of them), "singles" (a generalised additive model), "triples", or any
-    list of sets of
-        feature numbers, such as the edges of a graph. A feature in no set has no effect.
+        list of sets of feature numbers, such as the edges of a graph. A feature in no set has no
+        effect.
     channels : int, numbers that describe one feature; the input is ``(N, d)`` when 1, else ``(N, d,
-    channels)``.
+        channels)``.
     reference : array ``(d,)`` or ``(d, channels)``, what an absent feature is set to; zeros if
-    None.
+        None.
     hidden, activation, shared : the inner networks, as in
-    :class:`~shaplab.shapnets.transform.ShapleyTransform`.
+        :class:`~shaplab.shapnets.transform.ShapleyTransform`.
     intercept : add a learned constant to the output; False is the source's network, with output 0
-    at the reference.
+        at the reference.
     seed : int, or None to draw the weights from torch's own generator.
 
     Notes
@@ -223,6 +222,6 @@ def gam_network(n_features: int, n_outputs: int, **options: Any) -> ShallowShapN
     Parameters
     ----------
     n_features, n_outputs, options : as for :class:`ShallowShapNet`, which this calls with
-    ``active_sets="singles"``.
+        ``active_sets="singles"``.
     """
     return ShallowShapNet(n_features, n_outputs, active_sets="singles", **options)

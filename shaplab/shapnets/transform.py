@@ -136,7 +136,7 @@ def shapley_transform(
     x : tensor ``(N, *D, *C)``: rows, then explainable dimensions, then channels.
     reference : tensor that broadcasts to ``(*D, *C)``, what an absent position is set to.
     explainable : how many dimensions after the first are explained. The rest are channels, which
-    share one value.
+        share one value.
 
     Returns
     -------
@@ -273,7 +273,7 @@ class ShapleyTransform(nn.Module):
     ----------
     n_features : int, ``d``.
     active_sets : sequence of sequences of feature numbers, each of 1 to 8 (usually 2 to 4); they
-    may overlap.
+        may overlap.
     channels_in, channels_out : int, ``C`` and ``C'``.
     hidden : widths of the inner networks' hidden layers, at least one.
     activation : "relu", "leaky_relu", "gelu", "tanh" or "softplus".

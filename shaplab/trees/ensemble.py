@@ -59,7 +59,7 @@ class TreeEnsemble:
     Attributes
     ----------
     tree_start : int64 ``(T+1,)``; nodes of tree ``t`` are ``tree_start[t]:tree_start[t+1]``, root
-    first.
+        first.
     feature : int32 ``(n_nodes,)``, -1 for leaves.
     left, right : int32 ``(n_nodes,)``, -1 for leaves.
     rank : int32 ``(n_nodes,)``; at a numeric split a row goes left iff ``code < rank``.
@@ -72,7 +72,7 @@ class TreeEnsemble:
     value : float64 ``(n_nodes, K)``; outputs at leaves, already scaled; 0 at inner nodes.
     base : float64 ``(K,)``, added once.
     threshold : float64 ``(n_nodes,)``; the library's threshold, NaN at leaves and sets, for
-    display.
+        display.
     encoder : ``encode(X)`` gives the codes, int32 ``(N, d)``.
     has_outputs : bool; False when the model has a single output and results drop the output axis.
     link : what the raw output means, by what turns it into the library's prediction: "identity" (a
@@ -132,13 +132,12 @@ class TreeEnsemble:
         Parameters
         ----------
         model : the fitted model; ``xgboost.Booster``, ``lightgbm.Booster``, their scikit-learn
-        classes, or
-            scikit-learn's trees, forests, gradient boosting and isolation forest.
+            classes, or scikit-learn's trees, forests, gradient boosting and isolation forest.
         missing : value that means missing beside NaN; only for ``xgboost.Booster``, whose
-        ``DMatrix`` took it.
+            ``DMatrix`` took it.
         iteration_range : boosting rounds ``(first, last)``, last not included. By default what the
-        model's own
-            ``predict`` uses: rounds up to ``best_iteration`` for scikit-learn classes and LightGBM.
+            model's own ``predict`` uses: rounds up to ``best_iteration`` for scikit-learn classes
+            and LightGBM.
         link : what the raw output means, as the attribute of that name; for objectives of your own,
             of which the library knows nothing.
 
@@ -220,7 +219,7 @@ class TreeEnsemble:
         Parameters
         ----------
         feature, threshold, left, right : ``(n_nodes,)``; ``left`` and ``right`` are node ids,
-        negative at leaves.
+            negative at leaves.
         value : ``(n_nodes,)`` for one output or ``(n_nodes, K)``; used at leaves.
         cover : ``(n_nodes,)`` weights; by default each leaf weighs 1.
         tree_start : ``(T+1,)`` first nodes of the trees, the roots; by default one tree.

@@ -107,10 +107,10 @@ class BackgroundTrees:
     interactions : prepare interaction values instead of values.
     n_rows : rows expected in all calls together; decides how much is tabulated.
     memory_limit : bytes for tables kept between calls; above it tables are rebuilt in each call
-    from histograms.
+        from histograms.
     n_jobs : threads that prepare, through joblib.
     route : "auto", "tables" (paths of at most 14 features) or "patterns"; the same numbers to
-    rounding.
+        rounding.
     feature_names : ``(d,)`` names for the results; by default the model's, else the tables'.
 
     Notes
@@ -288,7 +288,7 @@ def interventional_tree_shap(
     Parameters
     ----------
     model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
-    ``BackgroundTrees``.
+        ``BackgroundTrees``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
     weights : ``(R,)`` weights of the background rows, equal by default.

@@ -4,8 +4,8 @@ target.
 - ``"loss_of_mean"``: v(S) is the loss of the mean output over background rows; SAGE's game.
 - ``"mean_of_loss"``: v(S) is the mean over background rows of the loss of the output.
 - ``"rescaled_margin"``: no game but the source's approximation (Methods 10.2): the Shapley values
-of the raw output
-  against each single reference, times (change of the loss) / (change of the output), averaged.
+  of the raw output against each single reference, times (change of the loss) / (change of the
+  output), averaged.
 
 The loss of a sum of trees is not a sum over trees, so no tree algorithm computes the first two:
 they are exact here by all 2^M coalitions of the M features that the model splits on.
@@ -111,7 +111,7 @@ def tree_loss_shap(
     Parameters
     ----------
     model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``; its raw
-    output enters the loss.
+        output enters the loss.
     X : rows ``(N, d)``.
     y : targets ``(N,)``; class indices for class losses; for "cox" times, negative when censored.
     background : rows ``(R, d)``, all of them used.
@@ -296,8 +296,8 @@ def tree_output_shap(
         of a Poisson model), "exp", or a callable of the raw output ``(..., N)`` or ``(..., N, K)``
         that keeps its shape.
     game : "mean_of_loss" averages the transformed output over the background, "loss_of_mean"
-    transforms the average,
-        "rescaled_margin" is the source's approximation of the former (one output only).
+        transforms the average, "rescaled_margin" is the source's approximation of the former (one
+        output only).
 
     Returns
     -------

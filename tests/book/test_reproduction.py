@@ -47,6 +47,7 @@ def test_record_glues_the_value_and_keeps_the_row(shown):
     [
         ("TREE-A9", 1, "reproduced", r"id: .*got 'TREE-A9'"),
         ("TREE-A2", 1, "Reproduced", r"verdict: .*'differs', got 'Reproduced'"),
+        ("NET-E", 1, "reproduced", r"verdict: expected 'implemented' for NET-E"),
         ("TREE-A2", " ", "differs", r"value: expected"),
     ],
 )

@@ -2,8 +2,9 @@ from math import factorial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from shaplab.foundations.exact import (
     axioms,
@@ -18,7 +19,7 @@ from shaplab.foundations.games import TableGame, all_coalitions, company_game
 EXACT = 1e-11
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.integers(1, 6),
     st.integers(0, 2**31),

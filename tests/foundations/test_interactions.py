@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import TableGame
@@ -11,7 +12,7 @@ from shaplab.foundations.interactions import interaction_values, interaction_val
 EXACT = 1e-11
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 6), st.integers(0, 2**31), st.sampled_from([(), (2,)]), st.integers(1, 64))
 def test_fast_equals_literal(n, seed, payoff, batch):
     game = TableGame(np.random.default_rng(seed).normal(size=(2**n, *payoff)))

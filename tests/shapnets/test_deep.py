@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.shapnets import DeepShapNet, ResidualDNN, butterfly
@@ -26,7 +27,7 @@ def inner_function(group, m):
     return f
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     d=st.integers(2, 9),
     outputs=st.integers(1, 3),
@@ -196,6 +197,7 @@ def test_bad_input_is_named(options, words):
         DeepShapNet(5, 2, **options)
 
 
+# torch.compile starts a compiler for C++: 10 to 25 s, whatever the size of the network.
 @pytest.mark.slow
 def test_compiles():
     net = DeepShapNet(5, 2, seed=0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.shapnets import ComparableCNN, ImageShapNet
@@ -23,7 +24,7 @@ def leaky(a):
     return np.where(a > 0, a, 0.01 * a)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     height=st.integers(1, 5),
     width=st.integers(1, 5),
@@ -51,7 +52,7 @@ def test_one_transform_is_its_windows(height, width, dilation, seed, kernel, cha
             )
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(seed=st.integers(0, 10**6), share=st.sampled_from([1.0, 0.5, 0.3]), size=st.integers(3, 7))
 def test_local_accuracy_and_missingness(seed, share, size):
     rng = np.random.default_rng(seed)
@@ -241,6 +242,7 @@ def test_bad_input_is_named(call, words):
         call()
 
 
+# torch.compile starts a compiler for C++: 10 to 25 s, whatever the size of the network.
 @pytest.mark.slow
 def test_compiles():
     net = ImageShapNet(1, 2, channels=(3,), seed=0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from shaplab.shapnets import DeepShapNet, ImageShapNet, ShallowShapNet, prune, strip_modules
 from shaplab.shapnets import image as image_module
@@ -43,7 +44,7 @@ def test_threshold_zero_is_bit_identical_and_saves_work(make, rows):
     assert 0 < work["computed"] < work["total"]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     rows=st.sampled_from([1, 3, 31, 40]),
     d=st.integers(2, 18),
@@ -67,7 +68,7 @@ def test_threshold_zero_is_bit_identical_for_any_table(rows, d, width, channels,
         )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     side=st.integers(1, 12),
     left=st.integers(0, 40),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from shaplab.foundations.exact import shapley_values
 from shaplab.shapnets import ShallowShapNet, gam_network
@@ -25,7 +26,7 @@ def enumerated(net, x, reference):
     return shapley_values(game, len(x))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     d=st.integers(2, 6),
     outputs=st.integers(1, 3),
@@ -159,6 +160,7 @@ def test_a_wrong_shape_is_named(x):
         ShallowShapNet(3, 1)(x)
 
 
+# torch.compile starts a compiler for C++: 10 to 25 s, whatever the size of the network.
 @pytest.mark.slow
 def test_compiles():
     net = ShallowShapNet(4, 2, seed=0)

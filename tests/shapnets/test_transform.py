@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from shaplab.foundations.exact import shapley_values
 from shaplab.shapnets.transform import (
@@ -28,7 +29,7 @@ def random_function(rng, d, channels, outputs):
     return lambda x: torch.tanh(x.flatten(1) @ torch.tensor(A)) ** 2 @ torch.tensor(B)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     d=st.integers(1, 4),
     channels=st.integers(1, 3),
@@ -61,7 +62,7 @@ def test_two_explainable_dimensions_share_channels():
     assert torch.equal(Z.flatten(1, 2), flat)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(d=st.integers(1, 4), seed=st.integers(0, 10**6))
 def test_lemma_1_linear_map_of_a_transform_is_a_transform(d, seed):
     rng = np.random.default_rng(seed)
@@ -90,7 +91,7 @@ def as_double(layer):
     return layer.to(torch.float64)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     seed=st.integers(0, 10**6),
     shared=st.booleans(),

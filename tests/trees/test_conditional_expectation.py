@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_trees import brute, random_ensemble, random_rows
 
 from shaplab.trees import conditional_expectation as ce
@@ -28,7 +29,7 @@ def model_b():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_game_is_algorithm_1(seed):
     rng = np.random.default_rng(seed)
     e = random_ensemble(rng, outputs=None if rng.random() < 0.5 else 2)
@@ -66,7 +67,7 @@ def test_equation_5_over_orderings_is_the_subset_formula():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_saabas_is_its_literal_and_adds_up(seed):
     rng = np.random.default_rng(seed)
     e = random_ensemble(rng, outputs=None if rng.random() < 0.5 else 2)

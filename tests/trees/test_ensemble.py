@@ -9,8 +9,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scipy import sparse
 
 from shaplab import UnsupportedModelError
@@ -88,7 +89,7 @@ def walk(trees, x, compare, dtype):
 GRID = [-np.inf, -1.5, -1e-40, -0.0, 0.0, 0.1, 1.0, 2.0**24, 2.0**24 + 1, 1e38, np.inf]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     seed=st.integers(0, 2**31),
     depth=st.integers(0, 8),

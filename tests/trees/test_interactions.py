@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_trees import brute, random_ensemble, random_rows
 from test_interventional import marginal_game
 
@@ -53,7 +54,7 @@ def assert_all_agree(seed):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_fast_is_literal_is_brute_force(seed):
     assert_all_agree(seed)
 
@@ -66,7 +67,7 @@ def test_a_thousand_random_models(block):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_symmetric_with_rows_that_sum_to_the_values(seed, depth):
     rng = np.random.default_rng(seed)
     e = random_ensemble(rng, trees=3, d=int(rng.integers(2, 25)), depth=depth, chain=depth > 7)

@@ -4,8 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_trees import brute, random_ensemble, random_rows
 
 from shaplab.trees.conditional_expectation import paper_trees
@@ -59,7 +60,7 @@ def assert_all_agree(seed):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_fast_is_literal_is_brute_force(seed):
     assert_all_agree(seed)
 
@@ -72,7 +73,7 @@ def test_two_thousand_random_models(block):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=8, deadline=None)
+@examples(8)
 def test_paths_of_more_players_than_tables_take(seed):
     rng = np.random.default_rng(seed)
     e = random_ensemble(rng, trees=2, d=80, depth=int(rng.integers(16, 90)), chain=True)

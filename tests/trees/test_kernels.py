@@ -212,7 +212,10 @@ print("inside", 30 < refused < 270)
 """
 
 
+# About 50 s on a quiet core, most of it for compiling every kernel anew with checks of bounds: a
+# cache may not be used here. The limit is for a machine that does something else beside.
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_no_kernel_reads_outside_its_arrays(tmp_path):
     """A build that checks bounds explains random ensembles by all routes, and model files with a
     number changed."""

@@ -9,8 +9,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_trees import random_ensemble
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
@@ -277,7 +278,7 @@ def test_the_search_for_nodes_ends_for_the_seed_that_hung():
 
 @pytest.mark.timeout(20)
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_the_chosen_rule_is_as_good_as_the_exact_one(seed):
     rng = np.random.default_rng(seed)
     depth = int(rng.integers(1, 110))

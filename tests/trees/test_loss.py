@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_trees import brute, random_ensemble, random_rows
 
 from shaplab._losses import Loss, get_loss
@@ -36,7 +37,7 @@ def expected_loss(e, x, y, background, loss, game):
     st.sampled_from(["squared_error", "logistic", "softmax_cross_entropy"]),
     st.sampled_from(["loss_of_mean", "mean_of_loss"]),
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_exact_games_by_brute_force(seed, loss, game):
     rng = np.random.default_rng(seed)
     e = random_ensemble(rng, d=4, outputs=3 if loss == "softmax_cross_entropy" else None)
@@ -73,7 +74,7 @@ def test_the_three_games_differ_and_each_adds_up():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_rescaled_margin_by_its_definition(seed):
     rng = np.random.default_rng(seed)
     e = random_ensemble(rng)

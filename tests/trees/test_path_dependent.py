@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_trees import brute, random_ensemble, random_rows
 
 from shaplab.trees.conditional_expectation import exp_value_literal, paper_trees
@@ -45,7 +46,7 @@ def assert_all_agree(seed):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_fast_is_literal_is_brute_force(seed):
     assert_all_agree(seed)
 
@@ -58,7 +59,7 @@ def test_two_thousand_random_models(block):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(5, 30))
-@settings(max_examples=12, deadline=None)
+@examples(12)
 def test_deep_trees_add_up_and_routes_agree(seed, depth):
     rng = np.random.default_rng(seed)
     e = random_ensemble(rng, trees=2, d=int(rng.integers(2, 40)), depth=depth, chain=True, zero=0.0)

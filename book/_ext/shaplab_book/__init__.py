@@ -11,7 +11,7 @@ from IPython.display import display
 
 __all__ = ["VERDICTS", "claims", "record"]
 
-VERDICTS = ("reproduced", "reproduced on a stand-in", "differs")
+VERDICTS = ("reproduced", "reproduced on a stand-in", "implemented", "undecided", "differs")
 PREFIX = "application/papermill.record/"
 
 
@@ -42,8 +42,9 @@ def record(
     value : what was measured here: a number already rounded, or a short text.
     unit : unit of the value, if it has one.
     source : what the source reports, when a chapter can say it more exactly than the list of claims
-    does.
-    verdict : "reproduced", "reproduced on a stand-in" or "differs".
+        does.
+    verdict : one of ``VERDICTS``, as the page of reproductions defines them. A claim without a
+        number cannot be reproduced; it is "implemented".
     note : how the set-up differs from the source's, or why the result does.
     """
     if id not in claims():
@@ -55,6 +56,11 @@ def record(
         raise ValueError(
             f"verdict: expected one of {', '.join(map(repr, VERDICTS))}, got "
             f"{verdict!r}. Choose one."
+        )
+    if verdict.startswith("reproduced") and not (source or claims()[id]["reported"]):
+        raise ValueError(
+            f"verdict: expected 'implemented' for {id}, whose source reports no result, got "
+            f"{verdict!r}. Choose it, or pass source with what the source reports."
         )
     if not str(value).strip():
         raise ValueError("value: expected a number or a text, got nothing. Pass what was measured.")
