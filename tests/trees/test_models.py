@@ -8,8 +8,9 @@ from __future__ import annotations
 import lightgbm as lgb
 import numpy as np
 import xgboost as xgb
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_trees import brute
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
 
@@ -148,7 +149,7 @@ def check_model(model, X, margin, close, final=None):
     st.integers(1, 2),
     st.integers(0, 5),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_xgboost_of_every_objective(seed, objective, booster, parallel, depth):
     rng = np.random.default_rng(seed)
     X, signal = drawn_rows(rng)
@@ -179,7 +180,7 @@ def test_xgboost_of_every_objective(seed, objective, booster, parallel, depth):
     st.sampled_from([{}, {"zero_as_missing": True}, {"use_missing": False}, {"extra_trees": True}]),
     st.sampled_from([1.0, 0.5, 2.0]),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_lightgbm_of_every_objective(seed, objective, boosting, more, sigmoid):
     rng = np.random.default_rng(seed)
     X, signal = drawn_rows(rng)
@@ -204,7 +205,7 @@ def test_lightgbm_of_every_objective(seed, objective, boosting, more, sigmoid):
     st.integers(100, 400),
     st.sampled_from([0.02, 0.05, 0.2]),
 )
-@settings(max_examples=8, deadline=None)
+@examples(8)
 def test_forests_of_unlimited_depth_on_hundreds_of_sparse_columns(seed, kind, d, filled):
     rng = np.random.default_rng(seed)
     X = (rng.random((500, d)) < filled) * rng.normal(size=(500, d))

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost as xgb
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scipy import sparse
 from sklearn.ensemble import (
     HistGradientBoostingRegressor,
@@ -189,7 +190,7 @@ TEXT = st.text(
 
 
 @given(st.lists(TEXT, min_size=2, max_size=2, unique_by=lambda name: name.replace(" ", "_")))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_any_names_survive_all_three_libraries(names):
     X = pd.DataFrame(NUMERIC.to_numpy()[:60], columns=names)
     swapped = X[names[::-1]]
