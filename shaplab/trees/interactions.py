@@ -104,7 +104,7 @@ def tree_shap_interactions(
     Parameters
     ----------
     model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
-    X : array, DataFrame or sparse matrix ``(N, d)``.
+    X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     n_jobs, batch_size, out, progress, route, feature_names : as in ``tree_shap``.
 
     Returns
@@ -157,7 +157,7 @@ def interventional_tree_shap_interactions(
     Parameters
     ----------
     model : fitted tree model, ``TreeEnsemble`` or ``BackgroundTrees(..., interactions=True)``.
-    X : array, DataFrame or sparse matrix ``(N, d)``.
+    X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
     weights, n_jobs, batch_size, out, progress, route, feature_names : as in
         ``interventional_tree_shap``.

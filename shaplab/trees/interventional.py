@@ -289,7 +289,7 @@ def interventional_tree_shap(
     ----------
     model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
         ``BackgroundTrees``.
-    X : array, DataFrame or sparse matrix ``(N, d)``.
+    X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
     weights : ``(R,)`` weights of the background rows, equal by default.
     n_jobs : threads, through joblib; the numbers do not depend on it.
