@@ -372,7 +372,7 @@ class Explanation:
 
     def to_shap(self) -> Any:
         """The same numbers as a ``shap.Explanation``, for shap's own plots (needs the package
-        shap)."""
+        shap). Features that were sliced away are a last one, "features left out"."""
         import shap
 
         e = self if self.rest is None else self._with_rest()

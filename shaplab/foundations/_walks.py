@@ -109,7 +109,9 @@ class Tables:
         columns = columns[self.label[columns].argsort(kind="stable")]
         self.players, self._runs = np.unique(self.label[columns], return_index=True)
         self.p = len(self.players)
-        self._own, self._other = (part[:, columns] for part in self.rows.seen)
+        self._own, self._other = self.rows.seen
+        if not np.array_equal(columns, np.arange(self.rows.d)):
+            self._own, self._other = self._own[:, columns], self._other[:, columns]
         self.able = self._by_player(moving[:, columns])
         place = np.zeros(self.label.max() + 1, dtype=int)
         place[self.players] = np.arange(self.p)
