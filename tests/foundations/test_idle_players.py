@@ -148,6 +148,24 @@ def test_a_budget_that_covers_all_coalitions_of_a_row_lists_them_and_is_kept():
     assert np.abs(found.values - exact_shap(rough, X, B).values).max() < 1e-10
 
 
+def test_a_budget_counts_what_was_sampled_before_all_coalitions_were_listed():
+    rng = np.random.default_rng(1)
+    X, B = rng.standard_t(1.5, size=(6, 9)), rng.standard_t(1.5, size=(8, 9))
+
+    spent = []
+
+    def rough(X):
+        spent.append(len(X))
+        return X[:, :4].prod(axis=1) + X[:, 4:].sum(axis=1) ** 3
+
+    least = 2 * 6 * 2 * 2 * 2 * 8 * 8
+    for budget in range(least + 40, 6 * 512 * 8 + 2 * least, 1777):
+        spent.clear()
+        found = permutation_shap(rough, X, B, max_evaluations=budget, rng=0)
+        assert sum(spent) == found.info["evaluations"] <= budget
+    assert found.info["exact"].any()
+
+
 def test_stopping_and_resuming_a_run_that_lists_some_rows_changes_no_bit(tmp_path):
     rng = np.random.default_rng(1)
     X, B = rng.normal(size=(4, 16)), rng.normal(size=(5, 16))
