@@ -21,7 +21,8 @@ DIFFER = 20
 
 def model(X):
     """Reads the last columns only, with interactions of three."""
-    part = np.asarray(X)[:, -DIFFER:]
+    # In one piece: functions of strided numbers may round otherwise than those of adjacent ones.
+    part = np.ascontiguousarray(np.asarray(X)[:, -DIFFER:])
     return part[:, 0] * part[:, 1] * part[:, 2] + np.sin(part[:, 3:]).sum(axis=1)
 
 
@@ -119,6 +120,8 @@ def test_few_features_are_listed_where_sampling_would_cost_more(name):
     listed = 8 * 20 * 64
     assert found.info["evaluations"] <= 2.2 * listed
     truth = exact_shap(product, X, B).values
+    if name in ("permutation_shap", "kernel_shap", "loss_shap", "sage"):
+        assert "enumerated" in found.method
     if name in ("permutation_shap", "kernel_shap", "ime"):
         assert np.abs(found.values - truth).max() < 1e-12 * np.abs(truth).max()
 
