@@ -9,9 +9,13 @@ Needs: shaplab._validation.
 from __future__ import annotations
 
 import html
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -28,6 +32,7 @@ from shaplab._validation import (
 
 __all__ = ["Explanation"]
 
+_ARRAYS = ("values", "base_values", "std", "rest", "data")
 LEFT_OUT = "features left out"
 _COLUMNS = 6  # outputs of one row that are shown side by side
 
@@ -372,7 +377,7 @@ class Explanation:
 
     def to_shap(self) -> Any:
         """The same numbers as a ``shap.Explanation``, for shap's own plots (needs the package
-        shap)."""
+        shap). Features that were sliced away are a last one, "features left out"."""
         import shap
 
         e = self if self.rest is None else self._with_rest()
@@ -441,6 +446,70 @@ class Explanation:
         ):
             frame["data"] = np.repeat(self.data.reshape(-1), outputs)
         return frame
+
+    def save(self, path: Any) -> None:
+        """Write everything into one file, from which :meth:`load` makes the same explanation.
+
+        Parameters
+        ----------
+        path : where to write, usually ``name.npz``. The file appears whole or not at all; nothing
+            in it is pickled. Labels, entries of ``data`` and of ``info`` are numbers, text or None.
+        """
+        arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
+        info: dict[str, Any] = {}
+        told = {"version": 1, "method": self.method, "interaction": self.interaction, "info": info}
+        for name in ("feature_names", "output_names", "index"):
+            part = getattr(self, name)
+            told[name] = None if part is None else [_plain_label(label, name) for label in part]
+        if self.data is not None and self.data.dtype == object:
+            arrays["data"] = np.array(self.data.shape)
+            told["data"] = [_plain_label(entry, "data") for entry in self.data.ravel()]
+        for name, part in self.info.items():
+            if isinstance(part, np.ndarray) and part.dtype != object:
+                arrays[f"info {name}"] = part
+            else:
+                info[str(name)] = _plain_label(part, f"info[{name!r}]")
+        target = Path(path)
+        part_file = target.with_name(target.name + ".part")
+        header = np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)
+        with open(part_file, "wb") as file:
+            np.savez(file, header=header, **arrays)
+        os.replace(part_file, target)
+
+    @classmethod
+    def load(cls, path: Any) -> Explanation:
+        """Read what :meth:`save` wrote."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files if name != "header"}
+                told = json.loads(bytes(file["header"]))
+            info = told["info"] | {
+                name[5:]: part for name, part in arrays.items() if name.startswith("info ")
+            }
+            parts = {name: arrays[name] for name in _ARRAYS if name in arrays}
+            if "data" in told:
+                entries = np.empty(len(told["data"]), dtype=object)
+                entries[:] = told["data"]
+                parts["data"] = entries.reshape(tuple(parts["data"]))
+            if parts["base_values"].ndim == 1:
+                parts["base_values"] = parts["base_values"].view(_OneARow)
+            names = {name: told[name] for name in ("feature_names", "output_names", "index")}
+            return cls(
+                **parts,
+                **names,
+                method=told["method"],
+                interaction=told["interaction"],
+                info=info,
+            )
+        except FileNotFoundError:
+            fail("path", "an existing file", str(path), "Check the name")
+        except (OSError, KeyError, ValueError, TypeError, BadZipFile) as problem:
+            fail(
+                "path",
+                "a file written by Explanation.save",
+                f"{Path(path).name}: {problem}",
+                "Name another file",
+            )
 
     # Reading
 
@@ -528,6 +597,16 @@ class Explanation:
             f"<table><caption>{html.escape(shorten(self._facts(), 200))}</caption>"
             f"<thead><tr><th>feature</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         )
+
+
+def _plain_label(value: Any, argument: str) -> Any:
+    """A value that a file can hold as text: a number, text, None, or a list of these."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain_label(part, argument) for part in value]
+    fail(argument, "numbers, text or None, to be written", value, "Leave it out or turn it to text")
 
 
 class _OneARow(np.ndarray):

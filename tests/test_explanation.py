@@ -513,3 +513,57 @@ def test_the_index_names_and_missing_values_of_a_frame_survive() -> None:
     assert make().to_frame()["row"].tolist()[:5] == [0, 0, 0, 0, 1]
     with pytest.raises(ValueError, match="index: expected 5 labels"):
         make(index=["a"])
+
+
+# Files.
+
+
+@pytest.mark.parametrize(
+    "e",
+    [
+        make(),
+        make(3, std=True, output_names=["u", "v", "w"], index=list("abcde")),
+        told()[[1, 2], ["f1"]],
+        make(data=None, feature_names=None),
+        Explanation(np.ones((4, 5, 4)), [1.0, 2, 3, 4], data=np.zeros((4, 5, 4))),
+        Explanation(np.ones((2, 3, 3)), 0.0, interaction=True, feature_names=list("abc")),
+        Explanation(
+            np.ones((2, 2)),
+            0.0,
+            data=pd.DataFrame({"a": ["x", None], "b": [1.5, np.nan]}, index=[7, 9]),
+            info={"stopped": "precision", "rounds": np.array([3, 4]), "converged": np.True_},
+        ),
+    ],
+)
+def test_what_is_saved_is_loaded_whole(e: Explanation, tmp_path: object) -> None:
+    path = tmp_path / "kept.npz"  # type: ignore[operator]
+    e.save(path)
+    found = Explanation.load(path)
+    for name in ("values", "base_values", "std", "rest", "data", "index"):
+        ours, theirs = getattr(e, name), getattr(found, name)
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert ours.shape == theirs.shape
+            pd.testing.assert_series_equal(pd.Series(ours.ravel()), pd.Series(theirs.ravel()))
+    assert (found.names, found.output_names, found.method) == (e.names, e.output_names, e.method)
+    assert found.interaction == e.interaction
+    assert set(found.info) == set(e.info)
+    for name, part in e.info.items():
+        np.testing.assert_array_equal(found.info[name], part)
+    assert [part.name for part in tmp_path.iterdir()] == ["kept.npz"]  # type: ignore[attr-defined]
+
+
+def test_files_of_others_are_refused_and_nothing_is_unpickled(tmp_path: object) -> None:
+    path = tmp_path / "other.npz"  # type: ignore[operator]
+    with pytest.raises(ValueError, match="path: expected an existing file"):
+        Explanation.load(path)
+    for write in (
+        lambda: path.write_bytes(b"text"),
+        lambda: np.savez(path, values=np.ones(3)),
+        lambda: np.savez(path, header=np.array([{}], dtype=object)),
+    ):
+        write()
+        with pytest.raises(ValueError, match=r"path: expected a file written by Explanation.save"):
+            Explanation.load(path)
+    with pytest.raises(ValueError, match=r"info\['model'\]: expected numbers, text or None"):
+        make(info={"model": object()}).save(path)

@@ -109,7 +109,9 @@ class Tables:
         columns = columns[self.label[columns].argsort(kind="stable")]
         self.players, self._runs = np.unique(self.label[columns], return_index=True)
         self.p = len(self.players)
-        self._own, self._other = (part[:, columns] for part in self.rows.seen)
+        self._own, self._other = self.rows.seen
+        if not np.array_equal(columns, np.arange(self.rows.d)):
+            self._own, self._other = self._own[:, columns], self._other[:, columns]
         self.able = self._by_player(moving[:, columns])
         place = np.zeros(self.label.max() + 1, dtype=int)
         place[self.players] = np.arange(self.p)
@@ -547,11 +549,6 @@ class Run:
         exact = self.tally.exact
         return np.array([exact.all()]) if self.sampler.pooled else exact
 
-    def spent(self) -> np.ndarray:
-        """Model rows for each unit so far."""
-        sampled = self.sampler.rounds(self.tally) * self.round_cost
-        return np.where(self.done, np.where(self.done, self.listing, 0.0), sampled)
-
     def choose(self) -> None:
         """Enumerate where that is cheaper than what sampling still needs, as far as the budget
         goes."""
@@ -564,7 +561,7 @@ class Run:
             cheaper = self.listing < reserve
             reserve = np.where(cheaper, self.listing, reserve)
             self.due |= cheaper
-            room = self.budget - self.tables.evaluations - self.spent().sum() - reserve.sum()
+            room = self.budget - self.tally.evaluations - reserve.sum()
             more = np.where(self.due, self.listing, 0.0) - np.where(self.due, reserve, 0.0)
             self.due &= more.cumsum() <= room
         self.rest[self.due] = 0.0
@@ -596,7 +593,7 @@ class Run:
             finished=int(((self.rest == 0) & ~self.due).sum()),
             ratio=float(ratio.max() * self.thresh),
             converged=bool((ratio <= 1.0).all() and not self.due.any()),
-            forecast=int(self.tables.evaluations + (self.spent() + ahead).sum()),
+            forecast=int(self.tally.evaluations + ahead.sum()),
         )
 
     def enumerate(self) -> bool:
@@ -622,8 +619,13 @@ class Run:
         surely = active.min() if known else active.min() // 2
         k = int(np.clip(surely, 1, max(1, 256 // len(active))))
         if self.budget is not None:
-            spent = self.tables.evaluations + self.spent().sum()
-            k = min(k, int((self.budget - spent) // max(1.0, self.round_cost[self.rest > 0].sum())))
+            k = min(
+                k,
+                int(
+                    (self.budget - self.tally.evaluations)
+                    // max(1.0, self.round_cost[self.rest > 0].sum())
+                ),
+            )
         return k
 
     def step(self, k: int) -> bool:

@@ -231,11 +231,12 @@ def permutation_shap(
     def result(tally: Any, info: dict[str, Any]) -> Explanation:
         values, std = run.sampler.summary(tally)
         base = np.broadcast_to(tables.fb.mean(axis=0), tables.fx.shape)
+        how = "enumerated" if tally.exact.all() else "antithetic walks"
         return tables.explanation(
             values,
             std,
             base,
-            "permutation_shap (marginal game, antithetic walks)",
+            f"permutation_shap (marginal game, {how})",
             info | {"rounds": np.where(tally.exact, 0, tally.count)},
         )
 

@@ -526,13 +526,14 @@ def loss_shap(
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
         check_result(values, [tables.title(player) for player in tables.players], "loss")
+        how = f"{removal} removal" + (", enumerated" if tally.exact.all() else "")
         return Explanation(
             values=tables.expand(values[..., 0]),
             std=tables.expand(std[..., 0]),
             base_values=sampler.empty,
             data=tables.data,
             feature_names=None if tables.names is None else tuple(tables.names),
-            method=f"loss_shap ({sampler.loss.name} of the mean prediction, {removal} removal)",
+            method=f"loss_shap ({sampler.loss.name} of the mean prediction, {how})",
             info=info | {"rounds": np.where(tally.exact, 0, tally.count)},
         )
 

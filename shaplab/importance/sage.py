@@ -248,6 +248,7 @@ def sage(
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
         check_result(values, [tables.title(player) for player in tables.players], "loss")
+        how = ", enumerated" if tally.exact.all() else ""
         more = {
             "rounds": 1.0 + tables.expand(sampler.freedom(tally)[None]),
             "epochs": 0.0 if tally.exact.all() else float(tally.count.mean()),
@@ -259,7 +260,7 @@ def sage(
             std=tables.expand(std[..., 0]),
             base_values=sampler.empty.mean()[None],
             feature_names=None if tables.names is None else tuple(tables.names),
-            method=f"sage ({sampler.loss.name} of the mean prediction, {removal} removal)",
+            method=f"sage ({sampler.loss.name} of the mean prediction, {removal} removal{how})",
             info=info | more,
         )
 
