@@ -320,7 +320,7 @@ def _logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     def rule(
         f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
     ) -> list[torch.Tensor]:
-        return [logsumexp_rule(f[0], b[0], q if keep else q.unsqueeze(dim), dim)]
+        return [(q if keep else q.unsqueeze(dim)) * logsumexp_rule(f[0], b[0], dim)]
 
     return _unary(args[0], run, func, args, kwargs, rule)
 

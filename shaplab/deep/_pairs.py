@@ -23,7 +23,7 @@ import torch
 from shaplab._parallel import chunks
 from shaplab._validation import UnsupportedModelError, fail
 from shaplab.deep._operations import HANDLERS, affine_of
-from shaplab.deep.graph import Capture
+from shaplab.deep.graph import Capture, place_of_call
 
 __all__: list[str] = []
 
@@ -38,11 +38,23 @@ class Unit:
     run: Run
     values: list[torch.Tensor]
     rule: Any
+    name: str
     axes: list[int] = field(default_factory=list)
     twin: Unit | None = None
     kept: dict[str, Any] = field(default_factory=dict)
 
     def back(self, q: torch.Tensor) -> list[torch.Tensor]:
+        """Multipliers of the inputs from those of the output."""
+        found = self.shared(q)
+        if self.run.strict and not all(bool(torch.isfinite(m).all()) for m in found):
+            raise UnsupportedModelError(
+                f"model: expected finite attributions, got NaN or infinity from {self.name}: its "
+                f"multipliers leave the range of {q.dtype}. Explain with model.double() and "
+                "float64 rows, or explain the part of the model after it."
+            )
+        return found
+
+    def shared(self, q: torch.Tensor) -> list[torch.Tensor]:
         f = [
             self.run.look_up(value, axis)
             for value, axis in zip(self.twin.values, self.axes, strict=True)  # type: ignore[union-attr]
@@ -111,10 +123,10 @@ class Run(Capture):
         self.affine: dict[int, Any] = {}
         self.stored: dict[int, list[tuple[Unit, int]]] = {}
         self.kept_alive: list[torch.Tensor] = []
-        self.outputs = 1
         self.fused = 0
         self.row = 0
         self.folded = False
+        self.strict = False  # whether each unit's multipliers are checked, to name the one at fault
 
     # Running
 
@@ -172,8 +184,6 @@ class Run(Capture):
             )
         if not torch.isfinite(out).all():
             fail("model", "finite outputs", "NaN or infinity", "Check the inputs and weights")
-        out = out[:, 0] if out.dim() == 2 and out.shape[1] == 1 else out
-        self.outputs = 1 if out.dim() == 1 else out.shape[1]
         return out
 
     # What the capture asks for
@@ -188,7 +198,7 @@ class Run(Capture):
         """Record a non-linear unit; ``others`` are stored with its inputs for the rule to look
         up."""
         values = [value.detach() for value in (*inputs, *others)]
-        unit = Unit(self, values, rule)
+        unit = Unit(self, values, rule, f"`{self.calling}`{place_of_call()}")
         if self.twin is not None:
             twin = (
                 self.twin.units[len(self.units)] if len(self.units) < len(self.twin.units) else None
@@ -306,15 +316,18 @@ def _listen(run: Run) -> Any:
     target, thread, calls = modules[name], threading.get_ident(), [0]
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:
-        if (
-            module is not target
-            or threading.get_ident() != thread
-            or not isinstance(output, torch.Tensor)
-        ):
+        if module is not target or threading.get_ident() != thread:
             return None
         calls[0] += 1
         if calls[0] - 1 != int(count or 0):
             return None
+        if not isinstance(output, torch.Tensor):
+            fail(
+                "layer",
+                "a module that returns one tensor",
+                f"{name!r} ({type(module).__name__}), which returns a {type(output).__name__}",
+                "Name the layer after it",
+            )
         kept = output.clone()
         run.add(Source(kept, 0))
         return kept.clone()
@@ -338,12 +351,13 @@ class Settings:
 @dataclass
 class Block:
     """Row ``one`` of the looped table against rows ``many`` of the other; outputs ``(K,)`` and
-    ``(m, K)``."""
+    ``(m, K)``; ``steps`` non-linear operations lie between."""
 
     one: int
     many: slice
     out_one: torch.Tensor
     out_many: torch.Tensor
+    steps: int
     read: Callable[[torch.Tensor], list[Any]]
 
 
@@ -409,6 +423,7 @@ def pairs(
                     inner,
                     out_first[i].detach(),
                     out[:m].detach(),
+                    len(run.units),
                     _reader(run, sources, out, m, tuple(value.shape for value in many)),
                 )
 
@@ -416,17 +431,25 @@ def pairs(
 def _reader(
     run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: tuple[torch.Size, ...]
 ) -> Any:
+    def multipliers(full: torch.Tensor) -> Any:
+        return torch.autograd.grad(
+            out,
+            [source.value for source in run.sources],
+            full,
+            retain_graph=True,
+            allow_unused=True,
+        )
+
     def read(seed: torch.Tensor) -> list[Any]:
         full = torch.zeros_like(out)
         full[:m] = seed.to(out.dtype)
-        grads: Any = [None] * len(run.sources)
-        if out.requires_grad:
-            grads = torch.autograd.grad(
-                out,
-                [source.value for source in run.sources],
-                full,
-                retain_graph=True,
-                allow_unused=True,
+        grads: Any = multipliers(full) if out.requires_grad else [None] * len(run.sources)
+        if not all(grad is None or bool(torch.isfinite(grad).all()) for grad in grads):
+            run.strict = True
+            multipliers(full)
+            raise UnsupportedModelError(
+                "model: expected finite attributions, got NaN or infinity from a linear operation: "
+                f"its weights leave the range of {out.dtype}. Explain with model.double()."
             )
         found: list[Any] = [None] * len(shapes)
         for source, theirs, grad in zip(run.sources, sources, grads, strict=True):

@@ -187,6 +187,15 @@ def _frames() -> Any:
         frame = frame.f_back
 
 
+def place_of_call() -> str:
+    """Where the model makes the present call: the nearest line outside torch and this part."""
+    for frame in _frames():
+        path = frame.f_code.co_filename.replace("\\", "/")
+        if "/torch/" not in path and "/shaplab/deep/" not in path:
+            return f" at {path}:{frame.f_lineno}"
+    return ""
+
+
 class Capture(TorchFunctionMode):
     """One watched run of ``model``; subclasses say what a non-linear operation does.
 
@@ -207,6 +216,7 @@ class Capture(TorchFunctionMode):
             self.owned = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self.leaves: dict[int, torch.Tensor] = {}
         self.positions: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.calling = ""
 
     # What a subclass may change
 
@@ -235,22 +245,19 @@ class Capture(TorchFunctionMode):
         self, name: str, why: str = "no rule propagates attributions through it"
     ) -> NoReturn:
         """Raise ``UnsupportedModelError`` that names the operation and where the model calls it."""
-        place, module = "", ""
+        module = ""
         names = (
             {id(part): key for key, part in self.model.named_modules()}
             if isinstance(self.model, torch.nn.Module)
             else {}
         )
         for frame in _frames():
-            path = frame.f_code.co_filename.replace("\\", "/")
             owner = frame.f_locals.get("self")
             if not module and id(owner) in names and owner is not self.model:
                 module = f" in module {names[id(owner)]!r} ({type(owner).__name__})"
-            if not place and "/torch/" not in path and "/shaplab/deep/" not in path:
-                place = f" at {path}:{frame.f_lineno}"
         raise UnsupportedModelError(
             f"model: expected operations that can be explained, got "
-            f"`{name}`{module}{place}: {why}. "
+            f"`{name}`{module}{place_of_call()}: {why}. "
             "Rewrite this step with supported operations, or explain the part of the "
             "model after it."
         )
@@ -343,6 +350,7 @@ class Capture(TorchFunctionMode):
         handler = self.handlers.get("product" if name in PRODUCTS else name)
         if handler is None:
             self.refuse(raw.strip("_") if raw != "__get__" else name)
+        self.calling = name
         if not in_place:
             return handler(self, func, args, kwargs)
         target, plain = args[0], raw.strip("_")

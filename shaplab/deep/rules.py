@@ -192,7 +192,8 @@ SLOPES: dict[
 def slope(
     g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str = ""
 ) -> torch.Tensor:
-    """Derivative of an elementwise function at ``x``, where its value is ``y``."""
+    """Derivative of an elementwise function at ``x``, where its value is ``y``; 0 where it is
+    infinite, as a step of 0 from there changes nothing."""
     if name in SLOPES and y is not None:
         return SLOPES[name](x, y)
     with torch.enable_grad():
@@ -200,7 +201,8 @@ def slope(
         value = g(point)
         if not value.requires_grad:  # a step function
             return torch.zeros_like(x)
-        return torch.autograd.grad(value.sum(), point)[0].detach()
+        found = torch.autograd.grad(value.sum(), point)[0].detach()
+        return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def aligned(f: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -259,6 +261,7 @@ def rescale(
     step = f - b
     close = step.abs() <= scale * (offset + b.abs())
     close &= (slope_f - slope_b).abs() <= apart + bend * step.abs()
+    close |= step == 0  # slopes of equal inputs may differ by rounding
     return q * torch.where(close, (slope_f + slope_b) / 2, (at_f - at_b) / step)
 
 
@@ -267,53 +270,68 @@ def two_players(
     f: tuple[torch.Tensor, torch.Tensor],
     b: tuple[torch.Tensor, torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multipliers of both inputs of an elementwise ``g(x, y)``, by its four corners."""
+    """Multipliers of both inputs of an elementwise ``g(x, y)``, by its four corners; the mean of
+    the slopes where an input is the same in both rows."""
     both, first, second, none = g(f[0], f[1]), g(f[0], b[1]), g(b[0], f[1]), g(b[0], b[1])
-    found = []
-    for step, gain in (
-        (f[0] - b[0], both - second + first - none),
-        (f[1] - b[1], both - first + second - none),
+    found: list[torch.Tensor] = []
+    for step, gain, ends in (
+        (f[0] - b[0], both - second + first - none, ((b[0], f[1]), (b[0], b[1]))),
+        (f[1] - b[1], both - first + second - none, ((f[0], b[1]), (b[0], b[1]))),
     ):
-        found.append(torch.where(step == 0, torch.zeros_like(gain), gain / (2 * step)))
+        same, place = step == 0, len(found)
+        share = gain / (2 * torch.where(same, 1.0, step))
+        if same.device.type == "meta" or bool(same.any()):
+            flat = (_partial(g, ends[0], place) + _partial(g, ends[1], place)) / 2
+            share = torch.where(same, flat, share)
+        found.append(share)
     return found[0], found[1]
+
+
+def _partial(
+    g: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    at: tuple[torch.Tensor, torch.Tensor],
+    place: int,
+) -> torch.Tensor:
+    """Derivative of ``g`` in one of its inputs, 0 where it is infinite."""
+    with torch.enable_grad():
+        ends = [t.detach().clone().requires_grad_() for t in torch.broadcast_tensors(*at)]
+        found = torch.autograd.grad(g(*ends).sum(), ends[place], allow_unused=True)[0]
+    if found is None:
+        return torch.zeros_like(ends[place])
+    return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def log_secant(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Logarithm of ``(exp f - exp b) / (f - b)``, of the derivative where they are equal."""
+    step = (f - b).abs()
+    ratio = torch.where(step == 0, 1.0, -torch.expm1(-step) / torch.where(step == 0, 1.0, step))
+    return torch.maximum(f, b) + torch.log(ratio)
+
+
+def logsumexp(f: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
+    """Multipliers of the inputs of ``log(sum(exp(x)))``: positive, of the order of 1.
+
+    Each ``exp x_j`` is a player, and their sum runs from one total to the other, so the share of
+    ``x_j`` is the secant of exp at ``x_j`` over its secant at the totals; in logarithms. Inputs of
+    ``-inf`` in both rows take nothing.
+    """
+    totals = [torch.logsumexp(t, dim, keepdim=True) for t in (f, b)]
+    share = log_secant(f, b) - log_secant(*totals)
+    return torch.nan_to_num(torch.exp(share), nan=0.0)
 
 
 def softmax(
     f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int, log: bool = False
 ) -> torch.Tensor:
-    """Multipliers of logits under softmax (or its log): exp, sum, inverse (or log), product.
+    """Multipliers of logits under softmax, as exp of log-softmax (or under log-softmax).
 
-    One shift, the larger of both maxima, serves both rows, so that they share one scale.
+    A constant added to all logits of one row changes neither the softmax nor these multipliers by
+    more than the constant's own share.
     """
-    shift = torch.maximum(f.amax(dim, keepdim=True), b.amax(dim, keepdim=True))
-    step = f - b
-    up, low = torch.exp(f - shift), torch.exp(b - shift)
-    total_f, total_b = up.sum(dim, keepdim=True), low.sum(dim, keepdim=True)
-    rise = torch.where(
-        step == 0, low, torch.where(step.abs() < 1, low * torch.expm1(step), up - low) / step
-    )
-    rise = torch.nan_to_num(
-        rise, nan=0.0, posinf=0.0, neginf=0.0
-    )  # masked positions: -inf in both rows
-    if log:
-        return q - q.sum(dim, keepdim=True) * log_quotient(total_f, total_b) * rise
-    inverse = (1 / total_f + 1 / total_b) / 2
-    pulled = (q * (up + low) / 2).sum(dim, keepdim=True)
-    return (q * inverse - pulled / (total_f * total_b)) * rise
-
-
-def log_quotient(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``(log f - log b) / (f - b)`` without cancellation."""
-    ratio = (f - b) / b
-    return torch.where(ratio == 0, 1 / b, torch.log1p(ratio) / (ratio * b))
-
-
-def logsumexp(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
-    """Multipliers of the inputs of ``log(sum(exp(x)))``; ``q`` keeps the summed axis with size
-    1."""
-    one = torch.zeros_like(f + b)
-    one.narrow(dim, 0, 1).fill_(1.0)  # logsumexp is x - log_softmax(x), in any one entry
-    return q * (one - softmax(f, b, one, dim, log=True))
+    if not log:
+        tops = [torch.log_softmax(t, dim) for t in (f, b)]
+        q = q * torch.nan_to_num(torch.exp(log_secant(*tops)), nan=0.0)
+    return q - logsumexp(f, b, dim) * q.sum(dim, keepdim=True)
 
 
 def normalise(
@@ -327,17 +345,35 @@ def normalise(
     """Multipliers of ``(x - mean) / sqrt(var + eps)`` (or, without ``centre``, of ``x /
     sqrt(mean(x^2) + eps)``).
 
-    Centring is linear; the square's quotient is ``f + b``; the inverse root's is
-    ``-1 / (s_f s_b (s_f + s_b))`` with ``s = sqrt(var + eps)``; the final product has two players.
+    Centring is linear. The inputs then are many small players: when a share p of them is present,
+    the mean square is near ``B + p (F - B)``. Integrated over p, with ``t = s_f + s_b``, an input
+    has the multiplier ``2 / t`` on its own output, and on all outputs together, through the
+    square, ``-(f + b) / n * sum(q (f / s_f + b / s_b)) / t^2``.
     """
     if centre:
         f, b = f - f.mean(dims, keepdim=True), b - b.mean(dims, keepdim=True)
     s_f = torch.sqrt((f * f).mean(dims, keepdim=True) + eps)
     s_b = torch.sqrt((b * b).mean(dims, keepdim=True) + eps)
     size = b[0:1].numel() // s_b[0:1].numel()
-    pulled = (q * (f + b) / 2).sum(dims, keepdim=True)
-    out = q * (1 / s_f + 1 / s_b) / 2 - pulled / (s_f * s_b * (s_f + s_b)) * (f + b) / size
+    out = quotient_of_norm(f, b, q, (s_f, s_b), dims, 1.0 / size)
     return out - out.mean(dims, keepdim=True) if centre else out
+
+
+def quotient_of_norm(
+    f: torch.Tensor,
+    b: torch.Tensor,
+    q: torch.Tensor,
+    scales: tuple[torch.Tensor, torch.Tensor],
+    dims: tuple[int, ...],
+    rate: float | torch.Tensor,
+) -> torch.Tensor:
+    """Multipliers of ``x / s(x)``, where ``s^2`` changes by ``rate`` times the sum of squares."""
+    s_f, s_b = scales
+    t = s_f + s_b
+    inverse = torch.where(t == 0, 0.0, 1 / t)
+    ends = torch.where(s_f == 0, 0.0, f / s_f) + torch.where(s_b == 0, 0.0, b / s_b)
+    pulled = (q * ends).sum(dims, keepdim=True) * inverse * inverse
+    return 2 * q * inverse - rate * (f + b) * pulled
 
 
 def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
