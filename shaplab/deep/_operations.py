@@ -9,9 +9,9 @@ inputs, given those of its output; ``kept`` is a dict that lives as long as the 
 
 Cost: one elementwise pass of the rule for each pair of rows.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._recurrent, shaplab.deep._reveal,
-shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
-shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._facts, shaplab.deep._path,
+shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
+shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from shaplab.deep._facts import Note, along
+from shaplab.deep._path import path, softmax_path
 from shaplab.deep._recurrent import cell, layer
 from shaplab.deep._reveal import Affine, fused
 from shaplab.deep._windows import extremum, max_pool, window_table
-from shaplab.deep.graph import operation, tensors_of, walk
-from shaplab.deep.rules import logsumexp as logsumexp_rule
-from shaplab.deep.rules import normalise, rescale, slope, two_players
-from shaplab.deep.rules import softmax as softmax_rule
+from shaplab.deep.graph import operation, substitute_at, tensors_of, walk
+from shaplab.deep.rules import normalise, quotient_of_norm, rescale, slope, two_players
 
 __all__: list[str] = []
 
@@ -84,15 +84,23 @@ def elementwise(kind: str) -> Callable[..., Any]:
         if len(found) == 2:
             return corners(run, func, args, kwargs, found)
         if len(found) > 2:
-            run.refuse(func.__name__, "its bounds depend on the input")
+            return path(run, func, args, kwargs)
 
         def g(x: torch.Tensor) -> torch.Tensor:
             new, named = substitute(run, args, kwargs, [x])
             return func(*new, **named)
 
         z = found[0]
+        if z.is_complex():
+            return path(run, func, args, kwargs)
+        name = operation(func)[0]
+        note = run.notes.get(z)
+        if note is not None and note.kind == "exps" and name == "log":
+            return _log_of_sum(run, z, note)
         with torch.no_grad():
             out = g(z.detach())
+        if out.is_complex():
+            return path(run, func, args, kwargs)
         if out.shape != z.shape:
             wide = z.expand(out.shape)
             return handler(run, func, *substitute(run, args, kwargs, [wide]))
@@ -100,9 +108,71 @@ def elementwise(kind: str) -> Callable[..., Any]:
         if affine is not None:
             run.fused += 1
             return run.unit([affine.x], out, fused(g, affine, run.rule), (z.detach(),))
-        return run.unit([z], out, scalar_rule(g, kind, operation(func)[0]))
+        result = run.unit([z], out, scalar_rule(g, kind, name))
+        if z is args[0]:
+            run.notes.function(name, z, args, result)
+        return result
 
     return handler
+
+
+def _log_of_sum(run: Any, total: torch.Tensor, note: Note) -> torch.Tensor:
+    """The logarithm of a sum of exponentials that was written by hand."""
+    (dim,) = note.dims
+
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        shape = [1 if axis == dim else size for axis, size in enumerate(b[0].shape)]
+        return [softmax_path(f[0], b[0], q.reshape(shape), dim, "logsumexp")]
+
+    with torch.no_grad():
+        out = total.detach().log()
+    return run.unit([note.root], out, rule)
+
+
+def _ratio(run: Any, top: torch.Tensor, scale: torch.Tensor, inverse: bool) -> Any:
+    """``top / scale``, or ``top * scale`` of an inverse scale, when the scale is a function of the
+    same inputs; None when it is not."""
+    note = run.notes.get(scale)
+    if note is None:
+        return None
+    if note.kind == "exps" and not inverse:
+        above = run.notes.get(top)
+        if above is None or above.kind != "exp" or above.root is not note.root:
+            return None
+        if along(scale.detach(), top, note.dims) is None:
+            return None
+        return run.unit([note.root], (top / scale).detach(), _softmax_of(note.dims[0]))
+    if note.kind != ("inverse" if inverse else "scale") or not run.notes.same(top, note):
+        return None
+    level = along(scale.detach(), top, note.dims)
+    if level is None:
+        return None
+    dims, rate = note.dims, note.rate
+
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        s_f, s_b = (1 / t if inverse else t for t in (f[1], b[1]))
+        rise = (f[0] * f[0]).sum(dims, keepdim=True) - (b[0] * b[0]).sum(dims, keepdim=True)
+        found = (s_f * s_f - s_b * s_b) / torch.where(rise == 0, 1.0, rise)
+        least = 4 * torch.finfo(rise.dtype).eps * (b[0] * b[0]).sum(dims, keepdim=True)
+        slope = torch.where(rise.abs() <= least, rate, found)
+        return [quotient_of_norm(f[0], b[0], q, (s_f, s_b), dims, slope)]
+
+    with torch.no_grad():
+        out = top.detach() * scale.detach() if inverse else top.detach() / scale.detach()
+    return run.unit([top], out, rule, (level,))
+
+
+def _softmax_of(dim: int) -> Rule:
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        return [softmax_path(f[0], b[0], q, dim, "softmax")]
+
+    return rule
 
 
 def scalar_rule(g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str) -> Rule:
@@ -140,6 +210,11 @@ def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tenso
 def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """Product of two tensors: the vector-Jacobian product at the mean of both rows."""
     found = inputs_of(run, args, kwargs)
+    if operation(func)[0] == "mul" and len(found) == 2:
+        for top, scale in (found, found[::-1]):
+            made = _ratio(run, top, scale, inverse=True)
+            if made is not None:
+                return made
     affine = (
         "addmm",
         "addmv",
@@ -149,7 +224,7 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         "addcmul",
     )  # linear in the first of three
     if len(found) > 2 + (func.__name__.strip("_") in affine):
-        run.refuse(func.__name__, "more than two of its factors depend on the input")
+        return path(run, func, args, kwargs)
 
     def rule(
         f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
@@ -166,19 +241,10 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     args, kwargs = walk(torch.Tensor.detach, args), walk(torch.Tensor.detach, kwargs)
     with torch.no_grad():
         out = func(*args, **kwargs)
-    return run.unit(found, out, rule)
-
-
-def substitute_at(
-    spots: set[int], args: Any, kwargs: Any, values: list[torch.Tensor]
-) -> tuple[Any, Any]:
-    """Like ``substitute`` for arguments that were detached: replace by position."""
-    left, count = iter(values), iter(range(10**6))
-
-    def swap(tensor: torch.Tensor) -> torch.Tensor:
-        return next(left) if next(count) in spots else tensor
-
-    return walk(swap, args), walk(swap, kwargs)
+    result = run.unit(found, out, rule)
+    if operation(func)[0] == "mul" and found[0] is found[1]:
+        run.notes.put(result, Note("square", found[0]))
+    return result
 
 
 def composed(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,6 +261,11 @@ def composed(body: Callable[..., Any]) -> Callable[..., Any]:
 def _divide(run: Any, a: Any, b: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
     if rounding_mode is not None:
         run.refuse("div", "it rounds")
+    if isinstance(a, torch.Tensor) and a.requires_grad:
+        with torch._C.DisableTorchFunction():
+            made = _ratio(run, a, b, inverse=False)
+        if made is not None:
+            return made
     return a * b.reciprocal()
 
 
@@ -292,14 +363,14 @@ def _unary(
     return run.unit([x], out, rule)
 
 
-def _softmax(log: bool) -> Callable[..., Any]:
+def _softmax(kind: str) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
 
         def rule(
             f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
         ) -> list[torch.Tensor]:
-            return [softmax_rule(f[0], b[0], q.to(b[0].dtype), dim, log)]
+            return [softmax_path(f[0], b[0], q.to(b[0].dtype), dim, kind)]
 
         return _unary(inputs_of(run, args, kwargs)[0], run, func, args, kwargs, rule)
 
@@ -311,16 +382,16 @@ def _logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         kwargs.get("dim", args[1] if len(args) > 1 else None),
         kwargs.get("keepdim", len(args) > 2 and args[2]),
     )
-    dim = (
-        dim
-        if isinstance(dim, int)
-        else (dim[0] if len(dim) == 1 else run.refuse("logsumexp", "several axes"))
-    )
+    if not isinstance(dim, int):
+        if len(dim) != 1:
+            return path(run, func, args, kwargs)
+        dim = dim[0]
 
     def rule(
         f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
     ) -> list[torch.Tensor]:
-        return [(q if keep else q.unsqueeze(dim)) * logsumexp_rule(f[0], b[0], dim)]
+        wide = q if keep else q.unsqueeze(dim)
+        return [softmax_path(f[0], b[0], wide, dim, "logsumexp")]
 
     return _unary(args[0], run, func, args, kwargs, rule)
 
@@ -475,14 +546,15 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("atan2", "hypot", "logaddexp", "arctan2"), elementwise("smooth")),
     **dict.fromkeys(("norm", "vector_norm"), composed(_norm)),
     "product": product,
+    "anything": path,
     "div": composed(_divide),
     "prelu": composed(_prelu),
     "glu": composed(lambda run, x, dim=-1: x.chunk(2, dim)[0] * x.chunk(2, dim)[1].sigmoid()),
     "var": _variance(False),
     "std": _variance(True),
     "scaled_dot_product_attention": composed(_attention),
-    "softmax": _softmax(False),
-    "log_softmax": _softmax(True),
+    "softmax": _softmax("softmax"),
+    "log_softmax": _softmax("log_softmax"),
     "logsumexp": _logsumexp,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,

@@ -6,9 +6,9 @@ one looped row. Multipliers are symmetric in both rows, so either table may be l
 
 Chapter: deep/graph.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._operations, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules,
-shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._facts, shaplab.deep._operations,
+shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
+shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import torch
 
 from shaplab._parallel import chunks
 from shaplab._validation import UnsupportedModelError, fail
+from shaplab.deep._facts import Notes
 from shaplab.deep._operations import HANDLERS, affine_of
-from shaplab.deep.graph import Capture, place_of_call
+from shaplab.deep.graph import META, Capture, place_of_call, tensors_of
 
 __all__: list[str] = []
 
@@ -41,6 +42,7 @@ class Unit:
     name: str
     axes: list[int] = field(default_factory=list)
     twin: Unit | None = None
+    out: torch.Size = field(default_factory=torch.Size)
     kept: dict[str, Any] = field(default_factory=dict)
 
     def back(self, q: torch.Tensor) -> list[torch.Tensor]:
@@ -126,6 +128,8 @@ class Run(Capture):
         self.fused = 0
         self.row = 0
         self.folded = False
+        self.notes = Notes()
+        self.watched: dict[int, tuple[torch.Tensor, str]] = {}
         self.strict = False  # whether each unit's multipliers are checked, to name the one at fault
 
     # Running
@@ -198,7 +202,7 @@ class Run(Capture):
         """Record a non-linear unit; ``others`` are stored with its inputs for the rule to look
         up."""
         values = [value.detach() for value in (*inputs, *others)]
-        unit = Unit(self, values, rule, f"`{self.calling}`{place_of_call()}")
+        unit = Unit(self, values, rule, f"`{self.calling}`{place_of_call()}", out=out.shape)
         if self.twin is not None:
             twin = (
                 self.twin.units[len(self.units)] if len(self.units) < len(self.twin.units) else None
@@ -210,6 +214,7 @@ class Run(Capture):
                 self.axis(theirs.shape, ours.shape)
                 for theirs, ours in zip(twin.values, values, strict=True)
             ]
+            unit.kept["axes"] = unit.axes, self.axis(twin.out, out.shape)
         self.units.append(unit)
         for place, value in enumerate(values):
             self.stored.setdefault(value.untyped_storage().data_ptr(), []).append((unit, place))
@@ -225,6 +230,8 @@ class Run(Capture):
         self, name: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]
     ) -> Any:
         result = func(*args, **kwargs)
+        if name in ("sum", "mean") or self.notes.known:
+            self.notes.linear(name, args, kwargs, result)
         if self.rule != "rescale":
             affine = affine_of(self, name, func, args, kwargs)
             if affine is not None:
@@ -236,31 +243,44 @@ class Run(Capture):
         if name in ("numpy", "array", "tolist"):
             self.refuse(name, "values leave torch here, where they cannot be followed")
         result = func(*args, **kwargs)
+        self.alike(name, result)
+        return result
+
+    def alike(self, name: str, result: Any) -> None:
+        """Refuse a decision unless it is the same for every row, here and in the other run."""
         value: Any = result
         if isinstance(result, torch.Tensor):
-            if result.numel() and not bool((result == result.reshape(-1)[0]).all()):
+            axis = next((i for i, size in enumerate(result.shape) if size == self.rows), None)
+            first = result if axis is None else result.narrow(axis, 0, 1)
+            if not bool((result == first).all()):
                 jump = (
                     "; a mask that only cleans rounding can be left out"
                     if name in ("eq", "ne")
                     else ""
                 )
-                self.refuse(
-                    name, "it depends on the input and differs between rows or entries" + jump
-                )
-            value = result.reshape(-1)[0].item() if result.numel() else None
+                self.refuse(name, "it depends on the input and differs between rows" + jump)
+            value = first.reshape(-1).tolist()
         if self.twin is not None:
-            seen = (
-                self.twin.decisions[len(self.decisions)]
-                if len(self.decisions) < len(self.twin.decisions)
-                else None
-            )
+            place = len(self.decisions)
+            seen = self.twin.decisions[place] if place < len(self.twin.decisions) else None
             if seen != (name, value):
                 self.refuse(
                     name,
                     "it depends on the input and differs between explained and background rows",
                 )
         self.decisions.append((name, value))
-        return result
+
+    def watch(self, places: torch.Tensor) -> None:
+        """Integers that an operation made from the input: a decision as soon as they are used."""
+        self.watched[id(places)] = (places, self.calling)
+
+    def using(self, name: str, args: Any, kwargs: Any) -> None:
+        if not self.watched or name in META:
+            return
+        for tensor in tensors_of((args, kwargs)):
+            if id(tensor) in self.watched:
+                _, source = self.watched.pop(id(tensor))
+                self.alike(source, tensor)
 
     def embedded(self, func: Any, args: Any, kwargs: Any, positions: torch.Tensor) -> Any:
         table = func(*args, **kwargs)
@@ -412,6 +432,7 @@ def pairs(
                     tiled, _ = start(alone)
                     for unit, twin in zip(run.units, tiled.units, strict=True):
                         unit.twin, unit.axes = twin, [-1] * len(unit.values)
+                        unit.kept["axes"] = unit.axes, -1
                     for source, _theirs in zip(run.sources, tiled.sources, strict=True):
                         source.axis = -1
                     sources = tiled.sources

@@ -18,10 +18,10 @@ maxima; exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows ba
 Shapley values".
 
 Chapter: deep/rules
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._inputs,
-shaplab.deep._operations,
-shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
-shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._facts,
+shaplab.deep._inputs, shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._path,
+shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
+shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def _gap(
     change = max(float(rise), float((out_references.max(0) - out.min(0)).max()))
     scale = max(float(np.abs(out).max()), float(np.abs(out_references).max()))
     worst = float(np.abs(gap).max())
-    if worst <= min(0.1, 10 * rounding**0.5) * change + rounding * scale:  # not with NaN
+    if worst <= min(0.1, 10 * rounding**0.5) * change + 8 * rounding * scale:  # not with NaN
         return gap
     why = (
         "Some step is hidden from torch (another library, a mask made from the input) or mixes "

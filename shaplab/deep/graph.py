@@ -84,6 +84,9 @@ RANDOM = _names("""
 rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal poisson
 uniform exponential cauchy geometric log_normal random rrelu_with_noise gumbel_softmax
 """)
+_TWICE = _names("""
+grid_sampler batch_norm
+""")  # linear in the first argument, not in the others
 WHOLE = _names("""
 max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
 """)
@@ -145,6 +148,18 @@ def tensors_of(value: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     walk(found.append, value)
     return found
+
+
+def substitute_at(
+    spots: set[int], args: Any, kwargs: Any, values: list[torch.Tensor]
+) -> tuple[Any, Any]:
+    """Like ``substitute`` for arguments that were detached: replace by position."""
+    left, count = iter(values), iter(range(10**6))
+
+    def swap(tensor: torch.Tensor) -> torch.Tensor:
+        return next(left) if next(count) in spots else tensor
+
+    return walk(swap, args), walk(swap, kwargs)
 
 
 _REENTRANT: dict[Any, Callable[..., Any] | None] = {}
@@ -236,6 +251,9 @@ class Capture(TorchFunctionMode):
         """A decision that depends on the input."""
         self.refuse(name, "its result depends on the input")
 
+    def using(self, name: str, args: Any, kwargs: Any) -> None:
+        """Called before each operation on tensors."""
+
     def writing(self, target: torch.Tensor) -> None:
         """Called before ``target`` is changed in place."""
 
@@ -317,6 +335,7 @@ class Capture(TorchFunctionMode):
         found: list[torch.Tensor],
         in_place: bool,
     ) -> Any:
+        self.using(name, args, kwargs)
         if name in RANDOM:
             self.refuse(name, "it draws random numbers")
         if name in DROPOUT and _training(args, kwargs):
@@ -335,7 +354,7 @@ class Capture(TorchFunctionMode):
         if name in ("detach", "data", "detach_copy"):
             return self.linear("view_as", torch.Tensor.view_as, (args[0], args[0]), {}, found)
         if (
-            name in LINEAR
+            (name in LINEAR and not (name in _TWICE and len(found) > 1))
             or (name in PRODUCTS and len(found) == 1)
             or (
                 name == "div"
@@ -348,9 +367,10 @@ class Capture(TorchFunctionMode):
         if name in DECISIONS:
             return self.decide(name, func, args, kwargs)
         handler = self.handlers.get("product" if name in PRODUCTS else name)
+        self.calling = raw.strip("_") if raw != "__get__" else name
+        handler = self.handlers.get("anything") if handler is None else handler
         if handler is None:
-            self.refuse(raw.strip("_") if raw != "__get__" else name)
-        self.calling = name
+            self.refuse(self.calling)
         if not in_place:
             return handler(self, func, args, kwargs)
         target, plain = args[0], raw.strip("_")
