@@ -258,31 +258,27 @@ def composed(body: Callable[..., Any]) -> Callable[..., Any]:
     return handler
 
 
-def _divide(run: Any, a: Any, b: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
-    if rounding_mode is not None:
+def _divide(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    if kwargs.get("rounding_mode") is not None:
         run.refuse("div", "it rounds")
-    if isinstance(a, torch.Tensor) and a.requires_grad:
-        with torch._C.DisableTorchFunction():
-            made = _ratio(run, a, b, inverse=False)
+    top, low = args[0], args[1] if len(args) > 1 else kwargs["other"]
+    if isinstance(top, torch.Tensor) and run.depends(top):
+        made = _ratio(run, top, low, inverse=False)
         if made is not None:
             return made
-    return a * b.reciprocal()
+    with run:
+        return top * low.reciprocal()
 
 
-def _norm(
-    run: Any,
-    x: torch.Tensor,
-    ord: Any = 2,
-    dim: Any = None,
-    keepdim: bool = False,
-    *,
-    dtype: Any = None,
-) -> Any:
-    if ord == 1:
-        return x.abs().sum(dim, keepdim=keepdim)
-    if ord != 2:
-        run.refuse("norm", f"only orders 1 and 2 have a rule, not {ord}")
-    return (x * x).sum(dim, keepdim=keepdim).sqrt()
+def _norm(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    names = ("x", "p" if operation(func)[1] == "norm" else "ord", "dim", "keepdim")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    order = given.get("p", given.get("ord", 2))
+    x, dim, keep = args[0], given.get("dim"), bool(given.get("keepdim", False))
+    if order in (None, 2, 2.0, "fro") and x.is_floating_point() and not kwargs.get("dtype"):
+        with run:
+            return (x * x).sum(dim, keepdim=keep).sqrt()
+    return path(run, func, args, kwargs)
 
 
 def _variance(root: bool) -> Callable[..., Any]:
@@ -349,6 +345,34 @@ def _attention(
             else scores + attn_mask
         )
     return scores.softmax(-1) @ value
+
+
+def where(run: Any, mask: torch.Tensor, yes: Any, no: Any, native: torch.Tensor) -> torch.Tensor:
+    """A choice by a mask of zeros and ones that depends on the input: two players, the mask and
+    what it chooses from. An infinite alternative gives the mask nothing."""
+    sides = [torch.as_tensor(t, dtype=native.dtype, device=native.device) for t in (yes, no)]
+    sides = [t.expand(native.shape) for t in sides]
+    wide = mask.expand(native.shape)
+    own = [t for t in sides if run.depends(t)]
+    fixed = [None if run.depends(t) else t.detach() for t in sides]
+
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        share = (f[0] + b[0]) / 2
+        ends = list(zip(f[1:], b[1:], strict=True))
+        gain: Any = 0.0
+        found = []
+        for sign, weight, constant in ((1.0, share, fixed[0]), (-1.0, 1 - share, fixed[1])):
+            if constant is None:
+                one, other = ends.pop(0)
+                gain = gain + sign * (one + other) / 2
+                found.append(q * weight)
+            else:
+                gain = gain + sign * constant
+        return [torch.nan_to_num(q * gain, nan=0.0, posinf=0.0, neginf=0.0), *found]
+
+    return run.unit([wide, *own], native, rule)
 
 
 # Softmax, normalisation
@@ -544,10 +568,10 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("max", "amax"), extremum(1)),
     **dict.fromkeys(("min", "amin"), extremum(-1)),
     **dict.fromkeys(("atan2", "hypot", "logaddexp", "arctan2"), elementwise("smooth")),
-    **dict.fromkeys(("norm", "vector_norm"), composed(_norm)),
+    **dict.fromkeys(("norm", "vector_norm"), _norm),
     "product": product,
     "anything": path,
-    "div": composed(_divide),
+    "div": _divide,
     "prelu": composed(_prelu),
     "glu": composed(lambda run, x, dim=-1: x.chunk(2, dim)[0] * x.chunk(2, dim)[1].sigmoid()),
     "var": _variance(False),

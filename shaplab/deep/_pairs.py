@@ -6,9 +6,10 @@ one looped row. Multipliers are symmetric in both rows, so either table may be l
 
 Chapter: deep/graph.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._facts, shaplab.deep._operations,
-shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
-shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._codes, shaplab.deep._facts,
+shaplab.deep._functions, shaplab.deep._operations, shaplab.deep._path, shaplab.deep._recurrent,
+shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules,
+shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import torch
 
 from shaplab._parallel import chunks
 from shaplab._validation import UnsupportedModelError, fail
+from shaplab.deep._codes import Codes
 from shaplab.deep._facts import Notes
-from shaplab.deep._operations import HANDLERS, affine_of
-from shaplab.deep.graph import META, Capture, place_of_call, tensors_of
+from shaplab.deep._functions import functions_watched
+from shaplab.deep._operations import HANDLERS, affine_of, scalar_rule, where
+from shaplab.deep.graph import place_of_call
 
 __all__: list[str] = []
 
@@ -94,12 +97,12 @@ class Source:
     to."""
 
     value: torch.Tensor
-    input: int
+    input: int = 0
     entry: torch.Tensor | None = None
     axis: int = 0
 
 
-class Run(Capture):
+class Run(Codes):
     """One run of the model on a batch of rows; ``twin`` is the run whose rows are looked up."""
 
     def __init__(
@@ -111,17 +114,10 @@ class Run(Capture):
         rows: int,
         twin: Run | None = None,
     ) -> None:
-        super().__init__(model, HANDLERS)
-        self.rule, self.max_rule, self.layer, self.rows, self.twin = (
-            rule,
-            max_rule,
-            layer,
-            rows,
-            twin,
-        )
+        super().__init__(model, HANDLERS, rows, twin)
+        self.rule, self.max_rule, self.layer = rule, max_rule, layer
         self.units: list[Unit] = []
         self.sources: list[Source] = []
-        self.decisions: list[tuple[str, Any]] = []
         self.affine: dict[int, Any] = {}
         self.stored: dict[int, list[tuple[Unit, int]]] = {}
         self.kept_alive: list[torch.Tensor] = []
@@ -129,7 +125,6 @@ class Run(Capture):
         self.row = 0
         self.folded = False
         self.notes = Notes()
-        self.watched: dict[int, tuple[torch.Tensor, str]] = {}
         self.strict = False  # whether each unit's multipliers are checked, to name the one at fault
 
     # Running
@@ -150,7 +145,8 @@ class Run(Capture):
                 given.append(copy)
         hook = _listen(self) if self.layer is not None else None
         try:
-            with torch.compiler.set_stance("force_eager"), torch.enable_grad(), self:
+            stance = torch.compiler.set_stance("force_eager")
+            with stance, torch.enable_grad(), functions_watched(), self:
                 out = self.model(*given)
         finally:
             if hook is not None:
@@ -215,6 +211,7 @@ class Run(Capture):
                 for theirs, ours in zip(twin.values, values, strict=True)
             ]
             unit.kept["axes"] = unit.axes, self.axis(twin.out, out.shape)
+        unit.kept["name"] = unit.name
         self.units.append(unit)
         for place, value in enumerate(values):
             self.stored.setdefault(value.untyped_storage().data_ptr(), []).append((unit, place))
@@ -239,56 +236,25 @@ class Run(Capture):
                 self.kept_alive.append(result)  # an id is only a name while its tensor lives
         return result
 
-    def decide(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        if name in ("numpy", "array", "tolist"):
-            self.refuse(name, "values leave torch here, where they cannot be followed")
-        result = func(*args, **kwargs)
-        self.alike(name, result)
-        return result
-
-    def alike(self, name: str, result: Any) -> None:
-        """Refuse a decision unless it is the same for every row, here and in the other run."""
-        value: Any = result
-        if isinstance(result, torch.Tensor):
-            axis = next((i for i, size in enumerate(result.shape) if size == self.rows), None)
-            first = result if axis is None else result.narrow(axis, 0, 1)
-            if not bool((result == first).all()):
-                jump = (
-                    "; a mask that only cleans rounding can be left out"
-                    if name in ("eq", "ne")
-                    else ""
-                )
-                self.refuse(name, "it depends on the input and differs between rows" + jump)
-            value = first.reshape(-1).tolist()
-        if self.twin is not None:
-            place = len(self.decisions)
-            seen = self.twin.decisions[place] if place < len(self.twin.decisions) else None
-            if seen != (name, value):
-                self.refuse(
-                    name,
-                    "it depends on the input and differs between explained and background rows",
-                )
-        self.decisions.append((name, value))
-
-    def watch(self, places: torch.Tensor) -> None:
-        """Integers that an operation made from the input: a decision as soon as they are used."""
-        self.watched[id(places)] = (places, self.calling)
-
-    def using(self, name: str, args: Any, kwargs: Any) -> None:
-        if not self.watched or name in META:
-            return
-        for tensor in tensors_of((args, kwargs)):
-            if id(tensor) in self.watched:
-                _, source = self.watched.pop(id(tensor))
-                self.alike(source, tensor)
-
-    def embedded(self, func: Any, args: Any, kwargs: Any, positions: torch.Tensor) -> Any:
-        table = func(*args, **kwargs)
-        start = self.leaf(table)
+    def begin(self, values: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
+        start = self.leaf(values)
         if self.layer is None:
-            self.add(Source(start, int(positions.reshape(-1)[0]) // _INPUT, positions % _INPUT))
+            self.add(Source(start, entry=entries))
         with torch.enable_grad():
             return start.clone()
+
+    def _step(self, name: str, difference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        compare = getattr(torch, name)
+
+        def step(z: torch.Tensor) -> torch.Tensor:
+            return compare(z, torch.zeros_like(z)).to(z.dtype)
+
+        self.calling = name
+        return self.unit([difference], mask.to(difference.dtype), scalar_rule(step, "step", name))
+
+    def choose(self, mask: torch.Tensor, yes: Any, no: Any, native: torch.Tensor) -> torch.Tensor:
+        self.calling = "where"
+        return where(self, mask, yes, no, native)
 
     def add(self, source: Source) -> None:
         if self.twin is not None:
@@ -304,7 +270,7 @@ class Run(Capture):
         none."""
         if theirs == ours:
             return -1
-        n, m = self.twin.rows, self.rows  # type: ignore[union-attr]
+        n, m = self.twin.rows, self.rows
         differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
         if len(theirs) != len(ours) or len(differ) != 1:
             self.refuse(
@@ -449,6 +415,21 @@ def pairs(
                 )
 
 
+def _by_entry(
+    entry: torch.Tensor, credit: torch.Tensor, shapes: tuple[torch.Size, ...]
+) -> list[tuple[int, torch.Tensor]]:
+    """Credit of values summed at the entries of integer inputs that they are functions of."""
+    flat, found = entry.reshape(-1), []
+    sums = credit.reshape(flat.shape[0], -1).sum(1, dtype=torch.float64)
+    for k, shape in enumerate(shapes):
+        mine = (flat >= k * _INPUT) & (flat < (k + 1) * _INPUT)
+        if bool(mine.any()):
+            total = torch.zeros(shape.numel(), dtype=torch.float64, device=credit.device)
+            total.index_add_(0, flat[mine] - k * _INPUT, sums[mine])
+            found.append((k, total.reshape(shape)))
+    return found
+
+
 def _reader(
     run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: tuple[torch.Size, ...]
 ) -> Any:
@@ -480,17 +461,11 @@ def _reader(
             if b.dtype.itemsize < 4:  # too few digits for differences
                 f, b, grad = f.float(), b.float(), grad.float()
             credit = grad * (f - b)
+            parts = [(source.input, credit)]
             if source.entry is not None:
-                total = torch.zeros(
-                    shapes[source.input].numel(), dtype=torch.float64, device=credit.device
-                )
-                total.index_add_(
-                    0, source.entry.reshape(-1), credit.sum(-1, dtype=torch.float64).reshape(-1)
-                )
-                credit = total.reshape(shapes[source.input])
-            found[source.input] = (
-                credit if found[source.input] is None else found[source.input] + credit
-            )
+                parts = _by_entry(source.entry, credit, shapes)
+            for k, part in parts:
+                found[k] = part if found[k] is None else found[k] + part
         return [None if part is None else part[:m] for part in found]
 
     return read

@@ -23,13 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from shaplab._validation import UnsupportedModelError
 from shaplab.deep.graph import substitute_at, tensors_of, walk
 
 __all__: list[str] = []
 
 _FEWEST, _MOST = 8, 128
 _ENOUGH = 1e-4  # of the contributions: what may be missing before it is shared
-_WIDE = 16.0  # change of logits that 8 nodes resolve
+_TOO_MUCH = 0.1  # of the contributions: more than this is no error of the sum
+_FAR, _NOTHING = 1e3, 40.0  # a logit this far below the largest is a mask, and counts as that far
 
 
 def path_literal(
@@ -129,6 +131,12 @@ def integrated(
         if count >= _MOST or bool((missing.abs() <= _ENOUGH * size).all()):
             break
         count *= 2
+    if bool((missing.abs() > _TOO_MUCH * size.max()).any()):
+        raise UnsupportedModelError(
+            f"model: expected operations that can be explained, got {kept['name']}: its "
+            "derivatives do not sum to the change of its values. Give it a derivative that belongs "
+            "to its values, or explain the part of the model after it."
+        )
     return shared(total, steps, parts, missing, size, in_axes)
 
 
@@ -171,18 +179,19 @@ def softmax_path(
 ) -> torch.Tensor:
     """Path rule of ``softmax``, ``log_softmax`` or ``logsumexp`` (whose ``q`` keeps the axis).
 
-    A constant added to all logits changes neither a softmax nor its multipliers. Logits of ``-inf``
-    in both rows take nothing. The integral is over few nodes; what they miss of each sum of logits
-    is shared in proportion.
+    A constant added to all logits changes neither a softmax nor its multipliers. Logits so far
+    below the largest that they round to nothing (a mask of -1e9) count as just that far below.
+    Logits of ``-inf`` take nothing. The integral is over few nodes; what they miss of each sum of
+    logits is shared in proportion.
     """
-    there = (f != -torch.inf) & (b != -torch.inf)
-    low = torch.where(there, b, -torch.inf)
-    step = torch.where(there, f - b, 0.0)
-    spread = step - step.mean(dim, keepdim=True)
-    wide = spread.device.type == "meta" or float(spread.abs().max()) > _WIDE
+    step = f - b
+    still = (step == 0) | (step.abs() == torch.inf) | torch.isnan(step)
+    high, low = (_reached(t, dim) for t in (f, b))
+    rise = high - low
+    spread = rise - rise.mean(dim, keepdim=True)
     total = torch.zeros_like(low * q)
-    for p, weight in nodes(2 * _FEWEST if wide else _FEWEST):
-        share = torch.softmax(low + p * step, dim)
+    for p, weight in nodes(_count(spread)):
+        share = torch.softmax(low + p * rise, dim)
         if kind == "softmax":
             total += weight * share * (q - (share * q).sum(dim, keepdim=True))
         elif kind == "log_softmax":
@@ -193,12 +202,34 @@ def softmax_path(
         change = q * (torch.logsumexp(f, dim, keepdim=True) - torch.logsumexp(b, dim, keepdim=True))
     else:
         native = torch.softmax if kind == "softmax" else torch.log_softmax
-        rise = native(f, dim) - native(b, dim)
-        rise = torch.nan_to_num(rise, nan=0.0, posinf=0.0, neginf=0.0)
-        change = (q * rise).sum(dim, keepdim=True)
-    part = total * step
+        gain = native(f, dim) - native(b, dim)
+        gain = torch.nan_to_num(gain, nan=0.0, posinf=0.0, neginf=0.0)
+        change = (q * gain).sum(dim, keepdim=True)
+    # With log-softmax a far logit changes its own output by its own step, beyond what is reached.
+    own = (step - rise) * q if kind == "log_softmax" else torch.zeros_like(step)
+    part = total * rise + torch.where(still, 0.0, own)
+    part = torch.where(still, 0.0, part)
     missing = change - part.sum(dim, keepdim=True)
     size = part.abs().sum(dim, keepdim=True)
     scale = torch.where(size > 0, missing / torch.where(size > 0, size, 1.0), 0.0)
-    still = step == 0
-    return total + torch.where(still, 0.0, part.abs() * scale / torch.where(still, 1.0, step))
+    full = (part + part.abs() * scale) / torch.where(still, 1.0, step)
+    return torch.where(still, torch.where(step == 0, total, 0.0), full)
+
+
+def _reached(t: torch.Tensor, dim: int) -> torch.Tensor:
+    """Logits with masks, those far below the largest, lifted to where they still weigh nothing."""
+    top = t.amax(dim, keepdim=True)
+    masks = t < top - _FAR
+    if t.device.type != "meta" and not bool(masks.any()):
+        return t
+    return torch.where(masks, top - _NOTHING, t)
+
+
+def _count(spread: torch.Tensor) -> int:
+    """How many nodes resolve logits that move apart by this much."""
+    if spread.device.type == "meta":
+        return _FEWEST
+    widest, count = float(spread.abs().max()), _FEWEST
+    while count < 64 and widest > 2 * count:
+        count *= 2
+    return count

@@ -18,10 +18,11 @@ maxima; exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows ba
 Shapley values".
 
 Chapter: deep/rules
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._facts,
-shaplab.deep._inputs, shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._path,
-shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
-shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._codes,
+shaplab.deep._facts, shaplab.deep._functions, shaplab.deep._inputs, shaplab.deep._operations,
+shaplab.deep._pairs, shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal,
+shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
+shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations

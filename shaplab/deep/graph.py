@@ -30,7 +30,7 @@ from types import FrameType, FunctionType
 from typing import Any, NoReturn
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 
 from shaplab._validation import UnsupportedModelError
 
@@ -56,7 +56,11 @@ replication_pad2d replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffl
 native_channel_shuffle im2col col2im upsample_nearest1d upsample_nearest2d upsample_nearest3d
 upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler
 avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d fold
-dropout alpha_dropout feature_dropout feature_alpha_dropout batch_norm
+dropout alpha_dropout feature_dropout feature_alpha_dropout batch_norm pack_padded_sequence
+pad_packed_sequence fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2
+fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift real imag view_as_real
+view_as_complex complex conj resolve_conj cfloat cdouble upsample_nearest_exact1d
+upsample_nearest_exact2d upsample_nearest_exact3d upsample_bilinear2d_aa upsample_bicubic2d_aa
 """)
 PRODUCTS = _names("""
 mul multiply matmul mm bmm mv dot vdot inner outer ger kron linear conv1d conv2d conv3d
@@ -90,6 +94,7 @@ grid_sampler batch_norm
 WHOLE = _names("""
 max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
 """)
+_BACKWARD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
 DROPOUT = _names("""
 dropout alpha_dropout feature_dropout feature_alpha_dropout
 """)
@@ -102,15 +107,6 @@ expit=sigmoid subtract=sub iand=and ior=or
 ixor=xor
 """.split()
 )
-_COPIED = _names("""
-getitem view reshape flatten unflatten squeeze unsqueeze transpose permute t T select narrow unbind
-chunk split split_with_sizes tensor_split contiguous clone expand expand_as repeat index_select cat
-stack movedim flip roll detach
-iter
-""")
-_KEPT = _names("""
-to long int type type_as cpu cuda
-""")
 
 
 def operation(func: Callable[..., Any]) -> tuple[str, str]:
@@ -135,6 +131,8 @@ def walk(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
         return change(value)
     if isinstance(value, tuple):
         parts = [walk(change, part) for part in value]
+        if hasattr(value, "n_fields"):  # torch's named results take a sequence
+            return type(value)(parts)
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, list):
         return [walk(change, part) for part in value]
@@ -230,16 +228,9 @@ class Capture(TorchFunctionMode):
         if isinstance(model, torch.nn.Module):
             self.owned = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self.leaves: dict[int, torch.Tensor] = {}
-        self.positions: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.calling = ""
 
     # What a subclass may change
-
-    def embedded(
-        self, func: Callable[..., Any], args: Any, kwargs: Any, positions: torch.Tensor
-    ) -> Any:
-        """An embedding of integer inputs; ``positions`` says which input entry each index is."""
-        return func(*args, **kwargs)
 
     def linear(
         self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, found: list[torch.Tensor]
@@ -251,8 +242,17 @@ class Capture(TorchFunctionMode):
         """A decision that depends on the input."""
         self.refuse(name, "its result depends on the input")
 
-    def using(self, name: str, args: Any, kwargs: Any) -> None:
-        """Called before each operation on tensors."""
+    def custom(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A custom ``autograd.Function``, as one operation."""
+        args, kwargs = walk(self._foreign, args), walk(self._foreign, kwargs)
+        if not any(self.depends(tensor) for tensor in tensors_of((args, kwargs))):
+            return func(*args, **kwargs)
+        self.calling = name
+        handler = self.handlers.get("anything")
+        if handler is None:
+            self.refuse(name)
+        with _pop_mode_temporarily(), torch.enable_grad():
+            return handler(self, func, args, kwargs)
 
     def writing(self, target: torch.Tensor) -> None:
         """Called before ``target`` is changed in place."""
@@ -298,6 +298,8 @@ class Capture(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name, raw = operation(func)
+        if func in _BACKWARD:
+            self.refuse(name, "the model takes derivatives of its own")
         if name not in LINEAR and name not in WHOLE:
             copy = reentrant(func)
             if copy is not None:
@@ -335,7 +337,6 @@ class Capture(TorchFunctionMode):
         found: list[torch.Tensor],
         in_place: bool,
     ) -> Any:
-        self.using(name, args, kwargs)
         if name in RANDOM:
             self.refuse(name, "it draws random numbers")
         if name in DROPOUT and _training(args, kwargs):
@@ -348,7 +349,7 @@ class Capture(TorchFunctionMode):
                 )
             self.refuse(name, "it would update its running statistics; call model.eval()")
         if not found:
-            return self._untouched(name, func, args, kwargs)
+            return func(*args, **kwargs)
         if name in META:
             return func(*args, **kwargs)
         if name in ("detach", "data", "detach_copy"):
@@ -383,27 +384,6 @@ class Capture(TorchFunctionMode):
                 target.copy_(result)
                 return target
         self.refuse(raw)
-
-    def _untouched(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operation on constants, and follow where the entries of integer inputs go."""
-        known = [
-            self.positions[id(t)][1] for t in tensors_of((args, kwargs)) if id(t) in self.positions
-        ]
-        if not known:
-            return func(*args, **kwargs)
-        if name == "embedding":
-            return self.embedded(func, args, kwargs, known[0])
-        result = func(*args, **kwargs)
-        if name in _KEPT and isinstance(result, torch.Tensor) and not result.is_floating_point():
-            self.positions[id(result)] = (result, known[0])
-        elif name in _COPIED:
-            moved = func(*walk(self._position, args), **walk(self._position, kwargs))
-            for tensor, place in zip(tensors_of(result), tensors_of(moved), strict=True):
-                self.positions[id(tensor)] = (tensor, place)
-        return result
-
-    def _position(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.positions[id(tensor)][1] if id(tensor) in self.positions else tensor
 
 
 def _training(args: Any, kwargs: Any) -> bool:

@@ -84,11 +84,10 @@ def test_logits_far_apart_give_the_share_of_each(dtype: torch.dtype, far: float)
         found = deep_shap(model, f, -f).values
         change = (model(f) - model(-f)).numpy()
         assert_allclose(found.sum(1), change, rtol=1e-5, atol=1e-6)  # float32 sums of 2 far
-        exact = (
-            [brute_force(model, f[0], -f[0])]
-            if change.ndim == 1
-            else [brute_force(lambda x, k=k: model(x)[:, k], f[0], -f[0]) for k in range(3)]
-        )
+        exact = [
+            brute_force(lambda x, m=model, k=k: m(x).reshape(len(x), -1)[:, k], f[0], -f[0])
+            for k in range(change.size)
+        ]
         assert np.abs(found).max() <= 3 * np.abs(torch.stack(exact).numpy()).max()
 
 

@@ -97,8 +97,7 @@ def test_everything_is_restored_after_an_exception(error: str) -> None:
 
 
 SIGNS = {
-    "gt": lambda net, x: net.a(x * (x > 0)),
-    "ne": lambda net, x: net.a(x * (x != x[0, 0])),
+    "getitem": lambda net, x: net.a(x)[(x > 0)[:, 0]].sum() + net.a(x),
     "sort": lambda net, x: net.a(x.gather(1, torch.sort(x, 1)[1])),
     "max": lambda net, x: net.a(x.gather(1, x.max(1, keepdim=True)[1]).expand(-1, 4)),
     "item": lambda net, x: net.a(x * x.sum().item()),
