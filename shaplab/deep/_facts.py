@@ -31,7 +31,7 @@ _BOUNDED = frozenset("clamp clamp_min maximum max".split())
 class Note:
     """``kind`` of ``root``: ``exp`` and ``square`` are elementwise; ``mean`` and ``centred`` have
     axes, as have ``exps`` (a sum of exponentials), ``squares`` (rate times a sum of squares and a
-    constant), ``scale`` (a root of squares) and ``inverse`` (one over it)."""
+    constant), ``scale`` (a root of squares), ``inverse`` (one over it) and ``softmax``."""
 
     kind: str
     root: torch.Tensor
@@ -74,6 +74,8 @@ class Notes:
             other = self.get(args[1])
             if other is not None and other.kind == "mean" and other.root is first:
                 self.put(result, replace(other, kind="centred"))
+        elif name == "dropout" and note is not None:  # in evaluation, the same numbers
+            self.put(result, note)
         elif note is None or note.kind not in ("squares", "scale", "exps"):
             if name == "add" and len(args) == 2 and note is None:
                 self._added(args[1], first, result)

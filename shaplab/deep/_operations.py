@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from shaplab.deep._facts import Note, along
-from shaplab.deep._path import path, softmax_path
+from shaplab.deep._path import integrated, path, softmax_path
 from shaplab.deep._recurrent import cell, layer
 from shaplab.deep._reveal import Affine, fused
 from shaplab.deep._windows import extremum, max_pool, window_table
@@ -215,6 +215,11 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
             made = _ratio(run, top, scale, inverse=True)
             if made is not None:
                 return made
+    if len(found) == 2:
+        for weights, other in (found, found[::-1]):
+            note = run.notes.get(weights)
+            if note is not None and note.kind == "softmax" and weights is not other:
+                return _weighted(run, func, args, kwargs, weights, note)
     affine = (
         "addmm",
         "addmv",
@@ -245,6 +250,33 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     if operation(func)[0] == "mul" and found[0] is found[1]:
         run.notes.put(result, Note("square", found[0]))
     return result
+
+
+def _weighted(
+    run: Any, func: Any, args: Any, kwargs: Any, weights: torch.Tensor, note: Note
+) -> torch.Tensor:
+    """A product with the weights of a softmax: one operation of the scores and the other factor,
+    as in fused attention."""
+    found = inputs_of(run, args, kwargs)
+    at = next(i for i, tensor in enumerate(found) if tensor is weights)
+    spots = {i for i, tensor in enumerate(tensors_of((args, kwargs))) if run.depends(tensor)}
+    args, kwargs = walk(torch.Tensor.detach, args), walk(torch.Tensor.detach, kwargs)
+
+    def g(values: list[torch.Tensor]) -> torch.Tensor:
+        values = list(values)
+        values[at] = torch.softmax(values[at], note.dims[0])
+        new, named = substitute_at(spots, args, kwargs, values)
+        return func(*new, **named)
+
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        return integrated(g, f, b, q, kept)
+
+    with torch.no_grad():
+        out = func(*args, **kwargs)
+    found[at] = note.root
+    return run.unit(found, out, rule)
 
 
 def composed(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -316,35 +348,11 @@ def _prelu(run: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return torch.relu(x) - torch.relu(-x) * weight.view(shape)
 
 
-def _attention(
-    run: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
-    if dropout_p > 0:
+def _attention(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """Fused attention as one operation of queries, keys and values."""
+    if (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)) > 0:
         run.refuse("scaled_dot_product_attention", "dropout is active; call model.eval()")
-    if enable_gqa:
-        groups = query.size(-3) // key.size(-3)
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    scores = query @ key.transpose(-2, -1) * (query.size(-1) ** -0.5 if scale is None else scale)
-    if is_causal:
-        hidden = torch.ones(
-            query.size(-2), key.size(-2), dtype=torch.bool, device=query.device
-        ).triu(1)
-        scores = scores.masked_fill(hidden, float("-inf"))
-    if attn_mask is not None:
-        scores = (
-            scores.masked_fill(~attn_mask, float("-inf"))
-            if attn_mask.dtype == torch.bool
-            else scores + attn_mask
-        )
-    return scores.softmax(-1) @ value
+    return path(run, func, args, kwargs)
 
 
 def where(run: Any, mask: torch.Tensor, yes: Any, no: Any, native: torch.Tensor) -> torch.Tensor:
@@ -396,7 +404,11 @@ def _softmax(kind: str) -> Callable[..., Any]:
         ) -> list[torch.Tensor]:
             return [softmax_path(f[0], b[0], q.to(b[0].dtype), dim, kind)]
 
-        return _unary(inputs_of(run, args, kwargs)[0], run, func, args, kwargs, rule)
+        x = inputs_of(run, args, kwargs)[0]
+        result = _unary(x, run, func, args, kwargs, rule)
+        if kind == "softmax" and result.dtype == x.dtype:
+            run.notes.put(result, Note("softmax", x, (dim % x.dim(),)))
+        return result
 
     return handler
 
@@ -576,7 +588,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "glu": composed(lambda run, x, dim=-1: x.chunk(2, dim)[0] * x.chunk(2, dim)[1].sigmoid()),
     "var": _variance(False),
     "std": _variance(True),
-    "scaled_dot_product_attention": composed(_attention),
+    "scaled_dot_product_attention": _attention,
     "softmax": _softmax("softmax"),
     "log_softmax": _softmax("log_softmax"),
     "logsumexp": _logsumexp,
