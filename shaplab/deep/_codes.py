@@ -227,6 +227,9 @@ class Codes(Capture):
             for place, tensor in enumerate(tensors_of(result)):
                 self.numbers[id(tensor)] = (tensor, self._later(func, args, kwargs, place))
             return
+        if name in ("pad", "constant_pad_nd") and codes:
+            self._padded(args, kwargs, followed[0], result)
+            return
         if name == "one_hot" and codes:
             entries = self.positions[id(followed[0])][1]
             self.positions[id(result)] = (result, entries[..., None].expand(result.shape))
@@ -294,6 +297,14 @@ class Codes(Capture):
         moved = func(*walk(place, args), **walk(place, kwargs))
         for tensor, entries in zip(tensors_of(result), tensors_of(moved), strict=True):
             self.positions[id(tensor)] = (tensor, entries)
+
+    def _padded(self, args: Any, kwargs: Any, codes: torch.Tensor, result: torch.Tensor) -> None:
+        given = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | kwargs
+        if given.get("mode", "constant") not in ("constant", 0):
+            self.watch(result, "pad")
+            return
+        entries = torch.constant_pad_nd(self.positions[id(codes)][1], given["pad"], -1)
+        self.positions[id(result)] = (result, entries)
 
     def _merged(self, followed: list[torch.Tensor], shape: torch.Size) -> Any:
         """The one entry that each value is a function of; None when some have two."""

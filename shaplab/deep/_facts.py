@@ -8,7 +8,7 @@ steps of such a formula are noted here; the quotient at its end looks the notes 
 
 Cost: a dictionary look-up for each operation, once a first note is made.
 
-Needs: nothing.
+Needs: shaplab._validation, shaplab.deep.graph.
 """
 
 from __future__ import annotations
@@ -19,19 +19,27 @@ from typing import Any
 
 import torch
 
+from shaplab.deep.graph import tensors_of
+
 __all__: list[str] = []
 
 _MOVED = frozenset(
     "unsqueeze expand expand_as view reshape getitem contiguous clone view_as squeeze".split()
+)
+_KEPT = frozenset(
+    """
+view reshape unsqueeze squeeze flatten transpose permute t add sub mul div getitem select narrow
+unbind chunk split
+""".split()
 )
 _BOUNDED = frozenset("clamp clamp_min maximum max".split())
 
 
 @dataclass(frozen=True)
 class Note:
-    """``kind`` of ``root``: ``exp`` and ``square`` are elementwise; ``mean`` and ``centred`` have
-    axes, as have ``exps`` (a sum of exponentials), ``squares`` (rate times a sum of squares and a
-    constant), ``scale`` (a root of squares), ``inverse`` (one over it) and ``softmax``."""
+    """``kind`` of ``root``: ``exp`` and ``square`` are elementwise; ``mean``, ``centred`` and
+    ``softmax`` have axes, as have ``exps`` (a sum of exponentials), ``squares`` (rate times a sum
+    of squares and a constant), ``scale`` (a root of squares) and ``inverse`` (one over it)."""
 
     kind: str
     root: torch.Tensor
@@ -44,6 +52,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.known: dict[int, tuple[Any, int, int, Note]] = {}
+        self.own: dict[int, tuple[Any, int]] = {}  # functions of one input entry each
 
     def put(self, tensor: torch.Tensor, note: Note) -> None:
         """Remember a note as long as neither the tensor nor its root changes."""
@@ -63,7 +72,13 @@ class Notes:
     def linear(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
         """Follow a linear operation: sums, means, centring, constants that are added or factors."""
         first = args[0] if args else None
-        if not isinstance(result, torch.Tensor) or not isinstance(first, torch.Tensor):
+        if not isinstance(first, torch.Tensor):
+            return
+        if name in _KEPT and self.alone(first) and not any(_depends(value) for value in args[1:]):
+            repeats = name == "getitem" and not _plain_index(args[1])
+            for tensor in () if repeats else tensors_of(result):
+                self.put_alone(tensor)
+        if not isinstance(result, torch.Tensor):
             return
         note = self.get(first)
         if name in ("sum", "mean"):
@@ -113,6 +128,8 @@ class Notes:
 
     def function(self, name: str, x: torch.Tensor, args: Any, result: Any) -> None:
         """Follow a scalar function of one tensor."""
+        if self.alone(x):
+            self.put_alone(result)
         note = self.get(x)
         power = _number(args[1]) if name == "pow" and len(args) > 1 else None
         if name == "exp":
@@ -128,6 +145,17 @@ class Notes:
             self.put(result, replace(note, kind="inverse"))
         elif note.kind in ("squares", "scale") and name in _BOUNDED:
             self.put(result, note)
+
+    def put_alone(self, tensor: torch.Tensor) -> None:
+        """Remember that each value is a function of one input entry of its own."""
+        key = id(tensor)
+        reference = weakref.ref(tensor, lambda _: self.own.pop(key, None))
+        self.own[key] = reference, tensor._version
+
+    def alone(self, tensor: torch.Tensor) -> bool:
+        """Whether each value is a function of one input entry of its own."""
+        found = self.own.get(id(tensor))
+        return found is not None and found[0]() is tensor and found[1] == tensor._version
 
     def same(self, top: torch.Tensor, note: Note) -> bool:
         """Whether ``top`` is the tensor whose squares a scale sums: itself, or centred alike."""
@@ -162,6 +190,12 @@ def _axes(x: torch.Tensor, args: Any, kwargs: Any) -> tuple[int, ...] | None:
         return None
     listed = [dim] if isinstance(dim, int) else list(dim)
     return tuple(sorted(axis % x.dim() for axis in listed))
+
+
+def _plain_index(index: Any) -> bool:
+    """Whether an index names each entry at most once."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in parts)
 
 
 def _number(value: Any) -> float | None:

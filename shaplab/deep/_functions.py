@@ -41,7 +41,12 @@ def _apply(original: Callable[..., Any]) -> Any:
             return original(cls, *args, **kwargs)
         if cls is torch.utils.checkpoint.CheckpointFunction:
             return args[0](*args[2:])
-        return run.custom(cls.__name__, lambda *a, **k: original(cls, *a, **k), args, kwargs)
+
+        def call(*own: Any, **named: Any) -> Any:
+            return original(cls, *own, **named)
+
+        call.written_by_user = True  # type: ignore[attr-defined]
+        return run.custom(cls.__name__, call, args, kwargs)
 
     return classmethod(apply)
 

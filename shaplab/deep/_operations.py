@@ -29,9 +29,18 @@ from shaplab.deep._recurrent import cell, layer
 from shaplab.deep._reveal import Affine, fused
 from shaplab.deep._windows import extremum, max_pool, window_table
 from shaplab.deep.graph import operation, substitute_at, tensors_of, walk
-from shaplab.deep.rules import normalise, quotient_of_norm, rescale, slope, two_players
+from shaplab.deep.rules import (
+    normalise,
+    quotient_of_norm,
+    rescale,
+    slope,
+    softmax_of_entries,
+    two_players,
+)
 
 __all__: list[str] = []
+
+_PLAYERS = 64  # inputs of a softmax that are compared one with all others
 
 SMOOTH = """
 gelu silu mish sigmoid tanh softplus log_sigmoid logsigmoid exp exp2 expm1 sin cos tan atan arctan
@@ -82,7 +91,8 @@ def elementwise(kind: str) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         found = inputs_of(run, args, kwargs)
         if len(found) == 2:
-            return corners(run, func, args, kwargs, found)
+            players = kind == "kinked" or all(run.notes.alone(tensor) for tensor in found)
+            return (corners if players else path)(run, func, args, kwargs)
         if len(found) > 2:
             return path(run, func, args, kwargs)
 
@@ -143,7 +153,9 @@ def _ratio(run: Any, top: torch.Tensor, scale: torch.Tensor, inverse: bool) -> A
             return None
         if along(scale.detach(), top, note.dims) is None:
             return None
-        return run.unit([note.root], (top / scale).detach(), _softmax_of(note.dims[0]))
+        (dim,) = note.dims
+        alone = run.notes.alone(note.root) and top.shape[dim] <= _PLAYERS
+        return run.unit([note.root], (top / scale).detach(), _softmax_of(dim, alone))
     if note.kind != ("inverse" if inverse else "scale") or not run.notes.same(top, note):
         return None
     level = along(scale.detach(), top, note.dims)
@@ -166,10 +178,12 @@ def _ratio(run: Any, top: torch.Tensor, scale: torch.Tensor, inverse: bool) -> A
     return run.unit([top], out, rule, (level,))
 
 
-def _softmax_of(dim: int) -> Rule:
+def _softmax_of(dim: int, alone: bool) -> Rule:
     def rule(
         f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
     ) -> list[torch.Tensor]:
+        if alone:
+            return [softmax_of_entries(f[0], b[0], q, dim)]
         return [softmax_path(f[0], b[0], q, dim, "softmax")]
 
     return rule
@@ -189,9 +203,9 @@ def scalar_rule(g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str)
     return rule
 
 
-def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]) -> torch.Tensor:
+def corners(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """Elementwise function of two inputs, as a game of two players."""
-    x, y = torch.broadcast_tensors(*found)
+    x, y = torch.broadcast_tensors(*inputs_of(run, args, kwargs))
 
     def g(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         new, named = substitute(run, args, kwargs, [first, second])
@@ -313,6 +327,13 @@ def _norm(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
     return path(run, func, args, kwargs)
 
 
+def _cosine(
+    run: Any, x1: torch.Tensor, x2: torch.Tensor, dim: int = 1, eps: float = 1e-8
+) -> torch.Tensor:
+    one, two = (t / (t * t).sum(dim, keepdim=True).sqrt().clamp_min(eps) for t in (x1, x2))
+    return (one * two).sum(dim)
+
+
 def _variance(root: bool) -> Callable[..., Any]:
     def body(
         run: Any,
@@ -402,9 +423,13 @@ def _softmax(kind: str) -> Callable[..., Any]:
         def rule(
             f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
         ) -> list[torch.Tensor]:
-            return [softmax_path(f[0], b[0], q.to(b[0].dtype), dim, kind)]
+            q = q.to(b[0].dtype)
+            if alone and kind == "softmax":
+                return [softmax_of_entries(f[0], b[0], q, dim)]
+            return [softmax_path(f[0], b[0], q, dim, kind)]
 
         x = inputs_of(run, args, kwargs)[0]
+        alone = run.notes.alone(x) and x.shape[dim] <= _PLAYERS
         result = _unary(x, run, func, args, kwargs, rule)
         if kind == "softmax" and result.dtype == x.dtype:
             run.notes.put(result, Note("softmax", x, (dim % x.dim(),)))
@@ -583,6 +608,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("norm", "vector_norm"), _norm),
     "product": product,
     "anything": path,
+    "cosine_similarity": composed(_cosine),
     "div": _divide,
     "prelu": composed(_prelu),
     "glu": composed(lambda run, x, dim=-1: x.chunk(2, dim)[0] * x.chunk(2, dim)[1].sigmoid()),

@@ -138,6 +138,7 @@ class Run(Codes):
                     self.add(Source(start, i))
                 with torch.enable_grad():
                     given.append(start.clone())
+                self.notes.put_alone(given[-1])
             else:
                 copy = value.clone()
                 entry = torch.arange(copy.numel(), device=copy.device).reshape(copy.shape)
@@ -227,7 +228,7 @@ class Run(Codes):
         self, name: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]
     ) -> Any:
         result = func(*args, **kwargs)
-        if name in ("sum", "mean") or self.notes.known:
+        if name in ("sum", "mean") or self.notes.known or self.notes.own:
             self.notes.linear(name, args, kwargs, result)
         if self.rule != "rescale":
             affine = affine_of(self, name, func, args, kwargs)

@@ -11,9 +11,7 @@ b_i)``
   lie above and not above a threshold (0, or for RevealCancelMean the mean of the ``c_i``);
 - product: two players, ``phi_x = (f_x - b_x) (f_y + b_y) / 2``;
 - maximum: all inputs of a window are players, exactly;
-- softmax and normalisation: chains of the above, with the difference quotients of exp, log, square
-and
-  inverse root written so that nothing cancels.
+- normalisation: the inputs are many small players, and so is the mean square that they share.
 
 Functions take tensors that broadcast: ``f`` one row, ``b`` many. Source: Chen, Lundberg and Lee
 (2019), "Propagating Shapley values"; the maximum's exact rule counts, between two consecutive
@@ -34,7 +32,13 @@ import torch
 
 from shaplab.deep.kernels.units import rescale_rows
 
-__all__ = ["maximum_literal", "product_literal", "rescale_literal", "reveal_cancel_literal"]
+__all__ = [
+    "maximum_literal",
+    "normalise_literal",
+    "product_literal",
+    "rescale_literal",
+    "reveal_cancel_literal",
+]
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -177,6 +181,42 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
     return phi
 
 
+def normalise_literal(
+    f: np.ndarray, b: np.ndarray, q: np.ndarray, eps: float = 0.0, steps: int = 4000
+) -> np.ndarray:
+    """Multipliers of ``x / sqrt(mean(x^2) + eps)`` as integrals over the share p of inputs present.
+
+    Parameters
+    ----------
+    f, b : arrays ``(d,)``, explained and reference inputs.
+    q : array ``(d,)``, multipliers of the outputs.
+    eps : added to the mean square.
+    steps : midpoints of the integrals.
+
+    Returns
+    -------
+    array ``(d,)``; times ``f - b`` they sum to the change of ``q @ x / sqrt(mean(x^2) + eps)``.
+
+    Notes
+    -----
+    With a share p of many inputs present, chosen at random, an input is on average ``b + p (f -
+    b)`` and the mean square ``B + p (F - B)``, which is not the mean square of the average.
+
+    Examples
+    --------
+    >>> normalise_literal(np.array([2.0]), np.array([0.0]), np.ones(1)).round(2)
+    array([0.5])
+    """
+    low, high = np.mean(b**2) + eps, np.mean(f**2) + eps
+    found = np.zeros(len(f))
+    for p in ((np.arange(steps) + 0.5) / steps) ** 2:  # dp = 2 sqrt(p) d sqrt(p), for low = 0
+        square, weight = low + p * (high - low), 2 * p**0.5 / steps
+        found += weight * q / square**0.5
+        pull = q @ (b + p * (f - b)) * -0.5 / square**1.5
+        found += weight * pull * (f + b) / len(f)
+    return found
+
+
 SLOPES: dict[
     str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ] = {  # of (x, g(x)), where they are cheap
@@ -301,39 +341,6 @@ def _partial(
     return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def log_secant(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Logarithm of ``(exp f - exp b) / (f - b)``, of the derivative where they are equal."""
-    step = (f - b).abs()
-    ratio = torch.where(step == 0, 1.0, -torch.expm1(-step) / torch.where(step == 0, 1.0, step))
-    return torch.maximum(f, b) + torch.log(ratio)
-
-
-def logsumexp(f: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
-    """Multipliers of the inputs of ``log(sum(exp(x)))``: positive, of the order of 1.
-
-    Each ``exp x_j`` is a player, and their sum runs from one total to the other, so the share of
-    ``x_j`` is the secant of exp at ``x_j`` over its secant at the totals; in logarithms. Inputs of
-    ``-inf`` in both rows take nothing.
-    """
-    totals = [torch.logsumexp(t, dim, keepdim=True) for t in (f, b)]
-    share = log_secant(f, b) - log_secant(*totals)
-    return torch.nan_to_num(torch.exp(share), nan=0.0)
-
-
-def softmax(
-    f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int, log: bool = False
-) -> torch.Tensor:
-    """Multipliers of logits under softmax, as exp of log-softmax (or under log-softmax).
-
-    A constant added to all logits of one row changes neither the softmax nor these multipliers by
-    more than the constant's own share.
-    """
-    if not log:
-        tops = [torch.log_softmax(t, dim) for t in (f, b)]
-        q = q * torch.nan_to_num(torch.exp(log_secant(*tops)), nan=0.0)
-    return q - logsumexp(f, b, dim) * q.sum(dim, keepdim=True)
-
-
 def normalise(
     f: torch.Tensor,
     b: torch.Tensor,
@@ -357,6 +364,46 @@ def normalise(
     size = b[0:1].numel() // s_b[0:1].numel()
     out = quotient_of_norm(f, b, q, (s_f, s_b), dims, 1.0 / size)
     return out - out.mean(dims, keepdim=True) if centre else out
+
+
+def softmax_of_entries(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
+    """Multipliers of logits that are players themselves, under softmax.
+
+    Each probability is the sigmoid of its logit minus the log-sum-exp of the others: a game of two
+    players, the logit and the others together, whose share goes to each by the secant of its
+    exponential. Bounded, as both shares are differences of probabilities.
+    """
+    f, b = (t.movedim(dim, -1) for t in torch.broadcast_tensors(f, b))
+    same = torch.eye(f.shape[-1], dtype=torch.bool, device=f.device)
+    rest_f, rest_b = (_others(t, same) for t in (f, b))
+    own = (_sigmoid_secant(f - rest_f, b - rest_f) + _sigmoid_secant(f - rest_b, b - rest_b)) / 2
+    them = (_sigmoid_secant(f - rest_f, f - rest_b) + _sigmoid_secant(b - rest_f, b - rest_b)) / 2
+    share = _log_secant(f, b).unsqueeze(-2) - _log_secant(rest_f, rest_b).unsqueeze(-1)
+    share = torch.nan_to_num(torch.exp(share.masked_fill(same, -torch.inf)), nan=0.0)
+    weight = q.movedim(dim, -1)
+    found = weight * own - ((weight * them).unsqueeze(-1) * share).sum(-2)
+    return found.movedim(-1, dim)
+
+
+def _others(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """Log-sum-exp of all logits but each one."""
+    return torch.logsumexp(logits.unsqueeze(-2).masked_fill(same, -torch.inf), -1)
+
+
+def _secant_of_decay(step: torch.Tensor) -> torch.Tensor:
+    """``(1 - exp(-step)) / step`` for a step of at least 0."""
+    return torch.where(step == 0, 1.0, -torch.expm1(-step) / torch.where(step == 0, 1.0, step))
+
+
+def _sigmoid_secant(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """``(sigmoid u - sigmoid v) / (u - v)`` without cancellation."""
+    top, low = torch.maximum(u, v), torch.minimum(u, v)
+    return torch.sigmoid(top) * torch.sigmoid(-low) * _secant_of_decay(top - low)
+
+
+def _log_secant(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Logarithm of ``(exp u - exp v) / (u - v)``."""
+    return torch.maximum(u, v) + torch.log(_secant_of_decay((u - v).abs()))
 
 
 def quotient_of_norm(
