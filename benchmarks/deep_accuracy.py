@@ -306,10 +306,12 @@ def with_shap(model: nn.Module, X: torch.Tensor, B: torch.Tensor) -> np.ndarray:
     return np.asarray(found).reshape(X.shape)
 
 
-def measure(full: bool = True) -> list[dict[str, Any]]:
+def measure(
+    gains: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0), full: bool = True
+) -> list[dict[str, Any]]:
     """Errors of every case; peers only when ``full``."""
     rows = []
-    for name, gain, size, kind, model, X, B in cases():
+    for name, gain, size, kind, model, X, B in cases(gains):
         truth = exact(model, X, B)
         row: dict[str, Any] = {"name": name, "gain": gain, "size": size, "background": kind}
         if not np.std(truth) > 1e-9:  # nothing to share, or a model that is NaN itself

@@ -67,7 +67,7 @@ class Codes(Capture):
     def begin(self, values: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
         """A point where dependence on the input starts: ``entries`` says which entry of an integer
         input each value is a function of, -1 for none; later axes belong to the same entry."""
-        raise NotImplementedError
+        self.refuse(self.calling, "integers of the input have no rule here")
 
     # Decisions
 
@@ -124,11 +124,11 @@ class Codes(Capture):
 
     def _step(self, name: str, difference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """A comparison as the step function of a difference."""
-        raise NotImplementedError
+        self.refuse(name, "comparisons have no rule here")
 
     def choose(self, mask: torch.Tensor, yes: Any, no: Any, native: torch.Tensor) -> torch.Tensor:
         """``where(mask, yes, no)`` for a mask of floats that depends on the input."""
-        raise NotImplementedError
+        self.refuse("where", "masks made from the input have no rule here")
 
     def _known(self, tensor: torch.Tensor) -> bool:
         key = id(tensor)
