@@ -2,10 +2,12 @@
 
 An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a
 linear or convolution layer feeds it), a product, a maximum over windows, a softmax or
-normalisation, or a composition of these (attention, LSTM, GRU, division, norms). ``HANDLERS`` maps
-names to functions ``handler(run, func, args, kwargs)`` for ``Capture``; ``run.unit(inputs, output,
-rule)`` records one non-linear unit whose ``rule(f, b, q, kept)`` returns the multipliers of its
-inputs, given those of its output; ``kept`` is a dict that lives as long as the reference rows.
+normalisation, also written by hand, a composition of these (LSTM, GRU, division, norms), or any
+other with a derivative (attention, cumprod, sort, fft, custom functions: the path rule).
+``HANDLERS`` maps names to functions ``handler(run, func, args, kwargs)`` for ``Capture``;
+``run.unit(inputs, output, rule)`` records one non-linear unit whose ``rule(f, b, q, kept)`` returns
+the multipliers of its inputs, given those of its output; ``kept`` is a dict that lives as long as
+the reference rows.
 
 Cost: one elementwise pass of the rule for each pair of rows.
 

@@ -346,6 +346,11 @@ class Block:
     out_many: torch.Tensor
     steps: int
     read: Callable[[torch.Tensor], list[Any]]
+    run: Any
+
+    def shared(self) -> float:
+        """The largest share of an operation's contributions that its path integral missed."""
+        return max((unit.kept.get("missing", 0.0) for unit in self.run.units), default=0.0)
 
 
 def _padded(table: tuple[torch.Tensor, ...], rows: slice, size: int) -> tuple[torch.Tensor, ...]:
@@ -413,6 +418,7 @@ def pairs(
                     out[:m].detach(),
                     len(run.units),
                     _reader(run, sources, out, m, tuple(value.shape for value in many)),
+                    run,
                 )
 
 

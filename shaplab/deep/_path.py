@@ -141,6 +141,9 @@ def integrated(
         if count >= _MOST or q.device.type == "meta" or bool((still <= _ENOUGH * size).all()):
             break
         count *= 2
+    if q.device.type != "meta":
+        worst = float((missing.abs() / size.max().clamp_min(torch.finfo(size.dtype).tiny)).max())
+        kept["missing"] = max(kept.get("missing", 0.0), worst if float(size.max()) > 0 else 0.0)
     if doubted and q.device.type != "meta" and bool((still > _TOO_MUCH * size.max()).any()):
         raise UnsupportedModelError(
             f"model: expected operations that can be explained, got {kept['name']}: its "
