@@ -13,6 +13,7 @@ shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import numbers
 from typing import Any
@@ -69,6 +70,29 @@ def check_model(model: Any) -> None:
 def each_table(X: Any) -> tuple[Any, ...]:
     """The inputs of a model: the members of a tuple, or the one table."""
     return X if isinstance(X, tuple) else (X,)
+
+
+class ByName(torch.nn.Module):
+    """A model whose inputs have names: passed by keyword where it has such arguments, otherwise as
+    one dictionary. Its modules keep their names."""
+
+    def __init__(self, model: Any, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+        self.training = False  # its own flag only: those of the model are not touched
+        called = model.forward if isinstance(model, torch.nn.Module) else model
+        known = inspect.signature(called).parameters.values()
+        every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known)
+        self.by_keyword = every or set(names) <= {one.name for one in known}
+
+    def forward(self, *values: torch.Tensor) -> Any:
+        given = dict(zip(self.names, values, strict=True))
+        return self.model(**given) if self.by_keyword else self.model(given)
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.model, torch.nn.Module):
+            return self.model.named_modules(*args, **kwargs)
+        return super().named_modules(*args, **kwargs)
 
 
 def check_tables(X: Any, background: Any, argument: str = "background") -> None:

@@ -159,11 +159,9 @@ def dasp(
     progress : show a progress bar.
     feature_names : names of the players; the columns of a DataFrame by default.
 
-    Returns
-    -------
-    Explanation with ``values`` of the input's shape (``(N, *spatial)`` for pixels), and a last axis
-    exactly when the model's output has one. ``info`` holds ``gap``, f(x) minus base minus the values as propagated, and
-    ``evaluations``, all propagations.
+    Returns ------- Explanation with ``values`` of the input's shape (``(N, *spatial)`` for pixels),
+    and a last axis exactly when the model's output has one. ``info`` holds ``gap``, f(x) minus base
+    minus the values as propagated, and ``evaluations``, all propagations.
 
     Raises
     ------

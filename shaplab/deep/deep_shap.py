@@ -35,7 +35,14 @@ import torch
 
 from shaplab._parallel import progress_bar
 from shaplab._validation import UnsupportedModelError, check_choice, check_int, fail
-from shaplab.deep._inputs import as_inputs, check_model, check_tables, names_of, shown_rows
+from shaplab.deep._inputs import (
+    ByName,
+    as_inputs,
+    check_model,
+    check_tables,
+    names_of,
+    shown_rows,
+)
 from shaplab.deep._pairs import Block, Settings, pairs
 from shaplab.explanation import Explanation
 
@@ -66,7 +73,8 @@ def deep_shap(
     model : torch.nn.Module in evaluation mode, or function of tensors; rows along the first axis of
     every
         input; output ``(N,)`` or ``(N, K)``.
-    X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs.
+    X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs, or a
+        dict for inputs that have names (then a dict of results).
     Integer inputs
         are explained where they become numbers, in an embedding or a table or as floats. Arrays and
         tables take the dtypes that the model runs with.
@@ -131,6 +139,8 @@ def deep_shap(
     check_choice(max_rule, "max_rule", ("exact", "cross"))
     check_int(batch_size, "batch_size")
     check_model(model)
+    if isinstance(X, dict):
+        return _by_name(locals())
     check_tables(X, background)
     rows = as_inputs(model, X, "X")
     references = as_inputs(model, background, "background", rows)
@@ -177,6 +187,27 @@ def deep_shap(
         for i, value in enumerate(values)
     )
     return results[0] if len(results) == 1 else results
+
+
+def _by_name(given: dict[str, Any]) -> Any:
+    """The call with a dictionary of inputs, as one with a tuple; a dictionary of results."""
+    X, background = given["X"], given["background"]
+    if not isinstance(background, dict) or set(background) != set(X) or not X:
+        fail(
+            "background",
+            f"a dict with the inputs {', '.join(map(str, X))}",
+            f"{list(background) if isinstance(background, dict) else type(background).__name__}",
+            "Give both tables the same inputs",
+        )
+    names = tuple(X)
+    given |= {"model": ByName(given["model"], names), "X": tuple(X.values())}
+    given["background"] = tuple(background[name] for name in names)
+    if isinstance(given["feature_names"], dict):
+        given["feature_names"] = tuple(given["feature_names"].get(name) for name in names)
+    found = deep_shap(**given)
+    if given["layer"] is not None:
+        return found
+    return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
 
 
 class _Totals:

@@ -176,6 +176,41 @@ class TestTables:
             deep_shap(self.model, [ROWS[:, :3]] * 2, [ROWS[:, :3]] * 2)
 
 
+def test_inputs_with_names_are_a_dict() -> None:
+    torch.manual_seed(0)
+    body, X, B = (
+        Linear(5, 1),
+        {"a": ROWS[:, :3], "b": ROWS[:, 2:]},
+        {"b": -ROWS[:, 2:], "a": -ROWS[:, :3]},
+    )
+
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, *, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(self.body(torch.cat([a, b], 1)))
+
+    class ByDict(ByKeyword):
+        def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(**batch)
+
+    pair = Net(lambda n, a, b: torch.tanh(n.l(torch.cat([a, b], 1))), l=body)
+    expected = deep_shap(pair, (X["a"], X["b"]), (B["a"], B["b"]))
+    for model in (ByKeyword(), ByDict()):
+        found = deep_shap(model, X, B)
+        assert list(found) == ["a", "b"]
+        assert_array_equal(found["a"].values, expected[0].values)
+        assert_array_equal(found["b"].values, expected[1].values)
+        at_layer = deep_shap(model, X, B, layer="body")
+        assert at_layer.values.shape == (3, 1, 1)
+        assert model.training
+        assert body.training
+    with pytest.raises(ValueError, match="background: expected a dict with the inputs a, b"):
+        deep_shap(ByKeyword(), X, {"a": B["a"]})
+
+
 def test_the_output_axis_exists_exactly_when_the_model_has_one() -> None:
     torch.manual_seed(0)
     column, line = Linear(4, 1), Net(lambda n, x: n.l(x)[:, 0], l=Linear(4, 1))
