@@ -79,6 +79,8 @@ class Codes(Capture):
         if name in ("numpy", "array", "tolist"):
             self.refuse(name, "values leave torch here, where they cannot be followed")
         result = func(*args, **kwargs)
+        if name == "logical_not":  # of numbers: whether they are 0
+            name, args = "eq", (args[0], 0.0)
         if name in COMPARISONS and isinstance(result, torch.Tensor):
             difference = args[0] - (args[1] if len(args) > 1 else kwargs["other"])
             self.numbers[id(result)] = (result, lambda: self._step(name, difference, result))
@@ -156,10 +158,11 @@ class Codes(Capture):
         if in_place and args[0] is known[0] and not args[0].is_floating_point():
             self._overwritten(name, args, known)
             return func(*args, **kwargs)
-        if name in ("where", "masked_fill") and not in_place:
-            made = self._chosen(name, func, args, kwargs)
+        if name in ("where", "masked_fill"):
+            plain = torch.Tensor.masked_fill if name == "masked_fill" else func
+            made = self._chosen(name, plain, args, kwargs)
             if made is not None:
-                return made
+                return args[0].copy_(made) if in_place else made
         followed = [t for t in known if id(t) in self.positions or id(t) in self.numbers]
         if found or not followed:
             return self._as_numbers(name, raw, func, args, kwargs, in_place, followed)
@@ -345,7 +348,7 @@ class Codes(Capture):
             native = func(*args, **kwargs)
         if not native.is_floating_point():
             return None
-        far = 1e9 if native.dtype.itemsize > 2 else 1e4  # as good as infinite behind a softmax
+        far = 1e3  # as good as infinite behind a softmax, and its path can be followed
         native = torch.nan_to_num(native, torch.nan, far, -far)
         yes, no = (
             torch.nan_to_num(torch.as_tensor(t, dtype=native.dtype), torch.nan, far, -far)
