@@ -163,6 +163,9 @@ def check_rows(X: Any, argument: str) -> None:
         remedy = f"Pass {argument}.to_frame() for one feature, or X[0:1] for the first row of X"
     elif isinstance(X, Iterator):
         remedy = f"Pass list({argument}) or an array of the rows"
+    elif isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        rule = "a table without a mask"
+        remedy = f"Pass {argument}.filled(np.nan), or drop the masked rows"
     if remedy:
         name = type(X).__name__
         shape = f" of shape {tuple(X.shape)}" if hasattr(X, "shape") else ""

@@ -2,16 +2,18 @@
 
 An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a
 linear or convolution layer feeds it), a product, a maximum over windows, a softmax or
-normalisation, or a composition of these (attention, LSTM, GRU, division, norms). ``HANDLERS`` maps
-names to functions ``handler(run, func, args, kwargs)`` for ``Capture``; ``run.unit(inputs, output,
-rule)`` records one non-linear unit whose ``rule(f, b, q, kept)`` returns the multipliers of its
-inputs, given those of its output; ``kept`` is a dict that lives as long as the reference rows.
+normalisation, also written by hand, a composition of these (LSTM, GRU, division, norms), or any
+other with a derivative (attention, cumprod, sort, fft, custom functions: the path rule).
+``HANDLERS`` maps names to functions ``handler(run, func, args, kwargs)`` for ``Capture``;
+``run.unit(inputs, output, rule)`` records one non-linear unit whose ``rule(f, b, q, kept)`` returns
+the multipliers of its inputs, given those of its output; ``kept`` is a dict that lives as long as
+the reference rows.
 
 Cost: one elementwise pass of the rule for each pair of rows.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._recurrent, shaplab.deep._reveal,
-shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
-shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._facts, shaplab.deep._path,
+shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph,
+shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -23,15 +25,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from shaplab.deep._facts import Note, along
+from shaplab.deep._path import integrated, path, softmax_path
 from shaplab.deep._recurrent import cell, layer
 from shaplab.deep._reveal import Affine, fused
 from shaplab.deep._windows import extremum, max_pool, window_table
-from shaplab.deep.graph import operation, tensors_of, walk
-from shaplab.deep.rules import logsumexp as logsumexp_rule
-from shaplab.deep.rules import normalise, rescale, slope, two_players
-from shaplab.deep.rules import softmax as softmax_rule
+from shaplab.deep.graph import operation, substitute_at, tensors_of, walk
+from shaplab.deep.rules import (
+    normalise,
+    quotient_of_norm,
+    rescale,
+    slope,
+    softmax_of_entries,
+    two_players,
+)
 
 __all__: list[str] = []
+
+_PLAYERS = 64  # inputs of a softmax that are compared one with all others
 
 SMOOTH = """
 gelu silu mish sigmoid tanh softplus log_sigmoid logsigmoid exp exp2 expm1 sin cos tan atan arctan
@@ -82,17 +93,26 @@ def elementwise(kind: str) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         found = inputs_of(run, args, kwargs)
         if len(found) == 2:
-            return corners(run, func, args, kwargs, found)
+            players = kind == "kinked" or all(run.notes.alone(tensor) for tensor in found)
+            return (corners if players else path)(run, func, args, kwargs)
         if len(found) > 2:
-            run.refuse(func.__name__, "its bounds depend on the input")
+            return path(run, func, args, kwargs)
 
         def g(x: torch.Tensor) -> torch.Tensor:
             new, named = substitute(run, args, kwargs, [x])
             return func(*new, **named)
 
         z = found[0]
+        if z.is_complex():
+            return path(run, func, args, kwargs)
+        name = operation(func)[0]
+        note = run.notes.get(z)
+        if note is not None and note.kind == "exps" and name == "log":
+            return _log_of_sum(run, z, note)
         with torch.no_grad():
             out = g(z.detach())
+        if out.is_complex():
+            return path(run, func, args, kwargs)
         if out.shape != z.shape:
             wide = z.expand(out.shape)
             return handler(run, func, *substitute(run, args, kwargs, [wide]))
@@ -100,9 +120,75 @@ def elementwise(kind: str) -> Callable[..., Any]:
         if affine is not None:
             run.fused += 1
             return run.unit([affine.x], out, fused(g, affine, run.rule), (z.detach(),))
-        return run.unit([z], out, scalar_rule(g, kind, operation(func)[0]))
+        result = run.unit([z], out, scalar_rule(g, kind, name))
+        if z is args[0]:
+            run.notes.function(name, z, args, result)
+        return result
 
     return handler
+
+
+def _log_of_sum(run: Any, total: torch.Tensor, note: Note) -> torch.Tensor:
+    """The logarithm of a sum of exponentials that was written by hand."""
+    (dim,) = note.dims
+
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        shape = [1 if axis == dim else size for axis, size in enumerate(b[0].shape)]
+        return [softmax_path(f[0], b[0], q.reshape(shape), dim, "logsumexp")]
+
+    with torch.no_grad():
+        out = total.detach().log()
+    return run.unit([note.root], out, rule)
+
+
+def _ratio(run: Any, top: torch.Tensor, scale: torch.Tensor, inverse: bool) -> Any:
+    """``top / scale``, or ``top * scale`` of an inverse scale, when the scale is a function of the
+    same inputs; None when it is not."""
+    note = run.notes.get(scale)
+    if note is None:
+        return None
+    if note.kind == "exps" and not inverse:
+        above = run.notes.get(top)
+        if above is None or above.kind != "exp" or above.root is not note.root:
+            return None
+        if along(scale.detach(), top, note.dims) is None:
+            return None
+        (dim,) = note.dims
+        alone = run.notes.alone(note.root) and top.shape[dim] <= _PLAYERS
+        return run.unit([note.root], (top / scale).detach(), _softmax_of(dim, alone))
+    if note.kind != ("inverse" if inverse else "scale") or not run.notes.same(top, note):
+        return None
+    level = along(scale.detach(), top, note.dims)
+    if level is None:
+        return None
+    dims, rate = note.dims, note.rate
+
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        s_f, s_b = (1 / t if inverse else t for t in (f[1], b[1]))
+        rise = (f[0] * f[0]).sum(dims, keepdim=True) - (b[0] * b[0]).sum(dims, keepdim=True)
+        found = (s_f * s_f - s_b * s_b) / torch.where(rise == 0, 1.0, rise)
+        least = 4 * torch.finfo(rise.dtype).eps * (b[0] * b[0]).sum(dims, keepdim=True)
+        slope = torch.where(rise.abs() <= least, rate, found)
+        return [quotient_of_norm(f[0], b[0], q, (s_f, s_b), dims, slope)]
+
+    with torch.no_grad():
+        out = top.detach() * scale.detach() if inverse else top.detach() / scale.detach()
+    return run.unit([top], out, rule, (level,))
+
+
+def _softmax_of(dim: int, alone: bool) -> Rule:
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        if alone:
+            return [softmax_of_entries(f[0], b[0], q, dim)]
+        return [softmax_path(f[0], b[0], q, dim, "softmax")]
+
+    return rule
 
 
 def scalar_rule(g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str) -> Rule:
@@ -119,9 +205,9 @@ def scalar_rule(g: Callable[[torch.Tensor], torch.Tensor], kind: str, name: str)
     return rule
 
 
-def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]) -> torch.Tensor:
+def corners(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """Elementwise function of two inputs, as a game of two players."""
-    x, y = torch.broadcast_tensors(*found)
+    x, y = torch.broadcast_tensors(*inputs_of(run, args, kwargs))
 
     def g(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         new, named = substitute(run, args, kwargs, [first, second])
@@ -140,6 +226,16 @@ def corners(run: Any, func: Any, args: Any, kwargs: Any, found: list[torch.Tenso
 def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """Product of two tensors: the vector-Jacobian product at the mean of both rows."""
     found = inputs_of(run, args, kwargs)
+    if operation(func)[0] == "mul" and len(found) == 2:
+        for top, scale in (found, found[::-1]):
+            made = _ratio(run, top, scale, inverse=True)
+            if made is not None:
+                return made
+    if len(found) == 2:
+        for weights, other in (found, found[::-1]):
+            note = run.notes.get(weights)
+            if note is not None and note.kind == "softmax" and weights is not other:
+                return _weighted(run, func, args, kwargs, weights, note)
     affine = (
         "addmm",
         "addmv",
@@ -149,7 +245,7 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         "addcmul",
     )  # linear in the first of three
     if len(found) > 2 + (func.__name__.strip("_") in affine):
-        run.refuse(func.__name__, "more than two of its factors depend on the input")
+        return path(run, func, args, kwargs)
 
     def rule(
         f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
@@ -166,19 +262,37 @@ def product(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     args, kwargs = walk(torch.Tensor.detach, args), walk(torch.Tensor.detach, kwargs)
     with torch.no_grad():
         out = func(*args, **kwargs)
+    result = run.unit(found, out, rule)
+    if operation(func)[0] == "mul" and found[0] is found[1]:
+        run.notes.put(result, Note("square", found[0]))
+    return result
+
+
+def _weighted(
+    run: Any, func: Any, args: Any, kwargs: Any, weights: torch.Tensor, note: Note
+) -> torch.Tensor:
+    """A product with the weights of a softmax: one operation of the scores and the other factor,
+    as in fused attention."""
+    found = inputs_of(run, args, kwargs)
+    at = next(i for i, tensor in enumerate(found) if tensor is weights)
+    spots = {i for i, tensor in enumerate(tensors_of((args, kwargs))) if run.depends(tensor)}
+    args, kwargs = walk(torch.Tensor.detach, args), walk(torch.Tensor.detach, kwargs)
+
+    def g(values: list[torch.Tensor]) -> torch.Tensor:
+        values = list(values)
+        values[at] = torch.softmax(values[at], note.dims[0])
+        new, named = substitute_at(spots, args, kwargs, values)
+        return func(*new, **named)
+
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        return integrated(g, f, b, q, kept)
+
+    with torch.no_grad():
+        out = func(*args, **kwargs)
+    found[at] = note.root
     return run.unit(found, out, rule)
-
-
-def substitute_at(
-    spots: set[int], args: Any, kwargs: Any, values: list[torch.Tensor]
-) -> tuple[Any, Any]:
-    """Like ``substitute`` for arguments that were detached: replace by position."""
-    left, count = iter(values), iter(range(10**6))
-
-    def swap(tensor: torch.Tensor) -> torch.Tensor:
-        return next(left) if next(count) in spots else tensor
-
-    return walk(swap, args), walk(swap, kwargs)
 
 
 def composed(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,26 +306,34 @@ def composed(body: Callable[..., Any]) -> Callable[..., Any]:
     return handler
 
 
-def _divide(run: Any, a: Any, b: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
-    if rounding_mode is not None:
+def _divide(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    if kwargs.get("rounding_mode") is not None:
         run.refuse("div", "it rounds")
-    return a * b.reciprocal()
+    top, low = args[0], args[1] if len(args) > 1 else kwargs["other"]
+    if isinstance(top, torch.Tensor) and run.depends(top):
+        made = _ratio(run, top, low, inverse=False)
+        if made is not None:
+            return made
+    with run:
+        return top * low.reciprocal()
 
 
-def _norm(
-    run: Any,
-    x: torch.Tensor,
-    ord: Any = 2,
-    dim: Any = None,
-    keepdim: bool = False,
-    *,
-    dtype: Any = None,
-) -> Any:
-    if ord == 1:
-        return x.abs().sum(dim, keepdim=keepdim)
-    if ord != 2:
-        run.refuse("norm", f"only orders 1 and 2 have a rule, not {ord}")
-    return (x * x).sum(dim, keepdim=keepdim).sqrt()
+def _norm(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    names = ("x", "p" if operation(func)[1] == "norm" else "ord", "dim", "keepdim")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    order = given.get("p", given.get("ord", 2))
+    x, dim, keep = args[0], given.get("dim"), bool(given.get("keepdim", False))
+    if order in (None, 2, 2.0, "fro") and x.is_floating_point() and not kwargs.get("dtype"):
+        with run:
+            return (x * x).sum(dim, keepdim=keep).sqrt()
+    return path(run, func, args, kwargs)
+
+
+def _cosine(
+    run: Any, x1: torch.Tensor, x2: torch.Tensor, dim: int = 1, eps: float = 1e-8
+) -> torch.Tensor:
+    one, two = (t / (t * t).sum(dim, keepdim=True).sqrt().clamp_min(eps) for t in (x1, x2))
+    return (one * two).sum(dim)
 
 
 def _variance(root: bool) -> Callable[..., Any]:
@@ -249,35 +371,39 @@ def _prelu(run: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return torch.relu(x) - torch.relu(-x) * weight.view(shape)
 
 
-def _attention(
-    run: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
-    if dropout_p > 0:
+def _attention(run: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """Fused attention as one operation of queries, keys and values."""
+    if (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)) > 0:
         run.refuse("scaled_dot_product_attention", "dropout is active; call model.eval()")
-    if enable_gqa:
-        groups = query.size(-3) // key.size(-3)
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    scores = query @ key.transpose(-2, -1) * (query.size(-1) ** -0.5 if scale is None else scale)
-    if is_causal:
-        hidden = torch.ones(
-            query.size(-2), key.size(-2), dtype=torch.bool, device=query.device
-        ).triu(1)
-        scores = scores.masked_fill(hidden, float("-inf"))
-    if attn_mask is not None:
-        scores = (
-            scores.masked_fill(~attn_mask, float("-inf"))
-            if attn_mask.dtype == torch.bool
-            else scores + attn_mask
-        )
-    return scores.softmax(-1) @ value
+    return path(run, func, args, kwargs)
+
+
+def where(run: Any, mask: torch.Tensor, yes: Any, no: Any, native: torch.Tensor) -> torch.Tensor:
+    """A choice by a mask of zeros and ones that depends on the input: two players, the mask and
+    what it chooses from. An infinite alternative gives the mask nothing."""
+    sides = [torch.as_tensor(t, dtype=native.dtype, device=native.device) for t in (yes, no)]
+    sides = [t.expand(native.shape) for t in sides]
+    wide = mask.expand(native.shape)
+    own = [t for t in sides if run.depends(t)]
+    fixed = [None if run.depends(t) else t.detach() for t in sides]
+
+    def rule(
+        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+    ) -> list[torch.Tensor]:
+        share = (f[0] + b[0]) / 2
+        ends = list(zip(f[1:], b[1:], strict=True))
+        gain: Any = 0.0
+        found = []
+        for sign, weight, constant in ((1.0, share, fixed[0]), (-1.0, 1 - share, fixed[1])):
+            if constant is None:
+                one, other = ends.pop(0)
+                gain = gain + sign * (one + other) / 2
+                found.append(q * weight)
+            else:
+                gain = gain + sign * constant
+        return [torch.nan_to_num(q * gain, nan=0.0, posinf=0.0, neginf=0.0), *found]
+
+    return run.unit([wide, *own], native, rule)
 
 
 # Softmax, normalisation
@@ -292,16 +418,24 @@ def _unary(
     return run.unit([x], out, rule)
 
 
-def _softmax(log: bool) -> Callable[..., Any]:
+def _softmax(kind: str) -> Callable[..., Any]:
     def handler(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
 
         def rule(
             f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
         ) -> list[torch.Tensor]:
-            return [softmax_rule(f[0], b[0], q.to(b[0].dtype), dim, log)]
+            q = q.to(b[0].dtype)
+            if alone and kind == "softmax":
+                return [softmax_of_entries(f[0], b[0], q, dim)]
+            return [softmax_path(f[0], b[0], q, dim, kind)]
 
-        return _unary(inputs_of(run, args, kwargs)[0], run, func, args, kwargs, rule)
+        x = inputs_of(run, args, kwargs)[0]
+        alone = run.notes.alone(x) and x.shape[dim] <= _PLAYERS
+        result = _unary(x, run, func, args, kwargs, rule)
+        if kind == "softmax" and result.dtype == x.dtype:
+            run.notes.put(result, Note("softmax", x, (dim % x.dim(),)))
+        return result
 
     return handler
 
@@ -311,16 +445,16 @@ def _logsumexp(run: Any, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
         kwargs.get("dim", args[1] if len(args) > 1 else None),
         kwargs.get("keepdim", len(args) > 2 and args[2]),
     )
-    dim = (
-        dim
-        if isinstance(dim, int)
-        else (dim[0] if len(dim) == 1 else run.refuse("logsumexp", "several axes"))
-    )
+    if not isinstance(dim, int):
+        if len(dim) != 1:
+            return path(run, func, args, kwargs)
+        dim = dim[0]
 
     def rule(
         f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
     ) -> list[torch.Tensor]:
-        return [logsumexp_rule(f[0], b[0], q if keep else q.unsqueeze(dim), dim)]
+        wide = q if keep else q.unsqueeze(dim)
+        return [softmax_path(f[0], b[0], wide, dim, "logsumexp")]
 
     return _unary(args[0], run, func, args, kwargs, rule)
 
@@ -473,16 +607,18 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("max", "amax"), extremum(1)),
     **dict.fromkeys(("min", "amin"), extremum(-1)),
     **dict.fromkeys(("atan2", "hypot", "logaddexp", "arctan2"), elementwise("smooth")),
-    **dict.fromkeys(("norm", "vector_norm"), composed(_norm)),
+    **dict.fromkeys(("norm", "vector_norm"), _norm),
     "product": product,
-    "div": composed(_divide),
+    "anything": path,
+    "cosine_similarity": composed(_cosine),
+    "div": _divide,
     "prelu": composed(_prelu),
     "glu": composed(lambda run, x, dim=-1: x.chunk(2, dim)[0] * x.chunk(2, dim)[1].sigmoid()),
     "var": _variance(False),
     "std": _variance(True),
-    "scaled_dot_product_attention": composed(_attention),
-    "softmax": _softmax(False),
-    "log_softmax": _softmax(True),
+    "scaled_dot_product_attention": _attention,
+    "softmax": _softmax("softmax"),
+    "log_softmax": _softmax("log_softmax"),
     "logsumexp": _logsumexp,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,

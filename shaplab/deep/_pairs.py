@@ -6,7 +6,8 @@ one looped row. Multipliers are symmetric in both rows, so either table may be l
 
 Chapter: deep/graph.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._operations, shaplab.deep._recurrent,
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._codes, shaplab.deep._facts,
+shaplab.deep._functions, shaplab.deep._operations, shaplab.deep._path, shaplab.deep._recurrent,
 shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules,
 shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
@@ -22,8 +23,11 @@ import torch
 
 from shaplab._parallel import chunks
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.deep._operations import HANDLERS, affine_of
-from shaplab.deep.graph import Capture
+from shaplab.deep._codes import Codes
+from shaplab.deep._facts import Notes
+from shaplab.deep._functions import functions_watched
+from shaplab.deep._operations import HANDLERS, affine_of, scalar_rule, where
+from shaplab.deep.graph import place_of_call
 
 __all__: list[str] = []
 
@@ -38,11 +42,24 @@ class Unit:
     run: Run
     values: list[torch.Tensor]
     rule: Any
+    name: str
     axes: list[int] = field(default_factory=list)
     twin: Unit | None = None
+    out: torch.Size = field(default_factory=torch.Size)
     kept: dict[str, Any] = field(default_factory=dict)
 
     def back(self, q: torch.Tensor) -> list[torch.Tensor]:
+        """Multipliers of the inputs from those of the output."""
+        found = self.shared(q)
+        if self.run.strict and not all(bool(torch.isfinite(m).all()) for m in found):
+            raise UnsupportedModelError(
+                f"model: expected finite attributions, got NaN or infinity from {self.name}: its "
+                f"multipliers leave the range of {q.dtype}. Explain with model.double() and "
+                "float64 rows, or explain the part of the model after it."
+            )
+        return found
+
+    def shared(self, q: torch.Tensor) -> list[torch.Tensor]:
         f = [
             self.run.look_up(value, axis)
             for value, axis in zip(self.twin.values, self.axes, strict=True)  # type: ignore[union-attr]
@@ -80,12 +97,12 @@ class Source:
     to."""
 
     value: torch.Tensor
-    input: int
+    input: int = 0
     entry: torch.Tensor | None = None
     axis: int = 0
 
 
-class Run(Capture):
+class Run(Codes):
     """One run of the model on a batch of rows; ``twin`` is the run whose rows are looked up."""
 
     def __init__(
@@ -97,24 +114,18 @@ class Run(Capture):
         rows: int,
         twin: Run | None = None,
     ) -> None:
-        super().__init__(model, HANDLERS)
-        self.rule, self.max_rule, self.layer, self.rows, self.twin = (
-            rule,
-            max_rule,
-            layer,
-            rows,
-            twin,
-        )
+        super().__init__(model, HANDLERS, rows, twin)
+        self.rule, self.max_rule, self.layer = rule, max_rule, layer
         self.units: list[Unit] = []
         self.sources: list[Source] = []
-        self.decisions: list[tuple[str, Any]] = []
         self.affine: dict[int, Any] = {}
         self.stored: dict[int, list[tuple[Unit, int]]] = {}
         self.kept_alive: list[torch.Tensor] = []
-        self.outputs = 1
         self.fused = 0
         self.row = 0
         self.folded = False
+        self.notes = Notes()
+        self.strict = False  # whether each unit's multipliers are checked, to name the one at fault
 
     # Running
 
@@ -127,6 +138,7 @@ class Run(Capture):
                     self.add(Source(start, i))
                 with torch.enable_grad():
                     given.append(start.clone())
+                self.notes.put_alone(given[-1])
             else:
                 copy = value.clone()
                 entry = torch.arange(copy.numel(), device=copy.device).reshape(copy.shape)
@@ -134,7 +146,8 @@ class Run(Capture):
                 given.append(copy)
         hook = _listen(self) if self.layer is not None else None
         try:
-            with torch.compiler.set_stance("force_eager"), torch.enable_grad(), self:
+            stance = torch.compiler.set_stance("force_eager")
+            with stance, torch.enable_grad(), functions_watched(), self:
                 out = self.model(*given)
         finally:
             if hook is not None:
@@ -172,8 +185,6 @@ class Run(Capture):
             )
         if not torch.isfinite(out).all():
             fail("model", "finite outputs", "NaN or infinity", "Check the inputs and weights")
-        out = out[:, 0] if out.dim() == 2 and out.shape[1] == 1 else out
-        self.outputs = 1 if out.dim() == 1 else out.shape[1]
         return out
 
     # What the capture asks for
@@ -188,7 +199,7 @@ class Run(Capture):
         """Record a non-linear unit; ``others`` are stored with its inputs for the rule to look
         up."""
         values = [value.detach() for value in (*inputs, *others)]
-        unit = Unit(self, values, rule)
+        unit = Unit(self, values, rule, f"`{self.calling}`{place_of_call()}", out=out.shape)
         if self.twin is not None:
             twin = (
                 self.twin.units[len(self.units)] if len(self.units) < len(self.twin.units) else None
@@ -200,6 +211,8 @@ class Run(Capture):
                 self.axis(theirs.shape, ours.shape)
                 for theirs, ours in zip(twin.values, values, strict=True)
             ]
+            unit.kept["axes"] = unit.axes, self.axis(twin.out, out.shape)
+        unit.kept["name"] = unit.name
         self.units.append(unit)
         for place, value in enumerate(values):
             self.stored.setdefault(value.untyped_storage().data_ptr(), []).append((unit, place))
@@ -215,6 +228,8 @@ class Run(Capture):
         self, name: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]
     ) -> Any:
         result = func(*args, **kwargs)
+        if name in ("sum", "mean") or self.notes.known or self.notes.own:
+            self.notes.linear(name, args, kwargs, result)
         if self.rule != "rescale":
             affine = affine_of(self, name, func, args, kwargs)
             if affine is not None:
@@ -222,43 +237,25 @@ class Run(Capture):
                 self.kept_alive.append(result)  # an id is only a name while its tensor lives
         return result
 
-    def decide(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        if name in ("numpy", "array", "tolist"):
-            self.refuse(name, "values leave torch here, where they cannot be followed")
-        result = func(*args, **kwargs)
-        value: Any = result
-        if isinstance(result, torch.Tensor):
-            if result.numel() and not bool((result == result.reshape(-1)[0]).all()):
-                jump = (
-                    "; a mask that only cleans rounding can be left out"
-                    if name in ("eq", "ne")
-                    else ""
-                )
-                self.refuse(
-                    name, "it depends on the input and differs between rows or entries" + jump
-                )
-            value = result.reshape(-1)[0].item() if result.numel() else None
-        if self.twin is not None:
-            seen = (
-                self.twin.decisions[len(self.decisions)]
-                if len(self.decisions) < len(self.twin.decisions)
-                else None
-            )
-            if seen != (name, value):
-                self.refuse(
-                    name,
-                    "it depends on the input and differs between explained and background rows",
-                )
-        self.decisions.append((name, value))
-        return result
-
-    def embedded(self, func: Any, args: Any, kwargs: Any, positions: torch.Tensor) -> Any:
-        table = func(*args, **kwargs)
-        start = self.leaf(table)
+    def begin(self, values: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
+        start = self.leaf(values)
         if self.layer is None:
-            self.add(Source(start, int(positions.reshape(-1)[0]) // _INPUT, positions % _INPUT))
+            self.add(Source(start, entry=entries))
         with torch.enable_grad():
             return start.clone()
+
+    def _step(self, name: str, difference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        compare = getattr(torch, name)
+
+        def step(z: torch.Tensor) -> torch.Tensor:
+            return compare(z, torch.zeros_like(z)).to(z.dtype)
+
+        self.calling = name
+        return self.unit([difference], mask.to(difference.dtype), scalar_rule(step, "step", name))
+
+    def choose(self, mask: torch.Tensor, yes: Any, no: Any, native: torch.Tensor) -> torch.Tensor:
+        self.calling = "where"
+        return where(self, mask, yes, no, native)
 
     def add(self, source: Source) -> None:
         if self.twin is not None:
@@ -274,7 +271,7 @@ class Run(Capture):
         none."""
         if theirs == ours:
             return -1
-        n, m = self.twin.rows, self.rows  # type: ignore[union-attr]
+        n, m = self.twin.rows, self.rows
         differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
         if len(theirs) != len(ours) or len(differ) != 1:
             self.refuse(
@@ -306,15 +303,18 @@ def _listen(run: Run) -> Any:
     target, thread, calls = modules[name], threading.get_ident(), [0]
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:
-        if (
-            module is not target
-            or threading.get_ident() != thread
-            or not isinstance(output, torch.Tensor)
-        ):
+        if module is not target or threading.get_ident() != thread:
             return None
         calls[0] += 1
         if calls[0] - 1 != int(count or 0):
             return None
+        if not isinstance(output, torch.Tensor):
+            fail(
+                "layer",
+                "a module that returns one tensor",
+                f"{name!r} ({type(module).__name__}), which returns a {type(output).__name__}",
+                "Name the layer after it",
+            )
         kept = output.clone()
         run.add(Source(kept, 0))
         return kept.clone()
@@ -338,13 +338,19 @@ class Settings:
 @dataclass
 class Block:
     """Row ``one`` of the looped table against rows ``many`` of the other; outputs ``(K,)`` and
-    ``(m, K)``."""
+    ``(m, K)``; ``steps`` non-linear operations lie between."""
 
     one: int
     many: slice
     out_one: torch.Tensor
     out_many: torch.Tensor
+    steps: int
     read: Callable[[torch.Tensor], list[Any]]
+    run: Any
+
+    def shared(self) -> float:
+        """The largest share of an operation's contributions that its path integral missed."""
+        return max((unit.kept.get("missing", 0.0) for unit in self.run.units), default=0.0)
 
 
 def _padded(table: tuple[torch.Tensor, ...], rows: slice, size: int) -> tuple[torch.Tensor, ...]:
@@ -398,6 +404,7 @@ def pairs(
                     tiled, _ = start(alone)
                     for unit, twin in zip(run.units, tiled.units, strict=True):
                         unit.twin, unit.axes = twin, [-1] * len(unit.values)
+                        unit.kept["axes"] = unit.axes, -1
                     for source, _theirs in zip(run.sources, tiled.sources, strict=True):
                         source.axis = -1
                     sources = tiled.sources
@@ -409,24 +416,49 @@ def pairs(
                     inner,
                     out_first[i].detach(),
                     out[:m].detach(),
+                    len(run.units),
                     _reader(run, sources, out, m, tuple(value.shape for value in many)),
+                    run,
                 )
+
+
+def _by_entry(
+    entry: torch.Tensor, credit: torch.Tensor, shapes: tuple[torch.Size, ...]
+) -> list[tuple[int, torch.Tensor]]:
+    """Credit of values summed at the entries of integer inputs that they are functions of."""
+    flat, found = entry.reshape(-1), []
+    sums = credit.reshape(flat.shape[0], -1).sum(1, dtype=torch.float64)
+    for k, shape in enumerate(shapes):
+        mine = (flat >= k * _INPUT) & (flat < (k + 1) * _INPUT)
+        if bool(mine.any()):
+            total = torch.zeros(shape.numel(), dtype=torch.float64, device=credit.device)
+            total.index_add_(0, flat[mine] - k * _INPUT, sums[mine])
+            found.append((k, total.reshape(shape)))
+    return found
 
 
 def _reader(
     run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: tuple[torch.Size, ...]
 ) -> Any:
+    def multipliers(full: torch.Tensor) -> Any:
+        return torch.autograd.grad(
+            out,
+            [source.value for source in run.sources],
+            full,
+            retain_graph=True,
+            allow_unused=True,
+        )
+
     def read(seed: torch.Tensor) -> list[Any]:
         full = torch.zeros_like(out)
         full[:m] = seed.to(out.dtype)
-        grads: Any = [None] * len(run.sources)
-        if out.requires_grad:
-            grads = torch.autograd.grad(
-                out,
-                [source.value for source in run.sources],
-                full,
-                retain_graph=True,
-                allow_unused=True,
+        grads: Any = multipliers(full) if out.requires_grad else [None] * len(run.sources)
+        if not all(grad is None or bool(torch.isfinite(grad).all()) for grad in grads):
+            run.strict = True
+            multipliers(full)
+            raise UnsupportedModelError(
+                "model: expected finite attributions, got NaN or infinity from a linear operation: "
+                f"its weights leave the range of {out.dtype}. Explain with model.double()."
             )
         found: list[Any] = [None] * len(shapes)
         for source, theirs, grad in zip(run.sources, sources, grads, strict=True):
@@ -436,17 +468,11 @@ def _reader(
             if b.dtype.itemsize < 4:  # too few digits for differences
                 f, b, grad = f.float(), b.float(), grad.float()
             credit = grad * (f - b)
+            parts = [(source.input, credit)]
             if source.entry is not None:
-                total = torch.zeros(
-                    shapes[source.input].numel(), dtype=torch.float64, device=credit.device
-                )
-                total.index_add_(
-                    0, source.entry.reshape(-1), credit.sum(-1, dtype=torch.float64).reshape(-1)
-                )
-                credit = total.reshape(shapes[source.input])
-            found[source.input] = (
-                credit if found[source.input] is None else found[source.input] + credit
-            )
+                parts = _by_entry(source.entry, credit, shapes)
+            for k, part in parts:
+                found[k] = part if found[k] is None else found[k] + part
         return [None if part is None else part[:m] for part in found]
 
     return read

@@ -79,12 +79,16 @@ def layer(name: str) -> Callable[..., Any]:
         bidirectional: bool = False,
         batch_first: Any = False,
     ) -> Any:
-        if (
-            (isinstance(hx, torch.Tensor) and not isinstance(params, list | tuple))
-            or not isinstance(num_layers, int)
-            or isinstance(has_biases, list | tuple)
-        ):
-            run.refuse(name, "packed sequences have no rule; pad the sequences instead")
+        if isinstance(has_biases, list | tuple):  # packed: (data, lengths, hx, params, ...)
+            sizes, hx, params, has_biases = hx, params, has_biases, num_layers
+            num_layers, dropout, train, bidirectional = dropout, train, bidirectional, batch_first
+            if not bool((sizes == sizes[0]).all()):
+                run.refuse(name, "packed sequences of different lengths; pad the sequences instead")
+            padded = x.reshape(len(sizes), int(sizes[0]), x.shape[-1])
+            found = body(
+                run, padded, hx, params, has_biases, num_layers, dropout, train, bidirectional
+            )
+            return (found[0].flatten(0, 1), *found[1:])
         if train and dropout > 0:
             run.refuse(name, "dropout between layers is active; call model.eval()")
         state = tuple(hx) if isinstance(hx, list | tuple) else (hx,)

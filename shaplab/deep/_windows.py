@@ -169,6 +169,7 @@ def max_pool(n: int, adaptive: bool) -> Callable[..., Any]:
             ]
 
         result = run.unit([x], out, rule)
+        run.watch(indices)
         return (
             (result, indices)
             if func.__name__.endswith("_with_indices") or kwargs.get("return_indices")
@@ -214,6 +215,9 @@ def extremum(sign: int) -> Callable[..., Any]:
             return [shared.reshape(moved.shape).movedim(ends, axes)]
 
         result = run.unit([x], out, rule)
-        return result if isinstance(native, torch.Tensor) else type(native)((result, native[1]))
+        if isinstance(native, torch.Tensor):
+            return result
+        run.watch(native[1])
+        return type(native)((result, native[1]))
 
     return handler

@@ -6,10 +6,11 @@ residual is kept in ``info["gap"]``.
 
 Chapter: deep/deep_shap.
 
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations,
-shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
-shaplab.deep.deep_shap, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
-shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._codes,
+shaplab.deep._facts, shaplab.deep._functions, shaplab.deep._inputs, shaplab.deep._operations,
+shaplab.deep._pairs, shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal,
+shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph, shaplab.deep.rules,
+shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -21,23 +22,46 @@ import numpy as np
 import torch
 
 from shaplab._parallel import chunks
-from shaplab._validation import as_numbers, check_frames, check_int, column_names, fail
-from shaplab.deep.deep_shap import as_inputs, check_model, deep_shap
+from shaplab._validation import as_numbers, check_int, fail
+from shaplab.deep._inputs import (
+    as_inputs,
+    check_model,
+    check_tables,
+    each_table,
+    names_of,
+    shown_rows,
+)
+from shaplab.deep.deep_shap import deep_shap
 from shaplab.explanation import Explanation
 
 __all__ = ["deeplift", "gradients", "input_x_gradient", "integrated_gradients", "occlusion"]
 
 
-def _evaluate(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
+Tensors = tuple[torch.Tensor, ...]
+
+
+def _rows(x: Tensors, rows: slice) -> Tensors:
+    return tuple(part[rows] for part in x)
+
+
+def _evaluate(model: Any, x: Tensors, batch_size: int) -> torch.Tensor:
     with torch.no_grad():
-        out = torch.cat([model(x[rows]) for rows in chunks(len(x), batch_size)]).double()
-    return out if out.dim() == 2 else out[:, None]
+        parts = [model(*_rows(x, rows)) for rows in chunks(len(x[0]), batch_size)]
+    return torch.cat(parts).double()
 
 
 @torch.inference_mode(False)
-def _slopes(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Gradients ``(N, *input, K)``, parameters and their gradients untouched."""
-    found = []
+def _slopes(model: Any, x: Tensors, batch_size: int) -> list[torch.Tensor]:
+    """Gradients ``(N, *input, K)`` of each input, parameters and their gradients untouched."""
+    if not all(part.is_floating_point() for part in x):
+        fail(
+            "X",
+            "floating-point inputs, which have gradients",
+            str([part.dtype for part in x]),
+            "Use deep_shap, which explains codes at their embedding",
+            TypeError,
+        )
+    found: list[list[torch.Tensor]] = []
     # cuDNN has no gradients of recurrent layers in evaluation mode.
     recurrent = isinstance(model, torch.nn.Module) and any(
         isinstance(m, torch.nn.RNNBase) for m in model.modules()
@@ -46,52 +70,77 @@ def _slopes(model: Any, x: torch.Tensor, batch_size: int) -> torch.Tensor:
         torch.enable_grad(),
         torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
     ):
-        for rows in chunks(len(x), batch_size):
-            point = x[rows].detach().clone().requires_grad_()
-            out = model(point)
+        for rows in chunks(len(x[0]), batch_size):
+            points = tuple(part.detach().clone().requires_grad_() for part in _rows(x, rows))
+            out = model(*points)
             each = out.unbind(1) if out.dim() == 2 else [out]
-            slopes = [
-                torch.autograd.grad(part.sum(), point, retain_graph=True)[0].double()
-                for part in each
-            ]
-            found.append(torch.stack(slopes, -1))
-    return torch.cat(found)
+            slopes = [_gradient(part.sum(), points) for part in each]
+            found.append([torch.stack(parts, -1) for parts in zip(*slopes, strict=True)])
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
-def _inputs(model: Any, X: Any, background: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Explained rows and reference rows as tensors."""
+def _gradient(total: torch.Tensor, points: Tensors) -> list[torch.Tensor]:
+    found: Any = (None,) * len(points)
+    if total.requires_grad:
+        found = torch.autograd.grad(total, points, retain_graph=True, allow_unused=True)
+    return [
+        torch.zeros_like(point, dtype=torch.float64) if slope is None else slope.double()
+        for point, slope in zip(points, found, strict=True)
+    ]
+
+
+def _inputs(model: Any, X: Any, background: Any) -> tuple[Tensors, Tensors]:
+    """Explained rows and reference rows as tensors, for each input."""
     check_model(model)
-    check_frames(X, background)
-    (x,) = as_inputs(model, X, "X")
-    (r,) = as_inputs(model, background, "background", (x,))
-    return x, r
+    check_tables(X, background)
+    x = as_inputs(model, X, "X")
+    return x, as_inputs(model, background, "background", x)
 
 
 def _explained(
     model: Any,
     X: Any,
-    values: torch.Tensor,
-    x: torch.Tensor,
+    values: list[torch.Tensor],
+    x: Tensors,
     base: torch.Tensor,
     name: str,
     evaluations: int,
-) -> Explanation:
+) -> Any:
+    """One Explanation, or a tuple of them, one for each of several inputs."""
     out = _evaluate(model, x, 256)
-    table, start = values.cpu().numpy(), np.broadcast_to(base.cpu().numpy(), tuple(out.shape))
-    gap = out.cpu().numpy() - start - table.reshape(len(table), -1, table.shape[-1]).sum(1)
-    if table.shape[-1] == 1:
-        table, start, gap = table[..., 0], start[:, 0], gap[:, 0]
-    names, info = tuple(column_names(X) or ()) or None, {"gap": gap, "evaluations": evaluations}
-    return Explanation(table, start, x.float().cpu().numpy(), names, method=name, info=info)
+    single = out.dim() == 1
+    top = out.reshape(len(out), -1).cpu().numpy()
+    start = np.broadcast_to(base.reshape(-1).cpu().numpy(), top.shape)
+    tables = [value.cpu().numpy() for value in values]
+    tables = [t.reshape(len(t), 1, -1) if t.ndim == 2 else t for t in tables]
+    totals = [table.reshape(*top.shape[:1], -1, top.shape[1]).sum(1) for table in tables]
+    gap = top - start - sum(totals)
+
+    def cut(table: np.ndarray) -> np.ndarray:
+        return table[..., 0] if single else table
+
+    results = tuple(
+        Explanation(
+            cut(table),
+            cut(start),
+            shown_rows(x[i]),
+            names_of(X, None)[i],
+            method=name,
+            rest=cut(sum(totals) - totals[i]) if len(tables) > 1 else None,
+            info={"gap": cut(gap), "evaluations": evaluations},
+        )
+        for i, table in enumerate(tables)
+    )
+    return results[0] if len(results) == 1 else results
 
 
-def gradients(model: Any, X: Any, *, batch_size: int = 256) -> Explanation:
+def gradients(model: Any, X: Any, *, batch_size: int = 256) -> Any:
     """Gradient of each output at each explained row.
 
     Parameters
     ----------
     model : torch.nn.Module in evaluation mode, output ``(N,)`` or ``(N, K)``.
-    X : rows ``(N, ...)``.
+    X : rows ``(N, ...)``; a tuple for several inputs, here and below, gives a tuple of results.
     batch_size : rows at a time.
 
     Returns
@@ -103,19 +152,13 @@ def gradients(model: Any, X: Any, *, batch_size: int = 256) -> Explanation:
     Simonyan, Vedaldi and Zisserman (2013).
     """
     check_model(model)
-    (x,) = as_inputs(model, X, "X")
-    return _explained(
-        model,
-        X,
-        _slopes(model, x, batch_size),
-        x,
-        torch.zeros(1, 1, dtype=torch.float64),
-        "gradients",
-        len(x),
-    )
+    x = as_inputs(model, X, "X")
+    slopes = _slopes(model, x, batch_size)
+    base = torch.zeros(slopes[0].shape[-1], dtype=torch.float64)
+    return _explained(model, X, slopes, x, base, "gradients", len(x[0]))
 
 
-def input_x_gradient(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> Explanation:
+def input_x_gradient(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> Any:
     """Gradient at each explained row times its distance from the mean background row.
 
     Parameters
@@ -128,22 +171,17 @@ def input_x_gradient(model: Any, X: Any, background: Any, *, batch_size: int = 2
     Explanation
     """
     x, r = _inputs(model, X, background)
-    step = x.double() - r.double().mean(0)
-    base = _evaluate(model, r, batch_size).mean(0, keepdim=True)
-    return _explained(
-        model,
-        X,
-        _slopes(model, x, batch_size) * step[..., None],
-        x,
-        base,
-        "input_x_gradient",
-        len(x),
-    )
+    base = _evaluate(model, r, batch_size).mean(0)
+    values = [
+        slope * (part.double() - other.double().mean(0))[..., None]
+        for slope, part, other in zip(_slopes(model, x, batch_size), x, r, strict=True)
+    ]
+    return _explained(model, X, values, x, base, "input_x_gradient", len(x[0]))
 
 
 def integrated_gradients(
     model: Any, X: Any, background: Any, *, steps: int = 32, batch_size: int = 256
-) -> Explanation:
+) -> Any:
     """Mean gradient on the straight line from each background row, times the distance; averaged
     over the background.
 
@@ -165,29 +203,25 @@ def integrated_gradients(
     check_int(steps, "steps")
     x, r = _inputs(model, X, background)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
-    total: Any = 0.0
-    for one in r:
-        step = (x - one).double()
+    total = [torch.zeros((), dtype=torch.float64, device=part.device) for part in x]
+    for i in range(len(r[0])):
+        one = _rows(r, slice(i, i + 1))
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            total = (
-                total
-                + weight
-                * _slopes(model, one + float(node) * (x - one), batch_size)
-                * step[..., None]
-            )
-    base = _evaluate(model, r, batch_size).mean(0, keepdim=True)
+            points = tuple(t + float(node) * (s - t) for s, t in zip(x, one, strict=True))
+            for k, slope in enumerate(_slopes(model, points, batch_size)):
+                total[k] = total[k] + weight * slope * (x[k] - one[k]).double()[..., None]
     return _explained(
         model,
         X,
-        total / len(r),
+        [part / len(r[0]) for part in total],
         x,
-        base,
+        _evaluate(model, r, batch_size).mean(0),
         f"integrated_gradients, {steps} steps",
-        steps * len(r) * len(x),
+        steps * len(r[0]) * len(x[0]),
     )
 
 
-def occlusion(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> Explanation:
+def occlusion(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> Any:
     """Change of output when one input entry alone takes its background values.
 
     Parameters
@@ -205,17 +239,21 @@ def occlusion(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> 
     """
     x, r = _inputs(model, X, background)
     out = _evaluate(model, x, batch_size)
-    flat, count = x.flatten(1), x[0].numel()
-    values = torch.zeros((len(x), count, out.shape[1]), dtype=torch.float64, device=x.device)
-    for i in range(count):
-        for one in r.flatten(1):
-            changed = flat.clone()
-            changed[:, i] = one[i]
-            values[:, i] += (out - _evaluate(model, changed.reshape(x.shape), batch_size)) / len(r)
-    base = _evaluate(model, r, batch_size).mean(0, keepdim=True)
-    return _explained(
-        model, X, values.reshape(*x.shape, -1), x, base, "occlusion", (count * len(r) + 1) * len(x)
-    )
+    found, count = [], 0
+    for k, part in enumerate(x):
+        flat, width = part.reshape(len(part), -1), part[0].numel()
+        values = torch.zeros((len(part), width, *out.shape[1:]), dtype=torch.float64)
+        count += width
+        for i in range(width):
+            for one in r[k].reshape(len(r[k]), -1):
+                changed = flat.clone()
+                changed[:, i] = one[i]
+                others = (*x[:k], changed.reshape(part.shape), *x[k + 1 :])
+                values[:, i] += (out - _evaluate(model, others, batch_size)).cpu() / len(r[k])
+        found.append(values.reshape(*part.shape, -1))
+    base = _evaluate(model, r, batch_size).mean(0)
+    evaluations = (count * len(r[0]) + 1) * len(x[0])
+    return _explained(model, X, found, x, base, "occlusion", evaluations)
 
 
 def deeplift(
@@ -238,22 +276,34 @@ def deeplift(
     ----------
     Shrikumar, Greenside and Kundaje (2017).
     """
-    check_frames(X, baseline, "baseline")
-    (x,) = as_inputs(model, X, "X")
-    row = torch.zeros_like(x[:1])
-    if baseline is not None:
-        given = (
-            baseline.detach()
-            if isinstance(baseline, torch.Tensor)
-            else as_numbers(baseline, "baseline").copy()
+    check_tables(X, baseline, "baseline")
+    x = as_inputs(model, X, "X")
+    given = (None,) * len(x) if baseline is None else each_table(baseline)
+    if len(given) != len(x):
+        fail(
+            "baseline",
+            f"one row for each of {len(x)} inputs",
+            f"{len(given)}",
+            "Pass a tuple with a row of each input",
         )
-        given = torch.as_tensor(given, dtype=x.dtype, device=x.device)
-        if given.numel() != row.numel():
-            fail(
-                "baseline",
-                f"one row of shape {tuple(x.shape[1:])}",
-                f"shape {tuple(given.shape)}",
-                "Use deep_shap for several reference rows",
-            )
-        row = given.reshape(row.shape)
-    return deep_shap(model, X if not isinstance(X, torch.Tensor) else x, row, rule=rule, **options)
+    rows = tuple(_row(one, part) for one, part in zip(given, x, strict=True))
+    row = rows if isinstance(X, tuple) else rows[0]
+    return deep_shap(model, X, row, rule=rule, **options)
+
+
+def _row(given: Any, x: torch.Tensor) -> torch.Tensor:
+    """One baseline row with a leading axis, zeros by default."""
+    row = torch.zeros_like(x[:1])
+    if given is None:
+        return row
+    numbers = given.detach() if isinstance(given, torch.Tensor) else as_numbers(given, "baseline")
+    found = torch.as_tensor(np.array(numbers) if isinstance(numbers, np.ndarray) else numbers)
+    found = found.to(dtype=x.dtype, device=x.device)
+    if found.numel() != row.numel():
+        fail(
+            "baseline",
+            f"one row of shape {tuple(x.shape[1:])}",
+            f"shape {tuple(found.shape)}",
+            "Use deep_shap for several reference rows",
+        )
+    return found.reshape(row.shape)

@@ -13,14 +13,17 @@ multipliers against all background rows. Multipliers are symmetric in ``x`` and 
 shorter of the two is looped over.
 
 Approximate for the interventional game, except for linear networks, single units, products and
-maxima; exactly additive always. Cost: ``N + B`` rows forward, ``N B K`` rows backward; memory of
-``batch_size`` rows of activations, twice. Source: Chen, Lundberg and Lee (2019), "Propagating
-Shapley values".
+maxima. Additive always, which says nothing about the split: a rule can share any amount between two
+inputs and still add up. What the rules are chosen for is the distance from enumeration. Cost: ``N +
+B`` rows forward, ``N B K`` rows backward; memory of ``batch_size`` rows of activations, twice.
+Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
 Chapter: deep/rules
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._operations,
-shaplab.deep._pairs, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._windows,
-shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._codes,
+shaplab.deep._facts, shaplab.deep._functions, shaplab.deep._inputs, shaplab.deep._operations,
+shaplab.deep._pairs, shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal,
+shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
+shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations
@@ -31,128 +34,21 @@ import numpy as np
 import torch
 
 from shaplab._parallel import progress_bar
-from shaplab._validation import (
-    UnsupportedModelError,
-    check_choice,
-    check_frames,
-    check_int,
-    column_names,
-    fail,
+from shaplab._validation import UnsupportedModelError, check_choice, check_int, fail
+from shaplab.deep._inputs import (
+    ByName,
+    as_inputs,
+    check_model,
+    check_tables,
+    names_of,
+    shown_rows,
 )
-from shaplab.deep._pairs import Settings, pairs
+from shaplab.deep._pairs import Block, Settings, pairs
 from shaplab.explanation import Explanation
 
 __all__ = ["deep_shap"]
 
 RULES = ("rescale", "reveal_cancel", "reveal_cancel_mean")
-
-
-def as_inputs(
-    model: Any, X: Any, argument: str, like: tuple[torch.Tensor, ...] | None = None
-) -> tuple[torch.Tensor, ...]:
-    """Tensors of a model's inputs: arrays and tables take its dtype and device, tensors must have
-    them."""
-    first = (
-        next((p for p in model.parameters() if p.is_floating_point()), None)
-        if isinstance(model, torch.nn.Module)
-        else None
-    )
-    found = []
-    for value in X if isinstance(X, tuple) else (X,):
-        if isinstance(value, torch.Tensor):
-            tensor = value.detach()
-        else:
-            array = value.to_numpy() if hasattr(value, "to_numpy") else np.asarray(value)
-            if array.dtype.kind not in "biuf":
-                fail(
-                    argument,
-                    "numbers",
-                    f"dtype {array.dtype}",
-                    "Encode text and objects as numbers first",
-                    TypeError,
-                )
-            tensor = torch.tensor(array)
-            codes = first is None or any(
-                isinstance(part, torch.nn.Embedding) for part in model.modules()
-            )
-            if first is not None and (tensor.is_floating_point() or not codes):
-                tensor = tensor.to(dtype=first.dtype)
-            tensor = tensor if first is None else tensor.to(first.device)
-        if tensor.dim() < 1 or tensor.shape[0] == 0:
-            fail(
-                argument,
-                "at least one row, rows along the first axis",
-                f"shape {tuple(tensor.shape)}",
-                "Pass a non-empty batch",
-            )
-        if tensor.is_floating_point():
-            if first is not None and (tensor.dtype != first.dtype or tensor.device != first.device):
-                fail(
-                    argument,
-                    f"dtype {first.dtype} on {first.device}, as the model has",
-                    f"{tensor.dtype} on {tensor.device}",
-                    f"Convert it: {argument}.to({str(first.device)!r}, {first.dtype})",
-                )
-            if not torch.isfinite(tensor).all():
-                fail(
-                    argument,
-                    "finite numbers",
-                    "NaN or infinity",
-                    "Impute or drop missing values first",
-                )
-        found.append(tensor)
-    if any(value.shape[0] != found[0].shape[0] for value in found):
-        fail(
-            argument,
-            "the same number of rows in every input",
-            str([value.shape[0] for value in found]),
-            "Align the inputs",
-        )
-    for i, value in enumerate(like or ()):
-        if (
-            len(found) != len(like or ())
-            or found[i].shape[1:] != value.shape[1:]
-            or found[i].dtype != value.dtype
-        ):
-            fail(
-                argument,
-                f"inputs of shape (B, *{tuple(value.shape[1:])}) and dtype {value.dtype}, as X has",
-                f"{len(found)} input(s), shapes {[tuple(t.shape) for t in found]} and "
-                f"{[t.dtype for t in found]}",
-                "Give rows of the same kind",
-            )
-    return tuple(found)
-
-
-def check_model(model: Any) -> None:
-    """Refuse what cannot be watched or would change while it is watched."""
-    if not isinstance(model, torch.nn.Module):
-        if callable(model):
-            return
-        fail(
-            "model",
-            "a torch.nn.Module or a function of tensors",
-            model,
-            "Pass the network itself",
-            TypeError,
-        )
-    for name, part in model.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            raise UnsupportedModelError(
-                f"model: expected eager modules, got a ScriptModule at {name!r}. Pass the "
-                f"original module."
-            )
-        active = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0
-        if part.training and (
-            active
-            or (isinstance(part, torch.nn.modules.batchnorm._NormBase) and part.track_running_stats)
-        ):
-            fail(
-                "model",
-                "evaluation mode",
-                f"{type(part).__name__} {name!r} in training mode",
-                "Call model.eval() first",
-            )
 
 
 @torch.inference_mode(False)
@@ -176,9 +72,10 @@ def deep_shap(
     ----------
     model : torch.nn.Module in evaluation mode, or function of tensors; rows along the first axis of
         every input; output ``(N,)`` or ``(N, K)``.
-    X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs.
-        Integer inputs are explained at the embedding that reads them; arrays of integers are
-        numbers if the model has no embedding.
+    X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs, or a
+        dict for inputs that have names (then a dict of results). Integer inputs are explained where
+        they become numbers, in an embedding or a table or as floats. Arrays and tables take the
+        dtypes that the model runs with.
     background : like ``X``, ``(B, ...)``, reference rows. All are used.
     rule : ``"rescale"``, ``"reveal_cancel"`` or ``"reveal_cancel_mean"``. The latter two see a
         linear or convolution layer (and a BatchNorm after it) together with the function it feeds;
@@ -195,24 +92,31 @@ def deep_shap(
     Returns
     -------
     Explanation
-        ``values`` has the shape of ``X``, and a last axis exactly when several outputs are
-        explained, in units of the output. ``base_values`` is the mean output over the background.
-        ``info["gap"]`` is the additivity residual of each row, ``(N,)`` or ``(N, K)``. A tuple, one
-        for each of several inputs; then ``rest`` of each holds the others' sums.
+        ``values`` has the shape of ``X`` (``(N, 1)`` for one number a row), and a last axis exactly
+        when the model's output has one and ``outputs`` is no single index, in units of the output.
+        ``base_values`` is the mean output over the background.
+        ``info["gap"]`` is the additivity residual of each row, ``(N,)`` or ``(N, K)``;
+        ``info["shared"]`` the largest share of an operation's contributions that its path integral
+        missed and that was shared among them. A tuple, one for each of several inputs; then
+        ``rest`` of each holds the others' sums.
 
     Raises
     ------
     UnsupportedModelError
-        For operations without a rule, by name and place, and when the residual is more than
-        rounding.
+        For decisions on the input that differ between rows, random numbers and operations without a
+        derivative, by name and place; for values that leave the range of the dtype; and when the
+        residual is more than rounding beside the change of output.
     ValueError
         For bad arguments, such as a model in training mode.
 
     Notes
     -----
     Approximates the interventional game (features outside a coalition take background values);
-    exact for linear networks and for single units. ``N + B`` forward rows, ``N * B * K`` backward
-    rows. The model, its gradients, flags and the random state are not touched.
+    exact for linear networks and for single units. That the values sum to the change of output says
+    nothing about how it is split: ``benchmarks/deep_accuracy.py`` measures that against
+    enumeration, and finds errors like those of integrated gradients with many steps. ``N + B``
+    forward rows, ``N * B * K`` backward rows. The model, its gradients, flags and the random state
+    are not touched.
 
     References
     ----------
@@ -224,70 +128,132 @@ def deep_shap(
     >>> double = torch.nn.Linear(2, 1, bias=False)
     >>> _ = torch.nn.init.constant_(double.weight, 2.0)
     >>> deep_shap(double, [[1.0, 3.0]], [[0.0, 1.0], [0.0, 3.0]]).values
-    array([[2., 2.]])
+    array([[[2.],
+            [2.]]])
     """
     check_choice(rule, "rule", RULES)
     check_choice(max_rule, "max_rule", ("exact", "cross"))
     check_int(batch_size, "batch_size")
     check_model(model)
-    check_frames(X, background)
+    if isinstance(X, dict):
+        return _by_name(locals())
+    check_tables(X, background)
     rows = as_inputs(model, X, "X")
     references = as_inputs(model, background, "background", rows)
     n, size = rows[0].shape[0], references[0].shape[0]
     swapped = size < n
     loop, batch = (references, rows) if swapped else (rows, references)
     settings = Settings(rule, max_rule, layer, batch_size)
-    sums: list[Any] = []
-    out_rows: list[Any] = [None] * n
-    out_references: list[Any] = [None] * size
-    chosen: list[int] = []
-    single = True
     with progress_bar(n * size, progress, "deep_shap") as bar:
+        seen = _Totals(n, size, swapped, outputs)
         for block in pairs(model, loop, batch, settings):
-            several = block.out_one.dim() == 1
-            if not chosen:
-                count = block.out_one.shape[0] if several else 1
-                chosen, single = _chosen(outputs, count)
-            ours, theirs = (out_references, out_rows) if swapped else (out_rows, out_references)
-            ours[block.one] = block.out_one.double().reshape(-1)[chosen].cpu()
-            if theirs[block.many.start] is None:
-                theirs[block.many] = (
-                    block.out_many.double().reshape(len(block.out_many), -1)[:, chosen].cpu()
-                )
-            for place, k in enumerate(chosen):
-                seed = torch.zeros_like(block.out_many)
-                seed[..., k if several else slice(None)] = 1
-                found = block.read(seed)
-                if not sums:
-                    sums = [
-                        None if part is None else np.zeros((n, *part.shape[1:], len(chosen)))
-                        for part in found
-                    ]
-                for total, part in zip(sums, found, strict=True):
-                    if part is not None and swapped:
-                        total[block.many, ..., place] -= part.cpu().numpy()
-                    elif part is not None:
-                        total[block.one, ..., place] += (
-                            part.sum(0, dtype=torch.float64).cpu().numpy()
-                        )
+            seen.take(block)
             bar.update(block.many.stop - block.many.start)
-    return _explain(
-        sums,
-        torch.stack(out_rows).numpy(),
-        torch.stack(out_references).numpy(),
-        size,
-        single,
-        rows,
-        layer,
-        feature_names if feature_names is not None else column_names(X),
-        output_names,
-        settings,
+    out, base = torch.stack(seen.out_rows).numpy(), torch.stack(seen.out_references).numpy()
+    count = out.shape[1]
+    values = [
+        np.zeros((n, *row.shape[1:], count)) if total is None else total / size
+        for total, row in zip(seen.sums, rows, strict=True)
+    ]
+    values = [part.reshape(n, 1, count) if part.ndim == 2 else part for part in values]
+    shown = names_of(X, feature_names)
+    data: list[Any] = [shown_rows(row) for row in rows]
+    if layer is not None:
+        values, shown, data = values[:1], [None], [None]
+    totals = [value.reshape(n, -1, count).sum(1) for value in values]
+    digits = max(seen.digits, _coarsest(model, rows))
+    gap = _gap(out - base.mean(0) - sum(totals), out, base, digits * (1 + seen.steps) ** 0.5, layer)
+
+    def cut(table: np.ndarray) -> np.ndarray:
+        return table[..., 0] if seen.single else table
+
+    info = {"gap": cut(gap), "evaluations": n + size, "shared": seen.shared}
+    info["scale"] = max(float(np.abs(out).max()), float(np.abs(base).max()), 1e-300)
+    results = tuple(
+        Explanation(
+            cut(value),
+            cut(np.tile(base.mean(0), (n, 1))),
+            data[i],
+            shown[i],
+            output_names,
+            method=f"deep_shap, {rule}, interventional game",
+            rest=cut(sum(totals) - totals[i]) if len(values) > 1 else None,
+            info=info,
+        )
+        for i, value in enumerate(values)
     )
+    return results[0] if len(results) == 1 else results
 
 
-def _chosen(outputs: Any, count: int) -> tuple[list[int], bool]:
+def _by_name(given: dict[str, Any]) -> Any:
+    """The call with a dictionary of inputs, as one with a tuple; a dictionary of results."""
+    X, background = given["X"], given["background"]
+    if not isinstance(background, dict) or set(background) != set(X) or not X:
+        fail(
+            "background",
+            f"a dict with the inputs {', '.join(map(str, X))}",
+            f"{list(background) if isinstance(background, dict) else type(background).__name__}",
+            "Give both tables the same inputs",
+        )
+    names = tuple(X)
+    given |= {"model": ByName(given["model"], names), "X": tuple(X.values())}
+    given["background"] = tuple(background[name] for name in names)
+    if isinstance(given["feature_names"], dict):
+        given["feature_names"] = tuple(given["feature_names"].get(name) for name in names)
+    found = deep_shap(**given)
+    if given["layer"] is not None:
+        return found
+    return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
+
+
+class _Totals:
+    """Sums over the background of what the blocks of pairs say."""
+
+    def __init__(self, n: int, size: int, swapped: bool, outputs: Any) -> None:
+        self.n, self.swapped, self.outputs = n, swapped, outputs
+        self.out_rows: list[Any] = [None] * n
+        self.out_references: list[Any] = [None] * size
+        self.sums: list[Any] = []
+        self.chosen: list[int] = []
+        self.single, self.steps, self.digits, self.shared = True, 0, 0.0, 0.0
+
+    def take(self, block: Block) -> None:
+        """Add the pairs of a block, output by output."""
+        several = block.out_one.dim() == 1
+        if not self.chosen:
+            self.chosen = _chosen(self.outputs, block.out_one.shape[0] if several else 1)
+            self.single = not several or isinstance(self.outputs, int | np.integer)
+            self.steps, self.digits = block.steps, torch.finfo(block.out_one.dtype).eps
+        ours, theirs = self.out_rows, self.out_references
+        if self.swapped:
+            ours, theirs = theirs, ours
+        ours[block.one] = block.out_one.double().reshape(-1)[self.chosen].cpu()
+        if theirs[block.many.start] is None:
+            table = block.out_many.double().reshape(len(block.out_many), -1)
+            theirs[block.many] = table[:, self.chosen].cpu()
+        for place, k in enumerate(self.chosen):
+            seed = torch.zeros_like(block.out_many)
+            seed[..., k if several else slice(None)] = 1
+            self.add(block, place, block.read(seed))
+        self.shared = max(self.shared, block.shared())
+
+    def add(self, block: Block, place: int, found: list[Any]) -> None:
+        """Add attributions ``(m, *input)`` of one output, for each input that has some."""
+        if not self.sums:
+            self.sums = [
+                None if part is None else np.zeros((self.n, *part.shape[1:], len(self.chosen)))
+                for part in found
+            ]
+        for total, part in zip(self.sums, found, strict=True):
+            if part is not None and self.swapped:
+                total[block.many, ..., place] -= part.cpu().numpy()
+            elif part is not None:
+                total[block.one, ..., place] += part.sum(0, dtype=torch.float64).cpu().numpy()
+
+
+def _chosen(outputs: Any, count: int) -> list[int]:
     if outputs is None:
-        return list(range(count)), count == 1
+        return list(range(count))
     listed = [outputs] if isinstance(outputs, int | np.integer) else list(outputs)
     if not listed or any(
         not isinstance(k, int | np.integer) or not -count <= k < count for k in listed
@@ -298,68 +264,42 @@ def _chosen(outputs: Any, count: int) -> tuple[list[int], bool]:
             repr(outputs),
             "Pass an index or a list of indices",
         )
-    return [int(k) % count for k in listed], isinstance(outputs, int | np.integer) or count == 1
+    return [int(k) % count for k in listed]
 
 
-def _explain(
-    sums: list[Any],
+def _coarsest(model: Any, rows: tuple[torch.Tensor, ...]) -> float:
+    """The largest rounding unit among the inputs and the model's parameters."""
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    kinds = {t.dtype for t in (*rows, *parameters) if t.is_floating_point()}
+    return max((torch.finfo(kind).eps for kind in kinds), default=0.0)
+
+
+def _gap(
+    gap: np.ndarray,
     out: np.ndarray,
     out_references: np.ndarray,
-    size: int,
-    single: bool,
-    rows: tuple[torch.Tensor, ...],
+    rounding: float,
     layer: str | None,
-    feature_names: Any,
-    output_names: Any,
-    settings: Settings,
-) -> Any:
-    n, count = out.shape
-    base = out_references.mean(0)
-    values = [
-        np.zeros((n, *row.shape[1:], count)) if total is None else total / size
-        for total, row in zip(sums, rows, strict=True)
-    ]
-    if layer is not None:
-        values = values[:1]
-    totals = [value.reshape(n, -1, count).sum(1) for value in values]
-    gap = out - base - sum(totals)
-    scale = max(float(np.abs(out).max()), float(np.abs(out_references).max()), 1e-300)
-    digits = (
-        max(torch.finfo(row.dtype).eps for row in rows if row.is_floating_point())
-        if any(row.is_floating_point() for row in rows)
-        else 1.2e-7
+) -> np.ndarray:
+    """The residual of additivity ``(N, K)``, refused when it is more than rounding.
+
+    What counts is the change of output, not its size: a step that torch cannot see loses a share
+    of the change. ``rounding`` is the outputs' relative error.
+    """
+    rise = (out.max(0) - out_references.min(0)).max()
+    change = max(float(rise), float((out_references.max(0) - out.min(0)).max()))
+    scale = max(float(np.abs(out).max()), float(np.abs(out_references).max()))
+    worst = float(np.abs(gap).max())
+    if worst <= min(0.1, 10 * rounding**0.5) * change + 8 * rounding * scale:  # not with NaN
+        return gap
+    why = (
+        "Some step is hidden from torch (another library, a mask made from the input) or mixes "
+        "rows; rewrite it in torch operations on the input"
+        if layer is None
+        else f"Part of the output does not pass through {layer!r}: a parallel branch bypasses it. "
+        "Name a layer that everything passes through"
     )
-    if np.abs(gap).max() > 30 * digits**0.5 * scale:
-        raise UnsupportedModelError(
-            f"model: expected attributions that sum to the change of output, got a residual of "
-            f"{np.abs(gap).max():.3g} on a scale of {scale:.3g}. "
-            "Some step is hidden from torch (another library, a custom "
-            "autograd.Function, a mask made from the input) or mixes rows; rewrite it in torch "
-            "operations on the input."
-        )
-    method = f"deep_shap, {settings.rule}, interventional game"
-    results = []
-    for i, value in enumerate(values):
-        rest = (
-            base * 0 + sum((part for j, part in enumerate(totals) if j != i), np.zeros_like(out))
-            if len(values) > 1
-            else None
-        )
-        data = None if layer is not None else rows[i].float().cpu().numpy()
-        results.append(
-            Explanation(
-                value[..., 0] if single else value,
-                np.full(n, base[0]) if single else np.tile(base, (n, 1)),
-                data,
-                feature_names if len(values) == 1 and layer is None else None,
-                output_names,
-                method=method,
-                rest=None if rest is None else (rest[:, 0] if single else rest),
-                info={
-                    "gap": gap[:, 0] if single else gap,
-                    "evaluations": n + len(out_references),
-                    "scale": scale,
-                },
-            )
-        )
-    return results[0] if len(results) == 1 else tuple(results)
+    raise UnsupportedModelError(
+        f"model: expected attributions that sum to the change of output, got a residual of "
+        f"{worst:.3g} where the outputs change by up to {change:.3g}. {why}."
+    )

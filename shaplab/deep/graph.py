@@ -30,7 +30,7 @@ from types import FrameType, FunctionType
 from typing import Any, NoReturn
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 
 from shaplab._validation import UnsupportedModelError
 
@@ -56,7 +56,11 @@ replication_pad2d replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffl
 native_channel_shuffle im2col col2im upsample_nearest1d upsample_nearest2d upsample_nearest3d
 upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler
 avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d fold
-dropout alpha_dropout feature_dropout feature_alpha_dropout batch_norm
+dropout alpha_dropout feature_dropout feature_alpha_dropout batch_norm pack_padded_sequence
+pad_packed_sequence fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2
+fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift real imag view_as_real
+view_as_complex complex conj resolve_conj cfloat cdouble upsample_nearest_exact1d
+upsample_nearest_exact2d upsample_nearest_exact3d upsample_bilinear2d_aa upsample_bicubic2d_aa
 """)
 PRODUCTS = _names("""
 mul multiply matmul mm bmm mv dot vdot inner outer ger kron linear conv1d conv2d conv3d
@@ -84,9 +88,13 @@ RANDOM = _names("""
 rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal poisson
 uniform exponential cauchy geometric log_normal random rrelu_with_noise gumbel_softmax
 """)
+_TWICE = _names("""
+grid_sampler batch_norm
+""")  # linear in the first argument, not in the others
 WHOLE = _names("""
 max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
 """)
+_BACKWARD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
 DROPOUT = _names("""
 dropout alpha_dropout feature_dropout feature_alpha_dropout
 """)
@@ -99,15 +107,6 @@ expit=sigmoid subtract=sub iand=and ior=or
 ixor=xor
 """.split()
 )
-_COPIED = _names("""
-getitem view reshape flatten unflatten squeeze unsqueeze transpose permute t T select narrow unbind
-chunk split split_with_sizes tensor_split contiguous clone expand expand_as repeat index_select cat
-stack movedim flip roll detach
-iter
-""")
-_KEPT = _names("""
-to long int type type_as cpu cuda
-""")
 
 
 def operation(func: Callable[..., Any]) -> tuple[str, str]:
@@ -132,6 +131,8 @@ def walk(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
         return change(value)
     if isinstance(value, tuple):
         parts = [walk(change, part) for part in value]
+        if hasattr(value, "n_fields"):  # torch's named results take a sequence
+            return type(value)(parts)
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, list):
         return [walk(change, part) for part in value]
@@ -145,6 +146,18 @@ def tensors_of(value: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     walk(found.append, value)
     return found
+
+
+def substitute_at(
+    spots: set[int], args: Any, kwargs: Any, values: list[torch.Tensor]
+) -> tuple[Any, Any]:
+    """Like ``substitute`` for arguments that were detached: replace by position."""
+    left, count = iter(values), iter(range(10**6))
+
+    def swap(tensor: torch.Tensor) -> torch.Tensor:
+        return next(left) if next(count) in spots else tensor
+
+    return walk(swap, args), walk(swap, kwargs)
 
 
 _REENTRANT: dict[Any, Callable[..., Any] | None] = {}
@@ -187,6 +200,15 @@ def _frames() -> Any:
         frame = frame.f_back
 
 
+def place_of_call() -> str:
+    """Where the model makes the present call: the nearest line outside torch and this part."""
+    for frame in _frames():
+        path = frame.f_code.co_filename.replace("\\", "/")
+        if "/torch/" not in path and "/shaplab/deep/" not in path:
+            return f" at {path}:{frame.f_lineno}"
+    return ""
+
+
 class Capture(TorchFunctionMode):
     """One watched run of ``model``; subclasses say what a non-linear operation does.
 
@@ -205,15 +227,9 @@ class Capture(TorchFunctionMode):
         if isinstance(model, torch.nn.Module):
             self.owned = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self.leaves: dict[int, torch.Tensor] = {}
-        self.positions: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.calling = ""
 
     # What a subclass may change
-
-    def embedded(
-        self, func: Callable[..., Any], args: Any, kwargs: Any, positions: torch.Tensor
-    ) -> Any:
-        """An embedding of integer inputs; ``positions`` says which input entry each index is."""
-        return func(*args, **kwargs)
 
     def linear(
         self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, found: list[torch.Tensor]
@@ -225,6 +241,18 @@ class Capture(TorchFunctionMode):
         """A decision that depends on the input."""
         self.refuse(name, "its result depends on the input")
 
+    def custom(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A custom ``autograd.Function``, as one operation."""
+        args, kwargs = walk(self._foreign, args), walk(self._foreign, kwargs)
+        if not any(self.depends(tensor) for tensor in tensors_of((args, kwargs))):
+            return func(*args, **kwargs)
+        self.calling = name
+        handler = self.handlers.get("anything")
+        if handler is None:
+            self.refuse(name)
+        with _pop_mode_temporarily(), torch.enable_grad():
+            return handler(self, func, args, kwargs)
+
     def writing(self, target: torch.Tensor) -> None:
         """Called before ``target`` is changed in place."""
 
@@ -234,22 +262,19 @@ class Capture(TorchFunctionMode):
         self, name: str, why: str = "no rule propagates attributions through it"
     ) -> NoReturn:
         """Raise ``UnsupportedModelError`` that names the operation and where the model calls it."""
-        place, module = "", ""
+        module = ""
         names = (
             {id(part): key for key, part in self.model.named_modules()}
             if isinstance(self.model, torch.nn.Module)
             else {}
         )
         for frame in _frames():
-            path = frame.f_code.co_filename.replace("\\", "/")
             owner = frame.f_locals.get("self")
             if not module and id(owner) in names and owner is not self.model:
                 module = f" in module {names[id(owner)]!r} ({type(owner).__name__})"
-            if not place and "/torch/" not in path and "/shaplab/deep/" not in path:
-                place = f" at {path}:{frame.f_lineno}"
         raise UnsupportedModelError(
             f"model: expected operations that can be explained, got "
-            f"`{name}`{module}{place}: {why}. "
+            f"`{name}`{module}{place_of_call()}: {why}. "
             "Rewrite this step with supported operations, or explain the part of the "
             "model after it."
         )
@@ -272,11 +297,15 @@ class Capture(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name, raw = operation(func)
+        if func in _BACKWARD:
+            self.refuse(name, "the model takes derivatives of its own")
         if name not in LINEAR and name not in WHOLE:
             copy = reentrant(func)
             if copy is not None:
                 with self:
                     return copy(*args, **kwargs)
+        if name == "nested_tensor_from_mask_left_aligned":
+            return False  # an encoder then keeps its padded form instead of nested tensors
         if raw == "__get__" and name in META:
             return func(*args, **kwargs)
         in_place = (
@@ -321,13 +350,13 @@ class Capture(TorchFunctionMode):
                 )
             self.refuse(name, "it would update its running statistics; call model.eval()")
         if not found:
-            return self._untouched(name, func, args, kwargs)
+            return func(*args, **kwargs)
         if name in META:
             return func(*args, **kwargs)
         if name in ("detach", "data", "detach_copy"):
             return self.linear("view_as", torch.Tensor.view_as, (args[0], args[0]), {}, found)
         if (
-            name in LINEAR
+            (name in LINEAR and not (name in _TWICE and len(found) > 1))
             or (name in PRODUCTS and len(found) == 1)
             or (
                 name == "div"
@@ -340,8 +369,10 @@ class Capture(TorchFunctionMode):
         if name in DECISIONS:
             return self.decide(name, func, args, kwargs)
         handler = self.handlers.get("product" if name in PRODUCTS else name)
+        self.calling = raw.strip("_") if raw != "__get__" else name
+        handler = self.handlers.get("anything") if handler is None else handler
         if handler is None:
-            self.refuse(raw.strip("_") if raw != "__get__" else name)
+            self.refuse(self.calling)
         if not in_place:
             return handler(self, func, args, kwargs)
         target, plain = args[0], raw.strip("_")
@@ -354,27 +385,6 @@ class Capture(TorchFunctionMode):
                 target.copy_(result)
                 return target
         self.refuse(raw)
-
-    def _untouched(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operation on constants, and follow where the entries of integer inputs go."""
-        known = [
-            self.positions[id(t)][1] for t in tensors_of((args, kwargs)) if id(t) in self.positions
-        ]
-        if not known:
-            return func(*args, **kwargs)
-        if name == "embedding":
-            return self.embedded(func, args, kwargs, known[0])
-        result = func(*args, **kwargs)
-        if name in _KEPT and isinstance(result, torch.Tensor) and not result.is_floating_point():
-            self.positions[id(result)] = (result, known[0])
-        elif name in _COPIED:
-            moved = func(*walk(self._position, args), **walk(self._position, kwargs))
-            for tensor, place in zip(tensors_of(result), tensors_of(moved), strict=True):
-                self.positions[id(tensor)] = (tensor, place)
-        return result
-
-    def _position(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.positions[id(tensor)][1] if id(tensor) in self.positions else tensor
 
 
 def _training(args: Any, kwargs: Any) -> bool:

@@ -10,8 +10,7 @@ small game:
   b_i)`` lie above and not above a threshold (0, or for RevealCancelMean the mean of the ``c_i``);
 - product: two players, ``phi_x = (f_x - b_x) (f_y + b_y) / 2``;
 - maximum: all inputs of a window are players, exactly;
-- softmax and normalisation: chains of the above, with the difference quotients of exp, log, square
-  and inverse root written so that nothing cancels.
+- normalisation: the inputs are many small players, and so is the mean square that they share.
 
 Functions take tensors that broadcast: ``f`` one row, ``b`` many. Source: Chen, Lundberg and Lee
 (2019), "Propagating Shapley values"; the maximum's exact rule counts, between two consecutive
@@ -32,7 +31,13 @@ import torch
 
 from shaplab.deep.kernels.units import rescale_rows
 
-__all__ = ["maximum_literal", "product_literal", "rescale_literal", "reveal_cancel_literal"]
+__all__ = [
+    "maximum_literal",
+    "normalise_literal",
+    "product_literal",
+    "rescale_literal",
+    "reveal_cancel_literal",
+]
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -175,6 +180,42 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
     return phi
 
 
+def normalise_literal(
+    f: np.ndarray, b: np.ndarray, q: np.ndarray, eps: float = 0.0, steps: int = 4000
+) -> np.ndarray:
+    """Multipliers of ``x / sqrt(mean(x^2) + eps)`` as integrals over the share p of inputs present.
+
+    Parameters
+    ----------
+    f, b : arrays ``(d,)``, explained and reference inputs.
+    q : array ``(d,)``, multipliers of the outputs.
+    eps : added to the mean square.
+    steps : midpoints of the integrals.
+
+    Returns
+    -------
+    array ``(d,)``; times ``f - b`` they sum to the change of ``q @ x / sqrt(mean(x^2) + eps)``.
+
+    Notes
+    -----
+    With a share p of many inputs present, chosen at random, an input is on average ``b + p (f -
+    b)`` and the mean square ``B + p (F - B)``, which is not the mean square of the average.
+
+    Examples
+    --------
+    >>> normalise_literal(np.array([2.0]), np.array([0.0]), np.ones(1)).round(2)
+    array([0.5])
+    """
+    low, high = np.mean(b**2) + eps, np.mean(f**2) + eps
+    found = np.zeros(len(f))
+    for p in ((np.arange(steps) + 0.5) / steps) ** 2:  # dp = 2 sqrt(p) d sqrt(p), for low = 0
+        square, weight = low + p * (high - low), 2 * p**0.5 / steps
+        found += weight * q / square**0.5
+        pull = q @ (b + p * (f - b)) * -0.5 / square**1.5
+        found += weight * pull * (f + b) / len(f)
+    return found
+
+
 SLOPES: dict[
     str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ] = {  # of (x, g(x)), where they are cheap
@@ -190,7 +231,8 @@ SLOPES: dict[
 def slope(
     g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str = ""
 ) -> torch.Tensor:
-    """Derivative of an elementwise function at ``x``, where its value is ``y``."""
+    """Derivative of an elementwise function at ``x``, where its value is ``y``; 0 where it is
+    infinite, as a step of 0 from there changes nothing."""
     if name in SLOPES and y is not None:
         return SLOPES[name](x, y)
     with torch.enable_grad():
@@ -198,7 +240,8 @@ def slope(
         value = g(point)
         if not value.requires_grad:  # a step function
             return torch.zeros_like(x)
-        return torch.autograd.grad(value.sum(), point)[0].detach()
+        found = torch.autograd.grad(value.sum(), point)[0].detach()
+        return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def aligned(f: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -257,6 +300,7 @@ def rescale(
     step = f - b
     close = step.abs() <= scale * (offset + b.abs())
     close &= (slope_f - slope_b).abs() <= apart + bend * step.abs()
+    close |= step == 0  # slopes of equal inputs may differ by rounding
     return q * torch.where(close, (slope_f + slope_b) / 2, (at_f - at_b) / step)
 
 
@@ -265,53 +309,35 @@ def two_players(
     f: tuple[torch.Tensor, torch.Tensor],
     b: tuple[torch.Tensor, torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multipliers of both inputs of an elementwise ``g(x, y)``, by its four corners."""
+    """Multipliers of both inputs of an elementwise ``g(x, y)``, by its four corners; the mean of
+    the slopes where an input is the same in both rows."""
     both, first, second, none = g(f[0], f[1]), g(f[0], b[1]), g(b[0], f[1]), g(b[0], b[1])
-    found = []
-    for step, gain in (
-        (f[0] - b[0], both - second + first - none),
-        (f[1] - b[1], both - first + second - none),
+    found: list[torch.Tensor] = []
+    for step, gain, ends in (
+        (f[0] - b[0], both - second + first - none, ((b[0], f[1]), (b[0], b[1]))),
+        (f[1] - b[1], both - first + second - none, ((f[0], b[1]), (b[0], b[1]))),
     ):
-        found.append(torch.where(step == 0, torch.zeros_like(gain), gain / (2 * step)))
+        same, place = step == 0, len(found)
+        share = gain / (2 * torch.where(same, 1.0, step))
+        if same.device.type == "meta" or bool(same.any()):
+            flat = (_partial(g, ends[0], place) + _partial(g, ends[1], place)) / 2
+            share = torch.where(same, flat, share)
+        found.append(share)
     return found[0], found[1]
 
 
-def softmax(
-    f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int, log: bool = False
+def _partial(
+    g: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    at: tuple[torch.Tensor, torch.Tensor],
+    place: int,
 ) -> torch.Tensor:
-    """Multipliers of logits under softmax (or its log): exp, sum, inverse (or log), product.
-
-    One shift, the larger of both maxima, serves both rows, so that they share one scale.
-    """
-    shift = torch.maximum(f.amax(dim, keepdim=True), b.amax(dim, keepdim=True))
-    step = f - b
-    up, low = torch.exp(f - shift), torch.exp(b - shift)
-    total_f, total_b = up.sum(dim, keepdim=True), low.sum(dim, keepdim=True)
-    rise = torch.where(
-        step == 0, low, torch.where(step.abs() < 1, low * torch.expm1(step), up - low) / step
-    )
-    rise = torch.nan_to_num(
-        rise, nan=0.0, posinf=0.0, neginf=0.0
-    )  # masked positions: -inf in both rows
-    if log:
-        return q - q.sum(dim, keepdim=True) * log_quotient(total_f, total_b) * rise
-    inverse = (1 / total_f + 1 / total_b) / 2
-    pulled = (q * (up + low) / 2).sum(dim, keepdim=True)
-    return (q * inverse - pulled / (total_f * total_b)) * rise
-
-
-def log_quotient(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``(log f - log b) / (f - b)`` without cancellation."""
-    ratio = (f - b) / b
-    return torch.where(ratio == 0, 1 / b, torch.log1p(ratio) / (ratio * b))
-
-
-def logsumexp(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
-    """Multipliers of the inputs of ``log(sum(exp(x)))``; ``q`` keeps the summed axis with size
-    1."""
-    one = torch.zeros_like(f + b)
-    one.narrow(dim, 0, 1).fill_(1.0)  # logsumexp is x - log_softmax(x), in any one entry
-    return q * (one - softmax(f, b, one, dim, log=True))
+    """Derivative of ``g`` in one of its inputs, 0 where it is infinite."""
+    with torch.enable_grad():
+        ends = [t.detach().clone().requires_grad_() for t in torch.broadcast_tensors(*at)]
+        found = torch.autograd.grad(g(*ends).sum(), ends[place], allow_unused=True)[0]
+    if found is None:
+        return torch.zeros_like(ends[place])
+    return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def normalise(
@@ -325,17 +351,75 @@ def normalise(
     """Multipliers of ``(x - mean) / sqrt(var + eps)`` (or, without ``centre``, of ``x /
     sqrt(mean(x^2) + eps)``).
 
-    Centring is linear; the square's quotient is ``f + b``; the inverse root's is
-    ``-1 / (s_f s_b (s_f + s_b))`` with ``s = sqrt(var + eps)``; the final product has two players.
+    Centring is linear. The inputs then are many small players: when a share p of them is present,
+    the mean square is near ``B + p (F - B)``. Integrated over p, with ``t = s_f + s_b``, an input
+    has the multiplier ``2 / t`` on its own output, and on all outputs together, through the
+    square, ``-(f + b) / n * sum(q (f / s_f + b / s_b)) / t^2``.
     """
     if centre:
         f, b = f - f.mean(dims, keepdim=True), b - b.mean(dims, keepdim=True)
     s_f = torch.sqrt((f * f).mean(dims, keepdim=True) + eps)
     s_b = torch.sqrt((b * b).mean(dims, keepdim=True) + eps)
     size = b[0:1].numel() // s_b[0:1].numel()
-    pulled = (q * (f + b) / 2).sum(dims, keepdim=True)
-    out = q * (1 / s_f + 1 / s_b) / 2 - pulled / (s_f * s_b * (s_f + s_b)) * (f + b) / size
+    out = quotient_of_norm(f, b, q, (s_f, s_b), dims, 1.0 / size)
     return out - out.mean(dims, keepdim=True) if centre else out
+
+
+def softmax_of_entries(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
+    """Multipliers of logits that are players themselves, under softmax.
+
+    Each probability is the sigmoid of its logit minus the log-sum-exp of the others: a game of two
+    players, the logit and the others together, whose share goes to each by the secant of its
+    exponential. Bounded, as both shares are differences of probabilities.
+    """
+    f, b = (t.movedim(dim, -1) for t in torch.broadcast_tensors(f, b))
+    same = torch.eye(f.shape[-1], dtype=torch.bool, device=f.device)
+    rest_f, rest_b = (_others(t, same) for t in (f, b))
+    own = (_sigmoid_secant(f - rest_f, b - rest_f) + _sigmoid_secant(f - rest_b, b - rest_b)) / 2
+    them = (_sigmoid_secant(f - rest_f, f - rest_b) + _sigmoid_secant(b - rest_f, b - rest_b)) / 2
+    share = _log_secant(f, b).unsqueeze(-2) - _log_secant(rest_f, rest_b).unsqueeze(-1)
+    share = torch.nan_to_num(torch.exp(share.masked_fill(same, -torch.inf)), nan=0.0)
+    weight = q.movedim(dim, -1)
+    found = weight * own - ((weight * them).unsqueeze(-1) * share).sum(-2)
+    return found.movedim(-1, dim)
+
+
+def _others(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """Log-sum-exp of all logits but each one."""
+    return torch.logsumexp(logits.unsqueeze(-2).masked_fill(same, -torch.inf), -1)
+
+
+def _secant_of_decay(step: torch.Tensor) -> torch.Tensor:
+    """``(1 - exp(-step)) / step`` for a step of at least 0."""
+    return torch.where(step == 0, 1.0, -torch.expm1(-step) / torch.where(step == 0, 1.0, step))
+
+
+def _sigmoid_secant(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """``(sigmoid u - sigmoid v) / (u - v)`` without cancellation."""
+    top, low = torch.maximum(u, v), torch.minimum(u, v)
+    return torch.sigmoid(top) * torch.sigmoid(-low) * _secant_of_decay(top - low)
+
+
+def _log_secant(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Logarithm of ``(exp u - exp v) / (u - v)``."""
+    return torch.maximum(u, v) + torch.log(_secant_of_decay((u - v).abs()))
+
+
+def quotient_of_norm(
+    f: torch.Tensor,
+    b: torch.Tensor,
+    q: torch.Tensor,
+    scales: tuple[torch.Tensor, torch.Tensor],
+    dims: tuple[int, ...],
+    rate: float | torch.Tensor,
+) -> torch.Tensor:
+    """Multipliers of ``x / s(x)``, where ``s^2`` changes by ``rate`` times the sum of squares."""
+    s_f, s_b = scales
+    t = s_f + s_b
+    inverse = torch.where(t == 0, 0.0, 1 / t)
+    ends = torch.where(s_f == 0, 0.0, f / s_f) + torch.where(s_b == 0, 0.0, b / s_b)
+    pulled = (q * ends).sum(dims, keepdim=True) * inverse * inverse
+    return 2 * q * inverse - rate * (f + b) * pulled
 
 
 def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -52,4 +52,4 @@ def test_images_keep_their_shape() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), Linear(8, 1)).eval()
     images, others = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
     for method in (input_x_gradient, integrated_gradients, occlusion):
-        assert method(net, images, others).values.shape == (2, 1, 4, 4)
+        assert method(net, images, others).values.shape == (2, 1, 4, 4, 1)

@@ -298,7 +298,7 @@ def test_pixels_move_all_channels():
             return net(torch.as_tensor(present).reshape(-1, 1, 3, 3) * x)[:, 0].numpy()
 
     truth = exact_shap(f, np.ones((1, 9)), np.zeros((1, 9))).values
-    assert found.values.shape == (1, 3, 3)
+    assert found.values.shape == (1, 3, 3, 1)
     assert np.sqrt(((found.values.reshape(1, 9) - truth) ** 2).mean() / (truth**2).mean()) < 0.1
 
 

@@ -45,9 +45,7 @@ def test_attributions_sum_to_the_change_of_output(name: str) -> None:
                     0
                 )
                 assert np.abs(total - out.reshape(len(X), -1)).max() <= bound * np.abs(out).max()
-                assert found.values.shape == tuple(X.shape) + (
-                    (out.shape[1],) if out.ndim > 1 and out.shape[1] > 1 else ()
-                )
+                assert found.values.shape == tuple(X.shape) + out.shape[1:]
                 assert np.abs(found.info["gap"]).max() <= bound * found.info["scale"]
 
 
@@ -110,7 +108,8 @@ class TestExact:
         model = model.double().eval()
         X, B = torch.randn(3, d, dtype=torch.float64), torch.randn(4, d, dtype=torch.float64)
         exact = np.mean([[brute_force(model, x, r).numpy() for r in B] for x in X], axis=1)
-        assert_allclose(deep_shap(model, X, B, rule=rule, **options).values, exact, atol=1e-12)
+        found = deep_shap(model, X, B, rule=rule, **options).values.reshape(exact.shape)
+        assert_allclose(found, exact, atol=1e-12)
 
     def test_linear_network(self) -> None:
         torch.manual_seed(1)
@@ -152,9 +151,9 @@ class TestExact:
         )
         exact = brute_force(model, X[0], B[0]).numpy()
         for rule in RULES[1:]:
-            assert_allclose(deep_shap(model, X, B, rule=rule).values[0], exact, atol=1e-14)
+            assert_allclose(deep_shap(model, X, B, rule=rule).values[0, :, 0], exact, atol=1e-14)
         assert (
-            np.abs(deep_shap(model, X, B).values[0] - exact).max() > 0.1
+            np.abs(deep_shap(model, X, B).values[0, :, 0] - exact).max() > 0.1
         )  # Rescale cannot see the cancellation
 
 
@@ -226,7 +225,7 @@ def test_errors_of_the_rules_on_random_networks_are_known() -> None:
         exact = np.mean([[brute_force(model, x, r).numpy() for r in B] for x in X], axis=1)
         for rule in RULES:
             errors[rule].append(
-                np.abs(deep_shap(model, X, B, rule=rule).values - exact).mean()
+                np.abs(deep_shap(model, X, B, rule=rule, outputs=0).values - exact).mean()
                 / np.abs(exact).mean()
             )
     means = {rule: float(np.mean(values)) for rule, values in errors.items()}
@@ -250,7 +249,7 @@ def test_inputs_of_every_kind() -> None:
         two, (torch.randn(3, 3), torch.randn(3, 2, 2)), (torch.randn(2, 3), torch.randn(2, 2, 2))
     )
     assert isinstance(parts, tuple)
-    assert [part.values.shape for part in parts] == [(3, 3), (3, 2, 2)]
+    assert [part.values.shape for part in parts] == [(3, 3, 1), (3, 2, 2, 1)]
     assert_allclose(parts[0].prediction, parts[1].prediction, atol=1e-6)
     half = nn.Sequential(Linear(3, 8), nn.GELU(), Linear(8, 1)).to(torch.bfloat16)
     found = deep_shap(half, torch.randn(3, 3).bfloat16(), torch.randn(4, 3).bfloat16())
@@ -272,7 +271,8 @@ def test_integers_are_explained_at_the_embedding() -> None:
         torch.tensor(rng.integers(0, 5, (8, 5))),
         torch.tensor(rng.normal(size=(8, 3))),
     )
-    ids, values = deep_shap(model, (tokens[:3], numbers[:3]), (tokens[3:], numbers[3:]))
+    rows, others = (tokens[:3], numbers[:3]), (tokens[3:], numbers[3:])
+    ids, values = deep_shap(model, rows, others, outputs=0)
     assert ids.values.shape == (3, 5)
     gap = (
         model(tokens[:3], numbers[:3]).detach().numpy()[:, 0]
@@ -283,7 +283,7 @@ def test_integers_are_explained_at_the_embedding() -> None:
     assert_allclose(gap, 0.0, atol=1e-14)
     # One linear map of embeddings: the value of a token is the change that it makes alone.
     lone = Net(lambda n, t: n.l(n.e(t).sum(1)), e=nn.Embedding(9, 3), l=Linear(3, 1)).double()
-    found = deep_shap(lone, tokens[:2, :4], tokens[3:4, :4]).values
+    found = deep_shap(lone, tokens[:2, :4], tokens[3:4, :4], outputs=0).values
     for i in range(4):
         changed = tokens[3:4, :4].repeat(2, 1)
         changed[:, i] = tokens[:2, i]

@@ -8,6 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from shaplab.deep import rules
+from shaplab.deep._path import softmax_path
 from shaplab.deep._reveal import _above, _split
 from shaplab.deep._windows import exact_windows, window_table
 from shaplab.deep.kernels.units import above_mean, padded, split_at_mean
@@ -120,8 +121,8 @@ def test_compositions_are_additive(name: str, native: object) -> None:
     b[:5] = f + 1e-9 * b[:5]
     b[5] = f[0]
     rule = {
-        "softmax": lambda: rules.softmax(f, b, q, -1),
-        "log_softmax": lambda: rules.softmax(f, b, q, -1, log=True),
+        "softmax": lambda: softmax_path(f, b, q, -1, "softmax"),
+        "log_softmax": lambda: softmax_path(f, b, q, -1, "log_softmax"),
         "normalise": lambda: rules.normalise(f, b, q, (-1,), 1e-5),
         "rms": lambda: rules.normalise(
             f, b, q, (-1,), torch.finfo(torch.float64).eps, centre=False
@@ -135,11 +136,32 @@ def test_compositions_are_additive(name: str, native: object) -> None:
     assert_allclose(rule()[:6].numpy(), point.grad[:6].numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("eps", [0.0, 0.3])
+def test_normalisation_is_its_literal_twin(eps: float) -> None:
+    f, b, q = _rows(0, 1, 5) * 3, _rows(1, 4, 5) * 3, _rows(2, 4, 5)
+    b[0] = 0.0
+    found = rules.normalise(f, b, q, (-1,), eps, centre=False).numpy()
+    literal = [
+        rules.normalise_literal(f[0].numpy(), *(t[i].numpy() for t in (b, q)), eps)
+        for i in range(4)
+    ]
+    # Midpoint rule of 4000 steps, in the square root of p: errors near 1e-7 of numbers of order 1.
+    assert_allclose(found, literal, atol=1e-5)
+
+
+def test_normalisation_from_zero_is_bounded_where_a_product_of_factors_is_not() -> None:
+    f, b, q = _rows(0, 1, 8), torch.zeros(1, 8, dtype=torch.float64), _rows(2, 1, 8)
+    exact = brute_force(lambda x: (torch.nn.functional.layer_norm(x, (8,)) * q).sum(1), f[0], b[0])
+    found = (rules.normalise(f, b, q, (-1,), 1e-5) * (f - b))[0]
+    # The mean of 1 / s over both rows, which added up just as well, was off by a factor of 80.
+    assert float((found - exact).norm() / exact.std() / 8**0.5) < 0.6
+
+
 def test_softmax_survives_huge_and_masked_logits() -> None:
     f = torch.tensor([[1000.0, -1000.0, -torch.inf]], dtype=torch.float64)
     b = torch.tensor([[-1000.0, 1000.0, -torch.inf]], dtype=torch.float64)
     q = torch.tensor([[1.0, 2.0, 5.0]], dtype=torch.float64)
-    m = rules.softmax(f, b, q, -1)
+    m = softmax_path(f, b, q, -1, "softmax")
     assert torch.isfinite(m).all()
     assert_allclose(float((m[:, :2] * (f - b)[:, :2]).sum()), -1.0, atol=1e-12)
 

@@ -36,9 +36,10 @@ def rescale_rows(
         source = r % f.shape[0]
         for j in range(b.shape[1]):
             step = f[source, j] - b[r, j]
-            close = (abs(step) <= scale * (offset + abs(b[r, j]))) & (
+            near = (abs(step) <= scale * (offset + abs(b[r, j]))) & (
                 abs(slope_f[source, j] - slope_b[r, j]) <= apart + bend * abs(step)
             )
+            close = near | (step == 0)  # slopes of equal inputs may differ by rounding
             flat = half * (slope_f[source, j] + slope_b[r, j])
             out[r, j] = q[r, j] * (flat if close else (at_f[source, j] - at_b[r, j]) / step)
 
