@@ -440,26 +440,7 @@ def stack_shap(
             "one without the other",
             "Pass both or none",
         )
-    ours, theirs = [rows], [references]
-    for number, stage in enumerate(series):
-        wanted = getattr(getattr(stage, "trees", None), "n_features", None)
-        if wanted is not None and wanted != ours[-1].shape[1]:
-            fail(
-                "stages",
-                f"{wanted} inputs at stage {number}",
-                f"{ours[-1].shape[1]} outputs of the stage before it",
-                "Check the order of the stages",
-            )
-        for acts, what in ((ours, "X"), (theirs, "background")):
-            made = _wide(np.asarray(stage(acts[-1]), np.float64))
-            if len(made) != len(acts[-1]) or not np.isfinite(made).all():
-                fail(
-                    "stages",
-                    f"finite outputs (n, K) of stage {number} on {what}",
-                    f"shape {made.shape} for {len(acts[-1])} rows",
-                    "Check this stage by itself",
-                )
-            acts.append(made)
+    ours, theirs = _forward(series, rows, references)
     count = ours[-1].shape[1]
     priced = None if loss is None else Priced(loss, y, ours[-1], theirs[-1])
     chosen = [0] if priced else _chosen(outputs, count, output_names)
@@ -500,6 +481,33 @@ def stack_shap(
         info={"gap": gap[:, 0] if single else gap},
         index=X.index if is_frame(X) else None,
     )
+
+
+def _forward(
+    series: Sequence[Any], rows: np.ndarray, references: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What goes into each stage, and what comes out last, for explained and reference rows."""
+    ours, theirs = [rows], [references]
+    for number, stage in enumerate(series):
+        wanted = getattr(getattr(stage, "trees", None), "n_features", None)
+        if wanted is not None and wanted != ours[-1].shape[1]:
+            fail(
+                "stages",
+                f"{wanted} inputs at stage {number}",
+                f"{ours[-1].shape[1]} outputs of the stage before it",
+                "Check the order of the stages",
+            )
+        for acts, what in ((ours, "X"), (theirs, "background")):
+            made = _wide(np.asarray(stage(acts[-1]), np.float64))
+            if len(made) != len(acts[-1]) or not np.isfinite(made).all():
+                fail(
+                    "stages",
+                    f"finite outputs (n, K) of stage {number} on {what}",
+                    f"shape {made.shape} for {len(acts[-1])} rows",
+                    "Check this stage by itself",
+                )
+            acts.append(made)
+    return ours, theirs
 
 
 def _chosen(outputs: Any, count: int, names: Any) -> list[int]:
