@@ -160,6 +160,21 @@ def substitute_at(
     return walk(swap, args), walk(swap, kwargs)
 
 
+def substitute(run: Any, args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
+    """The arguments with the tensors that depend on the input replaced, in order."""
+    left = iter(values)
+
+    def swap(tensor: torch.Tensor) -> torch.Tensor:
+        return next(left) if run.depends(tensor) else tensor
+
+    return walk(swap, args), walk(swap, kwargs)
+
+
+def inputs_of(run: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """The tensors among the arguments that depend on the input."""
+    return [tensor for tensor in tensors_of((args, kwargs)) if run.depends(tensor)]
+
+
 _REENTRANT: dict[Any, Callable[..., Any] | None] = {}
 
 
