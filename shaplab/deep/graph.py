@@ -155,9 +155,15 @@ def substitute_at(
     left, count = iter(values), iter(range(10**6))
 
     def swap(tensor: torch.Tensor) -> torch.Tensor:
-        return next(left) if next(count) in spots else tensor
+        return next(left) if next(count) in spots else _as_wide(tensor, values)
 
     return walk(swap, args), walk(swap, kwargs)
+
+
+def _as_wide(constant: torch.Tensor, values: list[torch.Tensor]) -> torch.Tensor:
+    """A constant in half precision beside values that were widened for their rule."""
+    half = constant.dtype in (torch.float16, torch.bfloat16)
+    return constant.float() if half and values[0].dtype == torch.float32 else constant
 
 
 def substitute(run: Any, args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
@@ -165,7 +171,7 @@ def substitute(run: Any, args: Any, kwargs: Any, values: list[torch.Tensor]) -> 
     left = iter(values)
 
     def swap(tensor: torch.Tensor) -> torch.Tensor:
-        return next(left) if run.depends(tensor) else tensor
+        return next(left) if run.depends(tensor) else _as_wide(tensor, values)
 
     return walk(swap, args), walk(swap, kwargs)
 
