@@ -149,6 +149,14 @@ class Run(Codes):
             stance = torch.compiler.set_stance("force_eager")
             with stance, torch.enable_grad(), functions_watched(), self:
                 out = self.model(*given)
+        except UnsupportedModelError:
+            raise
+        except Exception as problem:  # the model's own: said with what it was given
+            problem.add_note(
+                f"The model was run on {self.rows} rows. It must take any number of rows, with "
+                "inputs of the shapes and dtypes of X."
+            )
+            raise
         finally:
             if hook is not None:
                 hook.remove()

@@ -232,6 +232,14 @@ def test_inputs_with_names_are_a_dict() -> None:
         deep_shap(ByKeyword(), X, {"a": B["a"]})
 
 
+def test_a_model_for_a_fixed_batch_is_told_that_it_was_given_another() -> None:
+    fixed = Net(lambda n, x: n.l(torch.tanh(x.reshape(4, 4))), l=Linear(4, 1))
+    X = torch.randn(4, 4)
+    with pytest.raises(RuntimeError) as caught:
+        deep_shap(fixed, X, X)
+    assert "must take any number of rows" in caught.value.__notes__[0]
+
+
 def test_the_output_axis_exists_exactly_when_the_model_has_one() -> None:
     torch.manual_seed(0)
     column, line = Linear(4, 1), Net(lambda n, x: n.l(x)[:, 0], l=Linear(4, 1))

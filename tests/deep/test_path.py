@@ -268,6 +268,12 @@ BY_HAND = {
         lambda x: F.rms_norm(x, (8,), eps=1e-5),
         lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5),
     ),
+    "rms_norm with named arguments": (
+        lambda x: F.rms_norm(x, (8,), eps=1e-5),
+        lambda x: torch.div(
+            x, other=torch.add(torch.div((x * x).sum(1, keepdim=True), other=8), other=1e-5).sqrt()
+        ),
+    ),
     "layer_norm": (
         lambda x: F.layer_norm(x, (8,), eps=0.0),
         lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, correction=0),
