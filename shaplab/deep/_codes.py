@@ -46,7 +46,7 @@ _ALONE = _names("""
 add sub rsub mul floor_divide remainder fmod neg abs sign clamp clamp_min clamp_max maximum minimum
 where masked_fill eq ne lt le gt ge logical_not logical_and logical_or logical_xor and or xor invert
 bitwise_and bitwise_or bitwise_xor bitwise_not lshift rshift to long int type type_as cpu cuda bool
-byte char short floordiv mod bitwise_left_shift bitwise_right_shift square pow div
+byte char short isin floordiv mod bitwise_left_shift bitwise_right_shift square pow div
 """)
 _CASTS = _names("to double float half bfloat16 type type_as")
 _SUMS = _names("sum cumsum mean")
