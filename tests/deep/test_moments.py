@@ -294,7 +294,13 @@ FLIPS = {
         "relu",
         False,
     ),
-    "relu variance": (moments, "v * (Phi + up", "v * (Phi - up", "relu", False),
+    "relu variance": (
+        moments,
+        "        Phi\n        + up\n",
+        "        Phi\n        - up\n",
+        "relu",
+        False,
+    ),
     "leaky mean": (
         moments,
         "+ slope * mu\n    # Var",
@@ -355,7 +361,13 @@ FLIPS = {
         "conv2d, dilation",
         False,
     ),
-    "scales": (_propagation, "m.mean)) - apply(", "m.mean)) + apply(", "batch norm", False),
+    "scales": (
+        _propagation,
+        "- apply(lambda m: torch.zeros_like(m.mean))\n                )",
+        "+ apply(lambda m: torch.zeros_like(m.mean))\n                )",
+        "batch norm",
+        False,
+    ),
     "averages": (
         moments,
         "matrix.reshape(p, -1) ** 2",
