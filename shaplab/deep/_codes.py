@@ -46,7 +46,7 @@ _ALONE = _names("""
 add sub rsub mul floor_divide remainder fmod neg abs sign clamp clamp_min clamp_max maximum minimum
 where masked_fill eq ne lt le gt ge logical_not logical_and logical_or logical_xor and or xor invert
 bitwise_and bitwise_or bitwise_xor bitwise_not lshift rshift to long int type type_as cpu cuda bool
-byte char short floordiv mod bitwise_left_shift bitwise_right_shift square pow div
+byte char short isin floordiv mod bitwise_left_shift bitwise_right_shift square pow div
 """)
 _CASTS = _names("to double float half bfloat16 type type_as")
 _SUMS = _names("sum cumsum mean")
@@ -252,7 +252,7 @@ class Codes(Capture):
         elif isinstance(result, torch.Tensor) and name in ("to", "long", "int", "bool", "type"):
             self.numbers[id(result)] = (result, lambda: self.number(followed[0]))
         elif name in ("clamp", "clamp_min", "clamp_max", "maximum", "minimum"):
-            self.numbers[id(result)] = (result, self._handled(name, func, args, kwargs))
+            self.numbers[id(result)] = (result, self._later(func, args, kwargs, 0))
         elif name in COMPARISONS and isinstance(result, torch.Tensor) and len(args) > 1:
             made = lambda: self._step(  # noqa: E731
                 name, _value(self, args[0]) - _value(self, args[1]), result
@@ -272,20 +272,9 @@ class Codes(Capture):
             if not memory:
                 new = walk(lambda t: _value(self, t), args)
                 named = {key: value for key, value in kwargs.items() if key != "dtype"}
-                memory.extend(tensors_of(func(*new, **named)))
+                with self:  # products and bounds of numbers have rules of their own
+                    memory.extend(tensors_of(func(*new, **named)))
             return memory[place]
-
-        return made
-
-    def _handled(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        memory: list[torch.Tensor] = []
-
-        def made() -> torch.Tensor:
-            if not memory:
-                new, named = (walk(lambda t: _value(self, t), part) for part in (args, kwargs))
-                self.calling = name
-                memory.append(self.handlers[name](self, func, new, named))
-            return memory[0]
 
         return made
 
@@ -336,6 +325,8 @@ class Codes(Capture):
         given = dict(zip(("input", "mask", "value"), args, strict=False)) | kwargs
         if name == "where" and len(args) == 3:
             mask, yes, no = args
+            if isinstance(mask, torch.Tensor) and mask.is_floating_point():  # x.where(mask, other)
+                mask, yes = yes, mask
         elif name == "masked_fill" and len(given) == 3:
             mask, yes, no = given["mask"], given["value"], given["input"]
         else:

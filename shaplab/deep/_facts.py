@@ -74,7 +74,8 @@ class Notes:
         first = args[0] if args else None
         if not isinstance(first, torch.Tensor):
             return
-        if name in _KEPT and self.alone(first) and not any(_depends(value) for value in args[1:]):
+        others = (*args[1:], *kwargs.values())
+        if name in _KEPT and self.alone(first) and not any(_depends(value) for value in others):
             repeats = name == "getitem" and not _plain_index(args[1])
             for tensor in () if repeats else tensors_of(result):
                 self.put_alone(tensor)
@@ -94,10 +95,10 @@ class Notes:
         elif note is None or note.kind not in ("squares", "scale", "exps"):
             if name == "add" and len(args) == 2 and note is None:
                 self._added(args[1], first, result)
-        elif name in _MOVED or (name == "add" and note.kind != "exps" and not _depends(args[1])):
+        elif name in _MOVED or (name == "add" and note.kind != "exps" and not _depends(others[0])):
             self.put(result, note)
-        elif name in ("mul", "div") and note.kind == "squares" and _number(args[1]) is not None:
-            factor = _number(args[1]) or 0.0
+        elif name in ("mul", "div") and note.kind == "squares" and _number(others[0]) is not None:
+            factor = _number(others[0]) or 0.0
             if factor:
                 rate = note.rate * factor if name == "mul" else note.rate / factor
                 self.put(result, replace(note, rate=rate))

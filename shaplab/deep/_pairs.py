@@ -8,8 +8,8 @@ Chapter: deep/graph.
 
 Needs: shaplab._parallel, shaplab._validation, shaplab.deep._codes, shaplab.deep._facts,
 shaplab.deep._functions, shaplab.deep._operations, shaplab.deep._path, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules,
-shaplab.deep.kernels.units, shaplab.deep.kernels.windows.
+shaplab.deep._reveal, shaplab.deep._shares, shaplab.deep._windows, shaplab.deep.graph,
+shaplab.deep.kernels.units, shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations
@@ -149,6 +149,14 @@ class Run(Codes):
             stance = torch.compiler.set_stance("force_eager")
             with stance, torch.enable_grad(), functions_watched(), self:
                 out = self.model(*given)
+        except UnsupportedModelError:
+            raise
+        except Exception as problem:  # the model's own: said with what it was given
+            problem.add_note(
+                f"The model was run on {self.rows} rows. It must take any number of rows, with "
+                "inputs of the shapes and dtypes of X."
+            )
+            raise
         finally:
             if hook is not None:
                 hook.remove()

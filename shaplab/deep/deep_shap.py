@@ -19,11 +19,11 @@ B`` rows forward, ``N B K`` rows backward; memory of ``batch_size`` rows of acti
 Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
 Chapter: deep/rules
-Needs: shaplab._parallel, shaplab._validation, shaplab.explanation, shaplab.deep._codes,
-shaplab.deep._facts, shaplab.deep._functions, shaplab.deep._inputs, shaplab.deep._operations,
-shaplab.deep._pairs, shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal,
-shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
-shaplab.deep.kernels.windows.
+Needs: shaplab._parallel, shaplab._validation, shaplab.deep._codes, shaplab.deep._facts,
+shaplab.deep._functions, shaplab.deep._inputs, shaplab.deep._operations, shaplab.deep._pairs,
+shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._shares,
+shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.kernels.units, shaplab.deep.kernels.windows,
+shaplab.deep.rules, shaplab.explanation.
 """
 
 from __future__ import annotations
@@ -290,7 +290,10 @@ def _gap(
     change = max(float(rise), float((out_references.max(0) - out.min(0)).max()))
     scale = max(float(np.abs(out).max()), float(np.abs(out_references).max()))
     worst = float(np.abs(gap).max())
-    if worst <= min(0.1, 10 * rounding**0.5) * change + 8 * rounding * scale:  # not with NaN
+    # Hidden values may be larger than the outputs they cancel to, and round accordingly; half
+    # precision has no digits to spare for that.
+    floor = (64 if rounding < 1e-5 else 8) * rounding * scale
+    if worst <= min(0.1, 10 * rounding**0.5) * change + floor:  # not with NaN
         return gap
     why = (
         "Some step is hidden from torch (another library, a mask made from the input) or mixes "

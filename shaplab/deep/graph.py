@@ -155,9 +155,30 @@ def substitute_at(
     left, count = iter(values), iter(range(10**6))
 
     def swap(tensor: torch.Tensor) -> torch.Tensor:
-        return next(left) if next(count) in spots else tensor
+        return next(left) if next(count) in spots else _as_wide(tensor, values)
 
     return walk(swap, args), walk(swap, kwargs)
+
+
+def _as_wide(constant: torch.Tensor, values: list[torch.Tensor]) -> torch.Tensor:
+    """A constant in half precision beside values that were widened for their rule."""
+    half = constant.dtype in (torch.float16, torch.bfloat16)
+    return constant.float() if half and values[0].dtype == torch.float32 else constant
+
+
+def substitute(run: Any, args: Any, kwargs: Any, values: list[torch.Tensor]) -> tuple[Any, Any]:
+    """The arguments with the tensors that depend on the input replaced, in order."""
+    left = iter(values)
+
+    def swap(tensor: torch.Tensor) -> torch.Tensor:
+        return next(left) if run.depends(tensor) else _as_wide(tensor, values)
+
+    return walk(swap, args), walk(swap, kwargs)
+
+
+def inputs_of(run: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """The tensors among the arguments that depend on the input."""
+    return [tensor for tensor in tensors_of((args, kwargs)) if run.depends(tensor)]
 
 
 _REENTRANT: dict[Any, Callable[..., Any] | None] = {}

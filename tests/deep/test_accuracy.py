@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
+# The limit counts the bench with the first test that asks for it, on a machine that may be busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 BENCH = Path(__file__).resolve().parents[2] / "benchmarks" / "deep_accuracy.py"
 
 

@@ -60,6 +60,7 @@ EXACT: dict[str, Callable[..., torch.Tensor]] = {
     "mask in masked_fill": lambda n, i: n.l(
         torch.tanh(n.e(i)).masked_fill(~(i > 4)[..., None], 0.0).sum(1)
     )[:, 0],
+    "isin": lambda n, i: torch.isin(i, torch.tensor([1, 3])).double().sum(1),
     "two masks": lambda n, i: ((i > 2) & (i < 7) | (i == 8)).double().sum(1),
 }
 

@@ -136,6 +136,27 @@ def test_half_precision_is_summed_in_float32() -> None:
         assert_allclose(found, exact, atol=8 * torch.finfo(dtype).eps * np.abs(exact).max())
 
 
+def test_half_precision_meets_constants_in_half_precision() -> None:
+    torch.manual_seed(0)
+    table = torch.randn(4, 4)
+
+    def run(n: Net, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = n.a(x.reshape(-1, 4, 1)).chunk(3, -1)
+        mask = table.to(x.dtype)
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).mean(2)
+        return n.l(torch.clamp(torch.cumprod(h + mask[0], 1), min=mask[1] - 1))
+
+    parts = {"a": Linear(1, 12), "l": Linear(4, 1)}
+    exact = deep_shap(Net(run, **parts), ROWS, -ROWS).values
+    for dtype in (torch.float16, torch.bfloat16):
+        half = Net(run, **{name: Linear(*part.weight.shape[::-1]) for name, part in parts.items()})
+        for name, part in parts.items():
+            getattr(half, name).load_state_dict(part.state_dict())
+        found = deep_shap(half.to(dtype), ROWS.to(dtype), -ROWS.to(dtype)).values
+        # Each of some ten operations rounds once, to 3 digits in bfloat16.
+        assert_allclose(found, exact, atol=16 * torch.finfo(dtype).eps * np.abs(exact).max())
+
+
 class TestTables:
     table = pd.DataFrame(RNG.normal(size=(4, 3)), columns=list("abc"))
     model = Net(lambda n, a, b: n.l(torch.relu(a * b)), l=Linear(3, 1))
@@ -209,6 +230,14 @@ def test_inputs_with_names_are_a_dict() -> None:
         assert body.training
     with pytest.raises(ValueError, match="background: expected a dict with the inputs a, b"):
         deep_shap(ByKeyword(), X, {"a": B["a"]})
+
+
+def test_a_model_for_a_fixed_batch_is_told_that_it_was_given_another() -> None:
+    fixed = Net(lambda n, x: n.l(torch.tanh(x.reshape(4, 4))), l=Linear(4, 1))
+    X = torch.randn(4, 4)
+    with pytest.raises(RuntimeError) as caught:
+        deep_shap(fixed, X, X)
+    assert "must take any number of rows" in caught.value.__notes__[0]
 
 
 def test_the_output_axis_exists_exactly_when_the_model_has_one() -> None:

@@ -295,7 +295,13 @@ FLIPS = {
         "relu",
         False,
     ),
-    "relu variance": (moments, "v * (Phi + up", "v * (Phi - up", "relu", False),
+    "relu variance": (
+        moments,
+        "        Phi\n        + up\n",
+        "        Phi\n        - up\n",
+        "relu",
+        False,
+    ),
     "leaky mean": (
         moments,
         "(1 - slope) * positive + slope * mu",
@@ -356,7 +362,13 @@ FLIPS = {
         "conv2d, dilation",
         False,
     ),
-    "scales": (_propagation, "m.mean)) - apply(", "m.mean)) + apply(", "batch norm", False),
+    "scales": (
+        _propagation,
+        "- apply(lambda m: torch.zeros_like(m.mean))\n                )",
+        "+ apply(lambda m: torch.zeros_like(m.mean))\n                )",
+        "batch norm",
+        False,
+    ),
     "averages": (
         moments,
         "matrix.reshape(p, -1) ** 2",

@@ -170,6 +170,10 @@ ACCEPTED: dict[str, Callable[..., torch.Tensor]] = {
     "rotary embedding": _rotary,
     "where": lambda n, x: n.c(torch.where(n.a(x) > 0, n.a(x), 0.1 * n.a(x)))[:, 0],
     "times a mask": lambda n, x: n.c(n.a(x) * (n.a(x) > 0))[:, 0],
+    "x.where": lambda n, x: n.c(n.a(x).where(n.a(x) > 0, n.b(x)))[:, 0],
+    "both of two masks": lambda n, x: ((n.a(x) > 0) & (n.b(x) > 0)).to(x.dtype).sum(1),
+    "either of two masks": lambda n, x: ((n.a(x) > 0) | ~(n.b(x) > 0)).to(x.dtype).sum(1),
+    "count of a mask": lambda n, x: n.a(x).sum(1) / (1 + (n.a(x) > 0).sum(1).clamp(max=6)),
     "masked_fill": lambda n, x: n.c(n.a(x).masked_fill(n.a(x) < 0, 0.0))[:, 0],
     "sort": lambda n, x: n.c(torch.sort(n.a(x), 1)[0])[:, 0],
     "topk": lambda n, x: torch.topk(n.a(x), 3, 1).values.sum(1),
@@ -196,7 +200,14 @@ ACCEPTED: dict[str, Callable[..., torch.Tensor]] = {
         ]
     )[:, 0],
 }
-WIDE = {"padding mask": 1.6, "affine_grid": 1.0, "where": 1.0, "times a mask": 1.0}
+WIDE = {
+    "both of two masks": 2.0,  # sums of steps have no slope: only the ends of each row are seen
+    "either of two masks": 2.0,
+    "padding mask": 1.6,
+    "affine_grid": 1.0,
+    "where": 1.0,
+    "times a mask": 1.0,
+}
 
 
 @pytest.mark.parametrize("name", list(ACCEPTED))
@@ -267,6 +278,12 @@ BY_HAND = {
     "rms_norm": (
         lambda x: F.rms_norm(x, (8,), eps=1e-5),
         lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5),
+    ),
+    "rms_norm with named arguments": (
+        lambda x: F.rms_norm(x, (8,), eps=1e-5),
+        lambda x: torch.div(
+            x, other=torch.add(torch.div((x * x).sum(1, keepdim=True), other=8), other=1e-5).sqrt()
+        ),
     ),
     "layer_norm": (
         lambda x: F.layer_norm(x, (8,), eps=0.0),
