@@ -23,6 +23,7 @@ from shaplab import (
     occlusion,
 )
 from shaplab.deep import rules
+from shaplab.deep.deep_shap import _gap
 from shaplab.deep.kernels.units import rescale_rows
 from tests.deep.nets import Linear, Net, brute_force
 
@@ -317,3 +318,15 @@ def test_a_layer_that_cannot_be_explained_is_told_why(layer: str, message: str) 
     X = torch.randn(3, 5, 4)
     with pytest.raises(ValueError, match=message):
         deep_shap(model, X, -X, layer=layer)
+
+
+@pytest.mark.parametrize(("dtype", "units"), [(np.float64, 25), (np.float32, 25), (np.float16, 4)])
+def test_outputs_that_differ_by_rounding_alone_are_no_hidden_step(dtype: type, units: int) -> None:
+    # Two runs of a row in batches of two shapes: a network of sigmoids and norms gave outputs that
+    # differ by 5.5 rounding units, and attributions of exactly zero.
+    unit = float(np.finfo(dtype).eps)
+    out, reference = np.array([[1.0 + units * unit]]), np.array([[1.0]])
+    kept = _gap(out - reference, out, reference, unit, None)
+    assert_array_equal(kept, out - reference)
+    with pytest.raises(UnsupportedModelError, match="attributions that sum"):
+        _gap(np.array([[0.2]]), np.array([[2.0]]), reference, unit, None)
