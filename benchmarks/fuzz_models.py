@@ -8,7 +8,7 @@ and a form of the table, all from its own seed, and compares what shaplab says w
 does not use it: the library's own raw prediction, enumeration of all coalitions through its own
 predict, closed forms. A clear refusal (``<argument>: expected ...``) is counted by its message, so
 that a reader can see whether it is deserved; anything else that goes wrong, or takes more than a
-minute, is a finding and is printed with the number that runs it again.
+minute of processor time, is a finding and is printed with the number that runs it again.
 """
 
 from __future__ import annotations
@@ -558,7 +558,7 @@ class TooLong(Exception):
 
 
 def stop(signum, frame):
-    raise TooLong(f"more than {SECONDS_A_CASE} s")
+    raise TooLong(f"more than {SECONDS_A_CASE} s of processor time")
 
 
 def run_case(seed, case, areas):
@@ -568,8 +568,8 @@ def run_case(seed, case, areas):
     area = str(rng.choice(areas, p=weights / weights.sum()))
     steps = AREAS[area][0](rng)
     described = "while it was made"
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS_A_CASE)
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS_A_CASE)
     try:
         described = next(steps)
         for _ in steps:
@@ -581,7 +581,7 @@ def run_case(seed, case, areas):
             return area, described, "refused" if clear else "not drawn", message
         return area, described, "FOUND", traceback.format_exc()
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return area, described, "right", ""
 
 
