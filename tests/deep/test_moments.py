@@ -297,8 +297,8 @@ FLIPS = {
     ),
     "relu variance": (
         moments,
-        "        Phi\n        + up\n",
-        "        Phi\n        - up\n",
+        "v * (Phi + up",
+        "v * (Phi - up",
         "relu",
         False,
     ),
@@ -364,8 +364,8 @@ FLIPS = {
     ),
     "scales": (
         _propagation,
-        "- apply(lambda m: torch.zeros_like(m.mean))\n                )",
-        "+ apply(lambda m: torch.zeros_like(m.mean))\n                )",
+        "m.mean)) - apply(",
+        "m.mean)) + apply(",
         "batch norm",
         False,
     ),
