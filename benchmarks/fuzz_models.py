@@ -505,7 +505,8 @@ def networks_case(rng):
         raise AssertionError(f"sums are off by {gap:.3g}, the output changes by {change:.3g}")
     truth = np.stack([enumerated(predict, row, background) for row in X])
     size = np.abs(found.values).max()
-    if size > 3 * np.abs(truth).max() + limit:
+    # RevealCancel looks at sums that no coalition of inputs may reach, so its parts may be larger.
+    if rule == "rescale" and size > 3 * np.abs(truth).max() + limit:
         raise AssertionError(
             f"a value of {size:.3g} where the largest is {np.abs(truth).max():.3g}"
         )
