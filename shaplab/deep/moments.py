@@ -6,7 +6,7 @@ every entry :math:`u` also knows how it depends on the :math:`n` players, whose 
 :math:`\zeta_j` are centred, with variance :math:`f` and third cumulant :math:`c`:
 
 .. math:: u = \mu + \sum_j A_j \zeta_j + \tfrac12 \sum_{jl} B_{jl} (\zeta_j \zeta_l - E \zeta_j
-\zeta_l) + \text{rest}.
+   \zeta_l) + \text{rest}.
 
 Terms pass linear operations unchanged. A non-linear :math:`g` gives :math:`A' = E g'(u) A` and
 :math:`B' = E g'(u) B + E g''(u) A A^\top`, and the rest takes what is missing from the exact

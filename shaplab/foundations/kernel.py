@@ -4,7 +4,7 @@ Among all additive functions :math:`v(\emptyset) + \sum_{i \in S} \varphi_i` tha
 everybody, the Shapley values are closest to the game in
 
 .. math:: \sum_{S \ne \emptyset, N} \mu(S) \Bigl(v(S) - v(\emptyset) - \sum_{i \in S}
-\varphi_i\Bigr)^2,
+   \varphi_i\Bigr)^2,
    \qquad \mu(S) = \frac{n - 1}{\binom{n}{|S|}\,|S|\,(n - |S|)}.
 
 The efficiency constraint is kept exactly, by a Lagrange multiplier, and nothing is regularised.

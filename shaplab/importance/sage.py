@@ -3,7 +3,7 @@ r"""SAGE: how much each feature lowers a model's loss over a data set.
 SAGE values are the Shapley values of the game
 
 .. math:: v(S) = -\frac1N \sum_{i=1}^N \ell\Bigl(\tfrac1B \sum_b f(x_{i,S}, b_{\bar S}),\,
-y_i\Bigr),
+   y_i\Bigr),
 
 the mean of the LossSHAP games of all rows, so SAGE is the mean of LossSHAP. It is estimated by one
 antithetic walk for each visit of a row; rows are visited in epochs, each row once in random order,

@@ -5,7 +5,7 @@ For a function :math:`f` of ``d`` explained positions, each with ``C`` channels,
 The transform sends ``(d, C)`` to the representation :math:`Z` of shape ``(d, C')``,
 
 .. math:: Z_{ij} = \frac1d \sum_{z:\, z_i=0} \binom{d-1}{|z|}^{-1} [f_j(\Psi(z \cup i)) -
-f_j(\Psi(z))].
+   f_j(\Psi(z))].
 
 A *Shapley module* knows that its function reads only an *active set* of ``k`` positions: ``2**k``
 evaluations, zeros elsewhere. A layer sums many modules (Lemma 1: a linear map of a transform is a
