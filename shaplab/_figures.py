@@ -1,7 +1,5 @@
 """What all figures share: colours, text that is safe to draw, axes, and numbers out of mixed
 columns.
-
-Needs: shaplab._validation, shaplab.explanation.
 """
 
 from __future__ import annotations

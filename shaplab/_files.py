@@ -2,8 +2,6 @@
 ``SHAPLAB_DATA_URL``.
 
 Every file of a full set is checked by its sha256.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 A *symbol* is a name with the module that defines it; a *unit* is a top-level statement. References
 are found with Python's own scoping rules, so a local variable that is called like a function
 elsewhere brings nothing along.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

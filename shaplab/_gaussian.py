@@ -1,7 +1,5 @@
 """A Gaussian fitted to rows, in units of each column's own spread, so that no result depends on
 units.
-
-Needs: nothing.
 """
 
 from __future__ import annotations

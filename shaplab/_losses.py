@@ -1,7 +1,4 @@
-"""Losses by name, with what every loss game needs: values, derivatives and label checks.
-
-Needs: shaplab._validation.
-"""
+"""Losses by name, with what every loss game needs: values, derivatives and label checks."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Results never depend on the number of workers: work is cut into chunks whose size does not
 depend on ``n_jobs``, each chunk has its own seed, and results come back in task order.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 ``Rows`` keeps dtypes, categories and missing values of DataFrames, so that a model that only takes
 DataFrames sees what it saw in training.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

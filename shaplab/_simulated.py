@@ -2,8 +2,6 @@
 
 Use them from ``shaplab.datasets``, which lists all data. A simulator returns the same numbers for
 the same ``rng``.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 A column is numbers, categories or something else. Numbers come as float64 with NaN for missing
 cells; categories as codes into a list of labels.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Argument checks and error texts, used by every part.
 
 Every message has one form: ``<argument>: expected <rule>, got <value>. <remedy>.``
-
-Needs: nothing.
 """
 
 from __future__ import annotations

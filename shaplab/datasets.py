@@ -29,8 +29,6 @@ array (6000, 3, 32, 32) · ``load_yeast()`` 1,484 x 8 · ``load_california()`` 2
 Every file is checked by its sha256, nothing pickled is ever loaded, and nothing is written except
 pooch's cache. The 79-feature NHANES I table of the tree paper, FashionMNIST and lossless CIFAR-10
 are not among them.
-
-Needs: shaplab._validation, shaplab._files, shaplab._simulated.
 """
 
 from __future__ import annotations

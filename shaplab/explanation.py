@@ -2,8 +2,6 @@
 
 For a model with one output, ``base_values[n] + values[n].sum()`` is the explained output of row
 ``n``. The output axis exists exactly when the model has one, and is always last.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ The object tabulates the game once; its HTML carries the table and a short scrip
 needs neither a kernel nor a network.
 
 Chapter: foundations/exact
-Needs: shaplab._validation, shaplab.foundations.games, shaplab.foundations.exact.
 """
 
 from __future__ import annotations

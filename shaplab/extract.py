@@ -6,8 +6,6 @@ the syntax trees of the modules that hold it, in the order in which the modules 
 functions, classes, constants, type aliases, third-party imports, statements that fill a table, and
 definitions that a decorator registers. Imports of this package vanish, also those inside functions.
 Two private names that are the same in two modules are told apart by renaming one.
-
-Needs: shaplab._validation, shaplab._flatten.
 """
 
 from __future__ import annotations

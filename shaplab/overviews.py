@@ -7,9 +7,6 @@ values, ``heatmap`` rows in the order of their clustering, ``embedding`` rows on
 ``shaplab.plots``: colours, names, ``ax``, nothing of the user's is changed. What has several panels
 takes as many Axes and returns their Figure. ``plots.table`` of what is returned says the same in
 numbers.
-
-Needs: shaplab._validation, shaplab._rows, shaplab.explanation, shaplab._figures,
-shaplab.insight.summaries, shaplab.plots.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ missing values. Standard errors are drawn where the explanation has them. ``tabl
 who cannot see a plot what it shows: pass it what any plot of shaplab returned, or the explanation.
 Names are cut when long and never read as formulas. Plots of a whole model are in
 ``shaplab.overviews``.
-
-Needs: shaplab._validation, shaplab.explanation, shaplab._figures.
 """
 
 from __future__ import annotations

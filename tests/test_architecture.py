@@ -93,17 +93,6 @@ def test_imports_have_the_one_form_that_can_be_flattened(name):
                 pytest.fail(f"{name}, line {node.lineno}: shaplab is imported inside a function")
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_header_names_what_the_module_needs(name):
-    text = ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8"))) or ""
-    line = re.search(r"^Needs: (.+?)\.?$(?=\s*(?:^\S+:|\Z|^$))", text.replace(",\n", ", "), re.M)
-    assert line, f"{name}: no line 'Needs: ...' in the docstring"
-    said = (
-        set() if line.group(1) == "nothing" else {word.strip() for word in line.group(1).split(",")}
-    )
-    assert said == everything_needed(name)
-
-
 def test_modules_import_alone_with_what_they_need(tmp_path):
     places = {}
     for number, name in enumerate(BODIES):

@@ -12,8 +12,6 @@ integers or booleans is one of:
 - *positions* or anything else: a decision, allowed while it is the same for every row.
 
 Cost: a dictionary look-up for each operation.
-
-Needs: shaplab._validation, shaplab.deep.graph.
 """
 
 from __future__ import annotations

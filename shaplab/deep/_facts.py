@@ -7,8 +7,6 @@ the normalisation and the softmax that they are. While the model runs, tensors t
 steps of such a formula are noted here; the quotient at its end looks the notes up.
 
 Cost: a dictionary look-up for each operation, once a first note is made.
-
-Needs: shaplab._validation, shaplab.deep.graph.
 """
 
 from __future__ import annotations

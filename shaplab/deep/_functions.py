@@ -5,8 +5,6 @@ whether the present thread is being watched: then the run treats the call as one
 checkpoint only saves memory in training; a watched run calls what it wraps.
 
 Cost: one more Python call for each custom function.
-
-Needs: shaplab._validation, shaplab.deep.graph.
 """
 
 from __future__ import annotations

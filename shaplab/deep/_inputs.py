@@ -4,11 +4,6 @@ Tensors are taken as they are. Arrays and tables take the dtype with which the m
 parameters leave a choice, two rows are tried.
 
 Chapter: deep/deep_shap.
-
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._codes, shaplab.deep._facts,
-shaplab.deep._functions, shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._path,
-shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._shares, shaplab.deep._windows,
-shaplab.deep.graph, shaplab.deep.kernels.units, shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations

@@ -10,10 +10,6 @@ the multipliers of its inputs, given those of its output; ``kept`` is a dict tha
 the reference rows.
 
 Cost: one elementwise pass of the rule for each pair of rows.
-
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._facts, shaplab.deep._path,
-shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._shares, shaplab.deep._windows,
-shaplab.deep.graph, shaplab.deep.kernels.units, shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations

@@ -5,11 +5,6 @@ rows builds a graph in which each unit is a ``torch.autograd.Function`` whose ba
 one looped row. Multipliers are symmetric in both rows, so either table may be looped over.
 
 Chapter: deep/graph.
-
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._codes, shaplab.deep._facts,
-shaplab.deep._functions, shaplab.deep._operations, shaplab.deep._path, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._shares, shaplab.deep._windows, shaplab.deep.graph,
-shaplab.deep.kernels.units, shaplab.deep.kernels.windows, shaplab.deep.rules.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ The integral is a Gauss-Legendre sum, with twice the nodes until the operation a
 missing is shared in proportion to the contributions, so that every operation adds up to rounding.
 
 Cost: as many backward passes through the operation as nodes, 8 to 128.
-
-Needs: shaplab._validation, shaplab.deep.graph.
 """
 
 from __future__ import annotations

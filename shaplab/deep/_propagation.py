@@ -1,7 +1,4 @@
-"""The watched run of DASP: plain rows until the first non-linearity, moments from there on.
-
-Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.moments.
-"""
+"""The watched run of DASP: plain rows until the first non-linearity, moments from there on."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ torch runs a whole recurrent layer as one operation. Here the same weights are a
 time step in linear maps, sigmoids, tanhs and products, which the capture propagates one by one.
 
 Cost: one pass over time for each layer and direction.
-
-Needs: nothing.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ convolutions.
 
 Cost: threshold 0, two products forward and three back for each pair of rows; mean, two passes over
 all weights for each pair of rows and each window.
-
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep.kernels.units, shaplab.deep.rules.
 """
 
 from __future__ import annotations

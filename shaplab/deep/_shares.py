@@ -5,9 +5,6 @@ of a softmax. A denominator that is a function of the same inputs as the numerat
 its own.
 
 Cost: a few elementwise passes; for softmax 8 to 64 of them.
-
-Needs: shaplab._validation, shaplab.deep._facts, shaplab.deep._path, shaplab.deep.graph,
-shaplab.deep.kernels.units, shaplab.deep.rules.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """The maximum over windows: pooling of any dimension and kind, and ``max`` over axes.
 
 A table names the positions each window reads, so one rule and one kernel serve all of them.
-
-Needs: shaplab._validation, shaplab.deep.graph, shaplab.deep.rules, shaplab.deep.kernels.units,
-shaplab.deep.kernels.windows.
 """
 
 from __future__ import annotations

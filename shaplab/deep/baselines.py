@@ -5,12 +5,6 @@ None but DeepLIFT and, with enough steps, integrated gradients sums to the chang
 residual is kept in ``info["gap"]``.
 
 Chapter: deep/deep_shap.
-
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._codes, shaplab.deep._facts,
-shaplab.deep._functions, shaplab.deep._inputs, shaplab.deep._operations, shaplab.deep._pairs,
-shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._shares,
-shaplab.deep._windows, shaplab.deep.deep_shap, shaplab.deep.graph, shaplab.deep.kernels.units,
-shaplab.deep.kernels.windows, shaplab.deep.rules, shaplab.explanation.
 """
 
 from __future__ import annotations

@@ -14,9 +14,6 @@ n-1` and :math:`j \ne i`,
 Exact for networks that are linear in the players; otherwise an approximation whose additivity gap
 is reported. Source: Ancona, Öztireli and Gross (2019). Cost: two propagations a player and
 coalition size.
-
-Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab.deep.graph,
-shaplab.deep.moments, shaplab.deep._propagation.
 """
 
 from __future__ import annotations

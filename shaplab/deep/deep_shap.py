@@ -19,11 +19,6 @@ B`` rows forward, ``N B K`` rows backward; memory of ``batch_size`` rows of acti
 Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
 Chapter: deep/rules
-Needs: shaplab._parallel, shaplab._validation, shaplab.deep._codes, shaplab.deep._facts,
-shaplab.deep._functions, shaplab.deep._inputs, shaplab.deep._operations, shaplab.deep._pairs,
-shaplab.deep._path, shaplab.deep._recurrent, shaplab.deep._reveal, shaplab.deep._shares,
-shaplab.deep._windows, shaplab.deep.graph, shaplab.deep.kernels.units, shaplab.deep.kernels.windows,
-shaplab.deep.rules, shaplab.explanation.
 """
 
 from __future__ import annotations

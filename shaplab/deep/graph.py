@@ -18,8 +18,6 @@ A tensor depends on the input when it requires gradients: parameters are detache
 operations run with gradients on even inside the model's own ``no_grad``.
 
 Cost: some microseconds per operation.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

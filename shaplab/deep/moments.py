@@ -20,7 +20,6 @@ the third cumulant are our own.
 Cost: one elementwise pass, and one more for each of the ``n + n (n + 1) / 2`` terms.
 
 Chapter: deep/dasp
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ small game:
 Functions take tensors that broadcast: ``f`` one row, ``b`` many. Source: Chen, Lundberg and Lee
 (2019), "Propagating Shapley values"; the maximum's exact rule counts, between two consecutive
 values, who is above. Cost: elementwise; the maximum sorts 2k values for k inputs.
-
-Needs: shaplab.deep.kernels.units.
 """
 
 from __future__ import annotations

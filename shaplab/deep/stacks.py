@@ -14,19 +14,6 @@ more argument, each row's own label.
 Exactly additive; each stage is as exact as its method, the whole is an approximation of the
 interventional game. Cost: all pairs of rows through every stage. Source: Chen, Lundberg and Lee
 (2019), Figure 1d.
-
-Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
-shaplab.deep._codes, shaplab.deep._facts, shaplab.deep._functions, shaplab.deep._inputs,
-shaplab.deep._operations, shaplab.deep._pairs, shaplab.deep._path, shaplab.deep._recurrent,
-shaplab.deep._reveal, shaplab.deep._shares, shaplab.deep._windows, shaplab.deep.deep_shap,
-shaplab.deep.graph, shaplab.deep.kernels.units, shaplab.deep.kernels.windows, shaplab.deep.rules,
-shaplab.explanation, shaplab.foundations.exact, shaplab.foundations.games, shaplab.trees._arrange,
-shaplab.trees._batches, shaplab.trees._encoding, shaplab.trees._links,
-shaplab.trees.conditional_expectation, shaplab.trees.ensemble, shaplab.trees.interventional,
-shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
-shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
-shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost.
 """
 
 from __future__ import annotations

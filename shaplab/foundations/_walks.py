@@ -11,8 +11,6 @@ wanted one become :math:`R e^2`. Cost: the sampler's, plus :math:`O(N d K)` memo
 moments.
 
 Chapter: foundations/permutation
-Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations.exact.
 """
 
 from __future__ import annotations

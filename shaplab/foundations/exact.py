@@ -7,8 +7,6 @@ The Shapley value of player :math:`i` in a game :math:`v` on :math:`n` players i
 the mean over all :math:`n!` orderings of what :math:`i` adds to the players before it. Source:
 Shapley (1953); Eq. 5 of Lundberg et al. (2020). Cost: :math:`2^n` values of the game, each used
 once.
-
-Needs: shaplab._validation, shaplab.foundations.games.
 """
 
 from __future__ import annotations

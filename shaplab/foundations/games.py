@@ -8,7 +8,6 @@ can value a coalition for many rows and outputs at once.
 Source: Shapley, "A Value for n-Person Games" (1953). Cost: as the game's own.
 
 Chapter: foundations/exact
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

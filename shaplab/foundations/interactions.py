@@ -9,8 +9,6 @@ beyond what each adds alone, half of it in each of the cells :math:`(i, j)` and 
 and the diagonal holds main effects, :math:`\Phi_{ii} = \varphi_i - \sum_{j \ne i} \Phi_{ij}`.
 Source: Fujimoto, Kojadinovic and Marichal (2006); Eq. 15-19 of Lundberg et al. (2020).
 Cost: :math:`2^n` values of the game.
-
-Needs: shaplab._validation, shaplab.foundations.games, shaplab.foundations.exact.
 """
 
 from __future__ import annotations

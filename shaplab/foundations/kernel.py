@@ -12,10 +12,6 @@ Sizes that the budget covers are enumerated; of the others, coalitions are drawn
 complements. Source: Lundberg and Lee (2017); paired sampling, Covert and Lee (2021); leverage
 scores, Musco and Witter (2025).
 Cost: :math:`B` model rows a coalition; exact when all :math:`2^n - 2` are enumerated.
-
-Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks,
-shaplab.foundations.permutation.
 """
 
 from __future__ import annotations

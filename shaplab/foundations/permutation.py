@@ -16,9 +16,6 @@ another one is then mostly in the middle, so that errors cancel in part. Rounds 
 their spread gives the standard error. Source: Strumbelj and Kononenko (2014), Methods 7-8 of
 Lundberg et al. (2020). Cost: at most :math:`4(d-1)B` model rows a round and explained row; steps
 between equal values cost nothing.
-
-Needs: shaplab._parallel, shaplab._rows, shaplab._validation, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks.
 """
 
 from __future__ import annotations

@@ -12,9 +12,6 @@ Three games explain a loss, and they differ: the loss of the mean prediction, th
 over references, and the rescaled margin. Source: Methods 9-10 of Lundberg et al. (2020); Covert et
 al. (2020).
 Cost: ``m N B`` model rows for ``m`` coalitions, ``N`` explained and ``B`` reference rows.
-
-Needs: shaplab._gaussian, shaplab._validation, shaplab._rows, shaplab._losses, shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations.exact.
 """
 
 from __future__ import annotations

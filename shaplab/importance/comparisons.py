@@ -14,10 +14,6 @@ weighs all. Source: Covert, Lundberg and Lee (2020), Section 4. Cost in model ro
 :math:`NdB`, :math:`Nd`, :math:`NdB`.
 
 Chapter: importance/sage
-Needs: shaplab._gaussian, shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation,
-shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks,
-shaplab.importance.loss_shap.
 """
 
 from __future__ import annotations

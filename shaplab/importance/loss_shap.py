@@ -15,10 +15,6 @@ pilot on a few steps chooses :math:`q_l` (Giles 2008). Source: Covert, Lundberg 
 Covert (2020). Cost of a walk: :math:`8 (d - 1)` model rows for squared error, about
 :math:`20 (d - 1)` for smooth losses, whatever the background's size; less where row and reference
 agree.
-
-Needs: shaplab._gaussian, shaplab._parallel, shaplab._rows, shaplab._losses,
-shaplab._validation, shaplab.explanation, shaplab.foundations.games, shaplab.foundations.exact,
-shaplab.foundations._walks.
 """
 
 from __future__ import annotations

@@ -13,11 +13,6 @@ kept apart: the Monte-Carlo error for these
 :math:`r_i` visits of a row, which more computing lowers, and the error from having these rows and
 not others, which only data lowers.
 Source: Covert, Lundberg and Lee (2020), Algorithm 1. Cost of a visit: as a walk of LossSHAP.
-
-Needs: shaplab._gaussian, shaplab._parallel, shaplab._rows, shaplab._losses, shaplab._validation,
-shaplab.explanation,
-shaplab.foundations.games, shaplab.foundations.exact, shaplab.foundations._walks,
-shaplab.importance.loss_shap.
 """
 
 from __future__ import annotations

@@ -16,9 +16,6 @@ At eleven shares of features from 0 to 1 the curve is the mean output (positive,
 AUC (absolute); the grade is the area under it. Features whose value has the other sign are never
 kept by keep positive or negative, and never removed by remove positive or negative. Cost: 66 model
 rows a row for mask and impute, 66 a draw for resample.
-
-Needs: shaplab._gaussian, shaplab._validation, shaplab._parallel, shaplab.explanation,
-shaplab._figures.
 """
 
 from __future__ import annotations

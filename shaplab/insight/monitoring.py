@@ -19,8 +19,6 @@ m watched streams the chance of any false alarm, ever, is at most :math:`\alpha`
 and for any distribution. Cost: O(log n) a row and feature, plus one merge of the sorted past a
 batch. Sources: Lundberg et al. 2020, 2.7.4 and Methods 17 (loss attributions over time, t-test);
 Vovk, Gammerman and Shafer 2005 (conformal martingales).
-
-Needs: shaplab._validation, shaplab.explanation, shaplab._figures.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ output.
 
 The unsupervised versions are the same two functions on ``standardized(X)``.
 Source: Lundberg et al. 2020, Methods 14 and 18, Figures 4A and 6, Supplementary Figures 11 and 14.
-
-Needs: shaplab._validation, shaplab.explanation, shaplab._figures.
 """
 
 from __future__ import annotations

@@ -8,9 +8,6 @@ Corollary 4), and the values sum to
 general. The butterfly of the fast Fourier transform pairs ``i`` with ``i + 2**s`` in stage ``s``:
 after ``log2 d`` stages every feature can act on every other. Source: Wang, Wang & Inouye (2021),
 Def. 8. Cost: ``d/2 log2 d`` modules of pairs.
-
-Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform,
-shaplab.shapnets.shallow.
 """
 
 from __future__ import annotations

@@ -9,9 +9,6 @@ window's taps outside the picture count as missing. Dilation grows over the stag
 has one channel an output, and the sum over pixels is the output.
 Source: Wang, Wang & Inouye (2021), sections 2.3 and I.3; kernel size ours. Cost: ``2**k``
 activations a pixel.
-
-Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform,
-shaplab.shapnets.shallow, shaplab.shapnets.kernels.windows.
 """
 
 from __future__ import annotations

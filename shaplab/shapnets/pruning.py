@@ -9,9 +9,6 @@ interactions (Appendix E) starts from more modules than needed, then strips thos
 from the last stage to the first, and trains on.
 Source: Wang, Wang & Inouye (2021), sections 2.5, E and H; thresholds ours. Cost: that of the
 modules left.
-
-Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform,
-shaplab.shapnets.shallow.
 """
 
 from __future__ import annotations

@@ -8,9 +8,6 @@ The explanation :math:`Z` is a layer, so a loss may look at it: :math:`\ell(G(x)
 the layer-wise one is the mean of :math:`\ell_1` over all stages. The source states neither the
 normalisation nor the coefficients: these are ours. Source: Wang, Wang & Inouye (2021), section 2.4.
 Cost: nothing next to the forward pass.
-
-Needs: shaplab._validation, shaplab._parallel, shaplab.explanation, shaplab.shapnets.transform,
-shaplab.shapnets.shallow.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ and have the same Shapley values:
 reference ``r``. The intercept ``b`` is ours: without it the output at the reference is 0 whatever
 the weights, because a Shapley value is a difference. Source: Wang, Wang & Inouye (2021), Def. 5,
 Theorem 2. Cost: ``2**k`` small networks a module.
-
-Needs: shaplab._validation, shaplab.explanation, shaplab.shapnets.transform.
 """
 
 from __future__ import annotations

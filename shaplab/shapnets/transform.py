@@ -12,8 +12,6 @@ evaluations, zeros elsewhere. A layer sums many modules (Lemma 1: a linear map o
 transform). Two savings, both exact, follow from linearity: the first linear map is applied once per
 member instead of once per coalition, and the last one once per member after the Shapley weights.
 Source: Wang, Wang & Inouye (2021), Def. 1-7, Lemma 1.
-
-Needs: shaplab._validation.
 """
 
 from __future__ import annotations

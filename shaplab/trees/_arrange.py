@@ -1,7 +1,4 @@
-"""From a reader's nodes to arrays in order: trees checked, thresholds as ranks, categories as bits.
-
-Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding.
-"""
+"""Trees in order for the kernels: checked nodes, thresholds as ranks, categories as bits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Rows in, values out: encode rows batch by batch, collect their values, and look for overflow.
-
-Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.trees.kernels.quadrature.
-"""
+"""Rows in, values out: encode rows batch by batch, collect their values, and look for overflow."""
 
 from __future__ import annotations
 

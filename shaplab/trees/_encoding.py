@@ -6,8 +6,6 @@ threshold to its neighbour in the model's own number type: ``x < t`` is ``x <= p
 category's code is its place among the categories that occur in the model's splits (a library's own
 codes may run to a million), one more code stands for all others, which no split tells apart, and
 ``-1`` is missing.
-
-Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict.
 """
 
 from __future__ import annotations

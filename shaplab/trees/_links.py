@@ -1,7 +1,4 @@
-"""What a model's raw output means: how it becomes the library's prediction, or a probability.
-
-Needs: nothing.
-"""
+"""What a model's raw output means: how it becomes the library's prediction, or a probability."""
 
 from __future__ import annotations
 

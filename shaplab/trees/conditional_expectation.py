@@ -7,11 +7,6 @@ global importances.
 Source: Lundberg et al. 2020, Methods 5, 6, 9 and 10.1.1. Cost: O(T L M 2^M) for Equation 5.
 
 A node without cover gives both children weight 0: 0/0 counts as 0 here and in every fast algorithm.
-
-Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
-shaplab.trees._arrange, shaplab.trees._encoding, shaplab.trees.kernels.predict,
-shaplab.trees._links, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations

@@ -7,10 +7,6 @@ value (see ``Encoder``), or iff the code lies in a set of categories; missing va
 direction. ``cover[j]`` is the training weight that reached the node; the conditional expectation of
 the path-dependent game splits by it (Lundberg et al. 2020, Algorithm 1).
 
-Needs: shaplab._tables, shaplab._validation, shaplab._parallel, shaplab.trees.kernels.predict,
-shaplab.trees._encoding, shaplab.trees._arrange, shaplab.trees._links, shaplab.trees.readers,
-shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn.
-
 Chapter: trees/conditional_expectation.
 """
 

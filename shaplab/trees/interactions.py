@@ -5,15 +5,6 @@
 runs Algorithm 2 (or 3) twice for each j, with j known and with j unknown; the fast ones add a
 second-order term for every pair of players of a path.
 Source: Lundberg et al. 2020, Equations 15-19. Cost: O(T M L D^2) for each row, literally.
-
-Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
-shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
-shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
-shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
-shaplab.trees._links, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.conditional_expectation, shaplab.trees.ensemble, shaplab.trees.interventional,
-shaplab.trees.path_dependent.
 """
 
 from __future__ import annotations

@@ -5,14 +5,6 @@ player of its path agrees on the side it is taken from; the values need only the
 players of x, and the histogram of the background's patterns, so the cost adds rows and background
 instead of multiplying them.
 Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
-
-Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
-shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
-shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
-shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
-shaplab.trees._links, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations

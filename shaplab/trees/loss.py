@@ -11,14 +11,6 @@ The loss of a sum of trees is not a sum over trees, so no tree algorithm compute
 they are exact here by all 2^M coalitions of the M features that the model splits on.
 ``mean_of_loss`` averages one game for each reference, in which features that reach the same codes
 in both rows are idle.
-
-Needs: shaplab._losses, shaplab._parallel, shaplab._tables, shaplab._validation,
-shaplab.explanation, shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
-shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
-shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
-shaplab.trees._links, shaplab.trees.conditional_expectation, shaplab.trees.interventional,
-shaplab.trees.readers, shaplab.trees.readers._lightgbm, shaplab.trees.readers._sklearn,
-shaplab.trees.readers._xgboost, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations

@@ -6,14 +6,6 @@ in [0, 1] of (b_f - z_f) * prod over g != f of (z_g (1 - p) + b_g p) dp. The lit
 paper's Algorithm 2, which tracks subset sizes with EXTEND and UNWIND; the fast one integrates by
 Gauss-Legendre nodes, exactly, with tables of bit patterns or blocks of rows.
 Source: Lundberg et al. 2020, Algorithm 2. Cost: O(T L D^2) for each row, literally.
-
-Needs: shaplab._parallel, shaplab._tables, shaplab._validation, shaplab.explanation,
-shaplab.trees._arrange, shaplab.trees._batches, shaplab.trees._encoding,
-shaplab.trees.kernels.patterns, shaplab.trees.kernels.predict, shaplab.trees.kernels.quadrature,
-shaplab.trees.kernels.routes, shaplab.trees.kernels.structure, shaplab.trees.kernels.tables,
-shaplab.trees._links, shaplab.trees.readers, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn, shaplab.trees.readers._xgboost,
-shaplab.trees.conditional_expectation, shaplab.trees.ensemble.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Kernels of scalar units: Rescale, and the two passes of RevealCancelMean.
-
-Needs: nothing.
-"""
+"""Kernels of scalar units: Rescale, and the two passes of RevealCancelMean."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The exact maximum over windows of inputs.
 
 ``table`` has shape ``(W, k)``: window ``w`` reads positions ``table[w]``, -1 marks padding.
-
-Needs: nothing.
 """
 
 from __future__ import annotations

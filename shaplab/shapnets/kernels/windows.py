@@ -4,8 +4,6 @@
 pixels of each window. The last pixel is a row of zeros that stands for all those outside the
 picture; what it collects means nothing. The 16 coalitions of a window and channel stay in
 registers. ``w`` holds ``[1/4, 1/12, 1/3, 1/6]`` in the dtype of ``terms``.
-
-Needs: nothing.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ d - |c| that only a satisfies, the leaf's Shapley values are (n10 - 1)! n01! / (
 latter and
 -n10! (n01 - 1)! / (n10 + n01)! for the former. Rows with equal patterns are grouped on the way
 down.
-
-Needs: nothing.
 """
 
 # mypy: allow-untyped-defs

@@ -2,8 +2,6 @@
 
 The ensemble's constructor has checked that children, features and sets lie in range, and the
 encoder that codes do, so the loops index without further checks.
-
-Needs: nothing.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ new factor over old factor; going up, it adds its players' change of S = (b - z)
 x), times what the leaves below pay, to the feature. Written with the bits o (the player agreed so
 far) and t (and the row goes left), all of these are c0 + o c1 + t c2 with coefficients that do not
 depend on the row, so nothing is divided by a small number.
-
-Needs: nothing.
 """
 
 # mypy: allow-untyped-defs

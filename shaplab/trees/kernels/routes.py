@@ -4,9 +4,6 @@ Routes: ``tables`` (pattern tables: many rows, or a background), ``walk`` (row-b
 rows or long paths) and ``patterns`` (pairs of patterns: a background and long paths). A cost model
 in nanoseconds picks one for each tree; they agree to rounding. Sums run in an order that depends
 neither on the number of threads nor on the blocks.
-
-Needs: shaplab._parallel, shaplab._validation, shaplab.trees.kernels.structure,
-shaplab.trees.kernels.tables, shaplab.trees.kernels.quadrature, shaplab.trees.kernels.patterns.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ clusters.
 A path collects its splits by feature: each distinct feature is one player. ``z`` is the share of
 cover that a player's splits keep when the feature is unknown, the product of child over parent; a
 node without cover gives both children 0, so 0/0 counts as 0.
-
-Needs: nothing.
 """
 
 # mypy: allow-untyped-defs

@@ -6,8 +6,6 @@ product B(a) = E_c prod_g (a_g x + c_g (1 - x) - a_g c_g x + ...), that is a fac
 = 1, x where only a agrees, 1 - x where only c agrees and 0 where neither does. Taking one player f
 out of the product needs no division by a small factor: without f and with c_f = 1 it is B(a_f=0) /
 (1 - x), with c_f = 0 it is (B(a_f=1) - B(a_f=0) / (1 - x)) / x.
-
-Needs: nothing.
 """
 
 # mypy: allow-untyped-defs

@@ -1,9 +1,4 @@
-"""Readers: one module a library, chosen by the model's class; no library is imported here.
-
-Needs: shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
-shaplab.trees._arrange, shaplab.trees.readers._xgboost, shaplab.trees.readers._lightgbm,
-shaplab.trees.readers._sklearn.
-"""
+"""Readers: one module a library, chosen by the model's class; no library is imported here."""
 
 from __future__ import annotations
 

@@ -4,9 +4,6 @@ A row goes left iff ``x <= threshold`` in float64, or iff its category is in the
 means NaN, NaN and zero, or nothing at all (then NaN counts as zero), as each split says. In rf mode
 the output is the mean of the trees, which LightGBM's ``predict`` uses; its ``raw_score`` and
 ``pred_contrib`` give the sum.
-
-Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
-shaplab.trees._arrange.
 """
 
 from __future__ import annotations

@@ -4,9 +4,6 @@ Trees, forests and gradient boosting compare ``float32(x) <= threshold``, histog
 compares in float64. Raw outputs: probabilities for trees and forests that classify, the mean for
 those that regress, margins for boosting, and for the isolation forest the mean path length over
 that of a random search tree, so that ``score_samples`` is ``-2 ** -raw``.
-
-Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
-shaplab.trees._arrange.
 """
 
 from __future__ import annotations

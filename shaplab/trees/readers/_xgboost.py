@@ -2,9 +2,6 @@
 
 A row goes left iff ``float32(x) < threshold``; categories in a node's set go right, all others
 left. ``base_score`` is stored on the scale of predictions and turned into a margin here.
-
-Needs: shaplab._tables, shaplab._validation, shaplab.trees.kernels.predict, shaplab.trees._encoding,
-shaplab.trees._arrange.
 """
 
 from __future__ import annotations
