@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from anatomy import complaints, figure_complaints
+from oracles.anatomy import complaints, figure_complaints
 from run_chapters import chapters, executed_path, is_chapter
 
 ROOT = Path(__file__).resolve().parents[2]

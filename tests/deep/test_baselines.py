@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 from numpy.testing import assert_allclose
+from oracles.nets import Linear, Net
 
 from shaplab import (
     deep_shap,
@@ -15,7 +16,6 @@ from shaplab import (
     integrated_gradients,
     occlusion,
 )
-from tests.deep.nets import Linear, Net
 
 X, B = torch.randn(3, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
 

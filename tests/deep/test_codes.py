@@ -14,10 +14,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.testing import assert_allclose
+from oracles.nets import Linear, Net, brute_force
 from torch import nn
 
 from shaplab import UnsupportedModelError, deep_shap
-from tests.deep.nets import Linear, Net, brute_force
 
 RNG = np.random.default_rng(0)
 X, B = torch.tensor(RNG.integers(1, 9, (3, 5))), torch.tensor(RNG.integers(1, 9, (4, 5)))

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.testing import assert_allclose, assert_array_equal
+from oracles.nets import Linear, Net, brute_force
 from torch import nn
 
 from shaplab import (
@@ -25,7 +26,6 @@ from shaplab import (
 from shaplab.deep import rules
 from shaplab.deep.deep_shap import _gap
 from shaplab.deep.kernels.units import rescale_rows
-from tests.deep.nets import Linear, Net, brute_force
 
 RNG = np.random.default_rng(0)
 ROWS = torch.tensor(RNG.normal(size=(3, 4)), dtype=torch.float32)

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn as nn
 from numpy.testing import assert_allclose, assert_array_equal
+from oracles.nets import Linear, Net, brute_force, networks
 
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.deep.rules import reveal_cancel_literal
-from tests.deep.nets import Linear, Net, brute_force, networks
 
 NAMES = list(networks())
 RULES = ("rescale", "reveal_cancel", "reveal_cancel_mean")

@@ -6,13 +6,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from oracles.nets import networks
 from torch import nn
 
 from shaplab import dasp, deep_shap, deeplift, gradients, integrated_gradients, stack_shap
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.deep._propagation import Propagation
 from shaplab.deep._windows import _everywhere, exact_windows, window_table
-from tests.deep.nets import networks
 
 NAMES = list(networks())
 

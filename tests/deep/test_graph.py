@@ -12,10 +12,10 @@ import pytest
 import torch
 import torch.nn as nn
 from numpy.testing import assert_allclose
+from oracles.nets import Linear, Net, networks
 
 from shaplab import UnsupportedModelError, deep_shap
 from shaplab.deep.graph import operation, reentrant
-from tests.deep.nets import Linear, Net, networks
 
 
 def _state(model: nn.Module) -> dict[str, object]:

@@ -11,12 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.testing import assert_allclose
+from oracles.nets import Linear, Net, brute_force
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from shaplab import UnsupportedModelError, deep_shap, integrated_gradients
 from shaplab.deep._path import integrated, path_literal, softmax_path
-from tests.deep.nets import Linear, Net, brute_force
 
 D = torch.float64
 

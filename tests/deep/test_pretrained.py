@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from oracles.nets import brute_force
 
 from shaplab import deep_shap
-from tests.deep.nets import brute_force
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

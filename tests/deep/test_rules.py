@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from oracles.nets import brute_force
 
 from shaplab.deep import rules
 from shaplab.deep._path import softmax_path
 from shaplab.deep._reveal import _above, _split
 from shaplab.deep._windows import exact_windows, window_table
 from shaplab.deep.kernels.units import above_mean, padded, split_at_mean
-from tests.deep.nets import brute_force
 
 
 def _rows(seed: int, *shape: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 import xgboost
 from numpy.testing import assert_allclose
+from oracles.nets import Linear, brute_force
 
 from shaplab import (
     FunctionStage,
@@ -19,7 +20,6 @@ from shaplab import (
 )
 from shaplab._losses import Loss
 from shaplab.deep.stacks import pull_back
-from tests.deep.nets import Linear, brute_force
 
 RNG = np.random.default_rng(0)
 

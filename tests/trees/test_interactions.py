@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.random_trees import brute, marginal_game, random_ensemble, random_rows
 from properties import examples
-from random_trees import brute, random_ensemble, random_rows
-from test_interventional import marginal_game
 
 from shaplab.trees import interactions as it
 from shaplab.trees.conditional_expectation import exp_value_literal, paper_trees

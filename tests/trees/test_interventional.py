@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.random_trees import brute, marginal_game, random_ensemble, random_rows
 from properties import examples
-from random_trees import brute, random_ensemble, random_rows
 
 from shaplab.trees.conditional_expectation import paper_trees
 from shaplab.trees.interventional import (
@@ -17,17 +17,6 @@ from shaplab.trees.interventional import (
 )
 
 TIGHT = 1e-11  # sums of at most a few hundred leaf values of order 1 in float64
-
-
-def marginal_game(e, x, background, weights=None):
-    """v(S) on the black box: the mean of predict over background rows with the columns of S from
-    x."""
-
-    def v(S):
-        known = np.isin(np.arange(e.n_features), list(S))
-        return np.average(e.predict(np.where(known, x, background)), axis=0, weights=weights)
-
-    return v
 
 
 def assert_all_agree(seed):

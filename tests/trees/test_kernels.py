@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_trees import random_ensemble
+from oracles.random_trees import random_ensemble
 
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels import routes
@@ -149,7 +149,7 @@ import lightgbm
 import numba
 import numpy as np
 import xgboost
-from random_trees import random_ensemble, random_rows
+from oracles.random_trees import random_ensemble, random_rows
 assert numba.config.BOUNDSCHECK == 1
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.loss import tree_loss_shap

@@ -11,7 +11,7 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 import xgboost as xgb
-from random_trees import brute
+from oracles.random_trees import brute
 from sklearn import ensemble as forests
 from sklearn import tree
 

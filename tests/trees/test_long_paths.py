@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.random_trees import random_ensemble
 from properties import examples
-from random_trees import random_ensemble
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from shaplab.trees.conditional_expectation import paper_trees

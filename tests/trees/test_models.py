@@ -10,8 +10,8 @@ import numpy as np
 import xgboost as xgb
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.random_trees import brute
 from properties import examples
-from random_trees import brute
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
 
 from shaplab.trees._links import prediction

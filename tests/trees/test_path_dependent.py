@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.random_trees import brute, random_ensemble, random_rows
 from properties import examples
-from random_trees import brute, random_ensemble, random_rows
 
 from shaplab.trees.conditional_expectation import exp_value_literal, paper_trees
 from shaplab.trees.ensemble import TreeEnsemble

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from random_trees import assert_agrees
+from oracles.random_trees import assert_agrees
 from scipy import sparse
 
 from shaplab import UnsupportedModelError

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-import random_trees
+from oracles import random_trees
 from scipy import sparse
 
 from shaplab import UnsupportedModelError

@@ -10,7 +10,7 @@ import numpy as np
 
 from shaplab.trees.ensemble import TreeEnsemble
 
-__all__ = ["brute", "random_ensemble", "random_rows"]
+__all__ = ["assert_agrees", "brute", "marginal_game", "random_ensemble", "random_rows"]
 
 
 def assert_agrees(ours, theirs, tolerance=1e-12):
@@ -116,3 +116,14 @@ def brute(v, d):
     for i in range(d):
         both[i, i] = phi[i] - both[i].sum(axis=0)
     return phi, both
+
+
+def marginal_game(e, x, background, weights=None):
+    """v(S) on the black box: the mean of predict over background rows with the columns of S from
+    x."""
+
+    def v(S):
+        known = np.isin(np.arange(e.n_features), list(S))
+        return np.average(e.predict(np.where(known, x, background)), axis=0, weights=weights)
+
+    return v
