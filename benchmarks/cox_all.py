@@ -15,8 +15,9 @@ import time
 
 import numpy as np
 import xgboost
+from shaplab_book import datasets
 
-from shaplab import TreeEnsemble, datasets, tree_shap, tree_shap_interactions
+from shaplab import TreeEnsemble, tree_shap, tree_shap_interactions
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--trees", type=int, default=2000)

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from shaplab_book import datasets
 from torch import nn
 
-from shaplab import dasp, datasets, deep_shap, exact_shap
+from shaplab import dasp, deep_shap, exact_shap
 from shaplab.deep.dasp import compare_attributions
 
 torch.set_num_threads(1)

@@ -11,8 +11,9 @@ holds nearly all seasons.
 
 import numpy as np
 import xgboost
+from shaplab_book import datasets
 
-from shaplab import Explanation, datasets, monitor, tree_loss_shap
+from shaplab import Explanation, monitor, tree_loss_shap
 
 JOINED, WEEKS = 363, 48
 try:

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import shap
+from shaplab_book.datasets import load_breast_cancer
 from xgboost import XGBClassifier, XGBRegressor
 
 from shaplab import kernel_shap, permutation_shap
-from shaplab.datasets import load_breast_cancer
 
 
 class Counted:

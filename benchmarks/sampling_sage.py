@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import sage as peer
+from shaplab_book.datasets import load_bike, load_german_credit
 
 from shaplab import LossOfMean, MarginalGame, MeanGame, sage, shapley_values
-from shaplab.datasets import load_bike, load_german_credit
 
 # Players of the games whose coalitions are all listed.
 LISTED = 12

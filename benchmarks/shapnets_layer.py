@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from shaplab_book import datasets
 
-from shaplab import datasets
 from shaplab.shapnets import ImageShapNet, coalition_weights, prune
 from shaplab.shapnets.image import ConvShapleyTransform
 

@@ -21,8 +21,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from shaplab_book import datasets
 
-from shaplab import datasets
 from shaplab.shapnets import ComparableCNN, ImageShapNet, fit
 
 SIDE = 24

@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 import pandas as pd
 import torch
+from shaplab_book import datasets
+from shaplab_book.datasets import Dataset
 
-from shaplab import datasets
-from shaplab.datasets import Dataset
 from shaplab.shapnets import (
     DeepShapNet,
     coefficient_of_variation,

@@ -22,7 +22,6 @@ _PUBLIC = {
     "shaplab.foundations.interactions": "interaction_values",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",
-    "shaplab.explorer": "CoalitionExplorer",
     "shaplab.trees.ensemble": "TreeEnsemble",
     "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game saabas "
     "split_count",
@@ -47,14 +46,12 @@ _PUBLIC = {
     "shaplab.insight.monitoring": "Monitor monitor plot_monitor",
     "shaplab.insight.summaries": "cluster_rows embed_rows feature_ranking rare_effects "
     "standardized variance_explained",
-    "shaplab.insight.scenarios": "score_scenarios user_study",
     "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = (
     "plots",
     "overviews",
-    "datasets",
     "extract",
     "foundations",
     "trees",

@@ -25,8 +25,6 @@ PARTS = (
     "insight",
     "plots",
     "overviews",
-    "datasets",
-    "explorer",
     "extract",
 )
 FILES = sorted((ROOT / "shaplab").rglob("*.py"))

@@ -243,7 +243,6 @@ def test_networks_that_explain_themselves() -> None:
         (lambda: shaplab.Monitor(None, [1]), "\\w+"),
         (lambda: shaplab.Monitor(Explanation(X, 0.0), [3, 2, 1, 0, 5, 6]), "time"),
         (lambda: shaplab.plot_monitor(None, 0), "watched"),
-        (lambda: shaplab.score_scenarios(3), "explain"),
         (lambda: shaplab.explanation_metrics(3, first, X, Y, None), "hider"),
         (lambda: shaplab.grade_methods({}, {}, X, Y, n_test=2), "methods"),
         (lambda: shaplab.plot_tiles(None, "x"), "grades"),

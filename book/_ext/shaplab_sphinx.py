@@ -193,11 +193,12 @@ class LibraryPages(SphinxDirective):
         part = self.arguments[0]
         lines: list[str] = []
         for module in public_modules(project_root(self.env.app), part):
-            self.env.note_dependency(
-                str(project_root(self.env.app) / (module.replace(".", "/") + ".py"))
-            )
+            source = Path(module.replace(".", "/") + ".py")
+            if part == "shaplab_book":
+                source = Path("book/_ext") / source
+            self.env.note_dependency(str(project_root(self.env.app) / source))
             lines += [
-                f"## {module.removeprefix('shaplab.')}",
+                f"## {module.partition('.')[2]}",
                 "",
                 "```{eval-rst}",
                 f".. automodule:: {module}",
@@ -263,12 +264,10 @@ def read_returns_as_text() -> None:
 def tidy_docstring(
     app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]
 ) -> None:
-    """Turn the line that names a module's chapter into a link, and drop the one for the take-home
-    tool."""
+    """Turn the line that names a module's chapter into a link."""
     if what != "module":
         return
     text = "\n".join(lines)
-    text = re.sub(r"^Needs: [^\n]*(\n[^\n]+)*", "", text, flags=re.M)
     named = re.findall(r"^Chapter: (\S+?)\.?$", text, re.M) or [
         name.removeprefix("shaplab.").replace(".", "/")
     ]
@@ -283,8 +282,12 @@ def public_modules(root: Path, part: str) -> list[str]:
     order."""
     import shaplab
 
-    folder = root / "shaplab" if part == "shaplab" else root / "shaplab" / part
-    prefix = "shaplab" if part == "shaplab" else f"shaplab.{part}"
+    if part == "shaplab_book":
+        folder, prefix = root / "book" / "_ext" / part, part
+    elif part == "shaplab":
+        folder, prefix = root / part, part
+    else:
+        folder, prefix = root / "shaplab" / part, f"shaplab.{part}"
     names = {
         f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")
     }

@@ -7,8 +7,9 @@ import matplotlib
 import numpy as np
 import pytest
 from scipy import stats
+from shaplab_book import datasets
 
-from shaplab import datasets, plots
+from shaplab import plots
 from shaplab.explanation import Explanation
 from shaplab.insight.monitoring import Monitor, evidence_literal, monitor, plot_monitor
 

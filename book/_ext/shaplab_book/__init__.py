@@ -1,4 +1,5 @@
-"""Helpers that chapters import: ``record`` puts a measured value into the page of reproductions."""
+"""What only the book needs: data sets and simulators, a game to play with, the user study, networks
+to compare with, and ``record``, which puts a measured value into the page of reproductions."""
 
 from __future__ import annotations
 
@@ -6,8 +7,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-from IPython.display import display
+try:
+    import yaml
+    from IPython.display import display
+except ImportError as missing:
+    raise ImportError(
+        f"shaplab_book: expected the packages of the book, {missing.name} is not installed. "
+        "Run: pip install 'shaplab[book]'."
+    ) from missing
 
 __all__ = ["VERDICTS", "claims", "record"]
 

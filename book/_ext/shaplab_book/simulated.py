@@ -1,7 +1,7 @@
 """Dataset, the one type of data set, and simulators whose truth is known.
 
-Use them from ``shaplab.datasets``, which lists all data. A simulator returns the same numbers for
-the same ``rng``.
+Use them from ``shaplab_book.datasets``, which lists all data. A simulator returns the same numbers
+for the same ``rng``.
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-
-from shaplab import _files, datasets
+from shaplab_book import datasets, files
 
 PACKAGES = {
     "load_nhefs": (1629, 50),
@@ -37,17 +36,8 @@ FULL = {
     "load_mnist": (70_000, 1, 28, 28),
     "load_cifar10_jpeg": (6000, 3, 32, 32),
     "load_yeast": (1484, 8),
-    "load_california": (20_640, 8),
     "load_bike": (10_886, 12),
-    "load_bike_daily": (731, 11),
-    "load_bank": (45_211, 16),
-    "load_bank_additional": (41_188, 20),
-    "load_adult": (48_842, 14),
-    "load_support2": (9105, 28),
-    "load_south_german_credit": (1000, 20),
-    "load_statlog_german_credit": (1000, 20),
     "load_parkinsons": (5875, 18),
-    "load_dna": (8000, 4, 200),
     "load_electricity": (45_312, 6),
 }
 needs_files = pytest.mark.skipif(
@@ -252,8 +242,8 @@ CONTENT = b"not,the,real,data\n"
 def folder(tmp_path, monkeypatch):
     """A data folder with one file whose checksum is made the known one."""
     (tmp_path / "data/bike").mkdir(parents=True)
-    (tmp_path / "data/bike/day.csv.gz").write_bytes(CONTENT)
-    monkeypatch.setitem(_files.FILES, "bike/day.csv.gz", hashlib.sha256(CONTENT).hexdigest())
+    (tmp_path / "data/bike/bike.csv.gz").write_bytes(CONTENT)
+    monkeypatch.setitem(files.FILES, "bike/bike.csv.gz", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.delenv("SHAPLAB_DATA_DIR", raising=False)
     monkeypatch.delenv("SHAPLAB_DATA_URL", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -288,44 +278,44 @@ def test_without_files_the_error_names_everything(name: str, folder) -> None:
         "sha256",
     ):
         assert part in message
-    instead = message.split("shaplab.datasets.")[1].split("(")[0]
+    instead = message.split("shaplab_book.datasets.")[1].split("(")[0]
     assert instead in {**PACKAGES, **SIMULATED}, "the way out must itself need no file"
 
 
 def test_a_file_that_is_missing_from_the_folder(folder, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
-    with pytest.raises(FileNotFoundError, match=rf"bike/bike\.csv\.gz .* no such file in {folder}"):
-        datasets.load_bike()
+    with pytest.raises(FileNotFoundError, match=rf"yeast/yeast\.data\.gz .* no such file in {folder}"):
+        datasets.load_yeast()
 
 
 def test_a_file_is_read_from_the_folder_and_never_written_there(folder, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
-    assert _files.data_file("bike/day.csv.gz") == folder / "bike/day.csv.gz"
-    assert sorted(path.name for path in folder.rglob("*")) == ["bike", "day.csv.gz"]
+    assert files.data_file("bike/bike.csv.gz") == folder / "bike/bike.csv.gz"
+    assert sorted(path.name for path in folder.rglob("*")) == ["bike", "bike.csv.gz"]
 
 
 def test_a_changed_file_is_refused(folder, monkeypatch) -> None:
-    (folder / "bike/day.csv.gz").write_bytes(CONTENT + b"!")
+    (folder / "bike/bike.csv.gz").write_bytes(CONTENT + b"!")
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
     with pytest.raises(
-        ValueError, match=r"expected the file bike/day.csv.gz .sha256 .*got .*with sha256"
+        ValueError, match=r"expected the file bike/bike.csv.gz .sha256 .*got .*with sha256"
     ):
-        datasets.load_bike_daily()
+        datasets.load_bike()
 
 
 def test_a_file_is_downloaded_checked_and_kept(server, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_URL", server + "/")
-    path = _files.data_file("bike/day.csv.gz")
+    path = files.data_file("bike/bike.csv.gz")
     assert path.read_bytes() == CONTENT
     assert tmp_path / "cache" in path.parents
     monkeypatch.setenv("SHAPLAB_DATA_URL", "http://127.0.0.1:9/nobody")
-    assert _files.data_file("bike/day.csv.gz") == path, "the kept copy is used"
+    assert files.data_file("bike/bike.csv.gz") == path, "the kept copy is used"
 
 
 def test_the_folder_goes_before_the_address(server, folder, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
     monkeypatch.setenv("SHAPLAB_DATA_URL", "http://127.0.0.1:9/nobody")
-    assert _files.data_file("bike/day.csv.gz").parent == folder / "bike"
+    assert files.data_file("bike/bike.csv.gz").parent == folder / "bike"
 
 
 @pytest.mark.parametrize(
@@ -334,16 +324,16 @@ def test_the_folder_goes_before_the_address(server, folder, monkeypatch) -> None
 )
 def test_an_address_that_does_not_serve(address, kind, server, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_URL", address.format(server=server))
-    with pytest.raises(kind, match=r"SHAPLAB_DATA_URL: expected the file bike/day.csv.gz"):
-        _files.data_file("bike/day.csv.gz")
+    with pytest.raises(kind, match=r"SHAPLAB_DATA_URL: expected the file bike/bike.csv.gz"):
+        files.data_file("bike/bike.csv.gz")
 
 
 def test_an_address_that_serves_something_else(server, folder, tmp_path, monkeypatch) -> None:
-    (folder / "bike/day.csv.gz").write_bytes(b"<html>please log in</html>")
+    (folder / "bike/bike.csv.gz").write_bytes(b"<html>please log in</html>")
     monkeypatch.setenv("SHAPLAB_DATA_URL", server)
-    with pytest.raises(ValueError, match=r"SHAPLAB_DATA_URL: expected the file bike/day.csv.gz"):
-        _files.data_file("bike/day.csv.gz")
-    assert not list((tmp_path / "cache").rglob("*day.csv.gz")), (
+    with pytest.raises(ValueError, match=r"SHAPLAB_DATA_URL: expected the file bike/bike.csv.gz"):
+        files.data_file("bike/bike.csv.gz")
+    assert not list((tmp_path / "cache").rglob("*bike.csv.gz")), (
         "nothing wrong may stay in the cache"
     )
 
@@ -362,9 +352,7 @@ def test_pickles_are_never_loaded(folder, monkeypatch) -> None:
     np.savez(evil, X_train=np.array([{"a": 1}], dtype=object), y_train=np.zeros(1))
     (folder / "mnist").mkdir()
     (folder / "mnist/mnist.npz").write_bytes(evil.getvalue())
-    monkeypatch.setitem(
-        _files.FILES, "mnist/mnist.npz", hashlib.sha256(evil.getvalue()).hexdigest()
-    )
+    monkeypatch.setitem(files.FILES, "mnist/mnist.npz", hashlib.sha256(evil.getvalue()).hexdigest())
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         datasets.load_mnist()
@@ -384,16 +372,6 @@ def test_facts_of_the_full_sets() -> None:
     mnist = datasets.load_mnist()
     assert mnist.extra["test"].sum() == 10_000
     assert len(np.unique(mnist.y[:100])) == 10, "shuffled"
-    dna = datasets.load_dna()
-    assert ((dna.extra["masks"] == 1).any(axis=1) == (dna.y[:, 1] == 1)).all()
-    assert ((dna.extra["masks"] == 2).any(axis=1) == (dna.y[:, 2] == 1)).all()
-    assert dna.extra["test"].sum() == 800
-    adult = datasets.load_adult()
-    assert adult.y.mean() == pytest.approx(0.2393, abs=1e-3)
-    assert adult.X["workclass"].isna().any()
-    statlog, readable = datasets.load_statlog_german_credit(), datasets.load_german_credit()
-    assert (statlog.y == readable.y).all()
-    assert (statlog.X["age"] == readable.X["age"]).all()
     electricity = datasets.load_electricity().X.iloc[:, 3]
     assert electricity[:17_000].nunique() == 1
     assert electricity[18_000:].nunique() > 1

