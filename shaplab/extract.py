@@ -1,221 +1,215 @@
 """Take it home: one self-contained file with exactly what public functions need.
 
 ``python -m shaplab.extract tree_shap -o my_tree_shap.py`` writes the file; ``extract("tree_shap")``
-returns its text. Starting from the wanted names, every definition that they reach is copied from
-the syntax trees of the modules that hold it, in the order in which the modules import each other:
-functions, classes, constants, type aliases, third-party imports, statements that fill a table, and
-definitions that a decorator registers. Imports of this package vanish, also those inside functions.
-Two private names that are the same in two modules are told apart by renaming one.
+returns its text: the wanted definitions and all that they reach, in the order in which the modules
+import each other, below the imports of other packages.
+
+Nothing has to be renamed or rewritten for it, because the package keeps three rules, which
+``tests/test_architecture.py`` holds: names of the package are imported absolutely and at the top of
+a module; a top-level name is defined once in the whole package; and the top level holds nothing but
+imports, definitions and assignments.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import builtins
 import difflib
 import importlib.metadata
 import os
 import re
 import sys
-import tempfile
-import tomllib
-from collections.abc import Sequence
-from contextlib import suppress
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from symtable import SymbolTable, symtable
+from typing import NamedTuple
 
-from shaplab._flatten import NotFlat, Package, Symbol, Unit
+from shaplab import _HOME, __version__
+from shaplab._atomic import write_atomically
 from shaplab._validation import describe, fail
 
 __all__ = ["extract", "write"]
 
-
-def _final_names(
-    package: Package, roots: Sequence[Symbol], symbols: Sequence[Symbol], units: Sequence[Unit]
-) -> dict[Symbol, str]:
-    """One name for each symbol: its own, unless that is taken, builtin, or hidden by a local name
-    where it is used."""
-    said = {
-        name
-        for module in package.modules.values()
-        for node in ast.walk(module.tree)
-        for name in (getattr(node, "id", None), getattr(node, "arg", None))
-        if name
-    }
-    wanted = {symbol: symbol.name for symbol in symbols if not symbol.outside}
-    hidden: dict[Symbol, set[str]] = {}
-    for unit in units:
-        for node, symbol, local in unit.references:
-            if isinstance(node, ast.Name):
-                target = package.resolve(symbol)
-                own = wanted.setdefault(target, node.id)
-                hidden.setdefault(target, set()).update(local - {own} if node.id == own else local)
-    final: dict[Symbol, str] = {}
-    taken: set[str] = set()
-    for symbol in symbols:
-        name = wanted[symbol]
-        if (
-            name in taken
-            or name in hidden.get(symbol, ())
-            or (hasattr(builtins, name) and not symbol.outside)
-        ):
-            if symbol in roots:
-                fail(
-                    "names",
-                    "public names that differ from each other, from builtins and from local names",
-                    repr(name),
-                    "Extract them into separate files",
-                    NotFlat,
-                )
-            stem = name = f"{name}_of_{symbol.home.rsplit('.', 1)[-1].strip('_')}"
-            count = 2
-            while name in taken or name in said:
-                name, count = f"{stem}_{count}", count + 1
-        final[symbol] = name
-        taken.add(name)
-    return final
-
-
-def flatten(package: Package, roots: Sequence[Symbol]) -> tuple[str, str, list[str]]:
-    """Import lines, definitions in order, and the top-level names of the other packages that are
-    imported."""
-    roots = [package.resolve(root) for root in roots]
-    units = package.reach(roots)
-    used = dict.fromkeys(
-        package.resolve(symbol) for unit in units for _, symbol, _ in unit.references
-    )
-    final = _final_names(package, roots, list(dict.fromkeys([*roots, *used])), units)
-    plain: set[str] = set()
-    taken_from: dict[str, list[str]] = {}
-    for symbol in filter(lambda symbol: symbol.outside, used):
-        wanted = symbol.name or symbol.home
-        item = wanted if final[symbol] == wanted else f"{wanted} as {final[symbol]}"
-        if symbol.name:
-            taken_from.setdefault(symbol.home, []).append(item)
-        else:
-            plain.add(f"import {item}")
-    for unit in units:
-        for node, _, _ in unit.references:
-            if isinstance(node, ast.Name):
-                plain |= {f"import {name}" for name in unit.module.submodules.get(node.id, ())}
-    lines = sorted(plain)
-    lines += [
-        f"from {home} import {', '.join(sorted(items))}"
-        for home, items in sorted(taken_from.items())
-    ]
-    pieces, current = [], None
-    for unit in units:
-        start = "" if unit.module.name == current else f"# From {unit.module.name}.\n\n"
-        current = unit.module.name
-        pieces.append(start + unit.module.text(unit, final))
-    body = "\n\n\n".join(pieces)
-    needed: set[str] = set()
-    for node in ast.walk(ast.parse("\n".join([*lines, body]))):
-        if isinstance(node, ast.Import):
-            needed |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            needed.add(str(node.module).split(".")[0])
-    standard = [line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names]
-    other = [line for line in lines if line not in standard]
-    imports = "\n\n".join("\n".join(group) for group in (standard, other) if group)
-    return imports, body, sorted(needed - sys.stdlib_module_names)
-
-
+_FOLDER = Path(__file__).parent
 # Packages that are installed under another name than they are imported.
 _INSTALLED_AS = {"sklearn": "scikit-learn", "PIL": "pillow"}
 
 
-def _requirements(needed: Sequence[str], folder: Path) -> list[str]:
-    """Requirement lines with the versions that the package itself asks for."""
-    project = folder.parent / "pyproject.toml"
-    known: list[str] = []
-    if project.is_file():
-        table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
-        known = [
-            *table.get("dependencies", []),
-            *chain(*table.get("optional-dependencies", {}).values()),
-        ]
-    else:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            known = [
-                line.split(";")[0].strip()
-                for line in importlib.metadata.requires(folder.name) or []
-            ]
-    versions = {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower(): line for line in reversed(known)}
-    return [
-        versions.get(name.lower(), name)
-        for name in (_INSTALLED_AS.get(name, name) for name in needed)
-    ]
+class _Piece(NamedTuple):
+    """A definition or an assignment at the top level of a module, with the comments above it."""
+
+    module: str
+    text: str
+    defines: frozenset[str]
+    reads: frozenset[str]
 
 
-def _licence(folder: Path) -> str:
-    """The licence text, which must go with every copy."""
-    if (folder.parent / "LICENSE").is_file():
-        return (folder.parent / "LICENSE").read_text(encoding="utf-8").strip()
-    try:
-        found = importlib.metadata.distribution(folder.name)
-        return (found.read_text("licenses/LICENSE") or found.read_text("LICENSE") or "").strip()
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+class _Module(NamedTuple):
+    """What a file of the package holds: documentation, imports of others, and its own pieces."""
+
+    documentation: str
+    chapter: str  # where the book derives what the module does
+    needed: list[str]  # modules of the package that it imports
+    imports: dict[str, str]  # names that other packages give, with the line that imports them
+    pieces: list[_Piece]
 
 
-def extract_from(folder: Path, names: Sequence[str]) -> str:
-    """``extract`` for any package folder."""
-    package = Package(folder)
-    public = package.public()
-    roots = []
+def _names_read(statement: str) -> Iterator[str]:
+    """Names that a statement takes from the top level; Python's own scoping rules tell them from
+    local ones."""
+    tables: list[SymbolTable] = [symtable(statement, "statement", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        top = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (top or symbol.is_global()):
+                yield symbol.get_name()
+    # Annotations are never evaluated, but tools that check the file look their names up.
+    for node in ast.walk(ast.parse(statement)):
+        annotations = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        for annotation in filter(None, annotations):
+            yield from (leaf.id for leaf in ast.walk(annotation) if isinstance(leaf, ast.Name))
+
+
+def _names_defined(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for leaf in (leaf for target in targets for leaf in ast.walk(target)):
+            if isinstance(leaf, ast.Name) and isinstance(leaf.ctx, ast.Store):
+                yield leaf.id
+
+
+def _file_of(module: str) -> Path:
+    stem = _FOLDER.parent / module.replace(".", "/")
+    return stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
+
+
+def _read_module(name: str) -> _Module:
+    source = _file_of(name).read_text(encoding="utf-8")
+    lines = source.splitlines()
+    tree = ast.parse(source)
+    needed: list[str] = []
+    imports: dict[str, str] = {}
+    pieces: list[_Piece] = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("shaplab."):
+            needed.append(str(node.module))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                start = f"from {node.module} " if isinstance(node, ast.ImportFrom) else ""
+                bound = alias.asname or alias.name
+                renamed = f" as {alias.asname}" if alias.asname else ""
+                imports[bound.partition(".")[0]] = f"{start}import {alias.name}{renamed}"
+        else:
+            decorators = getattr(node, "decorator_list", [])
+            first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+            while lines[first - 2].startswith("#"):
+                first -= 1
+            text = "\n".join(lines[first - 1 : node.end_lineno])
+            defined = frozenset(_names_defined(node)) - {"__all__"}
+            pieces.append(_Piece(name, text, defined, frozenset(_names_read(text))))
+    imports.pop("annotations", None)
+    documentation = ast.get_docstring(tree) or ""
+    named = re.search(r"^Chapter: (.+?)\.?$", documentation, re.M)
+    topic = "" if "._" in name else name.removeprefix("shaplab.").replace(".", "/")
+    return _Module(documentation, named[1] if named else topic, needed, imports, pieces)
+
+
+def _in_order(home: str, known: dict[str, _Module]) -> None:
+    """Read a module after all that it imports; ``known`` keeps the order."""
+    if home not in known:
+        module = _read_module(home)
+        for needed in module.needed:
+            _in_order(needed, known)
+        known[home] = module
+
+
+def _homes(names: Sequence[str]) -> list[str]:
+    """The module that defines each wanted name."""
+    homes = []
     for name in names:
-        home, _, local = str(name).removeprefix(f"{package.name}.").rpartition(".")
-        if not home and local not in public:
-            close = difflib.get_close_matches(local, public, n=3, cutoff=0.5)
+        module, _, local = str(name).removeprefix("shaplab.").rpartition(".")
+        home = f"shaplab.{module}" if module else _HOME.get(local)
+        if home is None:
+            close = difflib.get_close_matches(local, _HOME, n=3, cutoff=0.5)
             fail(
                 "names",
-                f"public names of {package.name}, or module.name",
+                "public names of shaplab, or module.name",
                 describe(name),
                 f"Names that are close: {', '.join(close)}"
                 if close
-                else f"dir({package.name}) lists the names",
+                else "dir(shaplab) lists the names",
             )
-        module = package.module(f"{package.name}.{home}" if home else public[local])
-        if local not in module.bindings:
-            fail("names", f"names that {module.name} defines", describe(name), "Check the spelling")
-        roots.append(package.resolve(Symbol(module.name, local)))
-    imports, body, needed = flatten(package, roots)
-    sources = list(dict.fromkeys(root.home for root in roots))
-    told = [
-        (ast.get_docstring(package.module(home).tree) or "").split("\nNeeds:")[0].strip()
-        for home in sources
-    ]
-    version = re.search(r'__version__ = "(.+?)"', package.module(package.name).source.decode())
-    bare = [root.name for root in roots]
-    text = "\n\n".join(
-        filter(
-            None,
-            [
-                f"{', '.join(bare)}: taken from {package.name} "
-                f"{version[1] if version else ''}".rstrip()
-                + f" ({', '.join(sources)}).",
-                *told,
-                f"Needs: {', '.join(_requirements(needed, folder)) or 'nothing but Python'}.",
-                _licence(folder),
-            ],
-        )
+        if not _file_of(home).is_file():
+            fail(
+                "names", "a module of shaplab before the dot", describe(name), "Check the spelling"
+            )
+        homes.append(home)
+    return homes
+
+
+def _requirements(source: str) -> str:
+    """Packages that a file imports, with the versions that shaplab itself asks for."""
+    packages = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            packages.add(str(node.module).partition(".")[0])
+    packages -= sys.stdlib_module_names
+    wanted = sorted(_INSTALLED_AS.get(package, package) for package in packages)
+    asked: dict[str, str] = {}
+    for line in importlib.metadata.requires("shaplab") or []:
+        requirement = line.partition(";")[0].strip()
+        asked.setdefault(re.split(r"[^\w.-]", requirement)[0].lower(), requirement)
+    return ", ".join(asked.get(package.lower(), package) for package in wanted)
+
+
+def _reached(wanted: Sequence[str], owner: dict[str, _Piece]) -> set[str]:
+    """The wanted names and all that their definitions read, and theirs in turn."""
+    reached: set[str] = set()
+    waiting = list(wanted)
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += owner[name].reads if name in owner else ()
+    return reached
+
+
+def _body(modules: dict[str, _Module], reached: set[str]) -> str:
+    """The reached definitions in order; a comment says where each group comes from."""
+    blocks = []
+    for name, module in modules.items():
+        texts = [piece.text for piece in module.pieces if piece.defines & reached]
+        if texts:
+            derived = f", derived in the chapter {module.chapter}" if module.chapter else ""
+            blocks.append(f"# From {name}{derived}.\n\n" + "\n\n\n".join(texts))
+    return "\n\n\n".join(blocks)
+
+
+def _import_block(lines: Sequence[str], *, standard: bool) -> str:
+    """The imports of the standard library, or of other packages, with one line for each module."""
+    block: dict[str, list[str]] = {}
+    for line in lines:
+        if (re.split(r"[ .]", line)[1] in sys.stdlib_module_names) == standard:
+            module, _, name = line.partition(" import ")
+            block.setdefault(module, []).append(name)
+    return "\n".join(
+        f"{module} import {', '.join(names)}" if names[0] else module
+        for module, names in block.items()
     )
-    text = text.replace('"' * 3, "'" * 3)
-    listed = ", ".join(f'"{name}"' for name in bare)
-    return "\n\n".join(
-        filter(
-            None,
-            [
-                f'r"""{text}\n"""',
-                "from __future__ import annotations",
-                imports,
-                f"__all__ = [{listed}]",
-                f"\n{body}\n",
-            ],
-        )
-    )
+
+
+def _licence() -> str:
+    """The licence text, which must go with every copy."""
+    beside = _FOLDER.parent / "LICENSE"
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8").strip()
+    return (importlib.metadata.distribution("shaplab").read_text("licenses/LICENSE") or "").strip()
 
 
 def extract(*names: str) -> str:
@@ -225,7 +219,7 @@ def extract(*names: str) -> str:
     Parameters
     ----------
     names : public names such as ``"shapley_values"``, or with their module,
-        ``"datasets.simulate_dna"``.
+        ``"trees.conditional_expectation.saabas_literal"``.
 
     Returns
     -------
@@ -242,7 +236,42 @@ def extract(*names: str) -> str:
         fail(
             "names", "at least one public name", "none", "Name a function, such as 'shapley_values'"
         )
-    return extract_from(Path(__file__).parent, names)
+    homes = _homes(names)
+    modules: dict[str, _Module] = {}
+    for home in homes:
+        _in_order(home, modules)
+    pieces = [piece for module in modules.values() for piece in module.pieces]
+    owner = {name: piece for piece in pieces for name in piece.defines}
+    wanted = [str(name).rpartition(".")[2] for name in names]
+    for name, local, home in zip(names, wanted, homes, strict=True):
+        if local not in owner or owner[local].module != home:
+            fail("names", f"names that {home} defines", describe(name), "Check the spelling")
+
+    reached = _reached(wanted, owner)
+    available = {name: line for module in modules.values() for name, line in module.imports.items()}
+    lines = sorted({available[name] for name in reached if name in available})
+    source = "\n\n".join(
+        filter(
+            None,
+            [
+                "from __future__ import annotations",
+                _import_block(lines, standard=True),
+                _import_block(lines, standard=False),
+                f"__all__ = {wanted}".replace("'", '"'),
+                _body(modules, reached),
+            ],
+        )
+    )
+    documented = [modules[home].documentation for home in dict.fromkeys(homes)]
+    head = [
+        f"{', '.join(wanted)}: taken from shaplab {__version__} "
+        f"({', '.join(dict.fromkeys(homes))}).",
+        *documented,
+        f"Requires: {_requirements(source) or 'nothing but Python'}.",
+        _licence(),
+    ]
+    text = "\n\n".join(head).replace('"' * 3, "'" * 3)
+    return f'r"""{text}\n"""\n\n{source}\n'
 
 
 def write(text: str, path: str | os.PathLike[str]) -> None:
@@ -256,17 +285,7 @@ def write(text: str, path: str | os.PathLike[str]) -> None:
             "Make the folder, and name a file in it",
             OSError,
         )
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        # mkstemp makes private files: an old file keeps its permissions, a new one may be read by
-        # all.
-        os.chmod(draft, target.stat().st_mode & 0o777 if target.exists() else 0o644)
-        os.replace(draft, target)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    write_atomically(target, lambda file: file.write(text.encode()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -74,13 +74,16 @@ def unbound(text: str) -> set[str]:
 
 def test_requirements_carry_versions_and_only_what_is_needed() -> None:
     text = ast.get_docstring(ast.parse(extract("shapley_values")))
-    assert "Needs: numpy>=2." in text
-    assert (
-        "pandas"
-        in ast.get_docstring(ast.parse(extract("datasets.load_bike")))
-        .split("Needs:")[1]
-        .split("\n")[0]
-    )
+    assert "Requires: numpy>=2." in text
+    assert "Requires: nothing but Python." in extract("UnsupportedModelError")
+    needed = extract("cluster_rows").split("Requires: ")[1].split(".\n")[0]
+    assert "scipy>=1.13" in needed
+    assert "torch" not in needed
+
+
+def test_the_file_says_where_the_book_derives_it() -> None:
+    text = extract("shapley_values")
+    assert "# From shaplab.foundations.exact, derived in the chapter foundations/exact." in text
 
 
 def test_only_what_is_needed_comes_along() -> None:
@@ -95,14 +98,14 @@ def test_only_what_is_needed_comes_along() -> None:
 
 
 def test_several_functions_in_one_file() -> None:
-    text = extract("shapley_values", "Explanation", "datasets.simulate_dna")
+    text = extract("shapley_values", "Explanation", "insight.metrics.Hider")
     namespace: dict[str, object] = {"__name__": "several"}
     sys.modules["several"] = type(sys)("several")  # dataclasses look their module up
     try:
         exec(compile(text, "several.py", "exec"), namespace)
     finally:
         del sys.modules["several"]
-    assert namespace["__all__"] == ["shapley_values", "Explanation", "simulate_dna"]
+    assert namespace["__all__"] == ["shapley_values", "Explanation", "Hider"]
     assert text.count("def fail(") == 1
 
 
@@ -128,14 +131,15 @@ def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
             "lists the names.",
         ),
         (["<script>" * 200], "…t><script><script><script>'. dir(shaplab) lists"),
-        (["datasets"], "or module.name, got 'datasets'"),
+        (["trees"], "or module.name, got 'trees'"),
         (
-            ["datasets.nope"],
-            "names: expected names that shaplab.datasets defines, got 'datasets.nope'.",
+            ["extract.nope"],
+            "names: expected names that shaplab.extract defines, got 'extract.nope'.",
         ),
         (
             ["nope.shapley_values"],
-            "name: expected a module of shaplab, got 'shaplab.nope'. Check the spelling.",
+            "names: expected a module of shaplab before the dot, got 'nope.shapley_values'. "
+            "Check the spelling.",
         ),
         (["shapley_values", "-o", "."], "path: expected a file in a folder that exists, got '.'"),
         (

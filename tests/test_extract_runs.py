@@ -79,7 +79,6 @@ CALLS = {
     " info={'rounds': np.array([1000])}))[1], 1.0 + 0.5 * 1.9623415)",
     "kernel_shap": "near(m.kernel_shap(linear, X[:1, :2], X[1:2, :2]).values, (X[0, :2] - X[1, "
     ":2]) * [1, -2])",
-    "CoalitionExplorer": "'Worth' in m.CoalitionExplorer(both, names=['a', 'b'])._repr_html_()",
     "TreeEnsemble": "near(m.TreeEnsemble.from_model(tree).predict(X), tree.predict(X))",
     "gain_importance": "near(m.gain_importance(tree).sum(), 1.0) or "
     "m.gain_importance(tree).shape == (3,)",
@@ -144,9 +143,6 @@ CALLS = {
     "rare_effects": "m.rare_effects(m.Explanation(X, 0.0)) is not None",
     "standardized": "near(m.standardized(X).mean(axis=0), 0.0)",
     "variance_explained": "near(m.variance_explained(np.arange(8), y), 1.0)",
-    "score_scenarios": "m.score_scenarios(lambda model, Z, background: Z * 2.0).loc['SUM T/T', "
-    "'score'] == 2.0",
-    "user_study": "len(m.user_study()) == 12",
     "explanation_metrics": "len(m.explanation_metrics(lambda Z: Z * [1, -2, 0], linear, X, y,"
     " m.Hider(X, rng=0), rng=0)[0]) == 21",
     "grade_methods": "set(m.grade_methods({'a': lambda f, B: lambda Z: Z}, {'f': lambda B, t, "

@@ -284,7 +284,9 @@ def test_without_files_the_error_names_everything(name: str, folder) -> None:
 
 def test_a_file_that_is_missing_from_the_folder(folder, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
-    with pytest.raises(FileNotFoundError, match=rf"yeast/yeast\.data\.gz .* no such file in {folder}"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"yeast/yeast\.data\.gz .* no such file in {folder}"
+    ):
         datasets.load_yeast()
 
 
