@@ -51,7 +51,6 @@ _PUBLIC = {
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = (
     "plots",
-    "overviews",
     "extract",
     "foundations",
     "trees",

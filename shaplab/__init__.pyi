@@ -5,7 +5,6 @@ from shaplab import extract as extract
 from shaplab import foundations as foundations
 from shaplab import importance as importance
 from shaplab import insight as insight
-from shaplab import overviews as overviews
 from shaplab import plots as plots
 from shaplab import shapnets as shapnets
 from shaplab import trees as trees

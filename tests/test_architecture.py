@@ -24,7 +24,6 @@ PARTS = (
     "importance",
     "insight",
     "plots",
-    "overviews",
     "extract",
 )
 FILES = sorted((ROOT / "shaplab").rglob("*.py"))

@@ -193,7 +193,9 @@ class LibraryPages(SphinxDirective):
         part = self.arguments[0]
         lines: list[str] = []
         for module in public_modules(project_root(self.env.app), part):
-            source = Path(module.replace(".", "/") + ".py")
+            source = Path(
+                module.replace(".", "/") + ("/__init__.py" if module == "shaplab.plots" else ".py")
+            )
             if part == "shaplab_book":
                 source = Path("book/_ext") / source
             self.env.note_dependency(str(project_root(self.env.app) / source))
@@ -291,6 +293,8 @@ def public_modules(root: Path, part: str) -> list[str]:
     names = {
         f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")
     }
+    # A part that is one door has no public modules: its own page shows what the door offers.
+    names = names or {prefix}
     order = list(shaplab._PUBLIC)
     return sorted(
         names, key=lambda name: (order.index(name) if name in order else len(order), name)

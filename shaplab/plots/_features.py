@@ -1,14 +1,7 @@
-"""Five ways to look at an explanation, and a table that says the same in words and numbers.
+"""Plots of one row, of a table of rows and of one feature, and the table that says the same.
 
 ``waterfall`` and ``force`` show one row, ``bar`` and ``beeswarm`` a whole table, ``scatter`` one
-feature. Each takes an ``Explanation`` and draws on ``ax``, or on a new figure of its own, and
-returns the Axes. A new figure has an opaque white background and dark text whatever the style in
-use, so it can be read on a dark page too. Colours are safe for colour-blind readers: orange raises
-the output, blue lowers it, dark to light is a feature's low to high value, and grey rings are
-missing values. Standard errors are drawn where the explanation has them. ``table`` gives readers
-who cannot see a plot what it shows: pass it what any plot of shaplab returned, or the explanation.
-Names are cut when long and never read as formulas. Plots of a whole model are in
-``shaplab.overviews``.
+feature. ``table`` takes what any plot of shaplab returned, or the explanation.
 """
 
 from __future__ import annotations

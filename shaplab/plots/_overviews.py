@@ -3,10 +3,7 @@
 ``summary`` puts bar and beeswarm side by side, ``interaction`` shows one cell of the interaction
 values, ``heatmap`` rows in the order of their clustering, ``embedding`` rows on a plane,
 ``compare`` one row explained several times, ``images`` signed maps beside the pictures,
-``partial_dependence`` a model's curves, of each row and on average. The rules are those of
-``shaplab.plots``: colours, names, ``ax``, nothing of the user's is changed. What has several panels
-takes as many Axes and returns their Figure. ``plots.table`` of what is returned says the same in
-numbers.
+``partial_dependence`` a model's curves, of each row and on average.
 """
 
 from __future__ import annotations
@@ -55,7 +52,7 @@ from shaplab._validation import (  # isort: skip
 from shaplab._rows import Rows
 from shaplab.explanation import Explanation
 from shaplab.insight.summaries import Clusters, Embedding, cluster_rows
-from shaplab.plots import bar, beeswarm, force, scatter, table, waterfall
+from shaplab.plots._features import bar, beeswarm, force, scatter, table, waterfall
 
 _CHANNELS = 4  # what a picture file has at most: red, green, blue and opacity
 

@@ -92,7 +92,7 @@ def test_nothing_of_the_user_is_changed(name: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_importing_plots_loads_no_matplotlib_and_sets_nothing() -> None:
-    code = "import sys, shaplab.overviews; assert not [m for m in sys.modules if m.startswith('matplotlib')]"
+    code = "import sys, shaplab.plots; assert not [m for m in sys.modules if m.startswith('matplotlib')]"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

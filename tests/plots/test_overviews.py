@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from shaplab import Explanation, overviews, plots
+from shaplab import Explanation, plots
 from shaplab._figures import DOWN, UP, to_unit
 from shaplab.insight.summaries import Clusters, cluster_rows, embed_rows
 
@@ -61,26 +61,26 @@ def bent(Z):
 
 
 DRAW = {
-    "summary": lambda names, **o: overviews.summary(make(names=names), **o),
-    "interaction": lambda names, **o: overviews.interaction(make_pairs(names=names), 0, 1, **o),
-    "heatmap": lambda names, **o: overviews.heatmap(make(names=names), **o),
-    "embedding": lambda names, **o: overviews.embedding(
+    "summary": lambda names, **o: plots.summary(make(names=names), **o),
+    "interaction": lambda names, **o: plots.interaction(make_pairs(names=names), 0, 1, **o),
+    "heatmap": lambda names, **o: plots.heatmap(make(names=names), **o),
+    "embedding": lambda names, **o: plots.embedding(
         embed_rows(make()),
         color_by=make().prediction,
         color_name=names[0],
         feature_names=names,
         **o,
     ),
-    "waterfalls": lambda names, **o: overviews.compare(
+    "waterfalls": lambda names, **o: plots.compare(
         {names[0]: make(names=names), "b": make(names=names)}, **o
     ),
-    "forces": lambda names, **o: overviews.compare(
+    "forces": lambda names, **o: plots.compare(
         {names[0]: make(names=names), "b": make(names=names)}, kind="force", **o
     ),
-    "images": lambda names, **o: overviews.images(
+    "images": lambda names, **o: plots.images(
         {names[1]: make_images(), "b": make_images()}, rows=[0], **o
     ),
-    "partial dependence": lambda names, **o: overviews.partial_dependence(
+    "partial dependence": lambda names, **o: plots.partial_dependence(
         bent, pd.DataFrame(make().data, columns=list(names)), 0, color_by=1, **o
     ),
 }
@@ -187,7 +187,7 @@ def test_the_first_five_have_the_table_too(name):
 
 def test_summary_has_one_order_for_both_sides():
     e = make()
-    figure = overviews.summary(e, max_features=3, output_unit="minutes")
+    figure = plots.summary(e, max_features=3, output_unit="minutes")
     left, right = figure.axes[:2]
     order = np.argsort(-np.abs(e.values).mean(axis=0))[:3]
     assert [label.get_text() for label in left.get_yticklabels()] == [f"f{j}" for j in order]
@@ -204,7 +204,7 @@ def test_summary_has_one_order_for_both_sides():
     assert left.get_xlabel() == "mean |contribution| (minutes)"
     pd.testing.assert_frame_equal(plots.table(figure), plots.table(e))
     with pytest.raises(ValueError, match="max_features"):
-        overviews.summary(e, max_features=0)
+        plots.summary(e, max_features=0)
 
 
 # Colours that are chosen.
@@ -258,7 +258,7 @@ def test_table_tells_what_the_colour_shows():
 
 def test_interaction_draws_one_cell_against_the_first_feature():
     pairs = make_pairs()
-    ax = overviews.interaction(pairs, "f0", "f1", units={"f0": "kg"}, output_unit="m")
+    ax = plots.interaction(pairs, "f0", "f1", units={"f0": "kg"}, output_unit="m")
     points = ax.collections[-1]
     np.testing.assert_allclose(
         points.get_offsets(), np.column_stack([pairs.data[:, 0], pairs.values[:, 0, 1]])
@@ -270,14 +270,14 @@ def test_interaction_draws_one_cell_against_the_first_feature():
     assert (table["rows"] @ table["mean interaction with f1"]) == pytest.approx(
         pairs.values[:, 0, 1].sum()
     )
-    alone = overviews.interaction(pairs, 2, 2)
+    alone = plots.interaction(pairs, 2, 2)
     np.testing.assert_allclose(alone.collections[-1].get_offsets()[:, 1], pairs.values[:, 2, 2])
     assert alone.get_ylabel() == "main effect of f2"
     assert "mean main effect" in plots.table(alone)
     with pytest.raises(ValueError, match="explanation: expected interaction values"):
-        overviews.interaction(make(), 0, 1)
+        plots.interaction(make(), 0, 1)
     with pytest.raises(ValueError, match="other: expected one of f0, f1, f2, f3, got 'age'"):
-        overviews.interaction(pairs, 0, "age")
+        plots.interaction(pairs, 0, "age")
 
 
 # Heatmap and embedding.
@@ -286,7 +286,7 @@ def test_interaction_draws_one_cell_against_the_first_feature():
 def test_heatmap_shows_rows_in_the_order_of_the_leaves():
     e = make()
     found = cluster_rows(e, n_clusters=3)
-    ax = overviews.heatmap(e, found, max_features=2, output_unit="m")
+    ax = plots.heatmap(e, found, max_features=2, output_unit="m")
     image = ax.images[0]
     np.testing.assert_array_equal(image.get_array(), e.values[found.order][:, [1, 2]].T)
     assert image.norm.vmin == -image.norm.vmax
@@ -303,22 +303,22 @@ def test_heatmap_shows_rows_in_the_order_of_the_leaves():
     assert table.columns.tolist() == ["group", "rows", "mean output", "f1", "f2"]
     assert table["rows"].tolist() == sizes.tolist()
     assert table.loc[1, "f1"] == pytest.approx(e.values[found.labels == 1, 1].mean())
-    overviews.heatmap(
+    plots.heatmap(
         Explanation(np.zeros((3, 2)), 0.0),
         Clusters(np.arange(3), np.zeros(3, int), np.zeros((2, 4))),
     )
     with pytest.raises(
         ValueError, match="clusters: expected cluster_rows of the 39 explained rows"
     ):
-        overviews.heatmap(e[1:], found)
+        plots.heatmap(e[1:], found)
     with pytest.raises(ValueError, match="explanation: expected at least two rows"):
-        overviews.heatmap(e[:1])
+        plots.heatmap(e[:1])
 
 
 def test_embedding_draws_the_points_and_says_what_they_are_made_of():
     e = make()
     found = embed_rows(e, n_components=3)
-    ax = overviews.embedding(
+    ax = plots.embedding(
         found, color_by=e.prediction, color_name="output", feature_names=e.names, unit="m"
     )
     np.testing.assert_allclose(ax.collections[0].get_offsets(), found.points[:, :2])
@@ -336,19 +336,19 @@ def test_embedding_draws_the_points_and_says_what_they_are_made_of():
     assert table["covariance with output"][1] == pytest.approx(
         np.cov(found.points[:, 1], e.prediction, ddof=0)[0, 1]
     )
-    groups = overviews.embedding(
+    groups = plots.embedding(
         found, color_by=np.where(e.values[:, 1] > 0, "up", None), color_name="side"
     )
     assert [label.get_text() for label in groups.figure.axes[-1].get_yticklabels()] == ["up", "up"]
-    assert len(overviews.embedding(found).figure.axes) == 1
+    assert len(plots.embedding(found).figure.axes) == 1
     with pytest.raises(
         ValueError, match=r"color_by: expected 40 values, one a row, got shape \(3,\)"
     ):
-        overviews.embedding(found, color_by=[1, 2, 3])
+        plots.embedding(found, color_by=[1, 2, 3])
     with pytest.raises(
         ValueError, match="embedded: expected an Embedding of at least two components"
     ):
-        overviews.embedding(embed_rows(e, n_components=1))
+        plots.embedding(embed_rows(e, n_components=1))
 
 
 # One row against several backgrounds.
@@ -358,9 +358,7 @@ def test_embedding_draws_the_points_and_says_what_they_are_made_of():
 def test_compare_puts_one_row_on_one_scale(kind):
     e = make()
     other = Explanation(e.values / 4, 1.0, data=e.data, feature_names=e.names)
-    figure = overviews.compare(
-        {"everybody": e, "men $x$": other}, row=-1, kind=kind, output_unit="m"
-    )
+    figure = plots.compare({"everybody": e, "men $x$": other}, row=-1, kind=kind, output_unit="m")
     left, right = figure.axes
     assert [left.get_title(), right.get_title()] == ["everybody", r"men \$x\$"]
     assert left.get_xlim() == right.get_xlim()
@@ -376,7 +374,7 @@ def test_compare_puts_one_row_on_one_scale(kind):
     np.testing.assert_allclose(
         table["men $x$"], [1.0, *other.values[39, order], other.prediction[39]]
     )
-    part = plots.table(overviews.compare({"a": e[:, ["f0"]], "b": other[:, ["f0"]]}, kind=kind))
+    part = plots.table(plots.compare({"a": e[:, ["f0"]], "b": other[:, ["f0"]]}, kind=kind))
     assert part["feature"].tolist() == ["base value", "f0", "features left out", "output"]
     assert part["a"][:3].sum() == pytest.approx(part["a"][3])
 
@@ -386,11 +384,11 @@ def test_compare_needs_the_same_features():
         ValueError,
         match="explanations: expected at least one explanation, all of the same features",
     ):
-        overviews.compare({"a": make(), "b": make()[:, ["f1", "f0"]]})
+        plots.compare({"a": make(), "b": make()[:, ["f1", "f0"]]})
     with pytest.raises(ValueError, match="kind: expected one of 'waterfall', 'force', got 'bar'"):
-        overviews.compare({"a": make()}, kind="bar")
+        plots.compare({"a": make()}, kind="bar")
     with pytest.raises(ValueError, match="row: expected an integer"):
-        overviews.compare({"a": make()}, row=40)
+        plots.compare({"a": make()}, row=40)
 
 
 # Images.
@@ -399,7 +397,7 @@ def test_compare_needs_the_same_features():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_stand_beside_their_signed_maps(channels):
     e = make_images(channels=channels, outputs=2)
-    figure = overviews.images(e, rows=[2, 0])
+    figure = plots.images(e, rows=[2, 0])
     panels = [ax for ax in figure.axes if ax.images][:6]
     assert [ax.get_title() for ax in panels[:3]] == ["image", r"\$no", "yes"]
     maps = e.values.sum(axis=1)
@@ -423,25 +421,25 @@ def test_images_stand_beside_their_signed_maps(channels):
     assert table.loc[1, "most raising pixel"] == tuple(
         np.unravel_index(maps[2, ..., 1].argmax(), (5, 4))
     )
-    one = plots.table(overviews.images({"ours": e, "theirs": e}, output="yes", rows=[1]))
+    one = plots.table(plots.images({"ours": e, "theirs": e}, output="yes", rows=[1]))
     assert one["map"].tolist() == ["ours yes", "theirs yes"]
 
 
 def test_images_take_plain_maps_and_refuse_tables():
     flat = Explanation(np.ones((2, 3, 3)), 0.0, data=np.zeros((2, 3, 3)))
-    assert plots.table(overviews.images(flat))["map"].tolist() == ["contribution"] * 2
+    assert plots.table(plots.images(flat))["map"].tolist() == ["contribution"] * 2
     with pytest.raises(ValueError, match="explanation: expected attributions of images"):
-        overviews.images(make())
+        plots.images(make())
     with pytest.raises(
         ValueError, match="explanation: expected explanations of the same images, with data"
     ):
-        overviews.images(Explanation(np.ones((2, 3, 3)), 0.0))
+        plots.images(Explanation(np.ones((2, 3, 3)), 0.0))
     with pytest.raises(ValueError, match="explanation: expected explanations of the same images"):
-        overviews.images({"a": make_images(3), "b": make_images(2)})
+        plots.images({"a": make_images(3), "b": make_images(2)})
     with pytest.raises(ValueError, match="output: expected None, as the model has one output"):
-        overviews.images(flat, output=1)
+        plots.images(flat, output=1)
     with pytest.raises(ValueError, match="row: expected an integer"):
-        overviews.images(flat, rows=[2])
+        plots.images(flat, rows=[2])
 
 
 # Partial dependence.
@@ -450,9 +448,7 @@ def test_images_take_plain_maps_and_refuse_tables():
 def test_partial_dependence_draws_every_curve_and_their_mean():
     X = make(30).data
     grid = [-1.0, 0.0, 2.0]
-    ax = overviews.partial_dependence(
-        bent, X, 0, grid=grid, color_by="x1", unit="kg", output_unit="m"
-    )
+    ax = plots.partial_dependence(bent, X, 0, grid=grid, color_by="x1", unit="kg", output_unit="m")
     curves = np.array([[z * x[1] + x[2] for z in grid] for x in X])
     drawn = np.stack(ax.collections[0].get_segments())
     np.testing.assert_allclose(drawn[:, :, 0], np.tile(grid, (30, 1)))
@@ -465,7 +461,7 @@ def test_partial_dependence_draws_every_curve_and_their_mean():
     table = plots.table(ax)
     assert table["x0 (kg)"].tolist() == grid
     np.testing.assert_allclose(table["5% of rows above"], np.quantile(curves, 0.95, axis=0))
-    ax = overviews.partial_dependence(bent, X, 0, grid=grid, centered=True, max_curves=5, rng=1)
+    ax = plots.partial_dependence(bent, X, 0, grid=grid, centered=True, max_curves=5, rng=1)
     assert len(ax.collections[0].get_segments()) == 5
     np.testing.assert_allclose(
         ax.lines[-1].get_ydata(),
@@ -483,24 +479,24 @@ def test_partial_dependence_keeps_frames_and_chooses_a_grid():
         return np.column_stack([Z["size"], -Z["size"]])
 
     before = frame.copy()
-    ax = overviews.partial_dependence(model, frame, "size", output=1, color_by="kind")
+    ax = plots.partial_dependence(model, frame, "size", output=1, color_by="kind")
     assert ax.lines[-1].get_xdata().tolist() == [1, 2, 3]
     assert ax.lines[-1].get_ydata().tolist() == [-1, -2, -3]
     assert set(map(str, seen)) == {"category"}
     pd.testing.assert_frame_equal(frame, before)
     X = make(200).data
-    many = overviews.partial_dependence(bent, X, "x1")
+    many = plots.partial_dependence(bent, X, "x1")
     np.testing.assert_allclose(
         many.lines[-1].get_xdata(), np.linspace(*np.percentile(X[:, 1], [1, 99]), 25)
     )
     with pytest.raises(ValueError, match="output: expected one of 0 to 1, got None"):
-        overviews.partial_dependence(model, frame, "size")
+        plots.partial_dependence(model, frame, "size")
     with pytest.raises(ValueError, match="feature: expected a column of numbers, got kind"):
-        overviews.partial_dependence(model, frame, "kind", output=0)
+        plots.partial_dependence(model, frame, "kind", output=0)
     with pytest.raises(ValueError, match="grid: expected at least two increasing numbers"):
-        overviews.partial_dependence(bent, make().data, 0, grid=[1.0, 1.0])
+        plots.partial_dependence(bent, make().data, 0, grid=[1.0, 1.0])
     with pytest.raises(ValueError, match="feature: expected one of x0"):
-        overviews.partial_dependence(bent, make().data, "age")
+        plots.partial_dependence(bent, make().data, "age")
 
 
 # Layouts of pictures.
@@ -510,7 +506,7 @@ def test_partial_dependence_keeps_frames_and_chooses_a_grid():
 def test_pictures_are_drawn_whichever_axis_the_channels_are(shape):
     rng = np.random.default_rng(0)
     values, data = rng.normal(size=(2, *shape)), rng.random((2, *shape))
-    drawn = overviews.images(Explanation(values, 0.0, data=data), rows=[1])
+    drawn = plots.images(Explanation(values, 0.0, data=data), rows=[1])
     channels = {(3, 8, 9): 1, (1, 8, 9): 1, (16, 9, 9): 1, (8, 9, 3): 3, (8, 9, 1): 3}.get(shape)
     expected = values[1] if channels is None else values.sum(axis=channels)[1]
     picture, shown = (ax.images[0].get_array() for ax in drawn.axes[:2])
@@ -522,9 +518,9 @@ def test_pictures_are_drawn_whichever_axis_the_channels_are(shape):
 def test_a_layout_that_cannot_be_told_is_refused():
     cube = np.zeros((2, 9, 9, 9))
     with pytest.raises(ValueError, match=r"explanation: expected images .*which may be either"):
-        overviews.images(Explanation(cube, 0.0, data=cube))
+        plots.images(Explanation(cube, 0.0, data=cube))
     # Maps without channels beside pictures with channels last.
     values, data = np.ones((2, 8, 9)), np.zeros((2, 8, 9, 3))
-    drawn = overviews.images(Explanation(values, 0.0, data=data))
+    drawn = plots.images(Explanation(values, 0.0, data=data))
     assert drawn.axes[0].images[0].get_array().shape == (8, 9, 3)
     plt.close(drawn)

@@ -11,7 +11,7 @@ import pytest
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from shaplab import Explanation, overviews, plots
+from shaplab import Explanation, plots
 from shaplab.insight.summaries import embed_rows
 
 FORM = re.compile(r"^[^:]+: expected .+, got .+\. .+\.$", re.DOTALL)
@@ -86,73 +86,73 @@ IMAGES = Explanation(np.zeros((2, 4, 4)), 0.0, data=np.zeros((2, 4, 4)))
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: overviews.summary(None), "explanation: expected an Explanation"),
-        (lambda: overviews.summary(GONE), "explanation: expected finite values"),
-        (lambda: overviews.heatmap(NO_BASE), "explanation: expected finite values"),
-        (lambda: overviews.interaction(None, 0, 1), "explanation: expected interaction values"),
-        (lambda: overviews.interaction(E, 0, 1), "explanation: expected interaction values"),
+        (lambda: plots.summary(None), "explanation: expected an Explanation"),
+        (lambda: plots.summary(GONE), "explanation: expected finite values"),
+        (lambda: plots.heatmap(NO_BASE), "explanation: expected finite values"),
+        (lambda: plots.interaction(None, 0, 1), "explanation: expected interaction values"),
+        (lambda: plots.interaction(E, 0, 1), "explanation: expected interaction values"),
         (
-            lambda: overviews.interaction(PAIRS, 0, "n" * 600),
+            lambda: plots.interaction(PAIRS, 0, "n" * 600),
             "other: expected one of x0, x1, x2, got 'n",
         ),
         (
-            lambda: overviews.heatmap(E, clusters=3),
+            lambda: plots.heatmap(E, clusters=3),
             "clusters: expected cluster_rows of the 6 explained rows, got 3",
         ),
         (
-            lambda: overviews.embedding(None),
+            lambda: plots.embedding(None),
             "embedded: expected an Embedding of at least two components, got None",
         ),
         (
-            lambda: overviews.embedding(embed_rows(E), color_by=[1, 2]),
+            lambda: plots.embedding(embed_rows(E), color_by=[1, 2]),
             "color_by: expected 6 values",
         ),
         (
-            lambda: overviews.embedding(embed_rows(E), feature_names=["a"]),
+            lambda: plots.embedding(embed_rows(E), feature_names=["a"]),
             "feature_names: expected 3 names, got 1",
         ),
-        (lambda: overviews.compare(None), "explanations: expected at least one explanation"),
-        (lambda: overviews.compare([E]), "explanations: expected at least one explanation"),
+        (lambda: plots.compare(None), "explanations: expected at least one explanation"),
+        (lambda: plots.compare([E]), "explanations: expected at least one explanation"),
         (
-            lambda: overviews.compare({"a": E, "b": None}),
+            lambda: plots.compare({"a": E, "b": None}),
             "explanation: expected an Explanation, got None",
         ),
         (
-            lambda: overviews.compare({"a": E}, kind="x" * 99),
+            lambda: plots.compare({"a": E}, kind="x" * 99),
             "kind: expected one of 'waterfall', 'force'",
         ),
-        (lambda: overviews.images(None), "explanation: expected attributions of images"),
-        (lambda: overviews.images({"a": E}), "explanation: expected attributions of images"),
-        (lambda: overviews.images({}), "explanation: expected explanations of the same images"),
+        (lambda: plots.images(None), "explanation: expected attributions of images"),
+        (lambda: plots.images({"a": E}), "explanation: expected attributions of images"),
+        (lambda: plots.images({}), "explanation: expected explanations of the same images"),
         (
-            lambda: overviews.images(IMAGES, rows=[]),
+            lambda: plots.images(IMAGES, rows=[]),
             r"rows: expected positions of at least one image, got \[\]",
         ),
-        (lambda: overviews.images(IMAGES, rows="ab"), "row: expected an integer"),
+        (lambda: plots.images(IMAGES, rows="ab"), "row: expected an integer"),
         (
-            lambda: overviews.images(Explanation(IMAGES.values * np.nan, 0.0, data=IMAGES.data)),
+            lambda: plots.images(Explanation(IMAGES.values * np.nan, 0.0, data=IMAGES.data)),
             "explanation: expected",
         ),
-        (lambda: overviews.images(IMAGES, rows=[7]), "row: expected an integer"),
-        (lambda: overviews.partial_dependence(None, E.data, 0), "model: expected a callable"),
+        (lambda: plots.images(IMAGES, rows=[7]), "row: expected an integer"),
+        (lambda: plots.partial_dependence(None, E.data, 0), "model: expected a callable"),
         (
-            lambda: overviews.partial_dependence(lambda X: X[:1, 0], E.data, 0),
+            lambda: plots.partial_dependence(lambda X: X[:1, 0], E.data, 0),
             "model: expected outputs of shape",
         ),
         (
-            lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, output=1),
+            lambda: plots.partial_dependence(lambda X: X[:, 0], E.data, 0, output=1),
             "output: expected None, as the mod",
         ),
         (
-            lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, "q"),
+            lambda: plots.partial_dependence(lambda X: X[:, 0], E.data, "q"),
             "feature: expected one of x0",
         ),
         (
-            lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, grid="x"),
+            lambda: plots.partial_dependence(lambda X: X[:, 0], E.data, 0, grid="x"),
             "grid: expected numbers, got 'x'",
         ),
         (
-            lambda: overviews.partial_dependence(lambda X: X[:, 0], E.data, 0, grid=[2, 1]),
+            lambda: plots.partial_dependence(lambda X: X[:, 0], E.data, 0, grid=[2, 1]),
             "grid: expected at least two",
         ),
     ],
@@ -162,13 +162,13 @@ def test_overviews_refuse_what_they_cannot_draw(call, text: str) -> None:
 
 
 def test_one_position_is_one_image():
-    assert plots.table(overviews.images(IMAGES, rows=1))["row"].tolist() == [1]
+    assert plots.table(plots.images(IMAGES, rows=1))["row"].tolist() == [1]
 
 
 def test_numbers_beside_narrow_steps_stay_inside_when_panels_share_a_wide_scale():
     near = Explanation([[0.9, -0.3, -0.2]], -0.3, data=E.data[:1])
     far = Explanation([[0.6, -2.5, -1.0]], 3.0, data=E.data[:1])
-    figure = overviews.compare({"near": near, "far": far})
+    figure = plots.compare({"near": near, "far": far})
     figure.canvas.draw()
     for ax in figure.axes:
         for text in ax.texts:
