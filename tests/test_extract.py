@@ -97,6 +97,10 @@ def test_only_what_is_needed_comes_along() -> None:
         assert words.count(name) > 1, f"{name} is defined and never used"
 
 
+def test_a_plot_is_found_behind_its_door() -> None:
+    assert "def waterfall(" in extract("plots.waterfall")
+
+
 def test_several_functions_in_one_file() -> None:
     text = extract("shapley_values", "Explanation", "insight.metrics.Hider")
     namespace: dict[str, object] = {"__name__": "several"}

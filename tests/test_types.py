@@ -88,6 +88,7 @@ def test_a_type_checker_finds_a_mistake(tmp_path):
         ),
         ("shapnets.pru", {"shapnets.prune(", "shapnets.pruning"}),
         ("Explan", {"Explanation("}),
+        ("plots.", {f"plots.{name}(" for name in shaplab.plots.__all__}),
     ],
 )
 def test_completion_in_a_session_offers_public_names(typed, offered):

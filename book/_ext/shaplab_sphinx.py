@@ -193,12 +193,8 @@ class LibraryPages(SphinxDirective):
         part = self.arguments[0]
         lines: list[str] = []
         for module in public_modules(project_root(self.env.app), part):
-            source = Path(
-                module.replace(".", "/") + ("/__init__.py" if module == "shaplab.plots" else ".py")
-            )
-            if part == "shaplab_book":
-                source = Path("book/_ext") / source
-            self.env.note_dependency(str(project_root(self.env.app) / source))
+            spec = importlib.util.find_spec(module)
+            self.env.note_dependency(str(spec.origin if spec else module))
             lines += [
                 f"## {module.partition('.')[2]}",
                 "",
