@@ -3,6 +3,7 @@ reproductions."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
