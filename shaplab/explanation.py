@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from shaplab._atomic import write_atomically
 from shaplab._validation import (
     as_numbers,
     check_names,
@@ -31,6 +31,7 @@ from shaplab._validation import (
 __all__ = ["Explanation"]
 
 _ARRAYS = ("values", "base_values", "std", "rest", "data")
+_LABELS = ("feature_names", "output_names", "index")
 LEFT_OUT = "features left out"
 _COLUMNS = 6  # outputs of one row that are shown side by side
 
@@ -78,7 +79,6 @@ class Explanation:
 
     def __post_init__(self) -> None:
         values = _frozen(self.values, "values")
-        base = as_numbers(self.base_values, "base_values")
         if values.ndim < 2:
             fail(
                 "values",
@@ -86,43 +86,11 @@ class Explanation:
                 f"shape {values.shape}",
                 "Give a single row as shape (1, d)",
             )
-        n = values.shape[0]
-        frame = is_frame(self.data)
-        if frame and self.index is None:
-            object.__setattr__(self, "index", self.data.index)  # type: ignore[union-attr]
-        if frame and self.feature_names is None and self.data.shape[1:] == values.shape[1:2]:  # type: ignore[union-attr]
-            object.__setattr__(self, "feature_names", column_names(self.data))
-        if self.data is not None:
-            object.__setattr__(self, "data", _read_only(_entries(self.data)))
-        if base.ndim == 0:
-            base = np.full(n, float(base))
-        elif base.ndim == 1 and base.shape[0] == values.shape[-1] and self._by_output(values):
-            base = np.broadcast_to(base, (n, base.shape[0]))
-        if (
-            base.ndim > 2
-            or base.shape[0] != n
-            or (base.ndim == 2 and base.shape[1] != values.shape[-1])
-        ):
-            fail(
-                "base_values",
-                f"shape ({n},) or ({n}, K)",
-                f"shape {base.shape} beside values {values.shape}",
-                "Give one base value for each row and output",
-            )
-        put = object.__setattr__
-        put(self, "values", values)
-        put(self, "base_values", _frozen(base, "base_values"))
-        for name, like in (("std", values), ("rest", base)):
-            if getattr(self, name) is not None:
-                put(self, name, _frozen(getattr(self, name), name))
-                if getattr(self, name).shape != like.shape:
-                    fail(
-                        name,
-                        f"shape {like.shape}, as "
-                        f"{'values' if like is values else 'base_values'} have",
-                        f"shape {getattr(self, name).shape}",
-                        "Give one number for each of them",
-                    )
+        self._take_from_frame(values)
+        self._put("values", values)
+        self._put("base_values", self._base_a_row(values))
+        self._check_like("std", values)
+        self._check_like("rest", self.base_values)
         if self.interaction and (len(self.feature_shape) != 2 or len(set(self.feature_shape)) != 1):
             fail(
                 "values",
@@ -130,38 +98,88 @@ class Explanation:
                 f"shape {values.shape}",
                 "Give a square matrix for each row",
             )
-        if self.data is not None:
-            table = self.data.ndim == 2 and len(self.feature_shape) == 1
-            if self.data.shape[:1] != (n,) or (table and self.data.shape[1:] != self.feature_shape):
-                fail(
-                    "data",
-                    f"{n} rows and the columns of values",
-                    f"shape {self.data.shape}",
-                    "Pass X",
-                )
-        put(
-            self,
-            "feature_names",
-            check_names(self.feature_names, self.feature_shape[0], "feature_names")
-            if len(self.feature_shape) == 1 or self.interaction
-            else _names(self.feature_names),
-        )
-        put(
-            self,
-            "output_names",
-            check_names(self.output_names, values.shape[-1], "output_names")
-            if base.ndim == 2
-            else None,
-        )
+        self._check_data()
+        self._check_labels()
+
+    # Making sure of what was passed. The class is frozen; ``_put`` is how it fills itself.
+
+    def _put(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _take_from_frame(self, values: np.ndarray) -> None:
+        """Labels of rows and columns that a DataFrame brings along; then the data as an array."""
+        if self.data is None:
+            return
+        if is_frame(self.data):
+            if self.index is None:
+                self._put("index", self.data.index)  # type: ignore[attr-defined]
+            if self.feature_names is None and self.data.shape[1:] == values.shape[1:2]:
+                self._put("feature_names", column_names(self.data))
+        self._put("data", _read_only(_entries(self.data)))
+
+    def _base_a_row(self, values: np.ndarray) -> np.ndarray:
+        """Base values of every row, ``(N,)`` or ``(N, K)``."""
+        base = as_numbers(self.base_values, "base_values")
+        n, last = values.shape[0], values.shape[-1]
+        if base.ndim == 0:
+            base = np.full(n, float(base))
+        elif base.shape == (last,) and self._by_output(values):
+            base = np.broadcast_to(base, (n, last))
+        if base.shape not in ((n,), (n, last)):
+            fail(
+                "base_values",
+                f"shape ({n},) or ({n}, K)",
+                f"shape {base.shape} beside values {values.shape}",
+                "Give one base value for each row and output",
+            )
+        return _frozen(base, "base_values")
+
+    def _check_like(self, name: str, like: np.ndarray) -> None:
+        """``std`` has the shape of ``values``, ``rest`` that of ``base_values``."""
+        if getattr(self, name) is None:
+            return
+        self._put(name, _frozen(getattr(self, name), name))
+        if getattr(self, name).shape != like.shape:
+            fail(
+                name,
+                f"shape {like.shape}, as {'values' if name == 'std' else 'base_values'} have",
+                f"shape {getattr(self, name).shape}",
+                "Give one number for each of them",
+            )
+
+    def _check_data(self) -> None:
+        if self.data is None:
+            return
+        table = self.data.ndim == 2 and len(self.feature_shape) == 1
+        other_rows = self.data.shape[:1] != (len(self),)
+        if other_rows or (table and self.data.shape[1:] != self.feature_shape):
+            fail(
+                "data",
+                f"{len(self)} rows and the columns of values",
+                f"shape {self.data.shape}",
+                "Pass X",
+            )
+
+    def _check_labels(self) -> None:
+        """Names of features and outputs, labels of rows, and ``info``."""
+        if len(self.feature_shape) == 1 or self.interaction:
+            names = check_names(self.feature_names, self.feature_shape[0], "feature_names")
+            self._put("feature_names", names)
+        elif self.feature_names is not None:
+            self._put("feature_names", tuple(str(name) for name in self.feature_names))
+        outputs = None
+        if self.has_outputs:
+            outputs = check_names(self.output_names, self.values.shape[-1], "output_names")
+        self._put("output_names", outputs)
         if not isinstance(self.info, Mapping):
             fail("info", "a mapping from names to anything", self.info, "Pass a dict", TypeError)
-        put(self, "info", dict(self.info))
+        self._put("info", dict(self.info))
         if self.index is not None:
             labels = np.empty(len(self.index), dtype=object)
             labels[:] = list(self.index)
-            if labels.shape != (n,):
-                fail("index", f"{n} labels, one a row", f"{len(labels)}", "Pass X.index")
-            put(self, "index", _read_only(labels))
+            if labels.shape != (len(self),):
+                fail("index", f"{len(self)} labels, one a row", f"{len(labels)}", "Pass X.index")
+            self._put("index", _read_only(labels))
 
     def _by_output(self, values: np.ndarray) -> bool:
         """Whether one axis of base values ``(K,)``, as long as the last axis of ``values``, are
@@ -232,19 +250,19 @@ class Explanation:
         -------
         array of the same shape.
         """
-        found = as_numbers(outputs, "outputs")
-        if self.base_values.ndim == 1 and found.shape == (len(self), 1):
-            found = found[:, 0]
-        if self.base_values.shape == (len(self), 1) and found.shape == (len(self),):
-            found = found[:, None]
-        if found.shape != self.base_values.shape:
+        explained = as_numbers(outputs, "outputs")
+        shape = self.base_values.shape
+        # One output may stand in a column or not; this changes no order.
+        if explained.size == len(self) and (len(self), 1) in (explained.shape, shape):
+            explained = explained.reshape(shape)
+        if explained.shape != shape:
             fail(
                 "outputs",
-                f"shape {self.base_values.shape}",
-                f"shape {found.shape}",
+                f"shape {shape}",
+                f"shape {explained.shape}",
                 "Pass the model's outputs for the explained rows",
             )
-        return found - self.prediction
+        return explained - self.prediction
 
     # Selecting
 
@@ -255,8 +273,8 @@ class Explanation:
         return (self[row] for row in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        found = np.asarray(self.values, dtype=dtype)
-        return found.copy() if copy else found
+        values = np.asarray(self.values, dtype=dtype)
+        return values.copy() if copy else values
 
     def __getitem__(self, key: Any) -> Explanation:
         """Select ``[rows]``, ``[rows, features]`` or ``[rows, features, outputs]``.
@@ -273,26 +291,87 @@ class Explanation:
                 f"{len(parts)}",
                 "Use [rows], [rows, features] or, with several outputs, [rows, features, outputs]",
             )
-        result = self._rows(parts[0])
-        if len(parts) > 1 and not (isinstance(parts[1], slice) and parts[1] == slice(None)):
-            result = result._features(parts[1])
+        result = self
+        if not _is_everything(parts[0]):
+            result = result._with_rows(parts[0])
+        if len(parts) > 1 and not _is_everything(parts[1]):
+            result = result._with_features(parts[1])
         if len(parts) > 2:
-            result = result._outputs(parts[2])
+            result = result._with_outputs(parts[2])
         return result
 
-    def _rows(self, key: Any) -> Explanation:
-        if isinstance(key, slice) and key == slice(None):
-            return self
+    def _with_rows(self, key: Any) -> Explanation:
         rows = _positions(key, len(self), None, "rows")
-        return self._changed(
-            values=self.values[rows],
-            base_values=self.base_values[rows],
-            data=None if self.data is None else self.data[rows],
-            std=None if self.std is None else self.std[rows],
-            rest=None if self.rest is None else self.rest[rows],
-            index=None if self.index is None else self.index[rows],
-            info=self._told(lambda name, part: part[rows] if len(part) == len(self) else part),
-        )
+        selected = {
+            name: getattr(self, name)[rows]
+            for name in (*_ARRAYS, "index")
+            if getattr(self, name) is not None
+        }
+        info = self._told(lambda name, part: part[rows] if len(part) == len(self) else part)
+        return self._changed(**selected, info=info)
+
+    def _with_features(self, key: Any) -> Explanation:
+        if len(self.feature_shape) != 1:
+            fail(
+                "index",
+                "features of a table",
+                f"feature axes {self.feature_shape}",
+                "Index .values directly for images and interactions",
+            )
+        chosen = _positions(key, self.feature_shape[0], self.names, "features")
+        features, counts = np.unique(chosen, return_counts=True)
+        if counts.max(initial=1) > 1:
+            fail(
+                "features",
+                "each feature once",
+                f"{shorten(self.names[features[counts.argmax()]])!r} {counts.max()} times",
+                "Select it once; its value would count twice",
+            )
+        d, n = self.feature_shape[0], len(self)
+        left_out = np.setdiff1d(np.arange(d), chosen)
+        rest = self.values[:, left_out].sum(axis=1)
+        if self.rest is not None:
+            rest = self.rest + rest
+
+        def told(name: str, part: np.ndarray) -> np.ndarray:
+            if part.shape == (d,) and n == 1:  # of features alone, beside one row of values
+                return part[chosen]
+            of_outputs = part.shape == self.base_values.shape and name == "gap"
+            of_features = part.shape[:2] == (n, d) and not of_outputs
+            return part[:, chosen] if of_features else part
+
+        changes: dict[str, Any] = {"values": self.values[:, chosen], "rest": rest}
+        if self.std is not None:
+            changes["std"] = self.std[:, chosen]
+        if self.data is not None and self.data.ndim == 2:
+            changes["data"] = self.data[:, chosen]
+        if self.feature_names is not None:
+            changes["feature_names"] = tuple(self.feature_names[i] for i in chosen)
+        return self._changed(**changes, info=self._told(told))
+
+    def _with_outputs(self, key: Any) -> Explanation:
+        names = self._output_labels()
+        chosen: Any = _positions(key, len(names), names, "outputs")
+        single = isinstance(key, str | int | np.integer)
+        if single:
+            chosen = int(chosen[0])
+        n, count = len(self), len(names)
+
+        def told(name: str, part: np.ndarray) -> np.ndarray:
+            of_outputs = part.ndim > 1 and part.shape[0] == n and part.shape[-1] == count
+            of_features = part.shape == (n, *self.feature_shape) and name != "gap"
+            return part[..., chosen] if of_outputs and not of_features else part
+
+        changes: dict[str, Any] = {
+            name: getattr(self, name)[..., chosen]
+            for name in ("values", "base_values", "std", "rest")
+            if getattr(self, name) is not None
+        }
+        if single:
+            changes["output_names"] = None
+        elif self.output_names is not None:
+            changes["output_names"] = tuple(self.output_names[k] for k in chosen)
+        return self._changed(**changes, info=self._told(told))
 
     def _changed(self, **changes: Any) -> Explanation:
         """A copy with other arrays; what base values belong to is known here."""
@@ -307,69 +386,9 @@ class Explanation:
             for name, part in self.info.items()
         }
 
-    def _features(self, key: Any) -> Explanation:
-        if len(self.feature_shape) != 1:
-            fail(
-                "index",
-                "features of a table",
-                f"feature axes {self.feature_shape}",
-                "Index .values directly for images and interactions",
-            )
-        chosen = _positions(key, self.feature_shape[0], self.names, "features")
-        if len(np.unique(chosen)) < len(chosen):
-            names, counts = np.unique(chosen, return_counts=True)
-            fail(
-                "features",
-                "each feature once",
-                f"{shorten(self.names[names[counts.argmax()]])!r} {counts.max()} times",
-                "Select it once; its value would count twice",
-            )
-        d, n = self.feature_shape[0], len(self)
-        left = np.setdiff1d(np.arange(d), chosen)
-        dropped = self.values[:, left].sum(axis=1)
-
-        def told(name: str, part: np.ndarray) -> np.ndarray:
-            if part.shape == (d,) and n == 1:  # of features alone, beside one row of values
-                return part[chosen]
-            by_output = part.shape == self.base_values.shape and name == "gap"
-            return part[:, chosen] if part.shape[:2] == (n, d) and not by_output else part
-
-        return self._changed(
-            values=self.values[:, chosen],
-            std=None if self.std is None else self.std[:, chosen],
-            data=self.data[:, chosen]
-            if self.data is not None and self.data.ndim == 2
-            else self.data,
-            feature_names=None
-            if self.feature_names is None
-            else tuple(self.feature_names[i] for i in chosen),
-            rest=dropped if self.rest is None else self.rest + dropped,
-            info=self._told(told),
-        )
-
-    def _outputs(self, key: Any) -> Explanation:
-        names = self.output_names or tuple(str(k) for k in range(self.values.shape[-1]))
-        chosen: Any = _positions(key, len(names), names, "outputs")
-        single = isinstance(key, str | int | np.integer)
-        if single:
-            chosen = int(chosen[0])
-        n, count = len(self), len(names)
-
-        def told(name: str, part: np.ndarray) -> np.ndarray:
-            own = part.ndim > 1 and part.shape[0] == n and part.shape[-1] == count
-            of_features = part.shape == (n, *self.feature_shape) and name != "gap"
-            return part[..., chosen] if own and not of_features else part
-
-        return self._changed(
-            values=self.values[..., chosen],
-            base_values=self.base_values[:, chosen],
-            std=None if self.std is None else self.std[..., chosen],
-            rest=None if self.rest is None else self.rest[:, chosen],
-            output_names=None
-            if single or self.output_names is None
-            else tuple(self.output_names[k] for k in chosen),
-            info=self._told(told),
-        )
+    def _output_labels(self) -> tuple[str, ...]:
+        """Names of the outputs, or their numbers where none were given."""
+        return self.output_names or tuple(str(k) for k in range(self.values.shape[-1]))
 
     # Leaving the house
 
@@ -378,33 +397,35 @@ class Explanation:
         shap). Features that were sliced away are a last one, "features left out"."""
         import shap
 
-        e = self if self.rest is None else self._with_rest()
+        whole = self if self.rest is None else self._with_rest()
+        named = len(whole.feature_shape) == 1 or whole.interaction
         return shap.Explanation(
-            values=np.array(e.values),
-            base_values=np.array(e.base_values),
-            data=None if e.data is None else np.array(e.data),
-            feature_names=list(e.names) if len(e.feature_shape) == 1 or e.interaction else None,
-            output_names=None if e.output_names is None else list(e.output_names),
-            error_std=None if e.std is None else np.array(e.std),
+            values=np.array(whole.values),
+            base_values=np.array(whole.base_values),
+            data=_copy_or_none(whole.data),
+            feature_names=list(whole.names) if named else None,
+            output_names=None if whole.output_names is None else list(whole.output_names),
+            error_std=_copy_or_none(whole.std),
         )
 
     def _with_rest(self) -> Explanation:
         """The same with the features that were sliced away as a last one, so that sums stay
         true."""
-        rest, data = np.asarray(self.rest)[:, None], self.data
-        if data is not None and data.ndim == 2:
-            gone = np.full((len(self), 1), np.nan, dtype=object if data.dtype == object else float)
-            data = np.concatenate([data, gone], axis=1)
-        return self._changed(
-            values=np.concatenate([self.values, rest], axis=1),
-            data=data,
-            feature_names=(*self.names, LEFT_OUT),
+        rest = np.asarray(self.rest)[:, None]
+        changes: dict[str, Any] = {
+            "values": np.concatenate([self.values, rest], axis=1),
+            "feature_names": (*self.names, LEFT_OUT),
+            "rest": None,
+        }
+        if self.data is not None and self.data.ndim == 2:
+            kind = object if self.data.dtype == object else float
+            unknown = np.full((len(self), 1), np.nan, dtype=kind)
+            changes["data"] = np.concatenate([self.data, unknown], axis=1)
+        if self.std is not None:
             # What the errors of the others are in sum is not known any more.
-            std=None
-            if self.std is None
-            else np.concatenate([self.std, np.full_like(rest, np.nan)], axis=1),
-            rest=None,
-        )
+            unknown = np.full_like(rest, np.nan)
+            changes["std"] = np.concatenate([self.std, unknown], axis=1)
+        return self._changed(**changes)
 
     def to_frame(self) -> Any:
         """A tidy pandas DataFrame, one value a line.
@@ -415,35 +436,36 @@ class Explanation:
         """
         import pandas as pd
 
-        outputs = self.values.shape[-1] if self.has_outputs else 1
+        n_outputs = self.values.shape[-1] if self.has_outputs else 1
         if self.interaction:
-            levels: list[Sequence[str]] = [self.names, self.names]
-            columns = ["feature", "with"]
+            columns = {"feature": self.names, "with": self.names}
         else:
-            count = int(np.prod(self.feature_shape))
-            levels = [
-                self.names if len(self.names) == count else tuple(f"x{i}" for i in range(count))
-            ]
-            columns = ["feature"]
-        sizes = [len(self), *(len(level) for level in levels), outputs]
-        grid = [axis.ravel() for axis in np.indices(sizes)]
-        rows = grid[0] if self.index is None else self.index[grid[0]]
+            columns = {"feature": self._entry_names()}
+        sizes = [len(self), *(len(names) for names in columns.values()), n_outputs]
+        at_row, *at_features, at_output = [axis.ravel() for axis in np.indices(sizes)]
+
+        rows = at_row if self.index is None else self.index[at_row]
         frame = pd.DataFrame({"row": pd.Series(rows).infer_objects()})
-        for position, (name, level) in enumerate(zip(columns, levels, strict=True), start=1):
-            frame[name] = np.asarray(level, dtype=object)[grid[position]]
+        for (column, names), place in zip(columns.items(), at_features, strict=True):
+            frame[column] = np.asarray(names, dtype=object)[place]
         if self.has_outputs:
-            labels = self.output_names or tuple(str(k) for k in range(outputs))
-            frame["output"] = np.asarray(labels, dtype=object)[grid[-1]]
+            frame["output"] = np.asarray(self._output_labels(), dtype=object)[at_output]
         frame["value"] = self.values.reshape(-1)
         if self.std is not None:
             frame["std"] = self.std.reshape(-1)
-        if (
-            self.data is not None
-            and not self.interaction
-            and self.data.shape == (len(self), *self.feature_shape)
-        ):
-            frame["data"] = np.repeat(self.data.reshape(-1), outputs)
+        if self._data_fit_values():
+            frame["data"] = np.repeat(np.asarray(self.data).reshape(-1), n_outputs)
         return frame
+
+    def _entry_names(self) -> tuple[str, ...]:
+        """One name for each entry of a row, numbered where names are missing or of one axis."""
+        count = int(np.prod(self.feature_shape))
+        return self.names if len(self.names) == count else tuple(f"x{i}" for i in range(count))
+
+    def _data_fit_values(self) -> bool:
+        """Whether ``data`` holds the entry that each value explains."""
+        shape = (len(self), *self.feature_shape)
+        return self.data is not None and not self.interaction and self.data.shape == shape
 
     def save(self, path: Any) -> None:
         """Write everything into one file, from which :meth:`load` makes the same explanation.
@@ -455,24 +477,25 @@ class Explanation:
         """
         arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
         info: dict[str, Any] = {}
-        told = {"version": 1, "method": self.method, "interaction": self.interaction, "info": info}
-        for name in ("feature_names", "output_names", "index"):
-            part = getattr(self, name)
-            told[name] = None if part is None else [_plain_label(label, name) for label in part]
+        header = {"version": 1, "method": self.method, "interaction": self.interaction}
+        for name in _LABELS:
+            labels = getattr(self, name)
+            if labels is not None:
+                labels = [_plain_label(label, name) for label in labels]
+            header[name] = labels
         if self.data is not None and self.data.dtype == object:
+            # Text cannot go into an array that is read without pickle: its shape does.
             arrays["data"] = np.array(self.data.shape)
-            told["data"] = [_plain_label(entry, "data") for entry in self.data.ravel()]
+            header["data"] = [_plain_label(entry, "data") for entry in self.data.ravel()]
         for name, part in self.info.items():
             if isinstance(part, np.ndarray) and part.dtype != object:
                 arrays[f"info {name}"] = part
             else:
                 info[str(name)] = _plain_label(part, f"info[{name!r}]")
-        target = Path(path)
-        part_file = target.with_name(target.name + ".part")
-        header = np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)
-        with open(part_file, "wb") as file:
-            np.savez(file, header=header, **arrays)
-        os.replace(part_file, target)
+        arrays["header"] = np.frombuffer(
+            json.dumps({**header, "info": info}).encode(), dtype=np.uint8
+        )
+        write_atomically(Path(path), lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: Any) -> Explanation:
@@ -480,25 +503,21 @@ class Explanation:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files if name != "header"}
-                told = json.loads(bytes(file["header"]))
-            info = told["info"] | {
-                name[5:]: part for name, part in arrays.items() if name.startswith("info ")
-            }
-            parts = {name: arrays[name] for name in _ARRAYS if name in arrays}
-            if "data" in told:
-                entries = np.empty(len(told["data"]), dtype=object)
-                entries[:] = told["data"]
-                parts["data"] = entries.reshape(tuple(parts["data"]))
+                header = json.loads(bytes(file["header"]))
+            parts: dict[str, Any] = {name: arrays[name] for name in _ARRAYS if name in arrays}
+            parts |= {name: header[name] for name in _LABELS}
+            if "data" in header:
+                entries = np.empty(len(header["data"]), dtype=object)
+                entries[:] = header["data"]
+                parts["data"] = entries.reshape(tuple(arrays["data"]))
             if parts["base_values"].ndim == 1:
                 parts["base_values"] = parts["base_values"].view(_OneARow)
-            names = {name: told[name] for name in ("feature_names", "output_names", "index")}
-            return cls(
-                **parts,
-                **names,
-                method=told["method"],
-                interaction=told["interaction"],
-                info=info,
-            )
+            info = dict(header["info"])
+            for name, part in arrays.items():
+                if name.startswith("info "):
+                    info[name.removeprefix("info ")] = part
+            method, interaction = header["method"], header["interaction"]
+            return cls(**parts, method=method, interaction=interaction, info=info)
         except FileNotFoundError:
             fail("path", "an existing file", str(path), "Check the name")
         except (OSError, KeyError, ValueError, TypeError, BadZipFile) as problem:
@@ -511,89 +530,94 @@ class Explanation:
 
     # Reading
 
+    @property
+    def _is_one_row(self) -> bool:
+        """Whether the one row's values are printed with their signs, and not means of sizes."""
+        return len(self) == 1 and not self.interaction
+
     def _facts(self) -> str:
         kind = "interactions" if self.interaction else "attributions"
-        parts = [
-            f"{self.method or 'Explanation'}: {kind} of {len(self)} row{'s' * (len(self) != 1)}",
+        rows = "1 row" if len(self) == 1 else f"{len(self)} rows"
+        facts = [
+            f"{self.method or 'Explanation'}: {kind} of {rows}",
             "features " + " x ".join(str(size) for size in self.feature_shape),
         ]
         if self.has_outputs:
-            parts.append(f"{self.values.shape[-1]} outputs")
-        parts.append(
-            "no sampling error"
-            if self.std is None or not self.std.any()
-            else f"largest standard error {np.nanmax(self.std, initial=0):.2g}"
-        )
-        return ", ".join(parts)
+            facts.append(f"{self.values.shape[-1]} outputs")
+        if self.std is None or not self.std.any():
+            facts.append("no sampling error")
+        else:
+            facts.append(f"largest standard error {np.nanmax(self.std, initial=0):.2g}")
+        return shorten(", ".join(facts), 200)
 
     def _lines(self, top: int = 8) -> tuple[list[str], list[tuple[str, list[str]]]]:
-        """Titles of the columns, and lines of names and numbers as text: of one row with signs,
-        else means of sizes."""
-        one = len(self) == 1 and not self.interaction
-        size = np.abs(self.values).sum(axis=0) / max(1, len(self))
+        """Titles of the columns, and lines of a name and numbers as text: of one row with signs,
+        else means of sizes. The largest ``top`` are shown, and the others in sum."""
+        sizes = np.abs(self.values).sum(axis=0) / max(1, len(self))
         if self.interaction:
-            size = size.sum(axis=1)
+            sizes = sizes.sum(axis=1)
+            names: Sequence[str] = self.names
+        else:
+            names = self._entry_names()
         # Entries by outputs; a model without an output axis has one.
-        size = size.reshape(-1, size.shape[-1] if self.has_outputs else 1)
-        names = self.names if len(self.names) == len(size) else [f"x{i}" for i in range(len(size))]
-        order = np.argsort(-size.mean(axis=1), kind="stable")
-        more = len(order) - top if len(order) > top + 1 else 0
-        shown = order[: len(order) - more]
-        titles = ["value" if one else "mean |value|"]
-        count = size.shape[1]
-        if self.has_outputs and one:
-            titles = [str(name) for name in self.output_names or range(count)][:_COLUMNS]
-        if not one:
-            lines = [(names[j], [digits(size[j].mean())]) for j in shown]
-            return titles, lines + ([(f"{more} more features", [])] if more else [])
+        count = self.values.shape[-1] if self.has_outputs else 1
+        sizes = sizes.reshape(-1, count)
+        order = np.argsort(-sizes.mean(axis=1), kind="stable")
+        if len(order) <= top + 1:
+            top = len(order)  # a single one is shown and not "1 more"
+        shown, others = order[:top], order[top:]
+        if not self._is_one_row:
+            lines = [(names[j], [digits(sizes[j].mean())]) for j in shown]
+            if len(others):
+                lines.append((f"{len(others)} more features", []))
+            return ["mean |value|"], lines
+
         values = self.values[0].reshape(-1, count)
         scale = float(max(np.abs(self.base_values).max(), np.abs(values).max(initial=0.0)))
         lines = [("base value", _numbers(self.base_values[0], "", scale))]
-        lines += [(self._cell(names, j), _numbers(values[j], "+", scale)) for j in shown]
-        if more:
-            rest = values[order[len(shown) :]].sum(axis=0)
-            lines.append((f"{more} more features", _numbers(rest, "+", scale)))
+        lines += [(self._cell(names[j], j), _numbers(values[j], "+", scale)) for j in shown]
+        if len(others):
+            together = _numbers(values[others].sum(axis=0), "+", scale)
+            lines.append((f"{len(others)} more features", together))
         if self.rest is not None:
             lines.append((LEFT_OUT, _numbers(self.rest[0], "+", scale)))
-        return titles, [*lines, ("prediction", _numbers(self.prediction[0], "", scale))]
+        lines.append(("prediction", _numbers(self.prediction[0], "", scale)))
+        titles = self._output_labels()[:_COLUMNS] if self.has_outputs else ["value"]
+        return list(titles), lines
 
-    def _cell(self, names: Sequence[str], j: int) -> str:
+    def _cell(self, name: str, entry: int) -> str:
         """``name = value`` of an entry of the only row."""
-        if self.data is None or self.data.shape != (1, *self.feature_shape):
-            return names[j]
-        value = self.data.reshape(-1)[j]
+        if not self._data_fit_values():
+            return name
+        value = np.asarray(self.data).reshape(-1)[entry]
         if isinstance(value, int | float | np.integer | np.floating):
-            return f"{shorten(names[j], 30)} = {digits(value)}"
-        return f"{shorten(names[j], 30)} = {shorten(value, 20)}"
+            return f"{shorten(name, 30)} = {digits(value)}"
+        return f"{shorten(name, 30)} = {shorten(value, 20)}"
 
     def __repr__(self) -> str:
         titles, lines = self._lines()
-        head = f"<{shorten(self._facts(), 200)}>"
-        if len(self) == 1 and self.has_outputs and not self.interaction:
-            shown = "".join(f"{shorten(title, 12):>14}" for title in titles)
-            head += f"\n  {'':<34}{shown}"
-        word = "" if len(self) == 1 and not self.interaction else "mean |value| "
-        return "\n".join(
-            [head]
-            + [
-                f"  {shorten(name, 34):<34}"
-                + (f"  {word}{cells[0]}" if len(cells) == 1 else "".join(f"{c:>14}" for c in cells))
-                for name, cells in lines
-            ]
-        )
+        text = [f"<{self._facts()}>"]
+        if self._is_one_row and self.has_outputs:
+            text.append(f"  {'':<34}" + "".join(f"{shorten(title, 12):>14}" for title in titles))
+        for name, cells in lines:
+            if len(cells) == 1:
+                numbers = "  " + ("" if self._is_one_row else "mean |value| ") + cells[0]
+            else:
+                numbers = "".join(f"{cell:>14}" for cell in cells)
+            text.append(f"  {shorten(name, 34):<34}{numbers}")
+        return "\n".join(text)
 
     def _repr_html_(self) -> str:
         titles, lines = self._lines()
-        heads = "".join(f"<th>{html.escape(shorten(title, 60))}</th>" for title in titles)
-        rows = "".join(
-            f"<tr><td>{html.escape(shorten(name, 60))}</td>"
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-            + "</tr>"
-            for name, cells in lines
-        )
+
+        def cells(texts: Sequence[str], kind: str) -> str:
+            return "".join(f"<{kind}>{html.escape(shorten(text, 60))}</{kind}>" for text in texts)
+
+        head = cells(["feature", *titles], "th")
+        body = "".join(f"<tr>{cells([name, *numbers], 'td')}</tr>" for name, numbers in lines)
         return (
-            f"<table><caption>{html.escape(shorten(self._facts(), 200))}</caption>"
-            f"<thead><tr><th>feature</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<table><caption>{html.escape(self._facts())}</caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
 
 
@@ -620,14 +644,13 @@ def _entries(data: Any) -> np.ndarray:
     """Explained rows as an array; missing entries of any kind are NaN, numbers stay numbers."""
     if not is_frame(data):
         return np.asarray(plain(data))
-    found = data.to_numpy()
-    if found.dtype != object:
-        return np.asarray(found)
-    if all(getattr(kind, "kind", "O") in "biuf" for kind in data.dtypes):
-        return np.asarray(data.to_numpy(dtype=np.float64, na_value=np.nan))
-    found = found.copy()
-    found[data.isna().to_numpy()] = np.nan
-    return np.asarray(found)
+    entries = data.to_numpy()
+    if entries.dtype == object:
+        if all(getattr(kind, "kind", "O") in "biuf" for kind in data.dtypes):
+            return np.asarray(data.to_numpy(dtype=np.float64, na_value=np.nan))
+        entries = entries.copy()
+        entries[data.isna().to_numpy()] = np.nan
+    return np.asarray(entries)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
@@ -640,8 +663,12 @@ def _frozen(array: Any, argument: str) -> np.ndarray:
     return _read_only(as_numbers(array, argument))
 
 
-def _names(names: Any) -> tuple[str, ...] | None:
-    return None if names is None else tuple(str(name) for name in names)
+def _copy_or_none(array: np.ndarray | None) -> np.ndarray | None:
+    return None if array is None else np.array(array)
+
+
+def _is_everything(key: Any) -> bool:
+    return isinstance(key, slice) and key == slice(None)
 
 
 def _positions(key: Any, size: int, names: Sequence[str] | None, argument: str) -> np.ndarray:
@@ -658,31 +685,34 @@ def _positions(key: Any, size: int, names: Sequence[str] | None, argument: str) 
                 "Give one True or False an entry",
             )
         return np.flatnonzero(np.asarray(items, dtype=bool))
-    found = []
-    for item in items:
-        if isinstance(item, str) and names is not None:
-            if item not in names:
-                fail(
-                    argument,
-                    f"names among {shorten(', '.join(names))}",
-                    repr(shorten(item)),
-                    "Check the spelling",
-                )
-            if list(names).count(item) > 1:
-                fail(
-                    argument,
-                    "a name that stands for one of them",
-                    f"{shorten(item)!r}, which {list(names).count(item)} have",
-                    "Give the position",
-                )
-            found.append(names.index(item))
-        elif isinstance(item, int | np.integer) and -size <= item < size:
-            found.append(int(item) % size)
-        else:
+    places = [_position(item, size, names, argument) for item in items]
+    return np.asarray(places, dtype=int)
+
+
+def _position(item: Any, size: int, names: Sequence[str] | None, argument: str) -> int:
+    """Resolve one integer or name."""
+    if isinstance(item, str) and names is not None:
+        if item not in names:
             fail(
                 argument,
-                f"integers from {-size} to {size - 1}" + (" or names" if names else ""),
-                repr(item),
-                "Check the index",
+                f"names among {shorten(', '.join(names))}",
+                repr(shorten(item)),
+                "Check the spelling",
             )
-    return np.asarray(found, dtype=int)
+        bearers = list(names).count(item)
+        if bearers > 1:
+            fail(
+                argument,
+                "a name that stands for one of them",
+                f"{shorten(item)!r}, which {bearers} have",
+                "Give the position",
+            )
+        return list(names).index(item)
+    if not isinstance(item, int | np.integer) or not -size <= item < size:
+        fail(
+            argument,
+            f"integers from {-size} to {size - 1}" + (" or names" if names else ""),
+            repr(item),
+            "Check the index",
+        )
+    return int(item) % size
