@@ -4,16 +4,19 @@ out alone."""
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
 
 import shaplab
+from shaplab.extract import extract
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = (
@@ -227,3 +230,109 @@ def test_every_part_has_a_page_in_the_library(part):
     page = ROOT / "book" / "reference" / "api" / f"{part}.md"
     assert page.exists()
     assert f"book/reference/api/{part}\n" in (ROOT / "_toc.yml").read_text(encoding="utf-8")
+
+
+# How code reads. The aim is the reading, not the number: CHANGELOG says where and why a limit is
+# wider than the design's.
+
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+def tokens_and_lines(source: str) -> tuple[int, int]:
+    """Tokens and lines of code; comments and docstrings are none."""
+    documented = {
+        line
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node)
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+    }
+    lines = [
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in NO_CODE and token.start[0] not in documented
+    ]
+    return len(lines), len(set(lines))
+
+
+def cells() -> list[str]:
+    """The code cells of all chapters, without their options."""
+    found = []
+    for page in (ROOT / "book").glob("*/*.md"):
+        text = page.read_text(encoding="utf-8")
+        for cell in re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```", text, re.M | re.S):
+            code = re.sub(r"\A(---\n.*?\n---\n|(:\w[^\n]*\n)+)", "", cell, flags=re.S)
+            if not re.search(r"^%", code, re.M):
+                found.append(code)
+    return found
+
+
+def statements(node: ast.AST) -> int:
+    return sum(isinstance(part, ast.stmt) for part in ast.walk(node))
+
+
+def functions() -> list[tuple[str, ast.FunctionDef]]:
+    return [
+        (f"{name}.{node.name}", node)
+        for name in BODIES
+        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+
+
+def test_a_line_holds_nine_tokens_on_average():
+    package = [
+        tokens_and_lines(MODULES[name].read_text(encoding="utf-8")) for name in sorted(MODULES)
+    ]
+    chapters = [tokens_and_lines(cell) for cell in cells()]
+    for counted in (package, chapters):
+        tokens, lines = map(sum, zip(*counted, strict=True))
+        assert tokens / lines <= 9.0
+
+
+def test_functions_are_short():
+    for name, node in functions():
+        limit = 80 if ".kernels." in name else 50
+        assert statements(node) - 1 <= limit, f"{name} has {statements(node) - 1} statements"
+
+
+# Public functions whose keywords are all of use to somebody, and kernels that take arrays alone.
+MANY_KEYWORDS: dict[str, int] = {}
+
+
+def test_signatures_are_short():
+    public = {f"{home}.{name}" for name, home in shaplab._HOME.items()}
+    for name, node in functions():
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        count = sum(argument.arg not in ("self", "cls") for argument in arguments)
+        limit = MANY_KEYWORDS.get(name, 10 if name in public else 8)
+        assert count <= limit, f"{name} has {count} parameters"
+
+
+def test_no_puzzles():
+    for name in BODIES:
+        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+            where = f"{name}, line {getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.IfExp):
+                inner = [part for part in ast.walk(node) if isinstance(part, ast.IfExp)]
+                assert len(inner) == 1, f"{where}: a conditional expression inside another"
+
+
+# Statements of the file that `extract` writes: what one method asks a reader to read.
+READING_LOAD: dict[str, int] = {}
+
+
+@pytest.mark.parametrize("name", READING_LOAD)
+def test_what_one_method_asks_to_read(name):
+    assert statements(ast.parse(extract(name))) <= READING_LOAD[name]
+
+
+def test_the_size_of_the_package():
+    total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
+    assert total <= 12_000
