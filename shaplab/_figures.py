@@ -17,7 +17,11 @@ __all__: list[str] = []
 
 # Orange raises, blue lowers; both keep 4.5:1 against white, and differ for every common kind of
 # colour blindness.
-UP, DOWN, INK, GREY, COLOURS = "#c2500c", "#2166ac", "#1a1a1a", "#767676", "cividis"
+UP = "#c2500c"
+DOWN = "#2166ac"
+INK = "#1a1a1a"
+GREY = "#767676"
+COLOURS = "cividis"
 Units = Mapping[str, str] | Sequence[str] | None
 # What each plot shows, as a table, for as long as the plot lives.
 TOLD: WeakKeyDictionary[Any, Callable[[], Any]] = WeakKeyDictionary()
@@ -254,7 +258,8 @@ def groups_of(column: np.ndarray) -> list[tuple[str, np.ndarray]]:
         cut = np.clip(np.searchsorted(edges, codes, side="right") - 1, 0, max(len(edges) - 2, 0))
         for b in np.unique(cut[~gone]):
             inside = (cut == b) & ~gone
-            low, high = codes[inside].min(), codes[inside].max()
+            low = codes[inside].min()
+            high = codes[inside].max()
             name = digits(low) if low == high else f"{digits(low)} to {digits(high)}"
             groups.append((name, inside))
     return [*groups, *([("missing", gone)] if gone.any() else [])]
@@ -307,7 +312,8 @@ def to_unit(codes: np.ndarray) -> np.ndarray:
         return codes
     low, high = np.percentile(known, [5, 95])
     if low == high:
-        low, high = known.min(), known.max()
+        low = known.min()
+        high = known.max()
     return (
         np.clip((codes - low) / (high - low), 0, 1)
         if low < high

@@ -142,7 +142,8 @@ def column_names(X: Any) -> list[str] | None:
 
 def check_rows(X: Any, argument: str) -> None:
     """Refuse what is no table of rows but is often passed as one, with what to pass instead."""
-    rule, remedy = "a table of shape (n, d)", ""
+    rule = "a table of shape (n, d)"
+    remedy = ""
     if has(X, "num_row") or has(X, "num_data"):  # DMatrix and Dataset
         remedy = "Pass the array or DataFrame it was made from"
         if has(X, "get_base_margin") and X.get_base_margin().size:
@@ -293,7 +294,8 @@ def as_finite(values: Any, argument: str, shape: tuple[int, ...], remedy: str) -
 
 def check_same_columns(X: Any, background: Any, argument: str = "background") -> None:
     """Require that two tables have the same columns in the same order."""
-    ours, theirs = column_names(X), column_names(background)
+    ours = column_names(X)
+    theirs = column_names(background)
     twice = [name for name in ours or () if (ours or []).count(name) > 1]
     if twice:
         fail(

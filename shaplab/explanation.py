@@ -120,7 +120,8 @@ class Explanation:
     def _base_a_row(self, values: np.ndarray) -> np.ndarray:
         """Base values of every row, ``(N,)`` or ``(N, K)``."""
         base = as_numbers(self.base_values, "base_values")
-        n, last = values.shape[0], values.shape[-1]
+        n = values.shape[0]
+        last = values.shape[-1]
         if base.ndim == 0:
             base = np.full(n, float(base))
         elif base.shape == (last,) and self._by_output(values):
@@ -327,7 +328,8 @@ class Explanation:
                 f"{shorten(self.names[features[counts.argmax()]])!r} {counts.max()} times",
                 "Select it once; its value would count twice",
             )
-        d, n = self.feature_shape[0], len(self)
+        d = self.feature_shape[0]
+        n = len(self)
         left_out = np.setdiff1d(np.arange(d), chosen)
         rest = self.values[:, left_out].sum(axis=1)
         if self.rest is not None:
@@ -355,7 +357,8 @@ class Explanation:
         single = isinstance(key, str | int | np.integer)
         if single:
             chosen = int(chosen[0])
-        n, count = len(self), len(names)
+        n = len(self)
+        count = len(names)
 
         def told(name: str, part: np.ndarray) -> np.ndarray:
             of_outputs = part.ndim > 1 and part.shape[0] == n and part.shape[-1] == count
@@ -516,7 +519,8 @@ class Explanation:
             for name, part in arrays.items():
                 if name.startswith("info "):
                     info[name.removeprefix("info ")] = part
-            method, interaction = header["method"], header["interaction"]
+            method = header["method"]
+            interaction = header["interaction"]
             return cls(**parts, method=method, interaction=interaction, info=info)
         except FileNotFoundError:
             fail("path", "an existing file", str(path), "Check the name")
@@ -565,7 +569,8 @@ class Explanation:
         order = np.argsort(-sizes.mean(axis=1), kind="stable")
         if len(order) <= top + 1:
             top = len(order)  # a single one is shown and not "1 more"
-        shown, others = order[:top], order[top:]
+        shown = order[:top]
+        others = order[top:]
         if not self._is_one_row:
             lines = [(names[j], [digits(sizes[j].mean())]) for j in shown]
             if len(others):

@@ -96,10 +96,12 @@ def waterfall(
     e = one_output(explanation, output)
     row = check_row(e, row)
     labels, values, errors = _steps(e, row, max_features, units, 26)
-    base, prediction = float(e.base_values[row]), float(e.prediction[row])
+    base = float(e.base_values[row])
+    prediction = float(e.prediction[row])
     ax = axes(ax, 6.8, 1.3 + 0.34 * len(values))
     ends = base + np.cumsum(values[::-1])[::-1]
-    starts, places = ends - values, np.arange(len(values))[::-1]
+    starts = ends - values
+    places = np.arange(len(values))[::-1]
     ax.barh(
         places, values, left=starts, height=0.66, color=np.where(values >= 0, UP, DOWN), zorder=2
     )
@@ -294,10 +296,12 @@ def scatter(
             "none",
             "Make it with data=X",
         )
-    j, unit = position(e.names, feature), feature_units(e, units)
+    j = position(e.names, feature)
+    unit = feature_units(e, units)
     k = partner(e, j, color_by)
     x, labels = codes_of(e.data[:, j])
-    y, gone = e.values[:, j], np.isnan(x)
+    y = e.values[:, j]
+    gone = np.isnan(x)
     ax = axes(ax, 6.4, 3.8)
     generator = resolve_rng(rng)
     if labels is not None:
@@ -356,7 +360,8 @@ def force(
     e = one_output(explanation, output)
     row = check_row(e, row)
     labels, values, errors = _steps(e, row, max_features, units, 19)
-    base, prediction = float(e.base_values[row]), float(e.prediction[row])
+    base = float(e.base_values[row])
+    prediction = float(e.prediction[row])
     width = float(np.abs(values).sum()) or 1.0
     sides = [
         (side, colour, np.flatnonzero(values * side > 0)) for side, colour in ((1, UP), (-1, DOWN))
@@ -367,7 +372,8 @@ def force(
     for (side, colour, pushing), told in zip(sides, named, strict=True):
         at = prediction
         for i in pushing:
-            end, tip = at - values[i], side * min(abs(values[i]), 0.012 * width)
+            end = at - values[i]
+            tip = side * min(abs(values[i]), 0.012 * width)
             ax.fill(
                 [end, at - tip, at, at - tip, end, end + tip],
                 [0, 0, 0.5, 1, 1, 0.5],
@@ -536,10 +542,8 @@ def table(
     )
     if e.std is not None:
         frame["standard error"] = e.std.mean(axis=0)[order]
-    frame["smallest"], frame["largest"] = (
-        e.values[:, order].min(axis=0),
-        e.values[:, order].max(axis=0),
-    )
+    frame["smallest"] = e.values[:, order].min(axis=0)
+    frame["largest"] = e.values[:, order].max(axis=0)
     if known and e.data is not None:
         ranks = [
             pd.Series(codes_of(e.data[:, j])[0]).rank().corr(pd.Series(e.values[:, j]).rank())

@@ -113,7 +113,8 @@ def interaction(
             explanation,
             "Use tree_shap_interactions",
         )
-    i, j = position(explanation.names, feature), position(explanation.names, other, "other")
+    i = position(explanation.names, feature)
+    j = position(explanation.names, other, "other")
     e = one_output(
         replace(
             explanation,
@@ -123,7 +124,8 @@ def interaction(
         ),
         output,
     )
-    colour, names = None if i == j else j, [escape(e.names[k], 22) for k in (i, j)]
+    colour = None if i == j else j
+    names = [escape(e.names[k], 22) for k in (i, j)]
     ax = scatter(e, i, color_by=colour, units=units, rng=rng, ax=ax)
     ax.set_ylabel(
         axis_label(
@@ -232,7 +234,8 @@ def embedding(
             f"{embedded.points.shape[1]}" if isinstance(embedded, Embedding) else embedded,
             "Use embed_rows(..., n_components=2)",
         )
-    points, d = embedded.points, embedded.components.shape[1]
+    points = embedded.points
+    d = embedded.components.shape[1]
     if color_by is not None and np.shape(color_by) != points.shape[:1]:
         fail(
             "color_by",
@@ -311,7 +314,8 @@ def compare(
             f"{len(parts)} explanations",
             "Explain the same columns in the same order",
         )
-    names, n = next(iter(parts.values())).names, len(parts)
+    names = next(iter(parts.values())).names
+    n = len(parts)
     steps = min(len(names), max_features or len(names))
     drawn = (
         panels(ax, 1, n, 5.4 * n, 1.8 + 0.34 * steps)
@@ -461,10 +465,8 @@ def images(
     titles = ["image", *maps]
     drawn = panels(ax, len(chosen), len(titles), 1.75 * len(titles) + 0.9, 1.95 * len(chosen) + 0.2)
     for place, n in enumerate(chosen):
-        line, (low, high) = (
-            drawn[place * len(titles) :][: len(titles)],
-            (pictures[n].min(), pictures[n].max()),
-        )
+        line = drawn[place * len(titles) :][: len(titles)]
+        (low, high) = (pictures[n].min(), pictures[n].max())
         line[0].imshow((pictures[n] - low) / ((high - low) or 1.0), cmap="gray", vmin=0, vmax=1)
         line[0].set_xlabel(f"row {n}")
         for one, part in zip(line[1:], maps.values(), strict=True):
@@ -525,10 +527,8 @@ def partial_dependence(
     """
     X = X if is_frame(X) else as_matrix(X, "X")
     names = column_names(X) or [f"x{i}" for i in range(X.shape[1])]
-    j, k = (
-        position(names, feature),
-        None if color_by is None else position(names, color_by, "color_by"),
-    )
+    j = position(names, feature)
+    k = None if color_by is None else position(names, color_by, "color_by")
     columns = [X.iloc[:, c].to_numpy() if is_frame(X) else X[:, c] for c in range(len(names))]
     own, labels = codes_of(columns[j])
     own = np.unique(own[~np.isnan(own)])
@@ -555,11 +555,9 @@ def partial_dependence(
         moved.isetitem(j, steps)
     else:
         moved[:, j] = steps
-    rows, n, count = (
-        Rows(check_callable(model, "model"), X, moved),
-        len(X),
-        check_int(max_curves, "max_curves"),
-    )
+    rows = Rows(check_callable(model, "model"), X, moved)
+    n = len(X)
+    count = check_int(max_curves, "max_curves")
     present = np.tile(np.arange(len(names)) != j, (n, 1))
     found = np.stack(
         [rows.outputs(present, np.arange(n), np.full(n, g)) for g in range(len(steps))], axis=1
