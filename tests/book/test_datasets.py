@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from shaplab_book import datasets, files
+from shaplab_book import data_files, datasets
 
 PACKAGES = {
     "load_nhefs": (1629, 50),
@@ -243,7 +243,7 @@ def folder(tmp_path, monkeypatch):
     """A data folder with one file whose checksum is made the known one."""
     (tmp_path / "data/bike").mkdir(parents=True)
     (tmp_path / "data/bike/bike.csv.gz").write_bytes(CONTENT)
-    monkeypatch.setitem(files.FILES, "bike/bike.csv.gz", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(data_files.FILES, "bike/bike.csv.gz", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.delenv("SHAPLAB_DATA_DIR", raising=False)
     monkeypatch.delenv("SHAPLAB_DATA_URL", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -292,7 +292,7 @@ def test_a_file_that_is_missing_from_the_folder(folder, monkeypatch) -> None:
 
 def test_a_file_is_read_from_the_folder_and_never_written_there(folder, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
-    assert files.data_file("bike/bike.csv.gz") == folder / "bike/bike.csv.gz"
+    assert data_files.data_file("bike/bike.csv.gz") == folder / "bike/bike.csv.gz"
     assert sorted(path.name for path in folder.rglob("*")) == ["bike", "bike.csv.gz"]
 
 
@@ -307,17 +307,17 @@ def test_a_changed_file_is_refused(folder, monkeypatch) -> None:
 
 def test_a_file_is_downloaded_checked_and_kept(server, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_URL", server + "/")
-    path = files.data_file("bike/bike.csv.gz")
+    path = data_files.data_file("bike/bike.csv.gz")
     assert path.read_bytes() == CONTENT
     assert tmp_path / "cache" in path.parents
     monkeypatch.setenv("SHAPLAB_DATA_URL", "http://127.0.0.1:9/nobody")
-    assert files.data_file("bike/bike.csv.gz") == path, "the kept copy is used"
+    assert data_files.data_file("bike/bike.csv.gz") == path, "the kept copy is used"
 
 
 def test_the_folder_goes_before_the_address(server, folder, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
     monkeypatch.setenv("SHAPLAB_DATA_URL", "http://127.0.0.1:9/nobody")
-    assert files.data_file("bike/bike.csv.gz").parent == folder / "bike"
+    assert data_files.data_file("bike/bike.csv.gz").parent == folder / "bike"
 
 
 @pytest.mark.parametrize(
@@ -327,14 +327,14 @@ def test_the_folder_goes_before_the_address(server, folder, monkeypatch) -> None
 def test_an_address_that_does_not_serve(address, kind, server, monkeypatch) -> None:
     monkeypatch.setenv("SHAPLAB_DATA_URL", address.format(server=server))
     with pytest.raises(kind, match=r"SHAPLAB_DATA_URL: expected the file bike/bike.csv.gz"):
-        files.data_file("bike/bike.csv.gz")
+        data_files.data_file("bike/bike.csv.gz")
 
 
 def test_an_address_that_serves_something_else(server, folder, tmp_path, monkeypatch) -> None:
     (folder / "bike/bike.csv.gz").write_bytes(b"<html>please log in</html>")
     monkeypatch.setenv("SHAPLAB_DATA_URL", server)
     with pytest.raises(ValueError, match=r"SHAPLAB_DATA_URL: expected the file bike/bike.csv.gz"):
-        files.data_file("bike/bike.csv.gz")
+        data_files.data_file("bike/bike.csv.gz")
     assert not list((tmp_path / "cache").rglob("*bike.csv.gz")), (
         "nothing wrong may stay in the cache"
     )
@@ -354,7 +354,9 @@ def test_pickles_are_never_loaded(folder, monkeypatch) -> None:
     np.savez(evil, X_train=np.array([{"a": 1}], dtype=object), y_train=np.zeros(1))
     (folder / "mnist").mkdir()
     (folder / "mnist/mnist.npz").write_bytes(evil.getvalue())
-    monkeypatch.setitem(files.FILES, "mnist/mnist.npz", hashlib.sha256(evil.getvalue()).hexdigest())
+    monkeypatch.setitem(
+        data_files.FILES, "mnist/mnist.npz", hashlib.sha256(evil.getvalue()).hexdigest()
+    )
     monkeypatch.setenv("SHAPLAB_DATA_DIR", str(folder))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         datasets.load_mnist()

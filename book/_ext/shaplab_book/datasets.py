@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab_book.files import data_file, package_file, read_csv
+from shaplab_book.data_files import data_file, package_file, read_csv
 from shaplab_book.simulated import (
     Dataset,
     pack,
