@@ -49,11 +49,14 @@ ROUNDING = 1e-12
 class Budget:
     """Everything that limits and steers a run; the arguments are those of ``permutation_shap``."""
 
+    # When to stop: after so many rounds, at this precision, or at this cost.
     rounds: int | None = None
     thresh: float = 0.02
     max_evaluations: int | None = None
+    # How to work.
     rng: Any = None
     n_jobs: int | None = None
+    # Who watches, and where the run is kept.
     progress: bool = False
     callback: Callable[[dict[str, Any]], Any] | None = None
     state: Any = None
@@ -463,9 +466,9 @@ class SampledRun:
             wanted = np.broadcast_to(self.remaining > 0, self.sampler.shape[:1])[block]
             if not wanted.any():
                 break
-            mine = estimates[start : start + len(block)]
+            of_block = estimates[start : start + len(block)]
             start += len(block)
-            self.tally.add(block[wanted], mine[wanted])
+            self.tally.add(block[wanted], of_block[wanted])
             self._save()
             self._measure()
             if self._told_to_stop():

@@ -276,8 +276,9 @@ def _kernel_row(
         regression.draw(visit_generator(entropy, row, group), pairs)
         if regression.n_groups < GROUPS:
             continue
-        found, error = regression.solve()
-        ratio = error.max() / float(budget.allowed_error(found[None], evaluator.scale)[0])
+        estimate, error = regression.solve()
+        allowed = budget.allowed_error(estimate[None], evaluator.scale)
+        ratio = error.max() / float(allowed[0])
         if each is not None or ratio <= 1.0 or regression.used >= DRAW:
             break
         # What drawing still needs, as errors fall with the root; listing everything may be cheaper.
@@ -287,7 +288,7 @@ def _kernel_row(
             used = plan.listed + regression.used + 2**game.n_players - 2
             return KernelRow(values, std, used, 2, game.n_players // 2, True)
         regression.merge()
-    values[game.members] = found
+    values[game.members] = estimate
     std[game.members] = error
     used = plan.listed + regression.used
     return KernelRow(values, std, used, regression.n_groups, plan.depth, False)

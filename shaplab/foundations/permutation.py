@@ -70,10 +70,10 @@ def permutation_shap_literal(
             pi = rng.permutation(M)
             w = background[rng.integers(len(background))]
             before = pi[: np.flatnonzero(pi == i)[0]]
-            b1, b2 = w.copy(), w.copy()
-            b1[before] = x[before]
-            b1[i] = x[i]
+            b2 = w.copy()
             b2[before] = x[before]
+            b1 = b2.copy()
+            b1[i] = x[i]
             phi[i] += float(model(b1[None])[0]) - float(model(b2[None])[0])
     return phi / samples
 
@@ -109,6 +109,8 @@ class RowWalks(Sampler):
     ) -> tuple[np.ndarray, int]:
         evaluator = self.evaluator
         players = evaluator.n_active
+        # The walks of a visit meet the references in turn; those of all visits stand one after the
+        # other.
         walks = evaluator.n_references * self.repeats
         draws = np.concatenate(
             [
@@ -122,17 +124,19 @@ class RowWalks(Sampler):
         for turn in self.turns:
             for part in chunks(len(draws), together):
                 walk = np.arange(part.start, part.stop)
-                place = walk // walks
+                visit_of_walk = walk // walks
                 rank = draws[part].argsort(axis=1, kind="stable").argsort(axis=1)
                 rank = (rank + turn) % players
                 # Both ways with the same reference.
                 reference = (walk % evaluator.n_references)[:, None, None].repeat(2, axis=1)
-                adding, removing, cost = outputs_both_ways(evaluator, rank, rows[place], reference)
+                adding, removing, cost = outputs_both_ways(
+                    evaluator, rank, rows[visit_of_walk], reference
+                )
                 evaluations += cost
                 steps = step_contributions(adding[:, :, 0], removing[:, :, 0], rank)
                 # Unlike a sum, add.at goes walk by walk, so that the batch size cannot change the
                 # rounding.
-                np.add.at(total, place, steps)
+                np.add.at(total, visit_of_walk, steps)
         return total / (walks * len(self.turns)), evaluations
 
 

@@ -242,11 +242,11 @@ def loud_references(outputs: np.ndarray) -> np.ndarray:
         return np.empty(0, dtype=int)
     away = away / scale
     loudest = np.argsort(-(away**2).sum(axis=1), kind="stable")
-    # Moments of all but the loudest l references, for every l at once.
-    count = np.arange(size, 0, -1)[:, None]
-    one, two, three, four = (
-        np.cumsum(away[loudest[::-1]] ** power, axis=0)[::-1] / count for power in (1, 2, 3, 4)
-    )
+    sorted_away = away[loudest]
+    one = _means_of_rest(sorted_away)
+    two = _means_of_rest(sorted_away**2)
+    three = _means_of_rest(sorted_away**3)
+    four = _means_of_rest(sorted_away**4)
     variance = np.maximum(two - one**2, 0.0)
     fourth = np.maximum(four - 4 * three * one + 6 * two * one**2 - 3 * one**4, 0.0)
     # A difference of large numbers; what is below its rounding is no spread.
@@ -254,3 +254,9 @@ def loud_references(outputs: np.ndarray) -> np.ndarray:
     is_calm = fourth.sum(axis=1) <= KURTOSIS * (variance**2).sum(axis=1)
     enough = np.flatnonzero((is_calm | is_flat)[: size // 2])
     return loudest[: enough[0]] if enough.size else loudest
+
+
+def _means_of_rest(table: np.ndarray) -> np.ndarray:
+    """Means of all rows but the first l, for every l at once."""
+    count = np.arange(len(table), 0, -1)[:, None]
+    return np.cumsum(table[::-1], axis=0)[::-1] / count

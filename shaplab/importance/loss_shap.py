@@ -103,6 +103,11 @@ class RowLosses:
         return losses
 
 
+def _evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of ``count`` numbers, evenly spread."""
+    return np.linspace(0, count - 1, min(count, most), dtype=int)
+
+
 def row_weights(weights: Any, n: int) -> np.ndarray:
     """How much each of ``n`` rows counts in a mean, with mean 1."""
     if weights is None:
@@ -281,10 +286,8 @@ class LossWalks(Sampler):
             return float(evaluator.n_active - 1)
         # Some rows and references, evenly spread, say enough.
         most = max(16, min(256, int(np.sqrt(FLOATS / evaluator.n_active))))
-        rows, references = (
-            np.linspace(0, count - 1, min(count, most), dtype=int)
-            for count in (evaluator.n_rows, evaluator.n_references)
-        )
+        rows = _evenly(evaluator.n_rows, most)
+        references = _evenly(evaluator.n_references, most)
         changes = evaluator.differs(rows[:, None], references[None]).sum(axis=2)
         return float(np.maximum(changes - 1, 0).mean())
 

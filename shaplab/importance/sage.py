@@ -63,7 +63,7 @@ def sage_literal(
     return phi / samples
 
 
-class Moments(NamedTuple):
+class ErrorMoments(NamedTuple):
     """What is known about the error of the mean over rows: its ``variance`` ``(p,)`` and
     ``covariance`` with the sum over players, the variance ``within`` a row's visits (None: not yet
     known), and the degrees of ``freedom`` behind it."""
@@ -89,7 +89,7 @@ class Epochs(LossWalks):
         self.least = -(-visits * self.blocks // n_rows)
         self.mark["method"] = "sage"
 
-    def moments(self, tally: Tally) -> Moments:
+    def moments(self, tally: Tally) -> ErrorMoments:
         """Variance of the mean over rows: that between visits and, as long as rows are unseen, that
         between rows."""
         seen = tally.count >= 1
@@ -98,7 +98,7 @@ class Epochs(LossWalks):
         between, between_sum = self._between_rows(tally, seen)
         if again.sum() < min(tally.count.size, ROWS_AGAIN):
             # Rows and visits cannot be told apart yet; taken together they err on the large side.
-            return Moments(between / n_seen, between_sum / n_seen, None, max(n_seen - 1, 1))
+            return ErrorMoments(between / n_seen, between_sum / n_seen, None, max(n_seen - 1, 1))
         freedom = int((tally.count[again] - 1).sum())
         within = tally.m2[again, :, 0].sum(axis=0) / freedom
         within_sum = tally.cross[again, :, 0].sum(axis=0) / freedom
@@ -113,7 +113,7 @@ class Epochs(LossWalks):
             variance = variance + unseen / n_seen * of_rows
             with_sum = between_sum - within_sum * inverse / n_seen
             covariance = covariance + unseen / n_seen * with_sum
-        return Moments(variance, covariance, within, freedom)
+        return ErrorMoments(variance, covariance, within, freedom)
 
     def _between_rows(self, tally: Tally, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Variance ``(p,)`` of row means and covariance with their sum, scaled to all rows."""

@@ -354,7 +354,9 @@ class Monitor:
         has_enough = min(len(early), len(late)) >= 2
         lines = {}
         for stream, name in enumerate(self.names):
-            now = change = p_value = np.nan
+            now = np.nan
+            change = np.nan
+            p_value = np.nan
             if has_enough:
                 now = self.values[late, stream].mean()
                 change, p_value = self.t_test(stream, first=early, last=late)

@@ -278,8 +278,8 @@ def window_values(terms: Tensor, base: Tensor, sources: Tensor, activation: str)
         start = base.to(terms.dtype).expand(1, 1, *members.shape[2:])
         inner = act(subset_sums(start, members)[0])
         phi = (weights @ inner.flatten(1)).unflatten(1, members.shape[2:])
-        for rows, mine in zip(part, phi, strict=True):
-            total = total.index_add(0, rows, mine.to(total.dtype))
+        for rows, values in zip(part, phi, strict=True):
+            total = total.index_add(0, rows, values.to(total.dtype))
     return total
 
 
@@ -304,9 +304,8 @@ class _FourTaps(torch.autograd.Function):
             wanted = [part for part in (terms, base) if part.requires_grad]
             out = window_values(terms, base, sources, ctx.activation)
             parts = iter(torch.autograd.grad(out, wanted, grads[0], create_graph=True))
-            of_terms, of_base = (
-                next(parts) if part.requires_grad else None for part in (terms, base)
-            )
+            of_terms = next(parts) if terms.requires_grad else None
+            of_base = next(parts) if base.requires_grad else None
             return of_terms, of_base, None, None
         of_terms = torch.zeros_like(terms)
         of_base = torch.zeros_like(base, dtype=terms.dtype)
