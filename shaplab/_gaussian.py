@@ -15,26 +15,31 @@ SINGULAR = 1e-10
 
 def spreads(rows: np.ndarray) -> np.ndarray:
     """Standard deviations of columns ``(d,)``; 1 for constant ones, whose spread is rounding."""
-    largest = np.abs(rows).max(axis=0)
     away = rows - rows.mean(axis=0)
     reach = np.abs(away).max(axis=0)
-    constant = reach <= 1e-12 * largest
+    constant = _is_rounding(reach, rows)
     reach = np.where(constant, 1.0, reach)
     # Divided first: squares of very large or small numbers leave the range of floats.
-    return np.where(constant, 1.0, reach * np.sqrt(((away / reach) ** 2).mean(axis=0)))
+    relative = np.sqrt(((away / reach) ** 2).mean(axis=0))
+    return np.where(constant, 1.0, reach * relative)
 
 
 def correlations(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Spreads ``(d,)`` and the correlation matrix ``(d, d)``, zero for constant columns."""
     spread = spreads(rows)
     away = (rows - rows.mean(axis=0)) / spread
-    constant = np.abs(away).max(axis=0) * spread <= 1e-12 * np.abs(rows).max(axis=0)
-    away[:, constant] = 0.0
+    reach = np.abs(away).max(axis=0) * spread
+    away[:, _is_rounding(reach, rows)] = 0.0
     return spread, away.T @ away / len(rows)
+
+
+def _is_rounding(reach: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Whether the largest distance from the mean ``(d,)`` is rounding beside a column's numbers."""
+    return np.asarray(reach <= 1e-12 * np.abs(rows).max(axis=0))
 
 
 def regression(correlation: np.ndarray, known: np.ndarray) -> np.ndarray:
     """How all columns follow the known ones: ``(..., d, d)`` for masks ``(..., d)``; rows of
     columns that are not known are zero."""
-    masked = correlation * known[..., :, None] * known[..., None, :]
-    return np.linalg.pinv(masked, rcond=SINGULAR, hermitian=True) @ correlation
+    among_known = correlation * known[..., :, None] * known[..., None, :]
+    return np.linalg.pinv(among_known, rcond=SINGULAR, hermitian=True) @ correlation

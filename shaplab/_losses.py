@@ -13,7 +13,12 @@ from shaplab._validation import as_finite, fail
 
 __all__ = ["Loss", "get_loss"]
 
+# Probabilities are clipped here, as scikit-learn's log_loss does, so that a sure and wrong model
+# stays finite.
 _EPS = float(np.finfo(np.float64).eps)
+# Nodes in [0, 1] and weights of the Gauss-Legendre rules of two and three points.
+_TWO_NODES = ((0.5 - 3**-0.5 / 2, 0.5), (0.5 + 3**-0.5 / 2, 0.5))
+_THREE_NODES = ((0.5 - 0.15**0.5, 5 / 18), (0.5, 4 / 9), (0.5 + 0.15**0.5, 5 / 18))
 
 
 @dataclass(frozen=True)
@@ -49,73 +54,87 @@ class Loss:
         )
 
 
-def _sigmoid(margin: np.ndarray) -> np.ndarray:
+def logistic(margin: np.ndarray) -> np.ndarray:
+    """The probability of a margin in log-odds."""
     return np.exp(-np.logaddexp(0.0, -margin))
+
+
+def softmax_of(logits: np.ndarray) -> np.ndarray:
+    """The probabilities of classes ``(..., K)``."""
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """Logarithm ``(...)`` of the sum of ``exp(logits)`` ``(..., K)``."""
+    top = logits.max(axis=-1)
+    return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1)))
 
 
 def _squared_error(output: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (output - y) ** 2
 
 
-def _logistic(margin: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _squared_error_slope(output: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return 2.0 * (output - y)
+
+
+def _logistic_loss(margin: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.logaddexp(0.0, margin) - y * margin
 
 
-def _pick(output: np.ndarray, y: np.ndarray) -> np.ndarray:
-    labels = np.broadcast_to(np.asarray(y, dtype=np.int64), output.shape[:-1])
-    return np.take_along_axis(output, labels[..., None], axis=-1)[..., 0]
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+def _logistic_slope(margin: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return logistic(margin) - y
 
 
 def _softmax_cross_entropy(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    top = logits.max(axis=-1)
-    return top + np.log(np.exp(logits - top[..., None]).sum(axis=-1)) - _pick(logits, y)
+    return log_sum_exp(logits) - _of_label(logits, y)
 
 
 def _softmax_slope(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    hot = np.arange(logits.shape[-1]) == np.asarray(y, dtype=np.int64)[..., None]
-    return _softmax(logits) - hot
-
-
-# Probabilities are clipped as scikit-learn's log_loss does, so that a sure and wrong model stays
-# finite.
-_TINY = _EPS
-
-
-def _has_classes(probability: np.ndarray, y: np.ndarray) -> bool:
-    return (
-        probability.ndim > np.ndim(y)
-        and probability.shape[-1] > 1
-        and probability.shape[-2:-1] == np.shape(y)
-    )
+    return softmax_of(logits) - _is_label(logits, y)
 
 
 def _cross_entropy(
     probability: np.ndarray, y: np.ndarray, several: bool | None = None
 ) -> np.ndarray:
-    if _has_classes(probability, y) if several is None else several:
-        return -np.log(np.clip(_pick(probability, y), _TINY, 1.0))
-    p = np.clip(probability, _TINY, 1.0 - _TINY)
+    if _has_classes(probability, y, several):
+        return -np.log(np.clip(_of_label(probability, y), _EPS, 1.0))
+    p = np.clip(probability, _EPS, 1.0 - _EPS)
     return -(y * np.log(p) + (1.0 - y) * np.log1p(-p))
 
 
 def _cross_entropy_slope(
     probability: np.ndarray, y: np.ndarray, several: bool | None = None
 ) -> np.ndarray:
-    if _has_classes(probability, y) if several is None else several:
-        hot = np.arange(probability.shape[-1]) == np.asarray(y, dtype=np.int64)[..., None]
-        return -(hot / np.clip(probability, _TINY, 1.0))
-    p = np.clip(probability, _TINY, 1.0 - _TINY)
+    if _has_classes(probability, y, several):
+        return -(_is_label(probability, y) / np.clip(probability, _EPS, 1.0))
+    p = np.clip(probability, _EPS, 1.0 - _EPS)
     return (p - y) / (p * (1.0 - p))
 
 
+def _has_classes(probability: np.ndarray, y: np.ndarray, several: bool | None) -> bool:
+    """Whether the last axis holds classes; where nobody says so, the shapes tell."""
+    if several is not None:
+        return several
+    has_one_axis_more = probability.ndim > np.ndim(y) and probability.shape[-2:-1] == np.shape(y)
+    return has_one_axis_more and probability.shape[-1] > 1
+
+
+def _of_label(output: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Each row's output of its own class, ``(...)`` of ``(..., K)``."""
+    labels = np.broadcast_to(np.asarray(y, dtype=np.int64), output.shape[:-1])
+    return np.take_along_axis(output, labels[..., None], axis=-1)[..., 0]
+
+
+def _is_label(output: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which of a row's outputs is that of its own class, ``(N, K)``."""
+    return np.arange(output.shape[-1]) == np.asarray(y, dtype=np.int64)[..., None]
+
+
 _LOSSES = {
-    "squared_error": Loss("squared_error", _squared_error, lambda f, y: 2.0 * (f - y)),
-    "logistic": Loss("logistic", _logistic, lambda f, y: _sigmoid(f) - y, labels=True),
+    "squared_error": Loss("squared_error", _squared_error, _squared_error_slope),
+    "logistic": Loss("logistic", _logistic_loss, _logistic_slope, labels=True),
     "softmax_cross_entropy": Loss(
         "softmax_cross_entropy", _softmax_cross_entropy, _softmax_slope, labels=True, classes=True
     ),
@@ -156,11 +175,6 @@ def get_loss(loss: Any) -> Loss:
     )
 
 
-# Nodes in [0, 1] and weights of the Gauss-Legendre rules of two and three points.
-_TWO = ((0.5 - 3**-0.5 / 2, 0.5), (0.5 + 3**-0.5 / 2, 0.5))
-_THREE = ((0.5 - 0.15**0.5, 5 / 18), (0.5, 4 / 9), (0.5 + 0.15**0.5, 5 / 18))
-
-
 def secant(loss: Loss, end: np.ndarray, start: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Change of the loss over change of the output, the slope where the outputs agree.
 
@@ -186,22 +200,34 @@ def secant(loss: Loss, end: np.ndarray, start: np.ndarray, y: np.ndarray) -> np.
     """
     loss = loss.for_outputs(None)
     end, start = np.broadcast_arrays(np.asarray(end, float), np.asarray(start, float))
-    change, middle = end - start, start + (end - start) / 2
-    size = np.maximum(1.0, np.abs(middle))
+    change = end - start
+    middle = start + change / 2
     if loss.slope is None:
         return _central_secant(loss, middle, change, y)
-    two, three = (
-        sum(weight * loss.slope(start + node * change, y) for node, weight in rule)
-        for rule in (_TWO, _THREE)
-    )
-    first, last = loss.value(start, y), loss.value(end, y)
+    two = _mean_slope(loss.slope, start, change, y, _TWO_NODES)
+    three = _mean_slope(loss.slope, start, change, y, _THREE_NODES)
+    first = loss.value(start, y)
+    last = loss.value(end, y)
     # A loss is known no better than its outputs are.
     sizes = np.abs(first) + np.abs(last) + np.abs(start) + np.abs(end)
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient = (last - first) / change
         doubt = _EPS * sizes / np.abs(change)
-    smooth = (np.abs(change) <= 0.1 * size) & (np.abs(three - two) <= doubt)
-    return np.where(smooth | (change == 0), three, quotient)
+    is_near = np.abs(change) <= 0.1 * np.maximum(1.0, np.abs(middle))
+    nodes_are_better = is_near & (np.abs(three - two) <= doubt)
+    return np.where(nodes_are_better | (change == 0), three, quotient)
+
+
+def _mean_slope(
+    slope: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    start: np.ndarray,
+    change: np.ndarray,
+    y: np.ndarray,
+    nodes: tuple[tuple[float, float], ...],
+) -> np.ndarray:
+    """The mean of the slope between ``start`` and ``start + change``, by a Gauss-Legendre rule."""
+    parts = [weight * slope(start + node * change, y) for node, weight in nodes]
+    return np.asarray(sum(parts))
 
 
 def _central_secant(
@@ -214,26 +240,28 @@ def _central_secant(
     error eps/h is as small as its error h^2. Both limits are relative, so units do not matter.
     """
     size = np.abs(middle) + np.abs(change) / 2
-    size = np.where(size > 0, size, size.max(initial=0.0) or 1.0)
-    near = np.abs(change) <= _EPS**0.5 * size
-    half = np.where(near, _EPS ** (1 / 3) * size, np.abs(change) / 2)
-    with np.errstate(all="ignore"):  # a loss may end here, as the logarithm does at 0
-        inside = [np.isfinite(loss.value(middle + side * half, y)) for side in (1, -1)]
-    top, low = (
-        np.where(inside[0], middle + half, middle),
-        np.where(inside[1], middle - half, middle),
-    )
+    largest = size.max(initial=0.0) or 1.0
+    size = np.where(size > 0, size, largest)
+    is_near = np.abs(change) <= _EPS**0.5 * size
+    half = np.where(is_near, _EPS ** (1 / 3) * size, np.abs(change) / 2)
+    # A loss may end here, as the logarithm does at 0: then only the other side counts.
+    with np.errstate(all="ignore"):
+        ends_above = ~np.isfinite(loss.value(middle + half, y))
+        ends_below = ~np.isfinite(loss.value(middle - half, y))
+    top = np.where(ends_above, middle, middle + half)
+    low = np.where(ends_below, middle, middle - half)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (loss.value(top, y) - loss.value(low, y)) / (top - low)
-    if not np.isfinite(found).all():
-        worst = float(middle.ravel()[np.argmin(np.isfinite(found).ravel())])
+        quotient = (loss.value(top, y) - loss.value(low, y)) / (top - low)
+    is_finite = np.isfinite(quotient).ravel()
+    if not is_finite.all():
+        worst = float(middle.ravel()[np.argmin(is_finite)])
         fail(
             "loss",
             "finite values at and near the model's outputs",
             f"none near the output {worst:g}",
             "Let the loss clip outputs to where it is defined",
         )
-    return found
+    return quotient
 
 
 def check_probabilities(outputs: np.ndarray, loss: Loss, *, classes: bool) -> None:
@@ -242,7 +270,8 @@ def check_probabilities(outputs: np.ndarray, loss: Loss, *, classes: bool) -> No
         return
     whole = outputs.sum(axis=-1) if classes else np.ones(1)
     # Single-precision probabilities miss 0, 1 and their sum by little; NaN passes no comparison.
-    if outputs.min() >= -1e-6 and outputs.max() <= 1.0 + 1e-6 and np.abs(whole - 1.0).max() <= 1e-3:
+    in_range = outputs.min() >= -1e-6 and outputs.max() <= 1.0 + 1e-6
+    if in_range and np.abs(whole - 1.0).max() <= 1e-3:
         return
     fail(
         "model",
@@ -269,7 +298,8 @@ def check_target(y: Any, n: int, loss: Loss, n_outputs: int | None = None) -> np
     target = as_finite(y, "y", (n,), "Give one target for each row of X, and number classes from 0")
     if loss.labels:
         top = 1 if n_outputs is None else n_outputs - 1
-        if (target != np.round(target)).any() or target.min() < 0 or target.max() > top:
+        are_whole = (target == np.round(target)).all()
+        if not are_whole or target.min() < 0 or target.max() > top:
             fail(
                 "y",
                 f"class labels 0 to {top} for loss {loss.name!r}",

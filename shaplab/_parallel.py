@@ -21,9 +21,10 @@ __all__: list[str] = []
 
 
 def chunks(n: int, size: int) -> Iterator[slice]:
-    """Cut ``range(n)`` into slices of at most ``size``."""
-    for start in range(0, n, max(1, size)):
-        yield slice(start, min(n, start + max(1, size)))
+    """Cut ``range(n)`` into slices of at most ``size``, which counts as 1 if smaller."""
+    step = max(1, size)
+    for start in range(0, n, step):
+        yield slice(start, min(n, start + step))
 
 
 def spawn(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
@@ -70,12 +71,10 @@ def run_tasks(
             "Pass a number of workers, or -1 for all cores",
         )
     results: list[Any] = [None] * len(tasks)
+    jobs = (delayed(_indexed)(function, index, *task) for index, task in enumerate(tasks))
     with progress_bar(len(tasks), progress, description) as bar:
-        worker = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
         try:
-            for index, result in worker(
-                delayed(_indexed)(function, i, *task) for i, task in enumerate(tasks)
-            ):
+            for index, result in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs):
                 results[index] = result
                 bar.update()
         except BaseException as problem:
@@ -84,6 +83,8 @@ def run_tasks(
     return results
 
 
+# What this process has received, by digest. A dictionary of the process, not of the task: that is
+# what makes the object travel once.
 _RECEIVED: dict[str, Any] = {}
 _MISSING = "the worker has not received this object yet"
 
@@ -92,16 +93,17 @@ def _on_worker(
     function: Callable[..., Any], digest: str, packed: np.ndarray | None, *task: Any
 ) -> Any:
     """Unpack the shared object unless this worker has it already, then do the task."""
-    # A dictionary of the process, not of the task: that is what makes the object travel once.
-    found = _RECEIVED.get(digest, _MISSING)
-    if found is _MISSING:
+    # One look, as another thread of a cluster's worker may put this object away at any time.
+    shared = _RECEIVED.get(digest, _MISSING)
+    if shared is _MISSING:
         if packed is None:
             return _MISSING
-        found = cloudpickle.loads(packed.tobytes())
+        shared = cloudpickle.loads(packed.tobytes())
+        # Two objects at most: who explains many models, one after the other, fills no memory.
         while len(_RECEIVED) > 1:
             _RECEIVED.pop(next(iter(_RECEIVED)), None)
-        _RECEIVED[digest] = found
-    return function(found, *task)
+        _RECEIVED[digest] = shared
+    return function(shared, *task)
 
 
 class Crew:
@@ -117,40 +119,60 @@ class Crew:
     """
 
     def __init__(self, shared: Any, n_jobs: int | None = None) -> None:
-        self.shared, self.n_jobs = shared, n_jobs
-        backend, configured = get_active_backend()
-        cluster = not type(backend).__module__.startswith("joblib._par")
-        alone = (configured if n_jobs is None else n_jobs) in (None, 1) and not cluster
-        self._local = alone or getattr(backend, "supports_sharedmem", False)
+        self.shared = shared
+        self.n_jobs = n_jobs
+        self._local = _is_local(n_jobs)
         self._sent = False
         if not self._local:
-            try:
-                self._packed = np.frombuffer(cloudpickle.dumps(shared), dtype=np.uint8)
-            except Exception as problem:
-                fail(
-                    "model",
-                    "a model that can be sent to other processes (pickled)",
-                    f"{type(problem).__name__}: {problem}",
-                    'Use joblib.parallel_config("threading"), n_jobs=1, or a model that pickles',
-                    TypeError,
-                )
+            self._packed = _pack(shared)
             self._digest = hashlib.sha256(self._packed.tobytes()).hexdigest()
 
     def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
         """``[function(shared, *task) for task in tasks]``, in order."""
         if self._local:
             return run_tasks(function, [(self.shared, *task) for task in tasks], n_jobs=self.n_jobs)
-        packed = None if self._sent else self._packed
-        found = run_tasks(
-            _on_worker,
-            [(function, self._digest, packed, *task) for task in tasks],
-            n_jobs=self.n_jobs,
-        )
+        results = self._send(function, tasks, None if self._sent else self._packed)
         self._sent = True
-        late = [
-            i for i, result in enumerate(found) if isinstance(result, str) and result == _MISSING
-        ]
-        sent = [(function, self._digest, self._packed, *tasks[i]) for i in late]
-        for i, result in zip(late, run_tasks(_on_worker, sent, n_jobs=self.n_jobs), strict=True):
-            found[i] = result
-        return found
+        # A worker that joined later has not received the object: its tasks go once more, with it.
+        late = [i for i, result in enumerate(results) if _is_missing(result)]
+        again = self._send(function, [tasks[i] for i in late], self._packed)
+        for i, result in zip(late, again, strict=True):
+            results[i] = result
+        return results
+
+    def _send(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        packed: np.ndarray | None,
+    ) -> list[Any]:
+        jobs = [(function, self._digest, packed, *task) for task in tasks]
+        return run_tasks(_on_worker, jobs, n_jobs=self.n_jobs)
+
+
+def _is_local(n_jobs: int | None) -> bool:
+    """Whether tasks run where the object is: in this process, alone or in threads."""
+    backend, configured = get_active_backend()
+    if getattr(backend, "supports_sharedmem", False):
+        return True
+    is_cluster = not type(backend).__module__.startswith("joblib._par")
+    workers = configured if n_jobs is None else n_jobs
+    return workers in (None, 1) and not is_cluster
+
+
+def _pack(shared: Any) -> np.ndarray:
+    """The object as one array of bytes."""
+    try:
+        return np.frombuffer(cloudpickle.dumps(shared), dtype=np.uint8)
+    except Exception as problem:
+        fail(
+            "model",
+            "a model that can be sent to other processes (pickled)",
+            f"{type(problem).__name__}: {problem}",
+            'Use joblib.parallel_config("threading"), n_jobs=1, or a model that pickles',
+            TypeError,
+        )
+
+
+def _is_missing(result: Any) -> bool:
+    return isinstance(result, str) and result == _MISSING

@@ -39,36 +39,40 @@ class Rows:
 
     def __init__(self, model: Any, X: Any, background: Any, argument: str = "background") -> None:
         check_callable(model, "model")
-        self.model = (
-            _TorchCall(model) if hasattr(model, "state_dict") and hasattr(model, "eval") else model
-        )
+        is_module = hasattr(model, "state_dict") and hasattr(model, "eval")
+        self.model = _TorchCall(model) if is_module else model
         self.names = column_names(X)
         self.evaluations = 0
         check_rows(X, "X")
         check_rows(background, argument)
-        if self.names is not None or column_names(background) is not None:
-            check_same_columns(X, background, argument)
-            _check_library(X, background, argument)
-            if len(X) == 0 or len(background) == 0:
-                fail(
-                    "X" if len(X) == 0 else argument,
-                    "at least one row",
-                    "none",
-                    "Pass a non-empty table",
-                )
-            self._columns = [_joined(X[name], background[name], argument) for name in X.columns]
-            self._frame: Any = X
-            # Equal values of a column have equal numbers; missing values are equal.
-            self._codes: Any = np.stack([_numbered(column) for column in self._columns], axis=1)
-            self.seen = self._codes[: len(X)], self._codes[len(X) :]
-            self.n, self.size, self.d = len(X), len(background), X.shape[1]
+        self.is_table = self.names is not None or column_names(background) is not None
+        if self.is_table:
+            self._read_tables(X, background, argument)
         else:
-            X, background = as_matrix(X, "X"), as_matrix(background, argument)
-            check_same_columns(X, background, argument)
-            self._frame = None
-            self._X, self._background = X, background
-            self.seen = X, background
-            self.n, self.size, self.d = X.shape[0], background.shape[0], X.shape[1]
+            self._read_arrays(X, background, argument)
+
+    def _read_arrays(self, X: Any, background: Any, argument: str) -> None:
+        self.X: Any = as_matrix(X, "X")
+        self.background = as_matrix(background, argument)
+        check_same_columns(self.X, self.background, argument)
+        self.seen = (self.X, self.background)
+        self.n, self.d = self.X.shape
+        self.size = len(self.background)
+
+    def _read_tables(self, X: Any, background: Any, argument: str) -> None:
+        """Keep each column of both tables in one piece, and numbers that are equal where its values
+        are; missing values are equal."""
+        check_same_columns(X, background, argument)
+        _check_library(X, background, argument)
+        for table, name in ((X, "X"), (background, argument)):
+            if len(table) == 0:
+                fail(name, "at least one row", "none", "Pass a non-empty table")
+        self.X = X
+        self._columns = [_joined(X[name], background[name], argument) for name in X.columns]
+        codes = np.stack([_numbered(column) for column in self._columns], axis=1)
+        self.seen = (codes[: len(X)], codes[len(X) :])
+        self.n, self.d = X.shape
+        self.size = len(background)
 
     def mix(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> Any:
         """Build ``r`` hybrid rows.
@@ -76,22 +80,16 @@ class Rows:
         ``present`` is boolean ``(r, d)``: True takes the column from ``X[rows]``, False from
         ``background[references]``; both index arrays have shape ``(r,)``.
         """
-        if self._frame is None:
-            return np.where(present, self._X[rows], self._background[references])
+        if not self.is_table:
+            return np.where(present, self.X[rows], self.background[references])
         parts = {}
-        for j, (name, column) in enumerate(zip(self._frame.columns, self._columns, strict=True)):
+        for j, (name, column) in enumerate(zip(self.X.columns, self._columns, strict=True)):
             chosen = np.where(present[:, j], rows, self.n + references)
-            parts[name] = (
-                column.gather(chosen) if hasattr(column, "gather") else column.take(chosen)
-            )
-        if has(self._frame, "get_columns"):
-            return type(self._frame)(parts)
-        return type(self._frame)(parts, columns=self._frame.columns)
-
-    def differs(self, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
-        """Where rows of X and references have different values: ``(..., d)`` for indices
-        ``(...)``."""
-        return unequal(self.seen[0][rows], self.seen[1][references])
+            is_polars = hasattr(column, "gather")
+            parts[name] = column.gather(chosen) if is_polars else column.take(chosen)
+        if has(self.X, "get_columns"):
+            return type(self.X)(parts)
+        return type(self.X)(parts, columns=self.X.columns)
 
     def moving(self) -> np.ndarray:
         """Which columns of each row of X differ from some reference, ``(N, d)``: no other column
@@ -103,16 +101,17 @@ class Rows:
     def predict(self, table: Any) -> np.ndarray:
         """Call the model on rows and check what comes back, float64 ``(r,)`` or ``(r, K)``."""
         self.evaluations += len(table)
-        found = check_outputs(self.model(table), len(table))
-        self._per_row: tuple[int, ...] = getattr(self, "_per_row", found.shape[1:])
-        if found.shape[1:] != self._per_row:
+        outputs = check_outputs(self.model(table), len(table))
+        if not hasattr(self, "_per_row"):
+            self._per_row = outputs.shape[1:]
+        if outputs.shape[1:] != self._per_row:
             fail(
                 "model",
                 f"outputs of shape {(len(table), *self._per_row)}, as for the first batch",
-                f"shape {found.shape}",
+                f"shape {outputs.shape}",
                 "Return as many outputs for any rows",
             )
-        return found
+        return outputs
 
     def outputs(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Model outputs of hybrid rows."""
@@ -133,17 +132,16 @@ class _TorchCall:
     def __call__(self, table: Any) -> np.ndarray:
         import torch
 
-        weight = next(
-            (p for p in self.module.parameters() if p.is_floating_point()), torch.zeros(())
-        )
+        weights = (p for p in self.module.parameters() if p.is_floating_point())
+        weight = next(weights, torch.zeros(()))
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
         try:
             with torch.inference_mode():
                 # Torch wants arrays that may be written to, and warns of others.
                 rows = torch.as_tensor(np.require(table, requirements=["C", "W"]))
-                found = self.module(rows.to(dtype=weight.dtype, device=weight.device))
-                return np.asarray(found.double().cpu().numpy())
+                outputs = self.module(rows.to(dtype=weight.dtype, device=weight.device))
+                return np.asarray(outputs.double().cpu().numpy())
         finally:
             for part, training in modes:
                 part.training = training
@@ -175,35 +173,32 @@ def _numbered(column: Any) -> np.ndarray:
     """Numbers that are equal where values are; missing values have one, too."""
     if hasattr(column, "factorize"):
         return np.asarray(column.factorize()[0])
-    place: dict[Any, int] = {}
-    return np.array(
-        [place.setdefault(None if cell != cell else cell, len(place)) for cell in column.to_list()]
-    )
+    number_of: dict[Any, int] = {}
+    numbers = []
+    for cell in column.to_list():
+        # Only a missing cell differs from itself.
+        key = None if cell != cell else cell
+        numbers.append(number_of.setdefault(key, len(number_of)))
+    return np.array(numbers)
 
 
 def _joined(ours: Any, theirs: Any, argument: str) -> Any:
     """Column values of both tables in one column of the same dtype."""
-    if hasattr(ours, "gather"):
-        if ours.dtype != theirs.dtype:
-            fail(
-                argument,
-                f"column {ours.name!r} of dtype {ours.dtype}, as in X",
-                str(theirs.dtype),
-                f"Give both tables the same dtypes: {argument}.cast(dict(X.schema))",
-            )
-        return ours.clone().append(theirs)
     if ours.dtype != theirs.dtype:
-        both_numeric = (
-            getattr(ours.dtype, "kind", "O") in "biuf"
-            and getattr(theirs.dtype, "kind", "O") in "biuf"
-        )
-        if not both_numeric:
-            fail(
-                argument,
-                f"column {ours.name!r} of dtype {ours.dtype}, as in X",
-                str(theirs.dtype),
-                "Give both tables the same dtypes and categories",
-            )
+        rule = f"column {ours.name!r} of dtype {ours.dtype}, as in X"
+        if hasattr(ours, "gather"):
+            remedy = f"Give both tables the same dtypes: {argument}.cast(dict(X.schema))"
+            fail(argument, rule, str(theirs.dtype), remedy)
+        if not (_is_number(ours.dtype) and _is_number(theirs.dtype)):
+            remedy = "Give both tables the same dtypes and categories"
+            fail(argument, rule, str(theirs.dtype), remedy)
+    if hasattr(ours, "gather"):
+        return ours.clone().append(theirs)
     import pandas as pd
 
     return pd.concat([ours, theirs], ignore_index=True).array
+
+
+def _is_number(kind: Any) -> bool:
+    """Whether pandas may join a column of this dtype with other numbers."""
+    return getattr(kind, "kind", "O") in "biuf"

@@ -73,7 +73,7 @@ def _pandas(name: str, series: Any) -> Column:
     if hasattr(kind, "categories"):
         labels = tuple(series.cat.categories.tolist())
         codes = series.cat.codes.to_numpy().astype(np.int64)
-        return Column(name, str(kind), series, None, labels, codes, True)
+        return Column(name, str(kind), series, None, labels, codes, declared=True)
     if getattr(kind, "kind", "O") in "biuf":
         return Column(name, str(kind), series, series.to_numpy(dtype=np.float64, na_value=np.nan))
     return Column(name, str(kind), series)
@@ -81,9 +81,11 @@ def _pandas(name: str, series: Any) -> Column:
 
 def _polars(name: str, series: Any) -> Column:
     kind = str(series.dtype)
-    if kind.startswith(("Categorical", "Enum")):
-        listed = series.dtype.categories.to_list() if kind.startswith("Enum") else None
-        return _labelled(name, kind.partition("(")[0], series, series.to_list(), listed)
+    if kind.startswith("Enum"):
+        listed = series.dtype.categories.to_list()
+        return _labelled(name, "Enum", series, series.to_list(), listed)
+    if kind.startswith("Categorical"):
+        return _labelled(name, "Categorical", series, series.to_list(), None)
     if series.dtype.is_numeric() or kind in ("Boolean", "Null"):
         return Column(name, kind, series, np.asarray(series.to_numpy()).astype(np.float64))
     return Column(name, kind, series)
@@ -103,10 +105,13 @@ def _labelled(
     name: str, kind: str, source: Any, cells: list[Any], listed: list[Any] | None
 ) -> Column:
     """A categorical column from its cells; without a list the labels stand as they occur."""
-    labels = tuple(dict.fromkeys(c for c in cells if c is not None) if listed is None else listed)
-    place = {label: k for k, label in enumerate(labels)}
+    if listed is None:
+        labels = tuple(dict.fromkeys(cell for cell in cells if cell is not None))
+    else:
+        labels = tuple(listed)
+    place = {label: number for number, label in enumerate(labels)}
     codes = np.array([-1 if cell is None else place[cell] for cell in cells], np.int64)
-    return Column(name, kind, source, None, labels, codes, listed is not None)
+    return Column(name, kind, source, None, labels, codes, declared=listed is not None)
 
 
 def displayed(X: Any) -> np.ndarray | None:
@@ -116,15 +121,16 @@ def displayed(X: Any) -> np.ndarray | None:
         return None
     if column_names(X) is None:
         return np.asarray(plain(X))
-    found = columns(X)
-    if all(column.numbers is not None for column in found):
-        return np.stack([column.numbers for column in found], axis=1)  # type: ignore[misc]
-    cells = np.empty((len(found[0].cells()), len(found)), object)
-    for j, column in enumerate(found):
+    parts = columns(X)
+    numbers = [column.numbers for column in parts if column.numbers is not None]
+    if len(numbers) == len(parts):
+        return np.stack(numbers, axis=1)
+    cells = np.empty((len(parts[0].cells()), len(parts)), object)
+    for j, column in enumerate(parts):
         if column.numbers is not None:
             cells[:, j] = column.numbers
         else:
-            cells[:, j] = [c if is_present(c) else np.nan for c in column.cells()]
+            cells[:, j] = [cell if is_present(cell) else np.nan for cell in column.cells()]
     return cells
 
 
@@ -137,8 +143,8 @@ def is_present(label: Any) -> bool:
 
 def numeric_matrix(X: Any, argument: str) -> np.ndarray:
     """Numbers of a table whose columns must all be numeric, float64 ``(n, d)``."""
-    found = columns(X)
-    for column in found:
+    numbers = []
+    for column in columns(X):
         if column.numbers is None:
             fail(
                 argument,
@@ -146,4 +152,5 @@ def numeric_matrix(X: Any, argument: str) -> np.ndarray:
                 f"{column.name!r} of type {column.kind}",
                 "Encode these columns as numbers first",
             )
-    return as_matrix(np.stack([c.numbers for c in found], axis=1), argument)  # type: ignore[misc]
+        numbers.append(column.numbers)
+    return as_matrix(np.stack(numbers, axis=1), argument)

@@ -142,7 +142,9 @@ def shapley_coefficients(coalitions: np.ndarray) -> np.ndarray:
     # 1 / (n * C(n-1, s)) is s!(n-s-1)!/n! without large factorials.
     share = 1.0 / (n * np.array([comb(n - 1, s) for s in range(n)], dtype=np.float64))
     size = coalitions.sum(axis=1)
-    inside, outside = np.append(0.0, share)[size], np.append(share, 0.0)[size]
+    # A member's share is that of the coalition without it; the padding is never chosen.
+    inside = np.append(0.0, share)[size]
+    outside = np.append(share, 0.0)[size]
     return np.where(coalitions, inside[:, None], -outside[:, None]).T
 
 
@@ -192,8 +194,7 @@ def axioms(
             values.tolist() if values.ndim == 1 else values,
             "Judge one scalar game at a time",
         )
-    coalitions = all_coalitions(n)
-    table = evaluate_game(game, coalitions)
+    table = evaluate_game(game, all_coalitions(n))
     if table.ndim != 1:
         fail(
             "game",
@@ -202,42 +203,68 @@ def axioms(
             "Select one row and output of the game",
         )
     close = check_real(tolerance, "tolerance", low=0.0) * max(1e-300, float(np.ptp(table)))
-    numbers = np.arange(2**n)
-    symmetric = null = 0.0
-    for i in range(n):
-        outside = numbers[~coalitions[:, i]]
-        if np.abs(table[outside | 1 << i] - table[outside]).max() <= close:
-            null = max(null, abs(float(values[i])))
-        for j in range(i):
-            neither = numbers[~coalitions[:, i] & ~coalitions[:, j]]
-            if np.abs(table[neither | 1 << i] - table[neither | 1 << j]).max() <= close:
-                symmetric = max(symmetric, abs(float(values[i] - values[j])))
-    found = {
+    violations = {
         "efficiency": abs(float(values.sum() - (table[-1] - table[0]))),
-        "symmetry": symmetric,
-        "null_player": null,
+        "symmetry": _asymmetry(values, table, close),
+        "null_player": _null_value(values, table, close),
     }
     if rule is not None:
-        size, scale, own = (
-            coalitions.sum(axis=1),
-            1.0 + np.abs(table).max(),
-            _shares(rule, table, n),
-        )
-        other = np.sin(1.0 + numbers) * scale
-        apart = 2.0 * own - 3.0 * _shares(rule, other, n)
-        found["linearity"] = float(
-            np.abs(_shares(rule, 2.0 * table - 3.0 * other, n) - apart).max()
-        )
-        change = 0.0
-        for i in range(n):
-            # First every marginal contribution of i rises; then none changes, though the game does.
-            raised = _shares(
-                rule, table + np.where(coalitions[:, i], scale * (1 + size % 2), 0.0), n
-            )[i]
-            same = _shares(rule, table + other[numbers & ~(1 << i)], n)[i]
-            change = max(change, float(own[i] - raised), abs(float(own[i] - same)))
-        found["monotonicity"] = change
-    return found
+        # A second game, unlike the first, of about the same size.
+        other = np.sin(1.0 + np.arange(2**n)) * (1.0 + np.abs(table).max())
+        violations["linearity"] = _nonlinearity(rule, table, other, n)
+        violations["monotonicity"] = _nonmonotonicity(rule, table, other, n)
+    return violations
+
+
+def _null_value(values: np.ndarray, table: np.ndarray, close: float) -> float:
+    """The largest value of a player that never adds anything."""
+    worst = 0.0
+    for i in range(len(values)):
+        without = _numbers_without(len(values), i)
+        if np.abs(table[without | 1 << i] - table[without]).max() <= close:
+            worst = max(worst, abs(float(values[i])))
+    return worst
+
+
+def _asymmetry(values: np.ndarray, table: np.ndarray, close: float) -> float:
+    """The largest difference between players that add the same to every coalition without both."""
+    worst = 0.0
+    for j, i in combinations(range(len(values)), 2):
+        neither = _numbers_without(len(values), i, j)
+        if np.abs(table[neither | 1 << i] - table[neither | 1 << j]).max() <= close:
+            worst = max(worst, abs(float(values[i] - values[j])))
+    return worst
+
+
+def _nonlinearity(rule: Any, table: np.ndarray, other: np.ndarray, n: int) -> float:
+    """How far the values of a sum of two games are from the sum of their values."""
+    apart = 2.0 * _shares(rule, table, n) - 3.0 * _shares(rule, other, n)
+    together = _shares(rule, 2.0 * table - 3.0 * other, n)
+    return float(np.abs(together - apart).max())
+
+
+def _nonmonotonicity(rule: Any, table: np.ndarray, other: np.ndarray, n: int) -> float:
+    """The largest wrong change of a player's value when contributions rise, or stay."""
+    numbers = np.arange(2**n)
+    coalitions = all_coalitions(n)
+    scale = 1.0 + np.abs(table).max()
+    own = _shares(rule, table, n)
+    worst = 0.0
+    for i in range(n):
+        # First every marginal contribution of i rises; then none changes, though the game does.
+        rise = scale * (1 + coalitions.sum(axis=1) % 2)
+        raised = _shares(rule, table + np.where(coalitions[:, i], rise, 0.0), n)[i]
+        same = _shares(rule, table + other[numbers & ~(1 << i)], n)[i]
+        worst = max(worst, float(own[i] - raised), abs(float(own[i] - same)))
+    return worst
+
+
+def _numbers_without(n: int, *players: int) -> np.ndarray:
+    """Numbers of the coalitions that none of these players is in."""
+    numbers = np.arange(2**n)
+    for i in players:
+        numbers = numbers[(numbers >> i) & 1 == 0]
+    return numbers
 
 
 def _shares(rule: Callable[[Game, int], Any], table: np.ndarray, n: int) -> np.ndarray:
@@ -250,12 +277,12 @@ def _shares(rule: Callable[[Game, int], Any], table: np.ndarray, n: int) -> np.n
             "Pass the function that made them",
             TypeError,
         )
-    found = as_numbers(rule(TableGame(table), n), "rule", "values from the rule")
-    if found.shape != (n,):
+    values = as_numbers(rule(TableGame(table), n), "rule", "values from the rule")
+    if values.shape != (n,):
         fail(
             "rule",
             f"{n} values, one a player",
-            f"shape {found.shape}",
+            f"shape {values.shape}",
             "Return one value for each player",
         )
-    return found
+    return values

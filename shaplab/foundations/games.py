@@ -105,10 +105,10 @@ def evaluate_game(game: Callable[[np.ndarray], Any], coalitions: np.ndarray) -> 
 
 def check_coalitions(coalitions: Any, n_players: int) -> np.ndarray:
     """Return coalitions as a boolean array ``(m, n_players)``."""
-    found = np.asarray(coalitions, dtype=bool)
-    if found.ndim != 2 or found.shape[1] != n_players:
-        fail("coalitions", f"a boolean array (m, {n_players})", found, "Give one coalition a row")
-    return found
+    present = np.asarray(coalitions, dtype=bool)
+    if present.ndim != 2 or present.shape[1] != n_players:
+        fail("coalitions", f"a boolean array (m, {n_players})", present, "Give one coalition a row")
+    return present
 
 
 def iterate_game(
@@ -157,51 +157,8 @@ class TableGame:
     """
 
     def __init__(self, values: Any, names: Any = None) -> None:
-        if isinstance(values, dict):
-            if isinstance(names, str) or not hasattr(names, "__len__"):
-                fail(
-                    "names",
-                    "the players' names beside a dict of values",
-                    repr(names),
-                    "Pass names=[...]",
-                    TypeError,
-                )
-            position = {name: i for i, name in enumerate(names)}
-            if len(position) < len(names):
-                fail(
-                    "names",
-                    "different names",
-                    f"{len(names)} names, {len(position)} different",
-                    "Rename some",
-                )
-            table = np.zeros(2 ** check_players(len(names)))
-            for members, value in values.items():
-                if not isinstance(members, Iterable):
-                    fail(
-                        "values",
-                        "tuples of players as keys",
-                        shorten(repr(members)),
-                        f"Write ({members!r},)",
-                    )
-                unknown = [member for member in members if member not in position]
-                if unknown:
-                    fail(
-                        "values",
-                        f"players among {shorten(', '.join(map(str, names)))}",
-                        repr(shorten(unknown[0])),
-                        "Check the names in the coalition",
-                    )
-                worth = as_numbers(value, "values", "numbers as values")
-                if worth.ndim:
-                    fail(
-                        "values",
-                        "one number for each coalition",
-                        worth,
-                        "Give an array for payoffs with axes",
-                    )
-                table[sum(1 << position[member] for member in set(members))] = worth
-        else:
-            table = as_numbers(values, "values").copy()
+        is_dict = isinstance(values, dict)
+        table = _table_of_dict(values, names) if is_dict else as_numbers(values, "values").copy()
         n = int(np.log2(max(1, len(table)))) if table.ndim else 0
         if table.ndim == 0 or n < 1 or len(table) != 2**n:
             fail(
@@ -216,9 +173,8 @@ class TableGame:
         self.table.flags.writeable = False
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return self.table[
-            check_coalitions(coalitions, self.n_players) @ (1 << np.arange(self.n_players))
-        ]
+        present = check_coalitions(coalitions, self.n_players)
+        return self.table[present @ (1 << np.arange(self.n_players))]
 
     @classmethod
     def of(
@@ -226,15 +182,64 @@ class TableGame:
     ) -> TableGame:
         """Tabulate any game on a few players."""
         n = check_players(n_players)
-        _, one = next(iterate_game(game, n, 1))
-        if one.nbytes << n > MAX_TABLE:
+        _, payoff = next(iterate_game(game, n, 1))
+        size = payoff.nbytes << n
+        if size > MAX_TABLE:
             fail(
                 "n_players",
                 f"a table of at most {MAX_TABLE >> 30} GiB",
-                f"{(one.nbytes << n) / 2**30:.0f} GiB: 2**{n} payoffs of shape {one.shape[1:]}",
+                f"{size / 2**30:.0f} GiB: 2**{n} payoffs of shape {payoff.shape[1:]}",
                 "Tabulate fewer rows at a time, or group players",
             )
         return cls(np.concatenate([values for _, values in iterate_game(game, n)]), names)
+
+
+def _table_of_dict(values: dict[Any, Any], names: Any) -> np.ndarray:
+    """The table ``(2**n,)`` of a dict from tuples of names to numbers."""
+    if isinstance(names, str) or not hasattr(names, "__len__"):
+        fail(
+            "names",
+            "the players' names beside a dict of values",
+            repr(names),
+            "Pass names=[...]",
+            TypeError,
+        )
+    position = {name: i for i, name in enumerate(names)}
+    if len(position) < len(names):
+        fail(
+            "names",
+            "different names",
+            f"{len(names)} names, {len(position)} different",
+            "Rename some",
+        )
+    table = np.zeros(2 ** check_players(len(names)))
+    for members, value in values.items():
+        if not isinstance(members, Iterable):
+            fail(
+                "values",
+                "tuples of players as keys",
+                shorten(repr(members)),
+                f"Write ({members!r},)",
+            )
+        unknown = [member for member in members if member not in position]
+        if unknown:
+            fail(
+                "values",
+                f"players among {shorten(', '.join(map(str, names)))}",
+                repr(shorten(unknown[0])),
+                "Check the names in the coalition",
+            )
+        worth = as_numbers(value, "values", "numbers as values")
+        if worth.ndim:
+            fail(
+                "values",
+                "one number for each coalition",
+                worth,
+                "Give an array for payoffs with axes",
+            )
+        number = sum(1 << position[member] for member in set(members))
+        table[number] = worth
+    return table
 
 
 class GroupedGame:
@@ -278,10 +283,10 @@ def group_labels(
     -------
     int array ``(n_players,)``, the group of each player, and the groups' names.
     """
-    titles = list(groups) if isinstance(groups, Mapping) else None
     rule = f"a partition of the {n_players or ''} players into non-empty groups".replace("  ", " ")
     lists = _listed_groups(groups, rule)
-    n_players = sum(map(len, lists)) if n_players is None else n_players
+    if n_players is None:
+        n_players = sum(map(len, lists))
     known = {name: i for i, name in enumerate(names or ())}
     label = np.full(n_players, -1)
     count = np.zeros(n_players, dtype=int)
@@ -306,13 +311,13 @@ def group_labels(
             f"player {shorten(repr(shown))} named {count[worst]} times",
             "Name every player exactly once",
         )
-    if titles is None:
-        own = [str(name) for name in names] if names else [f"x{i}" for i in range(n_players)]
-        members: list[list[str]] = [[] for _ in lists]
-        for name, number in zip(own, label, strict=True):
-            members[number].append(name)
-        titles = [" + ".join(part) for part in members]
-    return label, tuple(str(title) for title in titles)
+    if isinstance(groups, Mapping):
+        return label, tuple(str(title) for title in groups)
+    own = [str(name) for name in names] if names else [f"x{i}" for i in range(n_players)]
+    members: list[list[str]] = [[] for _ in lists]
+    for name, number in zip(own, label, strict=True):
+        members[number].append(name)
+    return label, tuple(" + ".join(group) for group in members)
 
 
 def _listed_groups(groups: Any, rule: str) -> list[Any]:

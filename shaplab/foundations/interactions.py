@@ -79,22 +79,25 @@ def interaction_values(game: Game, n_players: int, *, batch_size: int = 4096) ->
     """
     n = check_players(n_players)
     batch = check_int(batch_size, "batch_size")
-    # Both sums run over what stays outside the pair, so sizes are counted without the pair's
-    # members.
-    pair = (
-        np.array([0.5 / ((n - 1) * comb(n - 2, s)) for s in range(n - 1)]) if n > 1 else np.zeros(1)
-    )
-    single = 1.0 / (n * np.array([comb(n - 1, s) for s in range(n)], dtype=np.float64))
-    total: Any = 0.0
+    # Weights by the size of S: that of the formula, and that of a Shapley value.
+    pair_weight = np.zeros(1)
+    if n > 1:
+        pair_weight = np.array([0.5 / ((n - 1) * comb(n - 2, size)) for size in range(n - 1)])
+    single_weight = 1.0 / (n * np.array([comb(n - 1, size) for size in range(n)], dtype=np.float64))
     diagonal = np.arange(n)
+    total: Any = 0.0
     for coalitions, values in iterate_game(game, n, batch):
         member = coalitions.astype(np.int64)
         size = member.sum(axis=1)
-        others = size[:, None, None] - member[:, :, None] - member[:, None, :]
-        sign = np.where(coalitions[:, :, None] == coalitions[:, None, :], 1.0, -1.0)
-        coefficient = sign * pair[np.clip(others, 0, max(0, n - 2))]
-        alone = np.where(coalitions, 1.0, -1.0) * single[size[:, None] - member]
+        # Both sums run over what stays outside the pair, so sizes are counted without its members.
+        beside_pair = size[:, None, None] - member[:, :, None] - member[:, None, :]
+        both_or_none = coalitions[:, :, None] == coalitions[:, None, :]
+        sign = np.where(both_or_none, 1.0, -1.0)
+        coefficient = sign * pair_weight[np.clip(beside_pair, 0, max(0, n - 2))]
+        beside_one = size[:, None] - member
+        shapley = np.where(coalitions, 1.0, -1.0) * single_weight[beside_one]
+        # The main effect is the Shapley value less the row's interactions.
         coefficient[:, diagonal, diagonal] = 0.0
-        coefficient[:, diagonal, diagonal] = alone - coefficient.sum(axis=2)
+        coefficient[:, diagonal, diagonal] = shapley - coefficient.sum(axis=2)
         total = total + np.tensordot(coefficient.transpose(1, 2, 0), values, axes=1)
     return np.asarray(total)

@@ -19,21 +19,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import combinations
 from math import comb
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from shaplab._validation import check_choice, fail, resolve_rng
+from shaplab._validation import check_choice, fail
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import Tables, check_stop, spread_of, visit_generator
+from shaplab.foundations._evaluate import COALITIONS, Evaluator
+from shaplab.foundations._sampling import (
+    Budget,
+    draw_entropy,
+    explain_each_row,
+    visit_generator,
+)
 from shaplab.foundations.exact import shapley_coefficients
 from shaplab.foundations.games import all_coalitions
-from shaplab.foundations.permutation import each_row
 
 __all__ = ["kernel_shap", "kernel_shap_literal"]
 
 # Without a budget: enumerate everything up to this many coalitions, and draw at most this many.
-ENUMERATE, DRAW = 512, 2**17
+ENUMERATE = 512
+DRAW = 2**17
 # Groups of draws behind the jackknife: between GROUPS and twice as many.
 GROUPS = 16
 
@@ -42,10 +48,9 @@ def kernel_shap_literal(game: Callable[[np.ndarray], np.ndarray], n_players: int
     """Shapley values ``(n, *payoff)`` by one weighted regression over all coalitions, the last
     player eliminated."""
     n = n_players
-    Z = np.array(
-        [[(s >> i) & 1 for i in range(n)] for s in range(1, 2**n - 1)], dtype=bool
-    ).reshape(-1, n)
-    mu = np.array([(n - 1) / (comb(n, int(k)) * k * (n - k)) for k in Z.sum(axis=1)])
+    members = [[(s >> i) & 1 for i in range(n)] for s in range(1, 2**n - 1)]
+    Z = np.array(members, dtype=bool).reshape(-1, n)
+    mu = np.array([(n - 1) / (comb(n, int(size)) * size * (n - size)) for size in Z.sum(axis=1)])
     none, everybody = game(np.array([[False] * n, [True] * n]))
     total = np.asarray(everybody - none)
     if n == 1:
@@ -54,11 +59,57 @@ def kernel_shap_literal(game: Callable[[np.ndarray], np.ndarray], n_players: int
     # player n.
     y = game(Z) - none - np.multiply.outer(Z[:, -1], total)
     D = Z[:, :-1].astype(float) - Z[:, -1:]
-    others = np.linalg.solve(
-        D.T @ (mu[:, None] * D), np.tensordot(D.T * mu, y, axes=1).reshape(n - 1, -1)
-    )
+    right = np.tensordot(D.T * mu, y, axes=1)
+    others = np.linalg.solve(D.T @ (mu[:, None] * D), right.reshape(n - 1, -1))
     others = others.reshape(n - 1, *total.shape)
     return np.concatenate([others, (total - others.sum(axis=0))[None]])
+
+
+class KernelPlan(NamedTuple):
+    """How the coalitions of ``p`` players are used: those of sizes up to ``depth`` are listed with
+    their complements, ``listed`` of them; ``least`` are needed together with the draws."""
+
+    depth: int
+    listed: int
+    least: int
+    is_complete: bool
+
+
+def _plan(p: int, budget: int | None) -> KernelPlan:
+    """The plan for ``p`` players under a budget of coalitions."""
+    depth = 0 if p <= 1 else _listed_sizes(p, budget)
+    listed = sum(_count_of_size(p, size) for size in range(1, depth + 1))
+    is_complete = 2 * depth + 1 >= p
+    # Two pairs of draws a group, so that a group says something about its own spread.
+    least = listed if is_complete else listed + 4 * GROUPS
+    return KernelPlan(depth, listed, least, is_complete)
+
+
+def _listed_sizes(p: int, budget: int | None) -> int:
+    """How many of the smallest sizes, with their complements, to list under a budget of
+    coalitions."""
+    if budget is None:
+        everything = 2**p - 2
+        budget = everything if everything <= ENUMERATE else 2 * p
+    depth = 0
+    left = budget
+    for size in range(1, p // 2 + 1):
+        count = _count_of_size(p, size)
+        both = np.unique([size, p - size])
+        share = _mass(p, both).sum() / _mass(p, np.arange(size, p - size + 1)).sum()
+        # A size that would be drawn about as often as it has coalitions is cheaper to list;
+        # singletons always are, since they alone make the regression solvable.
+        drawn_less_often = left * share < count and left < 2**p
+        if size > 1 and (count > left or drawn_less_often):
+            break
+        depth = size
+        left -= count
+    return depth
+
+
+def _count_of_size(p: int, size: int) -> int:
+    """Coalitions of this size and their complements; at half of the players these are the same."""
+    return comb(p, size) if 2 * size == p else 2 * comb(p, size)
 
 
 def _mass(p: int, size: Any) -> Any:
@@ -66,171 +117,181 @@ def _mass(p: int, size: Any) -> Any:
     return (p - 1) / (size * (p - size))
 
 
-def _enumerated(p: int, budget: int | None) -> int:
-    """How many of the smallest sizes, with their complements, to enumerate under a budget of
-    coalitions."""
-    if budget is None:
-        budget = 2**p - 2 if 2**p - 2 <= ENUMERATE else 2 * p
-    depth, left = 0, budget
-    for k in range(1, p // 2 + 1):
-        count = comb(p, k) * (1 if 2 * k == p else 2)
-        sizes = np.arange(k, p - k + 1)
-        share = (
-            _mass(p, np.array([k, p - k][: 1 if 2 * k == p else 2])).sum() / _mass(p, sizes).sum()
-        )
-        # A size that would be drawn about as often as it has coalitions is cheaper to list;
-        # singletons always are, since they alone make the regression solvable.
-        if k > 1 and (count > left or (left * share < count and left < 2**p)):
-            break
-        depth, left = k, left - count
-    return depth
-
-
-def _all_of(p: int, depth: int) -> np.ndarray:
+def _list_coalitions(p: int, depth: int) -> np.ndarray:
     """Coalitions of sizes 1 to ``depth`` and of their complements, each once."""
-    Z = []
-    for k in range(1, depth + 1):
-        for members in combinations(range(p), k):
-            row = np.zeros(p, dtype=bool)
-            row[list(members)] = True
-            Z += [row] if 2 * k == p else [row, ~row]
-    return np.array(Z)
+    listed = []
+    for size in range(1, depth + 1):
+        for members in combinations(range(p), size):
+            coalition = np.zeros(p, dtype=bool)
+            coalition[list(members)] = True
+            listed.append(coalition)
+            if 2 * size != p:
+                listed.append(~coalition)
+    return np.array(listed)
 
 
-def _solve(A: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Weighted least squares ``(..., p, K)`` under the constraint that values sum to ``total``."""
-    ones = np.ones((*A.shape[:-1], 1))
-    both = np.linalg.solve(A, np.concatenate([b, ones], axis=-1))
-    fit, direction = both[..., :-1], both[..., -1:]
-    excess = fit.sum(axis=-2, keepdims=True) - total
-    return fit - direction * excess / direction.sum(axis=-2, keepdims=True)
+class RowGame:
+    """The marginal game of one row, for the players that can matter for it."""
+
+    def __init__(self, evaluator: Evaluator, row: int) -> None:
+        self.evaluator = evaluator
+        self.row = row
+        self.members = np.flatnonzero(evaluator.matters[row])
+        self.n_players = len(self.members)
+        self.nobody = evaluator.reference_outputs.mean(axis=0)
+        self.total = evaluator.row_outputs[row] - self.nobody
+
+    def gains(self, coalitions: np.ndarray) -> np.ndarray:
+        """What coalitions ``(m, p)`` are worth beyond the empty one, ``(m, K)``."""
+        present = np.zeros((len(coalitions), self.evaluator.n_active), dtype=bool)
+        present[:, self.members] = coalitions
+        rows = np.full(len(coalitions), self.row)
+        return self.evaluator.means(present, rows) - self.nobody
+
+    def exact_values(self) -> np.ndarray:
+        """The regression over all coalitions, which is exact: Shapley values ``(p, K)``."""
+        p = self.n_players
+        values = np.zeros((p, len(self.total)))
+        for start in range(0, 2**p, COALITIONS):
+            coalitions = all_coalitions(p, start, min(start + COALITIONS, 2**p))
+            everybody = np.asarray(coalitions.all(axis=1))
+            inside = coalitions.any(axis=1) & ~everybody
+            gains = np.where(everybody[:, None], self.total, 0.0)
+            gains[inside] = self.gains(coalitions[inside])
+            values += shapley_coefficients(coalitions) @ gains
+        return values
 
 
-def _plan(p: int, each: int | None) -> tuple[int, int, int]:
-    """Sizes to list for ``p`` players under a budget of coalitions, how many coalitions that is,
-    and how many at least are needed with the draws."""
-    depth = 0 if p <= 1 else _enumerated(p, each)
-    listed = sum(comb(p, k) * (1 if 2 * k == p else 2) for k in range(1, depth + 1))
-    return depth, listed, listed if 2 * depth + 1 >= p else listed + 4 * GROUPS
+class Regression:
+    """The regression of one row: what is listed, and groups of draws for the jackknife.
 
-
-def _row(
-    tables: Tables,
-    row: int,
-    each: int | None,
-    leverage: bool,
-    thresh: float,
-    entropy: list[int],
-) -> tuple[np.ndarray, np.ndarray, int, int, int, bool]:
-    """Values, standard errors, coalitions used, groups, sizes listed and whether all, of one row.
-
-    Only players that can matter for this row take part.
+    Each part is kept as its share of the normal equations, ``matrix @ values = right``.
     """
-    mine = np.flatnonzero(tables.able[row])
-    p = len(mine)
-    depth, listed, _ = _plan(p, each)
-    values, std = np.zeros((2, tables.p, tables.K))
-    total = tables.fx[row] - tables.fb.mean(axis=0)
-    if p <= 1:
-        values[mine] = total
-        return values, std, 0, 2, 0, True
 
-    def worth(S: np.ndarray) -> np.ndarray:
-        present = np.zeros((len(S), tables.p), dtype=bool)
-        present[:, mine] = S
-        return tables.means(present, np.full(len(S), row))
-
-    if 2 * depth + 1 >= p:
-        values[mine], used = _listed(worth, p, tables.fb.mean(axis=0), total), listed
-        return values, std, used, 2, depth, True
-    draws = None if each is None else (each - listed) // 2
-    fit = _Fit(tables, worth, p, depth, total)
-    wanted = 1e-12 * max(tables.scale, 1e-300)
-    size = max(p, 16) if draws is None else draws // GROUPS
-    chance = np.ones(len(fit.sizes)) if leverage else _mass(p, fit.sizes)
-    # Each turn of the loop draws; DRAW ends it.
-    for group in range(DRAW):
-        fit.draw(visit_generator(entropy, row, group), size, chance / chance.sum())
-        if len(fit.A) < GROUPS:
-            continue
-        found, error = fit.solve()
-        ratio = error.max() / max(thresh * float(spread_of(found[None])[0]), wanted)
-        if draws is not None or ratio <= 1.0 or fit.used >= DRAW:
-            break
-        # What drawing still needs, as errors fall with the root; listing everything may be cheaper.
-        if fit.used * (ratio**2 - 1.0) >= 2.0**p - 2:
-            values[mine] = _listed(worth, p, tables.fb.mean(axis=0), total)
-            return values, std, listed + fit.used + 2**p - 2, 2, p // 2, True
-        fit.merge()
-    values[mine], std[mine] = found, error
-    return values, std, listed + fit.used, len(fit.A), depth, False
-
-
-def _listed(
-    worth: Callable[[np.ndarray], np.ndarray], p: int, low: np.ndarray, total: np.ndarray
-) -> np.ndarray:
-    """The regression over all coalitions, which is exact: Shapley values ``(p, K)``."""
-    values = np.zeros((p, len(total)))
-    for start in range(0, 2**p, 2**12):
-        S = all_coalitions(p, start, min(start + 2**12, 2**p))
-        everybody = np.asarray(S.all(axis=1))
-        inside = S.any(axis=1) & ~everybody
-        game = np.where(everybody[:, None], total, 0.0)
-        game[inside] = worth(S[inside]) - low
-        values += shapley_coefficients(S) @ game
-    return values
-
-
-class _Fit:
-    """The regression of one row: what is listed, and groups of draws for the jackknife."""
-
-    def __init__(
-        self,
-        tables: Tables,
-        worth: Callable[[np.ndarray], np.ndarray],
-        p: int,
-        depth: int,
-        total: np.ndarray,
-    ) -> None:
-        self.worth, self.p, self.total = worth, p, total
-        self.low = tables.fb.mean(axis=0)
-        Z = _all_of(p, depth)
-        k = Z.sum(axis=1)
-        w = _mass(p, k) / np.array([comb(p, int(size)) for size in k])
-        self.A0 = (Z.T * w) @ Z.astype(float)
-        self.b0 = (Z.T * w) @ (worth(Z) - self.low)
+    def __init__(self, game: RowGame, depth: int, leverage: bool) -> None:
+        self.game = game
+        p = game.n_players
+        listed = _list_coalitions(p, depth)
+        size = listed.sum(axis=1)
+        each = _mass(p, size) / np.array([comb(p, int(members)) for members in size])
+        self.listed_matrix = (listed.T * each) @ listed.astype(float)
+        self.listed_right = (listed.T * each) @ game.gains(listed)
         self.sizes = np.arange(depth + 1, p - depth)
-        self.A, self.b, self.used = np.empty((0, p, p)), np.empty((0, p, tables.K)), 0
+        chance = np.ones(len(self.sizes)) if leverage else _mass(p, self.sizes)
+        self.chance = chance / chance.sum()
+        self.matrices = np.empty((0, p, p))
+        self.rights = np.empty((0, p, len(game.total)))
+        self.used = 0
+        # Groups are merged two by two: how many of the first ones the next draws are worth.
         self.width = 1
 
-    def draw(self, rng: np.random.Generator, size: int, chance: np.ndarray) -> None:
-        """Add one group of draws, each with its complement."""
-        p = self.p
-        pick = rng.choice(len(self.sizes), size=size * self.width, p=chance)
-        rank = rng.random((len(pick), p)).argsort(axis=1).argsort(axis=1)
-        half = rank < self.sizes[pick][:, None]
-        pair = np.concatenate([half, ~half])
-        weight = _mass(p, self.sizes) / chance
-        w = np.tile(weight[pick], 2) / len(pair)
-        self.A = np.concatenate([self.A, ((pair.T * w) @ pair.astype(float))[None]])
-        right = (pair.T * w) @ (self.worth(pair) - self.low)
-        self.b = np.concatenate([self.b, right[None]])
-        self.used += len(pair)
+    @property
+    def n_groups(self) -> int:
+        return len(self.matrices)
+
+    def draw(self, rng: np.random.Generator, pairs: int) -> None:
+        """Add one group of so many draws, each with its complement."""
+        p = self.game.n_players
+        picked = rng.choice(len(self.sizes), size=pairs * self.width, p=self.chance)
+        rank = rng.random((len(picked), p)).argsort(axis=1).argsort(axis=1)
+        half = rank < self.sizes[picked][:, None]
+        drawn = np.concatenate([half, ~half])
+        weight = _mass(p, self.sizes) / self.chance
+        each = np.tile(weight[picked], 2) / len(drawn)
+        matrix = (drawn.T * each) @ drawn.astype(float)
+        right = (drawn.T * each) @ self.game.gains(drawn)
+        self.matrices = np.concatenate([self.matrices, matrix[None]])
+        self.rights = np.concatenate([self.rights, right[None]])
+        self.used += len(drawn)
 
     def solve(self) -> tuple[np.ndarray, np.ndarray]:
         """Values and jackknife errors ``(p, K)``."""
-        A, b, rest = self.A, self.b, len(self.A) - 1
-        values = _solve(self.A0 + A.mean(axis=0), self.b0 + b.mean(axis=0), self.total)
-        left = _solve(
-            self.A0 + (A.sum(axis=0) - A) / rest, self.b0 + (b.sum(axis=0) - b) / rest, self.total
+        values = self._values(self.matrices.mean(axis=0), self.rights.mean(axis=0))
+        rest = self.n_groups - 1
+        without_one = self._values(
+            (self.matrices.sum(axis=0) - self.matrices) / rest,
+            (self.rights.sum(axis=0) - self.rights) / rest,
         )
-        return values, np.sqrt(rest / len(A) * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+        squares = ((without_one - without_one.mean(axis=0)) ** 2).sum(axis=0)
+        return values, np.sqrt(rest / self.n_groups * squares)
+
+    def _values(self, drawn_matrix: np.ndarray, drawn_right: np.ndarray) -> np.ndarray:
+        """Weighted least squares ``(..., p, K)`` under the constraint that values sum to the
+        total."""
+        matrix = self.listed_matrix + drawn_matrix
+        right = self.listed_right + drawn_right
+        ones = np.ones((*matrix.shape[:-1], 1))
+        solved = np.linalg.solve(matrix, np.concatenate([right, ones], axis=-1))
+        free = solved[..., :-1]
+        # The Lagrange multiplier's direction: what a change of the sum does to the values.
+        direction = solved[..., -1:]
+        excess = free.sum(axis=-2, keepdims=True) - self.game.total
+        return free - direction * excess / direction.sum(axis=-2, keepdims=True)
 
     def merge(self) -> None:
         """Halve the groups when they get many: their draws double."""
-        if len(self.A) == 2 * GROUPS:
-            self.A, self.b = (self.A[::2] + self.A[1::2]) / 2, (self.b[::2] + self.b[1::2]) / 2
+        if self.n_groups == 2 * GROUPS:
+            self.matrices = (self.matrices[::2] + self.matrices[1::2]) / 2
+            self.rights = (self.rights[::2] + self.rights[1::2]) / 2
             self.width *= 2
+
+
+class KernelRow(NamedTuple):
+    """What KernelSHAP finds for a row: values and standard errors ``(p, K)``, coalitions used,
+    groups of draws, and the sizes that were listed."""
+
+    values: np.ndarray
+    std: np.ndarray
+    coalitions: int
+    groups: int
+    depth: int
+    is_exact: bool
+
+
+def _kernel_row(
+    evaluator: Evaluator,
+    row: int,
+    each: int | None,
+    leverage: bool,
+    budget: Budget,
+    entropy: list[int],
+) -> KernelRow:
+    """One row under a budget of coalitions ``each``, or until it is precise enough.
+
+    Only players that can matter for this row take part.
+    """
+    game = RowGame(evaluator, row)
+    plan = _plan(game.n_players, each)
+    values, std = np.zeros((2, evaluator.n_active, evaluator.n_outputs))
+    if game.n_players <= 1:
+        values[game.members] = game.total
+        return KernelRow(values, std, 0, 2, 0, True)
+    if plan.is_complete:
+        values[game.members] = game.exact_values()
+        return KernelRow(values, std, plan.listed, 2, plan.depth, True)
+    regression = Regression(game, plan.depth, leverage)
+    pairs = max(game.n_players, 16) if each is None else (each - plan.listed) // 2 // GROUPS
+    # Each turn of the loop draws; DRAW ends it.
+    for group in range(DRAW):
+        regression.draw(visit_generator(entropy, row, group), pairs)
+        if regression.n_groups < GROUPS:
+            continue
+        estimate, error = regression.solve()
+        allowed = budget.allowed_error(estimate[None], evaluator.scale)
+        ratio = error.max() / float(allowed[0])
+        if each is not None or ratio <= 1.0 or regression.used >= DRAW:
+            break
+        # What drawing still needs, as errors fall with the root; listing everything may be cheaper.
+        everything = 2.0**game.n_players - 2
+        if regression.used * (ratio**2 - 1.0) >= everything:
+            values[game.members] = game.exact_values()
+            used = plan.listed + regression.used + 2**game.n_players - 2
+            return KernelRow(values, std, used, 2, game.n_players // 2, True)
+        regression.merge()
+    values[game.members] = estimate
+    std[game.members] = error
+    used = plan.listed + regression.used
+    return KernelRow(values, std, used, regression.n_groups, plan.depth, False)
 
 
 def kernel_shap(
@@ -290,40 +351,48 @@ def kernel_shap(
     (array([[0.5, 0.5]]), True)
     """
     leverage = check_choice(sampling, "sampling", ("kernel", "leverage")) == "leverage"
-    _, thresh, budget = check_stop(None, thresh, max_evaluations)
-    tables = Tables(model, X, background, groups, batch_size, feature_names)
-    unit = tables.n * tables.size
-    each = None if budget is None else max(0, budget - tables.evaluations) // unit
-    if each is not None:
-        need = max(_plan(int(p), each)[2] for p in np.unique(tables.able.sum(axis=1)))
-        if each < need:
-            fail(
-                "max_evaluations",
-                f"at least {tables.evaluations + need * unit} model rows "
-                f"({need} coalitions for each of {tables.n} rows over {tables.size} "
-                f"background rows)",
-                str(budget),
-                "Raise the budget, explain fewer rows, or use a smaller background",
-            )
-    entropy = [int(word) for word in resolve_rng(rng).integers(0, 2**63, size=2)]
+    budget = Budget(thresh=thresh, max_evaluations=max_evaluations)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
+    each = _coalitions_for_each_row(evaluator, budget)
 
-    def result(rows: np.ndarray, found: list[Any]) -> Explanation:
-        values, std, used, made, depth, exact = (
-            np.stack(part) for part in zip(*found, strict=True)
-        )
-        base = np.broadcast_to(tables.fb.mean(axis=0), (len(rows), tables.K))
-        wanted = np.maximum(thresh * spread_of(values), 1e-12 * max(tables.scale, 1e-300))
+    def result(rows: np.ndarray, done: list[KernelRow]) -> Explanation:
+        values = np.stack([part.values for part in done])
+        std = np.stack([part.std for part in done])
+        coalitions = np.array([part.coalitions for part in done])
+        is_exact = all(part.is_exact for part in done)
+        allowed = budget.allowed_error(values, evaluator.scale)
         info = {
-            "evaluations": int(tables.evaluations + used.sum() * tables.size),
-            "coalitions": used,
-            "rounds": made,
-            "enumerated_sizes": int(depth.min()),
-            "exact": bool(exact.all()),
-            "converged": bool((std.max(axis=(1, 2)) <= wanted).all()),
+            "evaluations": int(evaluator.evaluations + coalitions.sum() * evaluator.n_references),
+            "coalitions": coalitions,
+            "rounds": np.array([part.groups for part in done]),
+            "enumerated_sizes": min(part.depth for part in done),
+            "exact": is_exact,
+            "converged": bool((std.max(axis=(1, 2)) <= allowed).all()),
         }
-        name = "kernel_shap (marginal game, " + (
-            "enumerated: exact)" if exact.all() else f"{sampling} draws, paired)"
+        how = "enumerated: exact" if is_exact else f"{sampling} draws, paired"
+        return evaluator.explanation(
+            values, None if is_exact else std, f"kernel_shap (marginal game, {how})", info, rows
         )
-        return tables.explanation(values, None if exact.all() else std, base, name, info, rows)
 
-    return each_row(tables, _row, (each, leverage, thresh, entropy), n_jobs, result)
+    settings = (each, leverage, budget, draw_entropy(rng))
+    return explain_each_row(evaluator, _kernel_row, settings, n_jobs, result)
+
+
+def _coalitions_for_each_row(evaluator: Evaluator, budget: Budget) -> int | None:
+    """What a budget of model rows leaves to each row; None without one."""
+    if budget.max_evaluations is None:
+        return None
+    one_for_all = evaluator.n_rows * evaluator.n_references
+    each = max(0, budget.max_evaluations - evaluator.evaluations) // one_for_all
+    counts = np.unique(evaluator.matters.sum(axis=1))
+    least = max(_plan(int(count), each).least for count in counts)
+    if each < least:
+        fail(
+            "max_evaluations",
+            f"at least {evaluator.evaluations + least * one_for_all} model rows "
+            f"({least} coalitions for each of {evaluator.n_rows} rows over "
+            f"{evaluator.n_references} background rows)",
+            str(budget.max_evaluations),
+            "Raise the budget, explain fewer rows, or use a smaller background",
+        )
+    return each

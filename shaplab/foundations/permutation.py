@@ -21,30 +21,34 @@ between equal values cost nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import t as student
 
-from shaplab._parallel import Crew, chunks
-from shaplab._validation import check_int, check_real, fail, resolve_rng
+from shaplab._parallel import chunks
+from shaplab._validation import check_int, check_real, fail
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import (
+from shaplab.foundations._evaluate import Evaluator
+from shaplab.foundations._sampling import (
     TASK_ROWS,
-    Run,
+    Budget,
+    SampledRun,
     Sampler,
-    Tables,
-    check_stop,
+    Tally,
+    draw_entropy,
+    explain_each_row,
     visit_generator,
-    walk_steps,
 )
+from shaplab.foundations._walks import outputs_both_ways, step_contributions
 
 __all__ = ["confidence_interval", "ime", "permutation_shap", "permutation_shap_literal"]
 
 # A round has at least this many orderings, so that rounds that agree by chance (one background row,
 # few features) do not pass for precision.
 MIN_ORDERINGS = 16
+# Samples of IME for each feature that can matter, unless the caller says how many.
+SAMPLES = 100
 
 
 def permutation_shap_literal(
@@ -66,70 +70,81 @@ def permutation_shap_literal(
             pi = rng.permutation(M)
             w = background[rng.integers(len(background))]
             before = pi[: np.flatnonzero(pi == i)[0]]
-            b1, b2 = w.copy(), w.copy()
-            b1[before] = x[before]
-            b1[i] = x[i]
+            b2 = w.copy()
             b2[before] = x[before]
+            b1 = b2.copy()
+            b1[i] = x[i]
             phi[i] += float(model(b1[None])[0]) - float(model(b2[None])[0])
     return phi / samples
 
 
-class Walks(Sampler):
-    """Antithetic walks over single-reference games, an own ordering, and its rotation, for every
-    background row."""
+class RowWalks(Sampler):
+    """Antithetic walks for every background row: an ordering of its own, and the same one turned by
+    half."""
 
-    def __init__(self, tables: Tables) -> None:
-        self.tables = tables
-        p = tables.p
-        self.repeat = -(-MIN_ORDERINGS // tables.size)
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.shape = (evaluator.n_rows, evaluator.n_active, evaluator.n_outputs)
+        self.scale = evaluator.scale
+        self.mark = {"method": "permutation_shap", "players": evaluator.label.tolist()}
+        # Walks with each reference, so that a small background has enough of them.
+        self.repeats = -(-MIN_ORDERINGS // evaluator.n_references)
         # Two players need no second ordering: an antithetic walk is exact.
-        self.turns = (0,) if p < 3 else (0, p // 2)
-        self.shape = (tables.n, p, tables.K)
-        moving = np.concatenate(
-            [
-                np.maximum(tables.moves(np.arange(s.start, s.stop)) - 1, 0).sum(axis=1)
-                for s in chunks(tables.n, TASK_ROWS // tables.size)
-            ]
-        )
-        self.cost = 2.0 * len(self.turns) * self.repeat * moving
-        self.scale = tables.scale
-        self.mark = {
-            "method": "permutation_shap",
-            "players": tables.label.tolist(),
-        }
+        players = evaluator.n_active
+        self.turns = (0,) if players < 3 else (0, players // 2)
+        self.cost = 2.0 * len(self.turns) * self.repeats * self._steps()
+
+    def _steps(self) -> np.ndarray:
+        """Model rows ``(N,)`` of one way of a walk with every reference."""
+        evaluator = self.evaluator
+        parts = []
+        for part in chunks(evaluator.n_rows, TASK_ROWS // evaluator.n_references):
+            changes = evaluator.count_differences(np.arange(part.start, part.stop))
+            # The last change ends at the explained row, whose output is known.
+            parts.append(np.maximum(changes - 1, 0).sum(axis=1))
+        return np.concatenate(parts)
 
     def visit(
         self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]
     ) -> tuple[np.ndarray, int]:
-        t, p = self.tables, self.tables.p
-        walks = t.size * self.repeat
+        evaluator = self.evaluator
+        players = evaluator.n_active
+        # The walks of a visit meet the references in turn; those of all visits stand one after the
+        # other.
+        walks = evaluator.n_references * self.repeats
         draws = np.concatenate(
             [
-                _balanced(visit_generator(entropy, row, visit), walks, p)
+                _balanced_draws(visit_generator(entropy, row, visit), walks, players)
                 for row, visit in zip(rows, visits, strict=True)
             ]
         )
-        total, evaluations = np.zeros((len(rows), p, t.K)), 0
+        together = evaluator.batch_size // max(1, 2 * (players - 1))
+        total = np.zeros((len(rows), *self.shape[1:]))
+        evaluations = 0
         for turn in self.turns:
-            for part in chunks(len(draws), t.batch_size // max(1, 2 * (p - 1))):
+            for part in chunks(len(draws), together):
                 walk = np.arange(part.start, part.stop)
-                job = walk // walks
-                rank = (draws[part].argsort(axis=1, kind="stable").argsort(axis=1) + turn) % p
-                own = (walk % t.size)[:, None, None].repeat(2, axis=1)
-                adding, removing, cost = t.both_ways(rank, rows[job], own)
+                visit_of_walk = walk // walks
+                rank = draws[part].argsort(axis=1, kind="stable").argsort(axis=1)
+                rank = (rank + turn) % players
+                # Both ways with the same reference.
+                reference = (walk % evaluator.n_references)[:, None, None].repeat(2, axis=1)
+                adding, removing, cost = outputs_both_ways(
+                    evaluator, rank, rows[visit_of_walk], reference
+                )
                 evaluations += cost
+                steps = step_contributions(adding[:, :, 0], removing[:, :, 0], rank)
                 # Unlike a sum, add.at goes walk by walk, so that the batch size cannot change the
                 # rounding.
-                np.add.at(total, job, walk_steps(adding[:, :, 0], removing[:, :, 0], rank))
+                np.add.at(total, visit_of_walk, steps)
         return total / (walks * len(self.turns)), evaluations
 
 
-def _balanced(rng: np.random.Generator, walks: int, p: int) -> np.ndarray:
+def _balanced_draws(rng: np.random.Generator, walks: int, players: int) -> np.ndarray:
     """Uniform draws ``(walks, p)`` with each player's spread evenly over the walks (a Latin
-    hypercube)."""
-    return np.asarray(
-        rng.permuted(np.tile(np.arange(walks)[:, None], p), axis=0) + rng.random((walks, p))
-    )
+    hypercube); their ranks in a walk are its ordering."""
+    cells = rng.permuted(np.tile(np.arange(walks)[:, None], players), axis=0)
+    return np.asarray(cells + rng.random((walks, players)))
 
 
 def permutation_shap(
@@ -211,33 +226,17 @@ def permutation_shap(
     >>> found.values
     array([[0.5, 0.5]])
     """
-    goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
-    tables = Tables(model, X, background, groups, batch_size, feature_names)
-    run = Run(
-        Walks(tables),
-        rng=rng,
-        rounds=goal,
-        thresh=thresh,
-        budget=budget,
-        state=state,
-        n_jobs=n_jobs,
-        progress=progress,
-        callback=callback,
-    )
+    budget = Budget(rounds, thresh, max_evaluations, rng, n_jobs, progress, callback, state)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
+    sampler = RowWalks(evaluator)
 
-    def result(tally: Any, info: dict[str, Any]) -> Explanation:
-        values, std = run.sampler.summary(tally)
-        base = np.broadcast_to(tables.fb.mean(axis=0), tables.fx.shape)
+    def result(tally: Tally, info: dict[str, Any]) -> Explanation:
+        values, std = sampler.summary(tally)
         how = "enumerated" if tally.exact.all() else "antithetic walks"
-        return tables.explanation(
-            values,
-            std,
-            base,
-            f"permutation_shap (marginal game, {how})",
-            info | {"rounds": np.where(tally.exact, 0, tally.count)},
-        )
+        info = info | {"rounds": np.where(tally.exact, 0, tally.count)}
+        return evaluator.explanation(values, std, f"permutation_shap (marginal game, {how})", info)
 
-    return run(result)
+    return SampledRun(sampler, budget).run(result)
 
 
 def confidence_interval(
@@ -262,8 +261,8 @@ def confidence_interval(
     array([[1., 1.]])
     """
     level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
-    known = isinstance(explanation, Explanation) and explanation.std is not None
-    if not known or "rounds" not in explanation.info:
+    has_errors = isinstance(explanation, Explanation) and explanation.std is not None
+    if not has_errors or "rounds" not in explanation.info:
         fail(
             "explanation",
             "sampled values with standard errors",
@@ -275,102 +274,102 @@ def confidence_interval(
     std = np.asarray(explanation.std)
     # An error of zero stays zero at any level, where the quantile may be infinite.
     quantile = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0))
-    reach = np.where(std == 0, 0.0, std) * np.where(std == 0, 0.0, quantile)
+    quantile = np.where(std == 0, 0.0, quantile)
+    reach = np.where(std == 0, 0.0, std) * quantile
     return explanation.values - reach, explanation.values + reach
 
 
-def _ime_pairs(
-    tables: Tables, row: int, feature: np.ndarray, entropy: list[int], visit: int
-) -> np.ndarray:
-    """One difference ``(len(feature), K)`` for each entry: this feature in, and out, after a random
-    prefix.
+class ImeRow(NamedTuple):
+    """What IME finds for a row: values and standard errors ``(p, K)``, samples ``(p,)``, and model
+    rows."""
 
-    Features are counted among those that can matter for the row.
-    """
-    mine = np.flatnonzero(tables.able[row])
-    rng = visit_generator(entropy, row, visit)
-    rank = rng.random((len(feature), len(mine))).argsort(axis=1).argsort(axis=1)
-    b = rng.integers(tables.size, size=len(feature))
-    own = np.take_along_axis(rank, feature[:, None], axis=1)
-    present = np.zeros((2 * len(feature), tables.p), dtype=bool)
-    present[:, mine] = np.concatenate([rank <= own, rank < own])
-    found = tables.outputs(present, np.full(len(present), row), np.tile(b, 2))
-    return found[: len(feature)] - found[len(feature) :]
+    values: np.ndarray
+    std: np.ndarray
+    samples: np.ndarray
+    evaluations: int
 
 
 def _ime_row(
-    tables: Tables, row: int, least: int, samples: int | None, entropy: list[int]
-) -> tuple[Any, ...]:
-    """Values, standard errors, samples of each feature, and model rows."""
-    mine = np.flatnonzero(tables.able[row])
-    p = len(mine)
-    values, std = np.zeros((2, tables.p, tables.K))
-    shared = np.zeros(tables.p, dtype=int)
-    goal = 100 * p if samples is None else samples
-    if samples is None and tables.listing[row] <= 2 * goal:
-        values = tables.enumerated(np.array([row]), tables.means, tables.K)[0]
-        return values, std, shared, int(tables.listing[row])
-    if p == 0:
-        return values, std, shared, 0
-    count = np.full(p, least)
-    found = _ime_pairs(tables, row, np.repeat(np.arange(p), least), entropy, 0).reshape(
-        p, least, -1
-    )
-    total, square = found.sum(axis=1), (found**2).sum(axis=1)
+    evaluator: Evaluator, row: int, min_samples: int, samples: int | None, entropy: list[int]
+) -> ImeRow:
+    """Samples of one row, shared among the features that can matter for it."""
+    members = np.flatnonzero(evaluator.matters[row])
+    values, std = np.zeros((2, evaluator.n_active, evaluator.n_outputs))
+    shared = np.zeros(evaluator.n_active, dtype=int)
+    if samples is None:
+        samples = SAMPLES * len(members)
+        enumeration = int(evaluator.enumeration_cost[row])
+        if enumeration <= 2 * samples:
+            exact = evaluator.exact_values(np.array([row]), evaluator.means, evaluator.n_outputs)
+            return ImeRow(exact[0], std, shared, enumeration)
+    if len(members) == 0:
+        return ImeRow(values, std, shared, 0)
+    means, errors, counts = _adaptive_means(evaluator, row, min_samples, samples, entropy)
+    values[members] = means
+    std[members] = errors
+    shared[members] = counts
+    return ImeRow(values, std, shared, 2 * int(counts.sum()))
+
+
+def _adaptive_means(
+    evaluator: Evaluator, row: int, min_samples: int, samples: int, entropy: list[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean steps and their standard errors ``(a, K)`` of the features that can matter, and how many
+    of the samples each got ``(a,)``."""
+    n_features = int(evaluator.matters[row].sum())
+    features = np.repeat(np.arange(n_features), min_samples)
+    steps = _ime_steps(evaluator, row, features, entropy, 0)
+    steps = steps.reshape(n_features, min_samples, -1)
+    total = steps.sum(axis=1)
+    squares = (steps**2).sum(axis=1)
+    count = np.full(n_features, min_samples)
     visit = 0
-    # Every turn adds at least one sample.
-    while count.sum() < goal:
-        variance = np.maximum(square / count[:, None] - (total / count[:, None]) ** 2, 0.0).sum(
-            axis=1
-        )
-        # Samples go where the variance of the sum of all estimates falls most; a tenth of them
-        # before a new look.
-        chosen, planned = [], count.astype(float)
-        for _ in range(min(max(1, (goal - p * least) // 10), goal - int(count.sum()))):
-            best = int(np.argmax(variance / planned - variance / (planned + 1)))
-            planned[best] += 1
-            chosen.append(best)
+    # A tenth of the samples before a new look at the variances; every turn adds at least one.
+    portion = max(1, (samples - n_features * min_samples) // 10)
+    while count.sum() < samples:
+        mean = total / count[:, None]
+        variance = np.maximum(squares / count[:, None] - mean**2, 0.0).sum(axis=1)
+        features = _share_out(variance, count, min(portion, samples - int(count.sum())))
         visit += 1
-        feature = np.array(chosen)
-        more = _ime_pairs(tables, row, feature, entropy, visit)
-        np.add.at(total, feature, more)
-        np.add.at(square, feature, more**2)
-        count = planned.astype(int)
+        steps = _ime_steps(evaluator, row, features, entropy, visit)
+        np.add.at(total, features, steps)
+        np.add.at(squares, features, steps**2)
+        count = count + np.bincount(features, minlength=n_features)
     mean = total / count[:, None]
-    spread = np.maximum(square / count[:, None] - mean**2, 0.0) / np.maximum(count - 1, 1)[:, None]
-    values[mine], std[mine], shared[mine] = mean, np.sqrt(spread), count
-    return values, std, shared, 2 * int(count.sum())
+    variance = np.maximum(squares / count[:, None] - mean**2, 0.0)
+    return mean, np.sqrt(variance / np.maximum(count - 1, 1)[:, None]), count
 
 
-def each_row(
-    tables: Tables,
-    function: Callable[..., Any],
-    settings: tuple[Any, ...],
-    n_jobs: int | None,
-    result: Callable[[np.ndarray, list[Any]], Explanation],
-) -> Explanation:
-    """``result`` of rows and of what ``function(tables, row, *settings)`` found for them; finished
-    rows are kept."""
-    try:
-        found = Crew(tables, n_jobs).run(function, [(row, *settings) for row in range(tables.n)])
-        return result(np.arange(tables.n), found)
-    except (Exception, KeyboardInterrupt) as problem:
-        done = {
-            i: part for i, part in enumerate(getattr(problem, "finished", [])) if part is not None
-        }
-        if not done:
-            raise
-        kept, interrupted = (
-            result(np.array([*done]), [*done.values()]),
-            isinstance(problem, KeyboardInterrupt),
-        )
-        why = {"stopped": "interrupted" if interrupted else "error", "rows": np.array([*done])}
-        kept = replace(kept, info={**kept.info, **why})
-        if interrupted:
-            return kept
-        problem.partial = kept  # type: ignore[union-attr]
-        problem.add_note("Finished rows are kept in this exception's attribute .partial.")
-        raise
+def _share_out(variance: np.ndarray, count: np.ndarray, samples: int) -> np.ndarray:
+    """The features that get the next samples, one after the other: where the variance of the sum of
+    all estimates falls most."""
+    planned = count.astype(float)
+    features = []
+    for _ in range(samples):
+        best = int(np.argmax(variance / planned - variance / (planned + 1)))
+        planned[best] += 1
+        features.append(best)
+    return np.array(features)
+
+
+def _ime_steps(
+    evaluator: Evaluator, row: int, features: np.ndarray, entropy: list[int], visit: int
+) -> np.ndarray:
+    """One step ``(len(features), K)`` for each entry: the output with this feature, minus that
+    without, after a random prefix.
+
+    Features are counted among those that can matter for the row.
+    """
+    members = np.flatnonzero(evaluator.matters[row])
+    count = len(features)
+    rng = visit_generator(entropy, row, visit)
+    rank = rng.random((count, len(members))).argsort(axis=1).argsort(axis=1)
+    references = rng.integers(evaluator.n_references, size=count)
+    own = np.take_along_axis(rank, features[:, None], axis=1)
+    present = np.zeros((2 * count, evaluator.n_active), dtype=bool)
+    present[:, members] = np.concatenate([rank <= own, rank < own])
+    outputs = evaluator.outputs(present, np.full(2 * count, row), np.tile(references, 2))
+    return outputs[:count] - outputs[count:]
 
 
 def ime(
@@ -414,22 +413,25 @@ def ime(
     ----------
     Strumbelj and Kononenko (2014); Methods 8 of Lundberg et al. (2020).
     """
-    least = check_int(min_samples, "min_samples", minimum=2)
-    tables = Tables(model, X, background, groups, batch_size, feature_names)
-    most = int(tables.able.sum(axis=1).max())
+    min_samples = check_int(min_samples, "min_samples", minimum=2)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
     if samples is not None:
-        samples = check_int(samples, "samples", minimum=max(1, most * least))
-    entropy = [int(word) for word in resolve_rng(rng).integers(0, 2**63, size=2)]
+        most = int(evaluator.matters.sum(axis=1).max())
+        samples = check_int(samples, "samples", minimum=max(1, most * min_samples))
 
-    def result(rows: np.ndarray, found: list[Any]) -> Explanation:
-        values, std, count, cost = (np.stack(part) for part in zip(*found, strict=True))
-        base = np.broadcast_to(tables.fb.mean(axis=0), (len(rows), tables.K))
+    def result(rows: np.ndarray, done: list[ImeRow]) -> Explanation:
+        cost = sum(part.evaluations for part in done)
         info = {
-            "evaluations": int(tables.evaluations + cost.sum()),
-            "samples": tables.expand(count),
+            "evaluations": int(evaluator.evaluations + cost),
+            "samples": evaluator.expand(np.stack([part.samples for part in done])),
         }
-        return tables.explanation(
-            values, std, base, "ime (marginal game, adaptive samples)", info, rows
+        return evaluator.explanation(
+            np.stack([part.values for part in done]),
+            np.stack([part.std for part in done]),
+            "ime (marginal game, adaptive samples)",
+            info,
+            rows,
         )
 
-    return each_row(tables, _ime_row, (least, samples, entropy), n_jobs, result)
+    settings = (min_samples, samples, draw_entropy(rng))
+    return explain_each_row(evaluator, _ime_row, settings, n_jobs, result)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,6 @@ from shaplab._validation import (
     as_matrix,
     as_numbers,
     check_int,
-    check_names,
     check_result,
     check_same_columns,
     check_size,
@@ -39,8 +39,9 @@ from shaplab._validation import (
     resolve_rng,
 )
 from shaplab.explanation import Explanation
+from shaplab.foundations._evaluate import PlayerRows
 from shaplab.foundations.exact import shapley_values
-from shaplab.foundations.games import check_coalitions, group_labels
+from shaplab.foundations.games import check_coalitions
 
 __all__ = [
     "BaselineGame",
@@ -57,7 +58,7 @@ __all__ = [
 Groups = Sequence[Sequence[Any]] | Mapping[str, Sequence[Any]]
 
 
-class MarginalGame:
+class MarginalGame(PlayerRows):
     """The mean prediction when absent features take the values of background rows.
 
     Parameters
@@ -86,13 +87,7 @@ class MarginalGame:
         groups: Groups | None = None,
         batch_size: int = 65536,
     ) -> None:
-        self.rows = Rows(model, X, background, self._filler)
-        self.batch_size = check_int(batch_size, "batch_size")
-        self.names: tuple[str, ...] | list[str] | None = self.rows.names
-        self._label = np.arange(self.rows.d)
-        if groups is not None:
-            self._label, self.names = group_labels(groups, self.rows.d, self.rows.names)
-        self.n_players = int(self._label.max()) + 1
+        super().__init__(Rows(model, X, background, self._filler), groups, batch_size)
 
     @property
     def evaluations(self) -> int:
@@ -102,40 +97,31 @@ class MarginalGame:
     def outputs(self, coalitions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Predictions for every reference row, ``(m, N, B)`` or ``(m, N, B, K)``, before any
         averaging; of the rows with these numbers, all by default."""
-        present = check_coalitions(coalitions, self.n_players)[:, self._label]
+        present = check_coalitions(coalitions, self.n_players)[:, self.label]
         rows = np.arange(self.rows.n) if rows is None else rows
         shape = (len(present), len(rows), self.rows.size)
-        total, parts = math.prod(shape), []
+        total = math.prod(shape)
+        parts = []
         for start in range(0, max(1, total), self.batch_size):
-            flat = np.arange(start, min(start + self.batch_size, total))
-            m, n, b = np.unravel_index(flat, shape)
-            parts.append(self.rows.outputs(present[m], rows[n], b))
-        found = np.concatenate(parts)
-        return found.reshape(*shape, *found.shape[1:])
+            batch = np.arange(start, min(start + self.batch_size, total))
+            coalition, row, reference = np.unravel_index(batch, shape)
+            parts.append(self.rows.outputs(present[coalition], rows[row], reference))
+        outputs = np.concatenate(parts)
+        return outputs.reshape(*shape, *outputs.shape[1:])
 
     def means(self, coalitions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Mean predictions ``(m, N)`` or ``(m, N, K)`` of the rows with these numbers, all by
         default."""
         count = self.rows.n if rows is None else len(rows)
         step = max(1, self.batch_size // (count * self.rows.size))
-        return np.concatenate(
-            [
-                self.outputs(coalitions[i : i + step], rows).mean(axis=2)
-                for i in range(0, max(1, len(coalitions)), step)
-            ]
-        )
+        parts = [
+            self.outputs(coalitions[start : start + step], rows).mean(axis=2)
+            for start in range(0, max(1, len(coalitions)), step)
+        ]
+        return np.concatenate(parts)
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         return self.means(check_coalitions(coalitions, self.n_players))
-
-    def able(self) -> np.ndarray:
-        """Which players can matter for each row, ``(N, n_players)``: some column of theirs differs
-        from some reference."""
-        moving = self.rows.moving()
-        found = np.zeros((self.rows.n, self.n_players), dtype=bool)
-        for column in np.flatnonzero(moving.any(axis=0)):
-            found[:, self._label[column]] |= moving[:, column]
-        return found
 
 
 class BaselineGame(MarginalGame):
@@ -174,38 +160,40 @@ class _Conditional:
     """What the conditional games on numeric tables share: rows to explain are filled ``step`` at a
     time."""
 
-    _filler, _finite = "background", True
+    _filler = "background"
+    _finite = True
     step = 1
 
     def __init__(self, model: Any, X: Any, background: Any) -> None:
         if column_names(X) is not None or column_names(background) is not None:
             check_same_columns(X, background, self._filler)
         self.X = as_matrix(X, "X", finite=self._finite).astype(np.float64)
-        self.background = as_matrix(background, self._filler, finite=self._finite).astype(
-            np.float64
-        )
+        known = as_matrix(background, self._filler, finite=self._finite)
+        self.background = known.astype(np.float64)
         self.rows = Rows(model, self.X, self.background, self._filler)
         self.n_players = self.rows.d
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         return np.stack(
-            [
-                np.concatenate(
-                    [
-                        self._value(S, self.X[start : start + self.step])
-                        for start in range(0, len(self.X), self.step)
-                    ]
-                )
-                for S in check_coalitions(coalitions, self.n_players)
-            ]
+            [self._all_rows(present) for present in check_coalitions(coalitions, self.n_players)]
         )
 
-    def _value(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
-        table = np.where(S, X[:, None], self._fill(S, X))
-        found = self.rows.predict(table.reshape(-1, self.n_players))
-        return found.reshape(*table.shape[:2], *found.shape[1:]).mean(axis=1)
+    def _all_rows(self, present: np.ndarray) -> np.ndarray:
+        """The worth of one coalition ``(d,)`` for all rows."""
+        parts = [
+            self._value(present, self.X[start : start + self.step])
+            for start in range(0, len(self.X), self.step)
+        ]
+        return np.concatenate(parts)
 
-    def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+    def _value(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """The worth of one coalition for some rows: the mean prediction over what they are filled
+        with."""
+        table = np.where(present, X[:, None], self._fill(present, X))
+        outputs = self.rows.predict(table.reshape(-1, self.n_players))
+        return outputs.reshape(*table.shape[:2], *outputs.shape[1:]).mean(axis=1)
+
+    def _fill(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Values ``(n, draws, d)`` for the absent features."""
         raise TypeError("a conditional game says how absent features are filled")
 
@@ -256,17 +244,18 @@ class GaussianGame(_Conditional):
         # The sample's covariance, not the population's, as the mean is estimated, too.
         self.draws *= np.sqrt(len(self.background) / (len(self.background) - 1))
 
-    def _fill(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
-        out, C, spread = ~S, self.correlation, self.spread
-        follow = regression(C, S)
-        known = (X - self.mean) / spread * S
-        mean = self.mean[out] + (known @ follow)[:, out] * spread[out]
-        left = (C - C @ follow)[np.ix_(out, out)]
+    def _fill(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
+        absent = ~present
+        follow = regression(self.correlation, present)
+        known = (X - self.mean) / self.spread * present
+        mean = self.mean[absent] + (known @ follow)[:, absent] * self.spread[absent]
+        # What the known features leave of the covariance; rounding makes it slightly asymmetric.
+        left = (self.correlation - self.correlation @ follow)[np.ix_(absent, absent)]
         size, axes = np.linalg.eigh((left + left.T) / 2)
         # The symmetric root: the same for any order and sign of the axes.
-        root = (axes * np.sqrt(np.clip(size, 0.0, None))) @ axes.T * spread[out]
+        root = (axes * np.sqrt(np.clip(size, 0.0, None))) @ axes.T * self.spread[absent]
         filled = np.zeros((len(X), len(self.draws), self.n_players))
-        filled[:, :, out] = mean[:, None] + self.draws[:, : out.sum()] @ root
+        filled[:, :, absent] = mean[:, None] + self.draws[:, : absent.sum()] @ root
         return filled
 
 
@@ -294,26 +283,29 @@ class NearestGame(_Conditional):
         self.n_neighbors = check_int(n_neighbors, "n_neighbors", maximum=len(self.background))
         self.scale = spreads(self.background)
 
-    def _weights(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
+    def _weights(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Shares ``(n, B)`` of the background rows in each row's mean."""
-        if not S.any():
-            return np.full((len(X), len(self.background)), 1.0 / len(self.background))
-        difference = (X[:, None, S] - self.background[None, :, S]) / self.scale[S]
-        distance = (difference**2).sum(axis=2)
-        last = np.partition(distance, self.n_neighbors - 1, axis=1)[:, self.n_neighbors - 1, None]
+        count = len(self.background)
+        if not present.any():
+            return np.full((len(X), count), 1.0 / count)
+        away = X[:, None, present] - self.background[None, :, present]
+        distance = ((away / self.scale[present]) ** 2).sum(axis=2)
+        sorted_up_to_last = np.partition(distance, self.n_neighbors - 1, axis=1)
+        last = sorted_up_to_last[:, self.n_neighbors - 1, None]
         # Distances that differ by rounding only are ties.
         nearer = distance < last * (1 - 1e-12)
         tied = ~nearer & (distance <= last * (1 + 1e-12))
         places = self.n_neighbors - nearer.sum(axis=1, keepdims=True)
         return (nearer + tied * (places / tied.sum(axis=1, keepdims=True))) / self.n_neighbors
 
-    def _value(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
-        weights = self._weights(S, X)
-        row, other = np.nonzero(weights)
-        found = self.rows.predict(np.where(S, X[row], self.background[other]))
-        share = weights[row, other].reshape(-1, *[1] * (found.ndim - 1))
-        result = np.zeros((len(X), *found.shape[1:]))
-        np.add.at(result, row, share * found)
+    def _value(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
+        weights = self._weights(present, X)
+        # Only neighbours are predicted.
+        row, neighbour = np.nonzero(weights)
+        outputs = self.rows.predict(np.where(present, X[row], self.background[neighbour]))
+        share = weights[row, neighbour].reshape(-1, *[1] * (outputs.ndim - 1))
+        result = np.zeros((len(X), *outputs.shape[1:]))
+        np.add.at(result, row, share * outputs)
         return result
 
 
@@ -328,16 +320,16 @@ class DiscreteGame(_Conditional):
     probability : array ``(R,)``, non-negative, with sum 1; None: equal.
     """
 
-    _filler, _finite = "support", False
+    _filler = "support"
+    _finite = False
 
     def __init__(self, model: Any, X: Any, support: Any, probability: Any = None) -> None:
         super().__init__(model, X, support)
         count = len(self.background)
-        weights = (
-            np.full(count, 1.0 / count)
-            if probability is None
-            else as_numbers(probability, "probability")
-        )
+        if probability is None:
+            weights = np.full(count, 1.0 / count)
+        else:
+            weights = as_numbers(probability, "probability")
         if weights.shape != (count,) or not (weights >= 0).all() or abs(weights.sum() - 1.0) > 1e-9:
             fail(
                 "probability",
@@ -349,8 +341,9 @@ class DiscreteGame(_Conditional):
         self.values = self.rows.predict(self.background)
         self.step = max(1, 65536 // count)
 
-    def _value(self, S: np.ndarray, X: np.ndarray) -> np.ndarray:
-        match = (X[:, None, S] == self.background[:, S]).all(axis=2) * self.probability
+    def _value(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
+        agrees = (X[:, None, present] == self.background[:, present]).all(axis=2)
+        match = agrees * self.probability
         mass = match.sum(axis=1)
         if (mass == 0).any():
             fail(
@@ -378,7 +371,9 @@ class LossOfMean:
     Payoff ``(N,)``: positive Shapley values raise the loss. This is the game that SAGE averages.
     """
 
-    _needs, _rule = "n_players", "a prediction game"
+    # What a game must have for this loss game, and what the error text calls such a game.
+    _needs = "n_players"
+    _rule = "a prediction game"
 
     def __init__(self, game: Any, y: Any, loss: Any) -> None:
         if not hasattr(game, self._needs):
@@ -404,24 +399,23 @@ class LossOfMean:
                 f"{outputs.shape[1:]}",
                 "Explain the predictions of rows",
             )
-        shape, K = (
-            outputs.shape[: leading + 1],
-            outputs.shape[-1] if outputs.ndim == leading + 2 else None,
-        )
+        shape = outputs.shape[: leading + 1]
+        has_classes = outputs.ndim == leading + 2
         if not self._checked:
-            self.loss = self.loss.for_outputs(K)
-            self.y = check_target(self.y, shape[-1], self.loss, K)
+            n_outputs = outputs.shape[-1] if has_classes else None
+            self.loss = self.loss.for_outputs(n_outputs)
+            self.y = check_target(self.y, shape[-1], self.loss, n_outputs)
             self._checked = True
-        check_probabilities(outputs, self.loss, classes=K is not None)
-        found = as_numbers(self.loss.value(outputs, self.y), "loss", "numbers")
-        if found.shape != shape:
+        check_probabilities(outputs, self.loss, classes=has_classes)
+        losses = as_numbers(self.loss.value(outputs, self.y), "loss", "numbers")
+        if losses.shape != shape:
             fail(
                 "loss",
                 f"one number for each output, {shape}",
-                f"shape {found.shape}",
+                f"shape {losses.shape}",
                 "Let (output, y) keep all axes but that of the outputs",
             )
-        return found
+        return losses
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         return self._price(np.asarray(self.game(coalitions)), 1)
@@ -436,7 +430,8 @@ class MeanLoss(LossOfMean):
     y, loss : as in :class:`LossOfMean`.
     """
 
-    _needs, _rule = "outputs", "a game that knows its reference rows"
+    _needs = "outputs"
+    _rule = "a game that knows its reference rows"
 
     def _outputs(self, coalitions: np.ndarray) -> np.ndarray:
         """Outputs ``(m, B, N[, K])``: rows last, as losses broadcast."""
@@ -463,19 +458,21 @@ class RescaledMargin(MeanLoss):
     """
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        ends = np.zeros((2, self.n_players), dtype=bool)
-        ends[1] = True
-        b, x = outputs = self._outputs(ends)
-        loss_b, _ = self._price(outputs, 2)
-        if b.ndim != 2:
+        nobody_and_everybody = np.zeros((2, self.n_players), dtype=bool)
+        nobody_and_everybody[1] = True
+        ends = self._outputs(nobody_and_everybody)
+        reference, own = ends
+        reference_loss = self._price(ends, 2)[0]
+        if reference.ndim != 2:
             fail(
                 "game",
                 "one output",
-                f"{b.shape[-1]} outputs",
+                f"{reference.shape[-1]} outputs",
                 "Explain one output, or use MeanLoss",
             )
-        ratio = secant(self.loss, x, b, self.y)
-        return (loss_b + (self._outputs(coalitions) - b) * ratio).mean(axis=1)
+        ratio = secant(self.loss, own, reference, self.y)
+        margins = self._outputs(coalitions) - reference
+        return (reference_loss + margins * ratio).mean(axis=1)
 
 
 def exact_shap(
@@ -519,28 +516,26 @@ def exact_shap(
     array([[0.5, 0.5]])
     """
     game = MarginalGame(model, X, background, groups=groups, batch_size=batch_size)
-    if feature_names is not None:
-        names = check_names(feature_names, game.rows.d, "feature_names")
-        game.names = names if groups is None else group_labels(groups, game.rows.d, names)[1]
+    game.name_players(groups, feature_names)
     base = game.means(np.zeros((1, game.n_players), dtype=bool))[0]
     check_size(
         (*base.shape, game.n_players), "X", "Explain fewer rows at a time, or features in groups"
     )
     values = np.zeros((game.rows.n, game.n_players, *base.shape[1:]))
-    patterns, which = np.unique(game.able(), axis=0, return_inverse=True)
+    # Rows in which the same players can matter are explained together.
+    patterns, pattern_of_row = np.unique(game.able(), axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
-        rows, mine = np.flatnonzero(which.ravel() == number), np.flatnonzero(pattern)
-        if mine.size == 0:
+        rows = np.flatnonzero(pattern_of_row.ravel() == number)
+        members = np.flatnonzero(pattern)
+        if members.size == 0:
             continue
-
-        def of(S: np.ndarray, rows: np.ndarray = rows, mine: np.ndarray = mine) -> np.ndarray:
-            present = np.zeros((len(S), game.n_players), dtype=bool)
-            present[:, mine] = S
-            return game.means(present, rows)
-
         step = max(1, game.batch_size // (len(rows) * game.rows.size))
-        phi = shapley_values(of, mine.size, batch_size=min(4096, step))
-        values[np.ix_(rows, mine)] = np.moveaxis(phi, 0, 1)
+        phi = shapley_values(
+            partial(_game_of_members, game, rows, members),
+            members.size,
+            batch_size=min(4096, step),
+        )
+        values[np.ix_(rows, members)] = np.moveaxis(phi, 0, 1)
     check_result(values, game.names)
     return Explanation(
         values=values,
@@ -551,3 +546,12 @@ def exact_shap(
         method="exact_shap (marginal game, enumerated)",
         info={"evaluations": game.evaluations},
     )
+
+
+def _game_of_members(
+    game: MarginalGame, rows: np.ndarray, members: np.ndarray, coalitions: np.ndarray
+) -> np.ndarray:
+    """Mean predictions for some rows when only these players take part."""
+    present = np.zeros((len(coalitions), game.n_players), dtype=bool)
+    present[:, members] = coalitions
+    return game.means(present, rows)

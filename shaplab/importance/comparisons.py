@@ -24,8 +24,8 @@ import numpy as np
 
 from shaplab._validation import as_matrix, check_int, is_frame, resolve_rng
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import Tables
-from shaplab.importance.loss_shap import LossWalks
+from shaplab.foundations._evaluate import Evaluator
+from shaplab.importance.loss_shap import RowLosses
 
 __all__ = [
     "leave_one_out_importance",
@@ -35,32 +35,28 @@ __all__ = [
 ]
 
 
-def _one_by_one(
-    model: Any,
-    X: Any,
-    y: Any,
-    background: Any,
-    loss: Any,
-    batch_size: int,
-    feature_names: Any,
-    present: bool,
-    title: str,
-) -> Explanation:
-    """Change in mean loss when each feature alone is removed, or alone is present."""
-    t = Tables(model, X, background, None, batch_size, feature_names)
-    walks = LossWalks(t, y, loss, "marginal", 0)
-    lost = np.empty(t.p)
-    for j in range(t.p):
-        S = np.broadcast_to((np.arange(t.p) == j) == present, (t.n, t.p))
-        lost[j] = walks.losses(t.means(S, np.arange(t.n)), walks.y).mean()
-    values = -walks.empty.mean() - lost if present else lost + walks.full.mean()
-    info = {"evaluations": t.evaluations + t.p * t.n * t.size}
+def _one_by_one(game: RowLosses, title: str, *, alone: bool) -> Explanation:
+    """Change in mean loss when each feature alone is removed, or is present alone."""
+    evaluator = game.evaluator
+    players = evaluator.n_active
+    loss_without_or_with = np.empty(players)
+    for player in range(players):
+        is_player = np.arange(players) == player
+        coalition = is_player if alone else ~is_player
+        present = np.broadcast_to(coalition, (evaluator.n_rows, players))
+        mean = evaluator.means(present, np.arange(evaluator.n_rows))
+        loss_without_or_with[player] = game.losses(mean, game.y).mean()
+    if alone:
+        values = -game.empty.mean() - loss_without_or_with
+    else:
+        values = loss_without_or_with + game.full.mean()
+    cost = players * evaluator.n_rows * evaluator.n_references
     return Explanation(
-        values=t.expand(values[None]),
-        base_values=np.array([walks.empty.mean()]),
-        feature_names=None if t.names is None else tuple(t.names),
-        method=f"{title} ({walks.loss.name})",
-        info=info,
+        values=evaluator.expand(values[None]),
+        base_values=np.array([game.empty.mean()]),
+        feature_names=evaluator.feature_names,
+        method=f"{title} ({game.loss.name})",
+        info={"evaluations": evaluator.evaluations + cost},
     )
 
 
@@ -80,9 +76,8 @@ def leave_one_out_importance(
     Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for
     this background, and not additive.
     """
-    return _one_by_one(
-        model, X, y, background, loss, batch_size, feature_names, False, "leave_one_out_importance"
-    )
+    evaluator = Evaluator(model, X, background, None, batch_size, feature_names)
+    return _one_by_one(RowLosses(evaluator, y, loss), "leave_one_out_importance", alone=False)
 
 
 def univariate_importance(
@@ -101,9 +96,8 @@ def univariate_importance(
     Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for
     this background, and not additive.
     """
-    return _one_by_one(
-        model, X, y, background, loss, batch_size, feature_names, True, "univariate_importance"
-    )
+    evaluator = Evaluator(model, X, background, None, batch_size, feature_names)
+    return _one_by_one(RowLosses(evaluator, y, loss), "univariate_importance", alone=True)
 
 
 def mean_importance(
@@ -122,19 +116,24 @@ def mean_importance(
     Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for
     this background, and not additive.
     """
-    if is_frame(background) and len(background):
-        middle = background.iloc[:1].copy()
-        for name, kind in background.dtypes.items():
-            numeric = getattr(kind, "kind", "O") in "iuf"
-            value = background[name].mean() if numeric else background[name].mode().iloc[0]
-            middle[name] = type(background[name])(
-                [value], index=middle.index, dtype=float if numeric else kind
-            )
-    else:
-        middle = as_matrix(background, "background").mean(axis=0, keepdims=True, dtype=np.float64)
-    return _one_by_one(
-        model, X, y, middle, loss, batch_size, feature_names, False, "mean_importance"
-    )
+    evaluator = Evaluator(model, X, _middle_row(background), None, batch_size, feature_names)
+    return _one_by_one(RowLosses(evaluator, y, loss), "mean_importance", alone=False)
+
+
+def _middle_row(background: Any) -> Any:
+    """A table of one row: the mean of each numeric column, the most frequent value of others."""
+    if not is_frame(background) or len(background) == 0:
+        return as_matrix(background, "background").mean(axis=0, keepdims=True, dtype=np.float64)
+    middle = background.iloc[:1].copy()
+    for name, kind in background.dtypes.items():
+        column = background[name]
+        if getattr(kind, "kind", "O") in "iuf":
+            value = column.mean()
+            kind = float
+        else:
+            value = column.mode().iloc[0]
+        middle[name] = type(column)([value], index=middle.index, dtype=kind)
+    return middle
 
 
 def permutation_test(
@@ -155,22 +154,26 @@ def permutation_test(
     ``n_repeats`` times, at least twice. ``values`` and ``std``, over shuffles, are ``(1, d)``, and
     not additive.
     """
-    repeats, rng = check_int(n_repeats, "n_repeats", minimum=2), resolve_rng(rng)
-    t = Tables(model, X, X, None, batch_size, feature_names)
-    walks = LossWalks(t, y, loss, "marginal", 0)
-    rise = np.empty((repeats, t.p))
-    for j in range(t.p):
-        S = np.broadcast_to(np.arange(t.p) != j, (t.n, t.p))
-        for r in range(repeats):
-            rise[r, j] = walks.losses(
-                t.outputs(S, np.arange(t.n), rng.permutation(t.n)), walks.y
-            ).mean()
-    info = {"evaluations": t.evaluations + t.n * t.p * repeats, "rounds": np.array([repeats])}
+    repeats = check_int(n_repeats, "n_repeats", minimum=2)
+    rng = resolve_rng(rng)
+    evaluator = Evaluator(model, X, X, None, batch_size, feature_names)
+    game = RowLosses(evaluator, y, loss)
+    players = evaluator.n_active
+    rows = np.arange(evaluator.n_rows)
+    shuffled_loss = np.empty((repeats, players))
+    for player in range(players):
+        present = np.broadcast_to(np.arange(players) != player, (evaluator.n_rows, players))
+        for repeat in range(repeats):
+            outputs = evaluator.outputs(present, rows, rng.permutation(evaluator.n_rows))
+            shuffled_loss[repeat, player] = game.losses(outputs, game.y).mean()
+    rise = shuffled_loss.mean(axis=0) + game.full.mean()
+    std = shuffled_loss.std(axis=0, ddof=1) / np.sqrt(repeats)
+    cost = evaluator.n_rows * players * repeats
     return Explanation(
-        values=t.expand((rise.mean(axis=0) + walks.full.mean())[None]),
-        std=t.expand((rise.std(axis=0, ddof=1) / np.sqrt(repeats))[None]),
-        base_values=np.array([walks.full.mean()]),
-        feature_names=None if t.names is None else tuple(t.names),
-        method=f"permutation_test ({walks.loss.name})",
-        info=info,
+        values=evaluator.expand(rise[None]),
+        std=evaluator.expand(std[None]),
+        base_values=np.array([game.full.mean()]),
+        feature_names=evaluator.feature_names,
+        method=f"permutation_test ({game.loss.name})",
+        info={"evaluations": evaluator.evaluations + cost, "rounds": np.array([repeats])},
     )

@@ -5,54 +5,40 @@ The game of a row :math:`(x, y)` is minus the loss of the mean prediction,
 .. math:: v(S) = -\ell\Bigl(\tfrac1B \sum_b f(x_S, b_{\bar S}),\, y\Bigr),
 
 so positive values lower the loss. It is sampled by antithetic walks. A loss is not linear in the
-mean prediction, so a few references in place of all would be biased; two estimates are not. Squared
-error: with :math:`m` references drawn independently and :math:`e_i = y - f(x_S, b_i)`,
-:math:`[(\sum e)^2 - \sum e^2] / (m (m - 1))`. Any other loss: telescoping, the loss with
-:math:`m_0` references plus, with probability :math:`q_l` and divided by it, what the loss changes
-when references are doubled, up to the whole background. References are drawn evenly spread over the
-background, in the order of the model's outputs, and the way back has others than the way there; a
-pilot on a few steps chooses :math:`q_l` (Giles 2008). Source: Covert, Lundberg and Lee (2020);
-Covert (2020). Cost of a walk: :math:`8 (d - 1)` model rows for squared error, about
-:math:`20 (d - 1)` for smooth losses, whatever the background's size; less where row and reference
-agree.
+mean prediction, so a few references in place of all would be biased;
+``shaplab.importance._few_references`` derives two estimates that are not. References of a walk are
+evenly spread over the background, in the order of the model's outputs, and the way back has others
+than the way there. Source: Covert, Lundberg and Lee (2020); Covert (2020). Cost of a walk:
+:math:`8 (d - 1)` model rows for squared error, about :math:`20 (d - 1)` for smooth losses, whatever
+the background's size; less where row and reference agree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats.qmc import Halton
 
 from shaplab._gaussian import correlations, regression
 from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._parallel import chunks
-from shaplab._validation import as_finite, check_choice, check_result, check_size, fail
+from shaplab._validation import as_finite, check_choice, check_size, fail
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import (
-    FLOATS,
+from shaplab.foundations._evaluate import FLOATS, Evaluator
+from shaplab.foundations._sampling import (
     TASK_ROWS,
-    Run,
+    Budget,
+    SampledRun,
     Sampler,
-    Tables,
     Tally,
-    check_stop,
     visit_generator,
-    walk_steps,
 )
+from shaplab.foundations._walks import outputs_both_ways, step_contributions
+from shaplab.importance._few_references import DRAWS, FewReferences, Pilot
 
 __all__ = ["loss_shap", "loss_shap_literal"]
 
-# References of a squared-error walk, each way; smallest telescoping level; share of its cost that a
-# higher level takes at least, so that no rare correction is divided by a vanishing probability;
-# lattices at the last level.
-DRAWS, SMALLEST, SPARE, SHIFTS = 4, 8, 0.01, 16
-# Kurtosis of drawn outputs above which the most extreme references are used in every walk: 3 is
-# normal, 6 Laplace's.
-KURTOSIS = 6.0
 # Walks of a LossSHAP visit: one walk says little about a row.
 WALKS = 16
 
@@ -82,343 +68,305 @@ def loss_shap_literal(
     return phi / samples
 
 
-class LossWalks(Sampler):
-    """Antithetic walks over the loss game of single rows; a visit averages ``walks`` of them."""
+class RowLosses:
+    """The loss of mean predictions, for each row with its target and weight.
 
-    def __init__(
-        self, tables: Tables, y: Any, loss: Any, removal: str, walks: int, weights: Any = None
-    ) -> None:
-        self.tables, self.walks = tables, walks
-        self.weight = row_weights(weights, tables.n)
-        t, p = tables, tables.p
+    ``empty`` and ``full`` ``(N,)`` are minus the losses of nobody and of everybody.
+    """
+
+    def __init__(self, evaluator: Evaluator, y: Any, loss: Any, weights: Any = None) -> None:
+        self.evaluator = evaluator
+        self.weight = row_weights(weights, evaluator.n_rows)
         self.loss = get_loss(loss)
-        self.squared = self.loss.name == "squared_error"
-        self.y = check_target(y, t.n, self.loss, t.K if t.K > 1 else None)
-        for outputs in (t.fx, t.fb):
-            check_probabilities(outputs, self.loss, classes=t.K > 1)
-        self.gaussian: Any = None
-        if check_choice(removal, "removal", ("marginal", "conditional")) == "conditional":
-            self.gaussian = _gaussian(t)
-        pilot = self._pilot() if walks and p > 1 and t.size > DRAWS else None
-        self.loud = np.empty(0, dtype=int) if pilot is None else loud_references(pilot.outputs)
-        self.quiet = np.setdiff1d(np.arange(t.size), self.loud)
-        self.pool = len(self.quiet)
-        self.squared = self.squared and self.pool > DRAWS
-        doublings = int(np.log2(max(self.pool / SMALLEST, 1.0)))
-        first = self.pool >> doublings
-        self.lattice = first << doublings
-        self.sizes = (
-            [DRAWS] if self.squared else [*(first << k for k in range(doublings)), self.pool]
-        )
-        key = t.fb[self.quiet, t.fb.var(axis=0).argmax()]
-        self.order = self.quiet[key.argsort(kind="stable")]
-        # Van der Corput's sequence shifts one lattice after another, so that leading blocks are
-        # lattices, too.
-        shifts = Halton(1, scramble=False).random(2**doublings)
-        self.places = ((shifts + np.arange(first)) / first).ravel()
-        nobody = np.broadcast_to(t.fb.mean(axis=0), t.fx.shape)
+        self.has_classes = evaluator.n_outputs > 1
+        n_outputs = evaluator.n_outputs if self.has_classes else None
+        self.y = check_target(y, evaluator.n_rows, self.loss, n_outputs)
+        for outputs in (evaluator.row_outputs, evaluator.reference_outputs):
+            check_probabilities(outputs, self.loss, classes=self.has_classes)
+        nobody = evaluator.reference_outputs.mean(axis=0)
+        nobody = np.broadcast_to(nobody, evaluator.row_outputs.shape)
         self.empty = -self.losses(nobody, self.y) * self.weight
-        self.full = -self.losses(t.fx, self.y) * self.weight
-        self.reach = np.array([1.0, 0.0])
-        if pilot is not None and len(self.sizes) > 1:
-            self.reach = self._levels(pilot)
-        self.shape = (t.n, p, 1)
-        most = max(16, min(256, int(np.sqrt(FLOATS / p))))
-        own, other = (np.linspace(0, n - 1, min(n, most), dtype=int) for n in (t.n, t.size))
-        steps = float(p - 1)
-        if self.gaussian is None:
-            moves = t.differs(own[:, None], other[None]).sum(axis=2)
-            steps = float(np.maximum(moves - 1, 0).mean())
-        used = np.array(self.sizes) + len(self.loud)
-        self.cost = 2 * steps * walks * float((used * -np.diff(self.reach)).sum())
-        self.scale = float(max(np.abs(self.empty).max(), np.abs(self.full).max()))
-        self.least = 8
-        self.mark = {
-            "method": "loss walks",
-            "loss": self.loss.name,
-            "removal": removal,
-            "walks": walks,
-            "players": t.label.tolist(),
-            "y": self.y.tolist(),
-            "weights": self.weight.tolist(),
-        }
-
-    def worth(self, present: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Minus the losses ``(m, 1)`` of the mean predictions of coalitions ``(m, p)`` of rows."""
-        t = self.tables
-        if self.gaussian is None:
-            mean = t.means(present, rows)
-        else:
-            every = np.arange(t.size)
-            mean = np.empty((len(rows), t.K))
-            for s in chunks(len(rows), t.batch_size // t.size):
-                b = np.broadcast_to(every, (len(rows[s]), t.size))
-                found = self._conditional(present[s], rows[s], b)
-                mean[s] = found.reshape(len(rows[s]), t.size, t.K).mean(axis=1)
-        return (-self.losses(mean, self.y[rows]) * self.weight[rows])[:, None]
+        self.full = -self.losses(evaluator.row_outputs, self.y) * self.weight
 
     def losses(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Losses ``(m,)`` of mean outputs ``(m, K)`` for targets ``(m,)``."""
-        found = np.asarray(
-            self.loss.value(outputs if self.tables.K > 1 else outputs[:, 0], y), dtype=np.float64
-        )
-        if found.shape != y.shape or not np.isfinite(found).all():
-            got = f"shape {found.shape}" if found.shape != y.shape else "NaN or infinity"
+        outputs = outputs if self.has_classes else outputs[:, 0]
+        losses = np.asarray(self.loss.value(outputs, y), dtype=np.float64)
+        if losses.shape != y.shape or not np.isfinite(losses).all():
+            got = f"shape {losses.shape}" if losses.shape != y.shape else "NaN or infinity"
             fail(
                 "loss",
                 f"a finite loss for each of {len(y)} rows",
                 got,
                 "Return one number for each row, (n,)",
             )
-        return found
-
-    def visit(
-        self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]
-    ) -> tuple[np.ndarray, int]:
-        t, p = self.tables, self.tables.p
-        walk = (visits[:, None] * self.walks + np.arange(self.walks)).ravel()
-        row = np.repeat(rows, self.walks)
-        rank, level, start = (
-            np.empty((len(row), p), dtype=int),
-            np.empty(len(row), dtype=int),
-            np.empty(len(row)),
-        )
-        drawn = np.empty((len(row), 2, DRAWS), dtype=int)
-        for k, (i, number) in enumerate(zip(row, walk, strict=True)):
-            rng = visit_generator(entropy, int(i), int(number))
-            rank[k] = rng.permutation(p)
-            level[k] = np.searchsorted(-self.reach, -rng.random()) - 1
-            start[k] = rng.random()
-            drawn[k] = self.quiet[rng.integers(self.pool, size=(2, DRAWS))]
-        deltas, evaluations = np.empty((len(row), p, 1)), 0
-        for depth in np.unique(level):
-            chosen = np.flatnonzero(level == depth)
-            width = self.sizes[depth] + len(self.loud)
-            for s in chunks(len(chosen), t.batch_size // max(1, 2 * (p - 1) * width)):
-                part = chosen[s]
-                b = drawn[part] if self.squared else self._spread(start[part], self.sizes[depth])
-                deltas[part, :, 0], cost = self._deltas(
-                    rank[part], row[part], b, int(depth), start[part]
-                )
-                evaluations += cost
-        mean = deltas.reshape(len(rows), self.walks, p, 1).mean(axis=1)
-        return mean * self.weight[rows][:, None, None], evaluations
-
-    def _spread(self, start: np.ndarray, size: int) -> np.ndarray:
-        """References evenly spread over the order of their outputs, as are the groups that smaller
-        levels split off.
-
-        Of ``(w, 2, size)`` the second ones, for the way back, lie between the first; where all are
-        used none is drawn.
-        """
-        if size == self.pool:
-            return np.broadcast_to(self.order, (len(start), 2, size))
-        return self.order[self._places(start[:, None] + [0.0, 0.5 / size], size)]
-
-    def _places(self, start: np.ndarray, size: int) -> np.ndarray:
-        """Places ``(..., size)`` of equal steps from ``start`` ``(...)`` on."""
-        return (self.pool * ((self.places[:size] + start[..., None]) % 1.0)).astype(int)
-
-    def _pilot(self) -> Pilot:
-        """Steps of a few rows over the whole background, with random numbers of their own.
-
-        They see every reference, which walks do not, and so tell what drawing may miss.
-        """
-        t, n, rng = self.tables, self.tables.size, np.random.default_rng(0)
-        m = int(np.clip(TASK_ROWS // (2 * n), 2 if self.squared else 4, 16))
-        i, start, half = rng.integers(t.n, size=m), rng.random(m), (m + 1) // 2
-        rank = rng.permuted(np.tile(np.arange(t.p), (half, 1)), axis=1)
-        k = rng.integers(t.p, size=half)
-        # The complements of these steps go along, so that every feature is absent somewhere.
-        rank = np.concatenate([rank, t.p - 1 - rank])[:m]
-        k = np.concatenate([k, t.p - 1 - k])[:m]
-        present = (rank[:, None] < k[:, None, None] + np.array([[0], [1]])).reshape(-1, t.p)
-        own, every = np.repeat(i, 2), np.arange(n)
-        if self.gaussian is not None:
-            found = self._conditional(present, own, np.broadcast_to(every, (2 * m, n)))
-        else:
-            found = t.outputs(present.repeat(n, axis=0), own.repeat(n), np.tile(every, 2 * m))
-        t.evaluations += len(found)
-        return Pilot(i, start, found.reshape(m, 2, n, t.K))
-
-    def _levels(self, pilot: Pilot) -> np.ndarray:
-        """How often walks go as far as each level: in proportion to its root mean square over the
-        root of its cost, both measured on the pilot."""
-        i, start = pilot.rows, pilot.start
-        found = pilot.outputs[:, :, np.concatenate([self.order, self.loud])]
-        steps = [
-            np.diff(loss, axis=1)[:, 0]
-            for loss in self._by_level(found, self.y[i], len(self.sizes) - 1, start)
-        ]
-        square = [steps[0].var(axis=1, ddof=1).mean()]
-        square += [
-            ((fine - coarse.reshape(len(i), fine.shape[1], -1).mean(axis=2)) ** 2).mean()
-            for coarse, fine in pairwise(steps)
-        ]
-        used = np.array(self.sizes) + len(self.loud)
-        more = np.diff(used, prepend=0) / used[0]
-        # Twice the best rate: there the error is flat, below it steep.
-        reach = np.clip(
-            2 * np.sqrt(np.array(square) / max(square[0], 1e-300) / more), SPARE / more, 1.0
-        )
-        # A walk that goes far passes all levels before.
-        return np.concatenate([[1.0], np.maximum.accumulate(reach[:0:-1])[::-1], [0.0]])
-
-    def _deltas(
-        self, rank: np.ndarray, i: np.ndarray, b: np.ndarray, depth: int, start: np.ndarray
-    ) -> tuple[np.ndarray, int]:
-        """Contributions ``(w, p)`` of walks with references ``b`` ``(w, 2, m)`` beside the loud
-        ones, and what they cost."""
-        t, (w, p) = self.tables, rank.shape
-        loud = np.broadcast_to(self.loud, (w, 2, len(self.loud)))
-        b = np.concatenate([b, loud], axis=2)
-        if self.gaussian is None:
-            adding, removing, cost = t.both_ways(rank, i, b)
-        else:
-            present = (rank[:, None, :] < np.arange(1, p)[:, None]).reshape(-1, p)
-            references = np.repeat(b.swapaxes(0, 1), p - 1, axis=1).reshape(-1, b.shape[2])
-            found = self._conditional(
-                np.concatenate([present, ~present]), np.tile(np.repeat(i, p - 1), 2), references
-            )
-            parts, cost = found.reshape(2, w, p - 1, b.shape[2], t.K), len(found)
-            low = t.fb[b][:, :, None]
-            high = np.broadcast_to(t.fx[i][:, None, None], low[:, 0].shape)
-            adding = np.concatenate([low[:, 0], parts[0], high], axis=1)
-            removing = np.concatenate([high, parts[1], low[:, 1]], axis=1)
-        adding, removing = (
-            self._values(part, self.y[i], depth, start)[..., None] for part in (adding, removing)
-        )
-        return walk_steps(adding, removing, rank)[..., 0], cost
-
-    def _values(
-        self, outputs: np.ndarray, y: np.ndarray, depth: int, start: np.ndarray
-    ) -> np.ndarray:
-        """Unbiased values ``(w, c)`` of the game from outputs ``(w, c, m, K)``."""
-        if self.squared:
-            part, rest = self._apart(outputs)
-            e = y[:, None, None] - (rest[:, :, None] + part)[..., 0]
-            m = e.shape[2]
-            return -(e.sum(axis=2) ** 2 - (e**2).sum(axis=2)) / (m * (m - 1))
-        mean = [loss.mean(axis=2) for loss in self._by_level(outputs, y, depth, start)]
-        parts = [
-            -(fine - coarse) / self.reach[k]
-            for k, (coarse, fine) in enumerate(pairwise([0.0 * mean[0], *mean]))
-        ]
-        return np.asarray(sum(parts))
-
-    def _apart(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs ``(w, c, m, K)`` of drawn references in their share of the mean, and what the
-        loud ones, which stand last, give to it ``(w, c, K)``."""
-        size, m = self.tables.size, outputs.shape[2] - len(self.loud)
-        return outputs[:, :, :m] * (self.pool / size), outputs[:, :, m:].sum(axis=2) / size
-
-    def _by_level(
-        self, outputs: np.ndarray, y: np.ndarray, depth: int, start: np.ndarray
-    ) -> list[np.ndarray]:
-        """Losses ``(w, c, groups)`` of the mean outputs of each level's groups, from outputs ``(w,
-        c, m, K)``."""
-        outputs, rest = self._apart(outputs)
-        w, c, m, K = outputs.shape
-
-        def of(part: np.ndarray, size: int) -> np.ndarray:
-            mean = part.reshape(w, c, -1, size, K).mean(axis=3) + rest[:, :, None]
-            mean = mean.reshape(-1, K)
-            return self.losses(mean, np.repeat(y, len(mean) // w)).reshape(w, c, -1)
-
-        if m < self.pool or depth == 0:
-            return [of(outputs, size) for size in self.sizes[: depth + 1]]
-        # A lattice leaves out some rows of the whole background; many shifted ones do so evenly.
-        shifts = np.arange(SHIFTS)[:, None] / (SHIFTS * self.lattice) + start
-        places = self._places(shifts, self.lattice)[:, :, None, :, None]
-        lattices = (np.take_along_axis(outputs, at, axis=2) for at in places)
-        levels = zip(
-            *([of(part, size) for size in self.sizes[:depth]] for part in lattices), strict=True
-        )
-        return [*(np.concatenate(same, axis=2) for same in levels), of(outputs, m)]
-
-    def _conditional(self, present: np.ndarray, i: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Outputs when absent features follow the present ones: references move along the Gaussian
-        regression."""
-        t, parts = self.tables, []
-        spread, correlation = self.gaussian
-        x, z = t.rows._X.astype(np.float64), t.rows._background.astype(np.float64)
-        for s in chunks(len(present), t.batch_size // max(b.shape[1], t.rows.d)):
-            S = present[s][:, t.player]
-            reference, own = z[b[s]], x[i[s]][:, None]
-            step = (own - reference) / spread * S[:, None]
-            moved = reference + step @ regression(correlation, S) * spread
-            table = np.where(S[:, None], own, moved).reshape(-1, t.rows.d)
-            parts.append(
-                np.concatenate(
-                    [
-                        t.rows.predict(table[r]).reshape(-1, t.K)
-                        for r in chunks(len(table), t.batch_size)
-                    ]
-                )
-            )
-        return np.concatenate(parts) if parts else np.empty((0, t.K))
-
-    def summary(self, tally: Tally) -> tuple[np.ndarray, np.ndarray]:
-        """Row values that add up: the residual is shared out by regression on it, over all rows'
-        visits."""
-        count = np.maximum(tally.count, 1)[:, None]
-        freedom = np.maximum(count - 1, 1)
-        m2, cross = tally.m2[..., 0], tally.cross[..., 0]
-        visits = int(np.maximum(tally.count - 1, 0).sum())
-        share, correction = shares(cross.sum(axis=0), m2.sum(axis=0), visits, self.scale)
-        residual = (self.full - self.empty) - tally.mean[..., 0].sum(axis=1)
-        values = tally.mean[..., 0] + share * residual[:, None]
-        own = np.maximum(m2 - 2 * share * cross + share**2 * cross.sum(axis=1, keepdims=True), 0.0)
-        return values[..., None], np.sqrt(own * correction / freedom / count)[..., None]
+        return losses
 
 
-@dataclass(frozen=True)
-class Pilot:
-    """A few steps over the whole background: ``rows`` and ``start`` ``(m,)``, and outputs ``(m, 2,
-    B, K)`` before and after each step."""
-
-    rows: np.ndarray
-    start: np.ndarray
-    outputs: np.ndarray
+def _evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of ``count`` numbers, evenly spread."""
+    return np.linspace(0, count - 1, min(count, most), dtype=int)
 
 
 def row_weights(weights: Any, n: int) -> np.ndarray:
     """How much each of ``n`` rows counts in a mean, with mean 1."""
     if weights is None:
         return np.ones(n)
-    found = as_finite(weights, "weights", (n,), "Give one weight for each row of X")
-    if (found < 0).any() or not found.sum() > 0:
-        fail("weights", "weights of at least 0, some above", found, "Drop rows that do not count")
-    return found / found.mean()
+    given = as_finite(weights, "weights", (n,), "Give one weight for each row of X")
+    if (given < 0).any() or not given.sum() > 0:
+        fail("weights", "weights of at least 0, some above", given, "Drop rows that do not count")
+    return given / given.mean()
 
 
-def loud_references(outputs: np.ndarray) -> np.ndarray:
-    """The references that draws of a few would rarely meet and that matter when they do.
+class ConditionalRemoval:
+    """Absent features follow the present ones: references move along the regression of a Gaussian
+    fitted to the background."""
 
-    Of outputs ``(m, 2, B, K)`` of some coalitions: the fewest references without which the others'
-    outputs have a kurtosis of at most KURTOSIS. They are used in every walk, so that what is drawn
-    has no rare huge values: intervals then hold after tens of walks, not thousands. None for
-    ordinary data; all if there is no end of them.
-    """
-    size = outputs.shape[2]
-    table = np.moveaxis(outputs, 2, 0).reshape(size, -1)
-    away = table - np.median(table, axis=0)
-    scale = np.abs(away).max()
-    if scale == 0.0:
-        return np.empty(0, dtype=int)
-    away = away / scale
-    loudest = np.argsort(-(away**2).sum(axis=1), kind="stable")
-    # Sums over all but the loudest l references, for every l at once.
-    power = [np.cumsum(away[loudest[::-1]] ** k, axis=0)[::-1] for k in (1, 2, 3, 4)]
-    count = np.arange(size, 0, -1)[:, None]
-    one, two, three, four = (part / count for part in power)
-    variance = np.maximum(two - one**2, 0.0)
-    fourth = np.maximum(four - 4 * three * one + 6 * two * one**2 - 3 * one**4, 0.0)
-    # A difference of large numbers; what is below its rounding is no spread.
-    flat = variance.sum(axis=1) <= 1e-12
-    calm = (fourth.sum(axis=1) <= KURTOSIS * (variance**2).sum(axis=1)) | flat
-    quiet = np.flatnonzero(calm[: size // 2])
-    return loudest[: quiet[0]] if quiet.size else loudest
+    def __init__(self, evaluator: Evaluator) -> None:
+        rows = evaluator.rows
+        if rows.is_table:
+            fail(
+                "removal",
+                '"marginal" for DataFrames',
+                '"conditional"',
+                "Pass numeric arrays to remove conditionally",
+            )
+        background = rows.background.astype(np.float64)
+        is_finite = np.isfinite(background).all() and np.isfinite(rows.X).all()
+        if len(background) < 2 or not is_finite:
+            fail(
+                "background",
+                "at least 2 rows, and finite numbers in both tables, to fit a Gaussian",
+                f"{len(background)} rows" if len(background) < 2 else "NaN or infinity",
+                'Impute, or use removal="marginal"',
+            )
+        remedy = 'Drop columns, or use removal="marginal" (no covariance)'
+        check_size((rows.d, rows.d), "X", remedy)
+        self.evaluator = evaluator
+        self.X = rows.X.astype(np.float64)
+        self.background = background
+        self.spread, self.correlation = correlations(background)
+
+    def outputs(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Outputs ``(r m, K)`` of coalitions ``(r, p)`` of rows ``(r,)``, with references ``(r,
+        m)``."""
+        evaluator = self.evaluator
+        n_columns = evaluator.rows.d
+        # A regression has as many numbers as the table of its rows, or more.
+        together = evaluator.batch_size // max(references.shape[1], n_columns)
+        parts = [np.empty((0, evaluator.n_outputs))]
+        for part in chunks(len(present), together):
+            columns = present[part][:, evaluator.player_of_column]
+            reference = self.background[references[part]]
+            own = self.X[rows[part]][:, None]
+            step = (own - reference) / self.spread * columns[:, None]
+            moved = reference + step @ regression(self.correlation, columns) * self.spread
+            table = np.where(columns[:, None], own, moved).reshape(-1, n_columns)
+            for piece in chunks(len(table), evaluator.batch_size):
+                outputs = evaluator.rows.predict(table[piece])
+                parts.append(outputs.reshape(-1, evaluator.n_outputs))
+        return np.concatenate(parts)
+
+    def means(self, present: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Mean outputs ``(r, K)`` over the background of coalitions ``(r, p)`` of rows ``(r,)``."""
+        evaluator = self.evaluator
+        size = evaluator.n_references
+        mean = np.empty((len(rows), evaluator.n_outputs))
+        for part in chunks(len(rows), evaluator.batch_size // size):
+            count = len(rows[part])
+            references = np.broadcast_to(np.arange(size), (count, size))
+            outputs = self.outputs(present[part], rows[part], references)
+            mean[part] = outputs.reshape(count, size, -1).mean(axis=1)
+        return mean
+
+    def outputs_both_ways(
+        self, rank: np.ndarray, rows: np.ndarray, references: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Outputs along antithetic walks, and what they cost, as
+        :func:`~shaplab.foundations._walks.outputs_both_ways` gives them for marginal removal."""
+        evaluator = self.evaluator
+        n_walks, players = rank.shape
+        inner = players - 1
+        present = (rank[:, None, :] < np.arange(1, players)[:, None]).reshape(-1, players)
+        way_there_then_back = np.repeat(references.swapaxes(0, 1), inner, axis=1)
+        outputs = self.outputs(
+            np.concatenate([present, ~present]),
+            np.tile(np.repeat(rows, inner), 2),
+            way_there_then_back.reshape(2 * n_walks * inner, -1),
+        )
+        there, back = outputs.reshape(2, n_walks, inner, references.shape[2], -1)
+        low = evaluator.reference_outputs[references][:, :, None]
+        high = np.broadcast_to(evaluator.row_outputs[rows][:, None, None], low[:, 0].shape)
+        adding = np.concatenate([low[:, 0], there, high], axis=1)
+        removing = np.concatenate([high, back, low[:, 1]], axis=1)
+        return adding, removing, len(outputs)
+
+
+class WalkDraws(NamedTuple):
+    """What is random about walks: their rows, each player's place in the ordering ``(w, p)``, level
+    and start of the telescoping sum ``(w,)``, and independent references ``(w, 2, DRAWS)``."""
+
+    rows: np.ndarray
+    rank: np.ndarray
+    level: np.ndarray
+    start: np.ndarray
+    drawn: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> WalkDraws:
+        """Some of the walks."""
+        return WalkDraws(*(part[chosen] for part in self))
+
+
+class LossWalks(Sampler):
+    """Antithetic walks over the loss game of single rows; a visit averages ``walks`` of them."""
+
+    least = 8
+
+    def __init__(self, game: RowLosses, removal: str, walks: int) -> None:
+        self.game = game
+        self.evaluator = game.evaluator
+        self.walks = walks
+        self.conditional: ConditionalRemoval | None = None
+        if check_choice(removal, "removal", ("marginal", "conditional")) == "conditional":
+            self.conditional = ConditionalRemoval(self.evaluator)
+        is_squared = game.loss.name == "squared_error"
+        pilot = None
+        if self.evaluator.n_active > 1 and self.evaluator.n_references > DRAWS:
+            pilot = self._pilot(smallest=2 if is_squared else 4)
+        self.few = FewReferences(game.losses, self.evaluator.reference_outputs, pilot, is_squared)
+        self.shape = (self.evaluator.n_rows, self.evaluator.n_active, 1)
+        self.cost = 2 * self._mean_steps() * walks * self.few.mean_cost
+        self.scale = float(max(np.abs(game.empty).max(), np.abs(game.full).max()))
+        self.mark = {
+            "method": "loss walks",
+            "loss": game.loss.name,
+            "removal": removal,
+            "walks": walks,
+            "players": self.evaluator.label.tolist(),
+            "y": game.y.tolist(),
+            "weights": game.weight.tolist(),
+        }
+
+    def _pilot(self, smallest: int) -> Pilot:
+        """Steps of a few rows over the whole background, with random numbers of their own.
+
+        They see every reference, which walks do not, and so tell what drawing may miss.
+        """
+        evaluator = self.evaluator
+        players = evaluator.n_active
+        size = evaluator.n_references
+        rng = np.random.default_rng(0)
+        count = int(np.clip(TASK_ROWS // (2 * size), smallest, 16))
+        half = (count + 1) // 2
+        rows = rng.integers(evaluator.n_rows, size=count)
+        start = rng.random(count)
+        rank = rng.permuted(np.tile(np.arange(players), (half, 1)), axis=1)
+        step = rng.integers(players, size=half)
+        # The complements of these steps go along, so that every feature is absent somewhere.
+        rank = np.concatenate([rank, players - 1 - rank])[:count]
+        step = np.concatenate([step, players - 1 - step])[:count]
+        before_and_after = step[:, None, None] + np.array([[0], [1]])
+        present = (rank[:, None] < before_and_after).reshape(-1, players)
+        rows_twice = np.repeat(rows, 2)
+        references = np.broadcast_to(np.arange(size), (2 * count, size))
+        if self.conditional is not None:
+            outputs = self.conditional.outputs(present, rows_twice, references)
+        else:
+            outputs = evaluator.outputs(
+                present.repeat(size, axis=0), rows_twice.repeat(size), references.ravel()
+            )
+        evaluator.evaluations += len(outputs)
+        outputs = outputs.reshape(count, 2, size, evaluator.n_outputs)
+        return Pilot(self.game.y[rows], start, outputs)
+
+    def _mean_steps(self) -> float:
+        """Model rows of one way of a walk with one reference, on average."""
+        evaluator = self.evaluator
+        if self.conditional is not None:
+            return float(evaluator.n_active - 1)
+        # Some rows and references, evenly spread, say enough.
+        most = max(16, min(256, int(np.sqrt(FLOATS / evaluator.n_active))))
+        rows = _evenly(evaluator.n_rows, most)
+        references = _evenly(evaluator.n_references, most)
+        changes = evaluator.differs(rows[:, None], references[None]).sum(axis=2)
+        return float(np.maximum(changes - 1, 0).mean())
+
+    def worth(self, present: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Minus the losses ``(m, 1)`` of the mean predictions of coalitions ``(m, p)`` of rows."""
+        removal = self.evaluator if self.conditional is None else self.conditional
+        losses = self.game.losses(removal.means(present, rows), self.game.y[rows])
+        return (-losses * self.game.weight[rows])[:, None]
+
+    def visit(
+        self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]
+    ) -> tuple[np.ndarray, int]:
+        evaluator = self.evaluator
+        players = evaluator.n_active
+        draws = self._draw(rows, visits, entropy)
+        contributions = np.empty((len(draws.rows), players, 1))
+        evaluations = 0
+        # Walks of one level have equally many references.
+        for level in np.unique(draws.level):
+            chosen = np.flatnonzero(draws.level == level)
+            rows_of_a_walk = 2 * (players - 1) * self.few.used[level]
+            for part in chunks(len(chosen), evaluator.batch_size // max(1, int(rows_of_a_walk))):
+                walks = draws.take(chosen[part])
+                contributions[chosen[part]], cost = self._contributions(walks, int(level))
+                evaluations += cost
+        mean = contributions.reshape(len(rows), self.walks, players, 1).mean(axis=1)
+        return mean * self.game.weight[rows][:, None, None], evaluations
+
+    def _draw(self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]) -> WalkDraws:
+        """The walks of some visits, each from its own generator."""
+        numbers = (visits[:, None] * self.walks + np.arange(self.walks)).ravel()
+        count = len(numbers)
+        draws = WalkDraws(
+            rows=np.repeat(rows, self.walks),
+            rank=np.empty((count, self.evaluator.n_active), dtype=int),
+            level=np.empty(count, dtype=int),
+            start=np.empty(count),
+            drawn=np.empty((count, 2, DRAWS), dtype=int),
+        )
+        for place, (row, number) in enumerate(zip(draws.rows, numbers, strict=True)):
+            rng = visit_generator(entropy, int(row), int(number))
+            draws.rank[place] = rng.permutation(self.evaluator.n_active)
+            draws.level[place] = self.few.level(rng.random())
+            draws.start[place] = rng.random()
+            draws.drawn[place] = self.few.quiet[rng.integers(self.few.n_quiet, size=(2, DRAWS))]
+        return draws
+
+    def _contributions(self, walks: WalkDraws, level: int) -> tuple[np.ndarray, int]:
+        """What each player changes ``(w, p, 1)`` along walks of one level, and what they cost."""
+        references = self.few.references(walks.start, walks.drawn, level)
+        if self.conditional is None:
+            adding, removing, cost = outputs_both_ways(
+                self.evaluator, walks.rank, walks.rows, references
+            )
+        else:
+            adding, removing, cost = self.conditional.outputs_both_ways(
+                walks.rank, walks.rows, references
+            )
+        y = self.game.y[walks.rows]
+        adding = self.few.values(adding, y, level, walks.start)[..., None]
+        removing = self.few.values(removing, y, level, walks.start)[..., None]
+        return step_contributions(adding, removing, walks.rank), cost
+
+    def summary(self, tally: Tally) -> tuple[np.ndarray, np.ndarray]:
+        """Row values that add up: the residual is shared out by regression on it, over all rows'
+        visits."""
+        count = np.maximum(tally.count, 1)[:, None]
+        freedom = np.maximum(count - 1, 1)
+        m2 = tally.m2[..., 0]
+        cross = tally.cross[..., 0]
+        visits = int(np.maximum(tally.count - 1, 0).sum())
+        share, correction = shares(cross.sum(axis=0), m2.sum(axis=0), visits, self.scale)
+        mean = tally.mean[..., 0]
+        residual = (self.game.full - self.game.empty) - mean.sum(axis=1)
+        values = mean + share * residual[:, None]
+        # The spread of a value less its share of the sum; cross sums to the spread of the sum.
+        own = m2 - 2 * share * cross + share**2 * cross.sum(axis=1, keepdims=True)
+        std = np.sqrt(np.maximum(own, 0.0) * correction / freedom / count)
+        return values[..., None], std[..., None]
 
 
 def shares(
@@ -437,28 +385,6 @@ def shares(
     if total <= (1e-10 * scale) ** 2 * max(freedom, 1):
         return m2 / max(m2.sum(), 1e-300), 1.0
     return cross / total, freedom / max(freedom - 1.0, 1.0)
-
-
-def _gaussian(t: Tables) -> tuple[np.ndarray, np.ndarray]:
-    if t.rows._frame is not None:
-        fail(
-            "removal",
-            '"marginal" for DataFrames',
-            '"conditional"',
-            "Pass numeric arrays to remove conditionally",
-        )
-    z = t.rows._background.astype(np.float64)
-    if len(z) < 2 or not (np.isfinite(z).all() and np.isfinite(t.rows._X).all()):
-        fail(
-            "background",
-            "at least 2 rows, and finite numbers in both tables, to fit a Gaussian",
-            f"{len(z)} rows" if len(z) < 2 else "NaN or infinity",
-            'Impute, or use removal="marginal"',
-        )
-    check_size(
-        (z.shape[1], z.shape[1]), "X", 'Drop columns, or use removal="marginal" (no covariance)'
-    )
-    return correlations(z)
 
 
 def loss_shap(
@@ -504,33 +430,23 @@ def loss_shap(
     ----------
     Lundberg et al. (2020), Section 2.7.4; Covert (2020).
     """
-    goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
-    tables = Tables(model, X, background, groups, batch_size, feature_names)
-    sampler = LossWalks(tables, y, loss, removal, WALKS)
-    run = Run(
-        sampler,
-        rng=rng,
-        rounds=goal,
-        thresh=thresh,
-        budget=budget,
-        state=state,
-        n_jobs=n_jobs,
-        progress=progress,
-        callback=callback,
-    )
+    budget = Budget(rounds, thresh, max_evaluations, rng, n_jobs, progress, callback, state)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
+    game = RowLosses(evaluator, y, loss)
+    sampler = LossWalks(game, removal, WALKS)
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
-        check_result(values, [tables.title(player) for player in tables.players], "loss")
+        evaluator.check_values(values, "loss")
         how = f"{removal} removal" + (", enumerated" if tally.exact.all() else "")
         return Explanation(
-            values=tables.expand(values[..., 0]),
-            std=tables.expand(std[..., 0]),
-            base_values=sampler.empty,
-            data=tables.data,
-            feature_names=None if tables.names is None else tuple(tables.names),
-            method=f"loss_shap ({sampler.loss.name} of the mean prediction, {how})",
+            values=evaluator.expand(values[..., 0]),
+            std=evaluator.expand(std[..., 0]),
+            base_values=game.empty,
+            data=evaluator.data,
+            feature_names=evaluator.feature_names,
+            method=f"loss_shap ({game.loss.name} of the mean prediction, {how})",
             info=info | {"rounds": np.where(tally.exact, 0, tally.count)},
         )
 
-    return run(result)
+    return SampledRun(sampler, budget).run(result)

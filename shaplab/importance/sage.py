@@ -18,17 +18,22 @@ Source: Covert, Lundberg and Lee (2020), Algorithm 1. Cost of a visit: as a walk
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shaplab._losses import get_loss
-from shaplab._validation import check_result
 from shaplab.explanation import Explanation
-from shaplab.foundations._walks import BLOCK, Run, Tables, Tally, check_stop
-from shaplab.importance.loss_shap import LossWalks, shares
+from shaplab.foundations._evaluate import Evaluator
+from shaplab.foundations._sampling import Budget, SampledRun, Tally
+from shaplab.importance.loss_shap import LossWalks, RowLosses, shares
 
 __all__ = ["sage", "sage_literal"]
+
+# Rows that a round visits; an epoch over a larger table has several rounds.
+ROWS_A_ROUND = 512
+# Rows visited twice before the variance between visits is told from that between rows.
+ROWS_AGAIN = 64
 
 
 def sage_literal(
@@ -58,54 +63,77 @@ def sage_literal(
     return phi / samples
 
 
+class ErrorMoments(NamedTuple):
+    """What is known about the error of the mean over rows: its ``variance`` ``(p,)`` and
+    ``covariance`` with the sum over players, the variance ``within`` a row's visits (None: not yet
+    known), and the degrees of ``freedom`` behind it."""
+
+    variance: np.ndarray
+    covariance: np.ndarray
+    within: np.ndarray | None
+    freedom: int
+
+
 class Epochs(LossWalks):
     """Visits of all rows in epochs, for one answer."""
 
     pooled = True
 
-    def __init__(
-        self, tables: Tables, y: Any, loss: Any, removal: str, weights: Any = None
-    ) -> None:
-        super().__init__(tables, y, loss, removal, walks=1, weights=weights)
-        n = tables.n
-        self.blocks = -(-n // BLOCK)
+    def __init__(self, game: RowLosses, removal: str) -> None:
+        super().__init__(game, removal, walks=1)
+        n_rows = self.evaluator.n_rows
+        self.blocks = -(-n_rows // ROWS_A_ROUND)
         self.pilot = int(self.blocks > 2)
         # Before this many visits a standard error is not trusted; two of each row of a small table.
-        self.least = -(-max(64, min(2 * n, 4 * BLOCK)) * self.blocks // n)
+        visits = max(64, min(2 * n_rows, 4 * ROWS_A_ROUND))
+        self.least = -(-visits * self.blocks // n_rows)
         self.mark["method"] = "sage"
 
-    def moments(self, tally: Tally) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
-        """Variance of the mean and its covariance with the sum ``(p,)``, variance between visits,
-        and freedom."""
-        seen, again = tally.count >= 1, tally.count >= 2
-        n, left = int(seen.sum()), 1.0 - seen.mean()
-        z, inverse = tally.mean[seen, :, 0], float((1.0 / tally.count[seen]).sum())
-        centred = z - z.mean(axis=0)
-        unseen = self.unseen(seen)
-        between = unseen * (centred**2).sum(axis=0) / max(n - 1, 1)
-        together = (centred * centred.sum(axis=1, keepdims=True)).sum(axis=0) / max(n - 1, 1)
-        together = unseen * together
-        if again.sum() < min(tally.count.size, 64):
+    def moments(self, tally: Tally) -> ErrorMoments:
+        """Variance of the mean over rows: that between visits and, as long as rows are unseen, that
+        between rows."""
+        seen = tally.count >= 1
+        again = tally.count >= 2
+        n_seen = int(seen.sum())
+        between, between_sum = self._between_rows(tally, seen)
+        if again.sum() < min(tally.count.size, ROWS_AGAIN):
             # Rows and visits cannot be told apart yet; taken together they err on the large side.
-            return between / n, together / n, None, max(n - 1, 1)
+            return ErrorMoments(between / n_seen, between_sum / n_seen, None, max(n_seen - 1, 1))
         freedom = int((tally.count[again] - 1).sum())
         within = tally.m2[again, :, 0].sum(axis=0) / freedom
-        cross = tally.cross[again, :, 0].sum(axis=0) / freedom
-        variance, covariance = within * inverse / n**2, cross * inverse / n**2
-        if left > 0.0:
-            variance = variance + left / n * np.maximum(between - within * inverse / n, 0.0)
-            covariance = covariance + left / n * (together - cross * inverse / n)
-        return variance, covariance, within, freedom
+        within_sum = tally.cross[again, :, 0].sum(axis=0) / freedom
+        # A row's mean has the variance within over its number of visits.
+        inverse = float((1.0 / tally.count[seen]).sum())
+        variance = within * inverse / n_seen**2
+        covariance = within_sum * inverse / n_seen**2
+        unseen = 1.0 - seen.mean()
+        if unseen > 0.0:
+            # The spread of row means, less what visits add to it, is that of the rows.
+            of_rows = np.maximum(between - within * inverse / n_seen, 0.0)
+            variance = variance + unseen / n_seen * of_rows
+            with_sum = between_sum - within_sum * inverse / n_seen
+            covariance = covariance + unseen / n_seen * with_sum
+        return ErrorMoments(variance, covariance, within, freedom)
 
-    def unseen(self, seen: np.ndarray) -> float:
+    def _between_rows(self, tally: Tally, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Variance ``(p,)`` of row means and covariance with their sum, scaled to all rows."""
+        mean = tally.mean[seen, :, 0]
+        away = mean - mean.mean(axis=0)
+        freedom = max(len(mean) - 1, 1)
+        scale = self._scale_to_all_rows(seen)
+        variance = scale * (away**2).sum(axis=0) / freedom
+        covariance = (away * away.sum(axis=1, keepdims=True)).sum(axis=0) / freedom
+        return variance, scale * covariance
+
+    def _scale_to_all_rows(self, seen: np.ndarray) -> float:
         """How much larger the variance between rows is than that of the rows seen, at least 1.
 
         The sum of a row's values is known beforehand for every row. A few rows with huge ones that
         have not been visited yet show in it.
         """
-        total = self.full - self.empty
-        known, part = total.var(), total[seen].var()
-        return float(max(1.0, known / part)) if part > 0.0 else 1.0
+        total = self.game.full - self.game.empty
+        of_seen = total[seen].var()
+        return float(max(1.0, total.var() / of_seen)) if of_seen > 0.0 else 1.0
 
     def summary(self, tally: Tally) -> tuple[np.ndarray, np.ndarray]:
         """Values ``(1, p, 1)`` that add up, and their Monte-Carlo standard errors."""
@@ -113,30 +141,30 @@ class Epochs(LossWalks):
         mean = tally.mean[tally.count >= 1, :, 0].mean(axis=0)
         scale = self.scale / np.sqrt(tally.count.size)
         share, correction = shares(covariance * freedom, variance * freedom, freedom, scale)
-        values = mean + share * ((self.full - self.empty).mean() - mean.sum())
+        residual = (self.game.full - self.game.empty).mean() - mean.sum()
+        values = mean + share * residual
         std = np.sqrt(np.maximum(variance - share * covariance, 0.0) * correction)
         return values[None, :, None], std[None, :, None]
 
     def freedom(self, tally: Tally) -> np.ndarray:
         """Degrees of freedom ``(p,)`` of the errors: fewer than visits if few rows make most of the
         error (Welch)."""
-        nominal, again = self.moments(tally)[3], tally.count >= 2
-        if self.moments(tally)[2] is None:
-            return np.full(self.shape[1], float(nominal))
+        moments = self.moments(tally)
+        if moments.within is None:
+            return np.full(self.shape[1], float(moments.freedom))
+        again = tally.count >= 2
         m2 = tally.m2[again, :, 0]
         spread = (m2**2 / (tally.count[again, None] - 1)).sum(axis=0)
-        return np.clip(m2.sum(axis=0) ** 2 / np.maximum(spread, 1e-300), 1.0, nominal)
+        return np.clip(m2.sum(axis=0) ** 2 / np.maximum(spread, 1e-300), 1.0, moments.freedom)
 
     def sampling_error(self, tally: Tally) -> np.ndarray:
         """Standard error ``(p,)`` from having these rows: the spread of row values, less what
         visits add to it."""
         seen = tally.count >= 1
-        spread = (
-            tally.mean[seen, :, 0].var(axis=0, ddof=1)
-            if seen.sum() > 1
-            else np.full(self.shape[1], np.nan)
-        )
-        within = self.moments(tally)[2]
+        if seen.sum() < 2:
+            return np.full(self.shape[1], np.nan)
+        spread = tally.mean[seen, :, 0].var(axis=0, ddof=1)
+        within = self.moments(tally).within
         if within is not None:
             spread = np.maximum(spread - within * (1.0 / tally.count[seen]).mean(), 0.0)
         return np.asarray(np.sqrt(spread / self.shape[0]))
@@ -225,38 +253,29 @@ def sage(
     >>> bool(found.values[0, 0] > 0.5), float(found.values[0, 1])
     (True, 0.0)
     """
-    goal, thresh, budget = check_stop(rounds, thresh, max_evaluations)
-    tables = Tables(model, X, background, groups, batch_size, feature_names)
-    sampler = Epochs(tables, y, loss, removal, weights)
-    run = Run(
-        sampler,
-        rng=rng,
-        rounds=goal,
-        thresh=thresh,
-        budget=budget,
-        state=state,
-        n_jobs=n_jobs,
-        progress=progress,
-        callback=callback,
-    )
+    budget = Budget(rounds, thresh, max_evaluations, rng, n_jobs, progress, callback, state)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
+    game = RowLosses(evaluator, y, loss, weights)
+    sampler = Epochs(game, removal)
 
     def result(tally: Tally, info: dict[str, Any]) -> Explanation:
         values, std = sampler.summary(tally)
-        check_result(values, [tables.title(player) for player in tables.players], "loss")
-        how = ", enumerated" if tally.exact.all() else ""
-        more = {
-            "rounds": 1.0 + tables.expand(sampler.freedom(tally)[None]),
-            "epochs": 0.0 if tally.exact.all() else float(tally.count.mean()),
+        evaluator.check_values(values, "loss")
+        is_exact = bool(tally.exact.all())
+        how = ", enumerated" if is_exact else ""
+        about_rows = {
+            "rounds": 1.0 + evaluator.expand(sampler.freedom(tally)[None]),
+            "epochs": 0.0 if is_exact else float(tally.count.mean()),
             "rows": int((tally.count > 0).sum()),
-            "test_std": tables.expand(sampler.sampling_error(tally), axis=0),
+            "test_std": evaluator.expand(sampler.sampling_error(tally), axis=0),
         }
         return Explanation(
-            values=tables.expand(values[..., 0]),
-            std=tables.expand(std[..., 0]),
-            base_values=sampler.empty.mean()[None],
-            feature_names=None if tables.names is None else tuple(tables.names),
-            method=f"sage ({sampler.loss.name} of the mean prediction, {removal} removal{how})",
-            info=info | more,
+            values=evaluator.expand(values[..., 0]),
+            std=evaluator.expand(std[..., 0]),
+            base_values=game.empty.mean()[None],
+            feature_names=evaluator.feature_names,
+            method=f"sage ({game.loss.name} of the mean prediction, {removal} removal{how})",
+            info=info | about_rows,
         )
 
-    return run(result)
+    return SampledRun(sampler, budget).run(result)

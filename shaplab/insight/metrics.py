@@ -23,17 +23,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from shaplab._atomic import write_atomically
 from shaplab._figures import COLOURS, INK, axes, escape, tell
 from shaplab._gaussian import correlations
-from shaplab._parallel import run_tasks, spawn
+from shaplab._parallel import chunks, run_tasks, spawn
 
 from shaplab._validation import (  # isort: skip
     as_finite,
@@ -58,23 +60,21 @@ __all__ = [
     "scale_tiles",
 ]
 
-_SIGNS, _HIDING = ("positive", "negative", "absolute"), ("mask", "resample", "impute")
+_VERBS = ("keep", "remove")
+_SIGNS = ("positive", "negative", "absolute")
+_HIDING = ("mask", "resample", "impute")
 METRICS = (
     "runtime",
     "local accuracy",
     "consistency",
-    *(
-        f"{verb} {sign} ({hiding})"
-        for verb in ("keep", "remove")
-        for sign in _SIGNS
-        for hiding in _HIDING
-    ),
+    *(f"{verb} {sign} ({hiding})" for verb, sign, hiding in product(_VERBS, _SIGNS, _HIDING)),
 )
 # The source names three kinds of guarantee, and no numbers; these only order them.
 GUARANTEES = {"exact": 1.0, "in the limit": 0.8, "none": 0.0}
 # Copies of a column make correlations singular; this much noise leaves twelve digits to all others.
 _RIDGE = 1e-12
-_LEVELS = (
+# Local accuracy: below which sigma which score.
+_ACCURACY_SCORES = (
     (1e-6, 1.0),
     (0.01, 0.9),
     (0.05, 0.75),
@@ -95,7 +95,7 @@ def local_accuracy_score(sigma: float) -> float:
     [1.0, 0.9, 0.75, 0.0]
     """
     size = check_real(sigma, "sigma", low=0.0)
-    return next((score for bound, score in _LEVELS if size < bound), 0.0)
+    return next((score for bound, score in _ACCURACY_SCORES if size < bound), 0.0)
 
 
 def curve_literal(
@@ -114,12 +114,14 @@ def curve_literal(
     the first feature.
     """
     toward = phi if sign == "positive" else -phi
-    ordering = [i for i in sorted(range(len(x)), key=lambda i: (-toward[i], i)) if toward[i] >= 0]
+    largest_first = sorted(range(len(x)), key=lambda i: (-toward[i], i))
+    ordering = [i for i in largest_first if toward[i] >= 0]
     outputs = []
     for count in counts:
         chosen = np.zeros(len(x), dtype=bool)
         chosen[ordering[:count]] = True
-        outputs.append(float(np.mean(f(hide(x, chosen if verb == "keep" else ~chosen)))))
+        kept = chosen if verb == "keep" else ~chosen
+        outputs.append(float(np.mean(f(hide(x, kept)))))
     return outputs
 
 
@@ -138,9 +140,8 @@ class Hider:
         self.rows = as_matrix(X_train, "X_train", finite=True).astype(float)
         self.mean = self.rows.mean(axis=0)
         self.spread, self.correlation = correlations(self.rows)
-        self.draws = resolve_rng(rng).integers(
-            len(self.rows), size=check_int(n_resample, "n_resample")
-        )
+        n_resample = check_int(n_resample, "n_resample")
+        self.draws = resolve_rng(rng).integers(len(self.rows), size=n_resample)
 
     def __call__(self, X: np.ndarray, kept: np.ndarray, hiding: str) -> np.ndarray:
         """Hidden rows ``(N, R, d)`` for ``X`` ``(N, d)`` and ``kept`` ``(N, d)`` bool; R = 1 unless
@@ -154,18 +155,25 @@ class Hider:
             )
         if check_choice(hiding, "hiding", _HIDING) == "resample":
             return np.where(kept[:, None], X[:, None], self.rows[self.draws][None])
-        if hiding == "mask":
-            return np.where(kept, X, self.mean)[:, None]
+        filling = self.mean if hiding == "mask" else self._conditional_means(X, kept)
+        return np.where(kept, X, filling)[:, None]
+
+    def _conditional_means(self, X: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Gaussian means ``(N, d)`` of all features given the kept ones."""
         pair = kept[:, :, None] & kept[:, None, :]
         known = np.where(pair, self.correlation, 0.0)
         diagonal = np.arange(X.shape[1])
-        known[:, diagonal, diagonal] = np.where(kept, known[:, diagonal, diagonal] + _RIDGE, 1.0)
+        # Hidden features get equations of their own, with the solution 0.
+        variance = known[:, diagonal, diagonal] + _RIDGE
+        known[:, diagonal, diagonal] = np.where(kept, variance, 1.0)
         away = np.where(kept, (X - self.mean) / self.spread, 0.0)
         solved = np.linalg.solve(known, away[..., None])[..., 0]
-        return np.where(kept, X, self.mean + solved @ self.correlation * self.spread)[:, None]
+        return self.mean + solved @ self.correlation * self.spread
 
 
-def _chosen(phi: np.ndarray, sign: str, counts: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _first_features(
+    phi: np.ndarray, sign: str, counts: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
     """The features that come first, ``(counts, N, d)`` bool; ties in the order of ``noise``."""
     toward = {"positive": phi, "negative": -phi, "absolute": np.abs(phi)}[sign]
     rank = np.lexsort((noise, -toward), axis=1).argsort(axis=1)
@@ -173,13 +181,48 @@ def _chosen(phi: np.ndarray, sign: str, counts: np.ndarray, noise: np.ndarray) -
 
 
 def _accuracy(kind: str, y: np.ndarray, output: np.ndarray) -> float:
+    """R2, or the area under the ROC curve: the share of pairs that the output ranks rightly."""
     if kind == "r2":
         return float(1 - ((y - output) ** 2).sum() / ((y - y.mean()) ** 2).sum())
     from scipy.stats import rankdata
 
-    positive = y == 1
-    rank, n = rankdata(output), positive.sum()
-    return float((rank[positive].sum() - n * (n + 1) / 2) / (n * (len(y) - n)))
+    is_positive = y == 1
+    n_positive = is_positive.sum()
+    n_negative = len(y) - n_positive
+    above_least = rankdata(output)[is_positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(above_least / (n_positive * n_negative))
+
+
+class _Outputs:
+    """A model's outputs ``(n,)``, some rows at a time."""
+
+    def __init__(self, model: Callable[..., Any], batch_rows: int) -> None:
+        self.model = model
+        self.batch_rows = batch_rows
+
+    def __call__(self, table: np.ndarray) -> np.ndarray:
+        batches = [table[part] for part in chunks(len(table), self.batch_rows)]
+        outputs = np.concatenate(
+            [check_outputs(self.model(batch), len(batch)) for batch in batches]
+        )
+        if outputs.ndim != 1:
+            fail(
+                "model",
+                "one output a row",
+                f"shape {outputs.shape}",
+                "Grade the outputs of a model one by one",
+            )
+        return outputs
+
+
+def _error_of_sums(phi: np.ndarray, base: Any, outputs: np.ndarray) -> float:
+    """Sigma of local accuracy; without a base value the best one counts."""
+    missing = outputs - phi.sum(axis=1)
+    missing = missing - np.asarray(missing.mean() if base is None else base)
+    size = np.sqrt((outputs**2).mean())
+    if size > 0:
+        return float(np.sqrt((missing**2).mean()) / size)
+    return float(np.abs(missing).max() > 0)
 
 
 def explanation_metrics(
@@ -216,13 +259,50 @@ def explanation_metrics(
     metrics, curves : dicts, name in ``METRICS`` to raw value, and keep or remove metric to its
     ``(n_fractions,)``.
     """
-    model, batch_rows = check_callable(model, "model"), check_int(batch_rows, "batch_rows")
+    check_callable(model, "model")
+    outputs = _Outputs(model, check_int(batch_rows, "batch_rows"))
     prepare_seconds = check_real(prepare_seconds, "prepare_seconds", low=0.0)
     if not isinstance(hider, Hider):
         fail("hider", "a Hider", hider, "Make one from the training rows", TypeError)
     rows = as_matrix(X, "X", n_columns=len(hider.mean), finite=True).astype(float)
     n, d = rows.shape
     targets = as_finite(y, "y", (n,), "Pass one target for each row")
+    _check_variety(targets, accuracy)
+    consistency = GUARANTEES[check_choice(guarantee, "guarantee", tuple(GUARANTEES))]
+    start = perf_counter()
+    explained = check_callable(explain, "explain")(X)
+    seconds = perf_counter() - start
+    remedy = "Return one number for each row and feature"
+    phi = as_finite(getattr(explained, "values", explained), "explain", (n, d), remedy)
+    base = getattr(explained, "base_values", None)
+    metrics = {
+        "runtime": prepare_seconds + seconds * 1000 / n,
+        "local accuracy": local_accuracy_score(_error_of_sums(phi, base, outputs(rows))),
+        "consistency": consistency,
+    }
+    fractions = np.linspace(0, 1, check_int(n_fractions, "n_fractions", minimum=2))
+    counts = np.rint(fractions * d).astype(int)
+    noise = resolve_rng(rng).random((n, d))
+    curves = {}
+    for sign in _SIGNS:
+        first = _first_features(phi, sign, counts, noise)
+        for verb, hiding in product(_VERBS, _HIDING):
+            curve = []
+            for kept in first if verb == "keep" else ~first:
+                hidden = hider(rows, kept, hiding)
+                mean = outputs(hidden.reshape(-1, d)).reshape(n, -1).mean(axis=1)
+                if sign == "absolute":
+                    curve.append(_accuracy(accuracy, targets, mean))
+                else:
+                    curve.append(float(mean.mean()))
+            name = f"{verb} {sign} ({hiding})"
+            curves[name] = np.array(curve)
+            metrics[name] = float(np.trapezoid(curves[name], fractions))
+    return {name: metrics[name] for name in METRICS}, curves
+
+
+def _check_variety(targets: np.ndarray, accuracy: str) -> None:
+    """Require targets whose accuracy can be measured."""
     labels = set(targets.tolist())
     if check_choice(accuracy, "accuracy", ("r2", "auc")) == "auc" and labels != {0.0, 1.0}:
         fail(
@@ -238,92 +318,51 @@ def explanation_metrics(
             f"{len(labels)}",
             "Take more test rows",
         )
-    consistency = GUARANTEES[check_choice(guarantee, "guarantee", tuple(GUARANTEES))]
-    start = perf_counter()
-    found = check_callable(explain, "explain")(X)
-    seconds = perf_counter() - start
-    phi = as_finite(
-        getattr(found, "values", found),
-        "explain",
-        (n, d),
-        "Return one number for each row and feature",
-    )
-
-    def outputs(table: np.ndarray) -> np.ndarray:
-        parts = [
-            check_outputs(model(table[i : i + batch_rows]), len(table[i : i + batch_rows]))
-            for i in range(0, len(table), batch_rows)
-        ]
-        joined = np.concatenate(parts)
-        if joined.ndim != 1:
-            fail(
-                "model",
-                "one output a row",
-                f"shape {joined.shape}",
-                "Grade the outputs of a model one by one",
-            )
-        return joined
-
-    f_x = outputs(rows)
-    missing = f_x - phi.sum(axis=1)
-    missing = missing - np.asarray(getattr(found, "base_values", missing.mean()))
-    size = np.sqrt((f_x**2).mean())
-    sigma = (
-        float(np.sqrt((missing**2).mean()) / size) if size > 0 else float(np.abs(missing).max() > 0)
-    )
-    metrics = {
-        "runtime": prepare_seconds + seconds * 1000 / n,
-        "local accuracy": local_accuracy_score(sigma),
-        "consistency": consistency,
-    }
-    fractions = np.linspace(0, 1, check_int(n_fractions, "n_fractions", minimum=2))
-    counts = np.rint(fractions * d).astype(int)
-    noise = resolve_rng(rng).random((n, d))
-    curves = {}
-    for sign in _SIGNS:
-        chosen = _chosen(phi, sign, counts, noise)
-        for verb in ("keep", "remove"):
-            for hiding in _HIDING:
-                curve = []
-                for kept in chosen if verb == "keep" else ~chosen:
-                    hidden = hider(rows, kept, hiding)
-                    mean = outputs(hidden.reshape(-1, d)).reshape(n, -1).mean(axis=1)
-                    curve.append(
-                        _accuracy(accuracy, targets, mean)
-                        if sign == "absolute"
-                        else float(mean.mean())
-                    )
-                name = f"{verb} {sign} ({hiding})"
-                curves[name] = np.array(curve)
-                metrics[name] = float(np.trapezoid(curves[name], fractions))
-    return {name: metrics[name] for name in METRICS}, curves
 
 
 def _orientation(metric: str) -> float:
     """+1 if larger is better: keep positive, remove negative, keep absolute and the two
     guarantees."""
-    return (
-        -1.0
-        if metric.startswith(("runtime", "keep negative", "remove positive", "remove absolute"))
-        else 1.0
-    )
+    smaller_is_better = ("runtime", "keep negative", "remove positive", "remove absolute")
+    return -1.0 if metric.startswith(smaller_is_better) else 1.0
 
 
-def _task(
+@dataclass(frozen=True)
+class _Settings:
+    """The arguments of :func:`grade_methods` that its results depend on."""
+
+    accuracy: str
+    n_test: int
+    n_fractions: int
+    n_resample: int
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """What is the same for all models and splits of :func:`grade_methods`."""
+
+    X: Any
+    y: np.ndarray
+    methods: Mapping[str, Any]
+    guarantees: Mapping[str, str]
+    settings: _Settings
+
+    def rows(self, chosen: np.ndarray) -> Any:
+        """Some of the rows, as the kind of table that they came in."""
+        return self.X.iloc[chosen] if hasattr(self.X, "iloc") else self.X[chosen]
+
+
+def _grade_split(
+    contest: _Contest,
     fit: Callable[..., Any],
-    X: Any,
-    y: np.ndarray,
-    methods: Mapping[str, Any],
-    guarantees: Mapping[str, str],
     split: np.random.Generator,
     files: Mapping[str, Path | None],
-    options: dict[str, Any],
 ) -> dict[str, Any]:
     """Grade the methods of one model on one split; each is written as soon as it is done."""
-    n_test, n_resample = options["n_test"], options["n_resample"]
-    order = split.permutation(len(y))
-    test, train = np.sort(order[:n_test]), np.sort(order[n_test:])
-    take = (lambda rows: X.iloc[rows]) if hasattr(X, "iloc") else (lambda rows: X[rows])
+    settings = contest.settings
+    order = split.permutation(len(contest.y))
+    test = np.sort(order[: settings.n_test])
+    train = np.sort(order[settings.n_test :])
     seed = int(split.integers(2**31))
     done = {
         name: json.loads(path.read_text(encoding="utf-8"))
@@ -332,37 +371,36 @@ def _task(
     }
     if len(done) == len(files):
         return done
-    model = check_callable(fit(take(train), y[train], seed), "model")
-    hider = Hider(take(train), n_resample=n_resample, rng=seed)
+    model = check_callable(fit(contest.rows(train), contest.y[train], seed), "model")
+    hider = Hider(contest.rows(train), n_resample=settings.n_resample, rng=seed)
     for name, path in files.items():
         if name in done:
             continue
         start = perf_counter()
-        explain = methods[name](model, take(train))
+        explain = contest.methods[name](model, contest.rows(train))
         prepared = perf_counter() - start
         metrics, curves = explanation_metrics(
             explain,
             model,
-            take(test),
-            y[test],
+            contest.rows(test),
+            contest.y[test],
             hider,
             prepare_seconds=prepared,
-            guarantee=guarantees.get(name, "none"),
-            accuracy=options["accuracy"],
-            n_fractions=options["n_fractions"],
+            guarantee=contest.guarantees.get(name, "none"),
+            accuracy=settings.accuracy,
+            n_fractions=settings.n_fractions,
             rng=seed,
         )
-        done[name] = {
-            "metrics": metrics,
-            "curves": {key: curve.tolist() for key, curve in curves.items()},
-        }
+        listed = {key: curve.tolist() for key, curve in curves.items()}
+        done[name] = {"metrics": metrics, "curves": listed}
         if path is not None:
-            with tempfile.NamedTemporaryFile(
-                "w", dir=path.parent, delete=False, encoding="utf-8"
-            ) as part:
-                json.dump(done[name], part)
-            os.replace(part.name, path)
+            _keep(path, done[name])
     return done
+
+
+def _keep(path: Path, grades: dict[str, Any]) -> None:
+    text = json.dumps(grades).encode()
+    write_atomically(path, lambda file: file.write(text))
 
 
 def grade_methods(
@@ -413,12 +451,10 @@ def grade_methods(
     """
     import pandas as pd
 
-    n_test, n_splits = check_int(n_test, "n_test", minimum=2), check_int(n_splits, "n_splits")
+    n_test = check_int(n_test, "n_test", minimum=2)
+    n_splits = check_int(n_splits, "n_splits")
     table = as_matrix(X, "X", finite=True)
-    X, targets = (
-        X if is_frame(X) else table,
-        as_finite(y, "y", (len(table),), "Pass one target for each row"),
-    )
+    targets = as_finite(y, "y", (len(table),), "Pass one target for each row")
     if n_test + 2 > len(targets):
         fail(
             "n_test",
@@ -426,72 +462,62 @@ def grade_methods(
             f"{n_test}",
             "Take fewer",
         )
-    for group, named in (("methods", methods), ("models", models)):
-        if not isinstance(named, Mapping) or not named:
-            fail(
-                group,
-                "at least one name",
-                named or "none",
-                "Pass a dictionary of names and callables",
-            )
-        for name, item in named.items():
-            check_callable(item, f"{group}[{name!r}]")
-    for name, proved in dict(guarantees or {}).items():
+    _check_callables(methods, "methods")
+    _check_callables(models, "models")
+    guarantees = dict(guarantees or {})
+    for name, proved in guarantees.items():
         check_choice(name, "guarantees", tuple(methods))
         check_choice(proved, f"guarantees[{name!r}]", tuple(GUARANTEES))
     if not isinstance(store, str | os.PathLike | None):
         fail("store", "the path of a folder, or None", store, "Pass text or a Path", TypeError)
     generator = resolve_rng(rng)
-    options = {
-        "accuracy": accuracy,
-        "n_test": n_test,
-        "n_fractions": n_fractions,
-        "n_resample": n_resample,
-    }
-    state = json.dumps(
-        [options, generator.bit_generator.state, dict(guarantees or {})],
-        sort_keys=True,
-        default=str,
-    )
-    digest = hashlib.sha256(state.encode() + table.tobytes() + targets.tobytes()).hexdigest()
+    settings = _Settings(accuracy, n_test, n_fractions, n_resample)
+    contest = _Contest(X if is_frame(X) else table, targets, methods, guarantees, settings)
+    told = [asdict(settings), generator.bit_generator.state, guarantees]
+    question = json.dumps(told, sort_keys=True, default=str).encode()
+    digest = hashlib.sha256(question + table.tobytes() + targets.tobytes()).hexdigest()
     folder = None if store is None else Path(store)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     entropy = generator.integers(2**31, size=n_splits)
-    tasks, keys = [], []
-    for model in models:
-        for split in range(n_splits):
-            named = {
-                name: hashlib.sha256(json.dumps([digest, model, split, name]).encode())
-                for name in methods
-            }
-            files = {
-                name: folder and folder / f"{key.hexdigest()[:32]}.json"
-                for name, key in named.items()
-            }
-            # The same split for every model, whatever else is graded.
-            seeded = spawn(np.random.default_rng(int(entropy[split])), 1)[0]
-            tasks.append(
-                (models[model], X, targets, methods, dict(guarantees or {}), seeded, files, options)
-            )
-            keys.append((model, split))
-    found = run_tasks(_task, tasks, n_jobs=n_jobs, progress=progress, description="grades")
-    return pd.DataFrame(
-        [
-            {
-                "model": model,
-                "split": split,
-                "method": name,
-                "metric": metric,
-                "value": value,
-                "score": _orientation(metric) * value,
-                "curve": tuple(done[name]["curves"].get(metric, ())),
-            }
-            for (model, split), done in zip(keys, found, strict=True)
-            for name in methods
-            for metric, value in done[name]["metrics"].items()
-        ]
-    )
+    keys = list(product(models, range(n_splits)))
+    tasks = []
+    for model, number in keys:
+        files = {name: _grade_file(folder, [digest, model, number, name]) for name in methods}
+        # The same split for every model, whatever else is graded.
+        split = spawn(np.random.default_rng(int(entropy[number])), 1)[0]
+        tasks.append((contest, models[model], split, files))
+    graded = run_tasks(_grade_split, tasks, n_jobs=n_jobs, progress=progress, description="grades")
+    lines = []
+    for (model, number), done in zip(keys, graded, strict=True):
+        for name in methods:
+            for metric, value in done[name]["metrics"].items():
+                line = {"model": model, "split": number, "method": name, "metric": metric}
+                line["value"] = value
+                line["score"] = _orientation(metric) * value
+                line["curve"] = tuple(done[name]["curves"].get(metric, ()))
+                lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _check_callables(named: Any, argument: str) -> None:
+    """Require a dictionary of names and callables."""
+    if not isinstance(named, Mapping) or not named:
+        fail(
+            argument,
+            "at least one name",
+            named or "none",
+            "Pass a dictionary of names and callables",
+        )
+    for name, item in named.items():
+        check_callable(item, f"{argument}[{name!r}]")
+
+
+def _grade_file(folder: Path | None, key: list[Any]) -> Path | None:
+    """Where the grades of one data set, model, split and method are kept."""
+    if folder is None:
+        return None
+    return folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
 
 
 def scale_tiles(grades: Any, model: str) -> Any:
@@ -519,13 +545,14 @@ def scale_tiles(grades: Any, model: str) -> Any:
         )
     table = part.pivot_table(
         index="method", columns="metric", values="score", aggfunc="mean", sort=False
-    )[[metric for metric in METRICS if metric in set(part["metric"])]]
+    )
+    table = table[[metric for metric in METRICS if metric in table]]
     if "runtime" in table:
         table["runtime"] = -np.log(np.maximum(-table["runtime"], 1e-9))
     span = table.max() - table.min()
-    scaled = ((table - table.min()) / span.where(span > 1e-9 * table.abs().max(), np.nan)).fillna(
-        1.0
-    )
+    # Where all methods agree but for rounding, nobody is worse.
+    span = span.where(span > 1e-9 * table.abs().max(), np.nan)
+    scaled = ((table - table.min()) / span).fillna(1.0)
     scaled["mean"] = scaled.mean(axis=1)
     return scaled.sort_values("mean", ascending=False, kind="stable")
 
@@ -540,22 +567,12 @@ def plot_tiles(grades: Any, model: str, *, ax: Any = None) -> Any:
     tiles = scaled.to_numpy().T
     ax = axes(ax, 0.62 * tiles.shape[1] + 2.2, 0.27 * len(tiles) + 1.6)
     ax.imshow(tiles, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
-    for (i, j), value in np.ndenumerate(tiles):
-        ax.text(
-            j,
-            i,
-            f"{100 * value:.0f}",
-            ha="center",
-            va="center",
-            color="white" if value < 0.55 else INK,
-        )
-    ax.set_xticks(
-        range(tiles.shape[1]),
-        map(escape, scaled.index),
-        rotation=45,
-        ha="right",
-        rotation_mode="anchor",
-    )
+    for (metric, method), value in np.ndenumerate(tiles):
+        color = "white" if value < 0.55 else INK
+        text = f"{100 * value:.0f}"
+        ax.text(method, metric, text, ha="center", va="center", color=color)
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(range(tiles.shape[1]), map(escape, scaled.index), **slanted)
     ax.set_yticks(range(len(tiles)), scaled.columns)
     ax.set_title(escape(model))
     return tell(ax, lambda: scaled)

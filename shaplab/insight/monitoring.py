@@ -28,14 +28,17 @@ from typing import Any
 import numpy as np
 
 from shaplab._figures import DOWN, GREY, UP, axes, axis_label, escape, one_output, tell
+from shaplab._parallel import chunks
 from shaplab._validation import as_finite, check_int, check_real, fail, resolve_rng, shorten
 from shaplab.explanation import Explanation
 
 __all__ = ["Monitor", "monitor", "plot_monitor"]
 
-# Small and large stakes; from shifts of the middle (1) to a few extreme rows among many (64).
+# Pairs of stake and power: small and large stakes; from shifts of the middle (1) to a few extreme
+# rows among many (64).
 _BETS = np.array([(stake, power) for stake in (0.3, 0.9) for power in (1.0, 4.0, 16.0, 64.0)])
-_STEP = 256
+# Rows that are compared with each other at once.
+_ROWS_AT_ONCE = 256
 LOSS = "loss"
 
 
@@ -44,7 +47,9 @@ def evidence_literal(s: np.ndarray, n0: int, u: np.ndarray) -> np.ndarray:
 
     ``s`` ``(n,)`` holds the reference first; ``u`` ``(n - n0,)`` breaks ties. Cost O(n^2).
     """
-    result, product, weight_left = [], np.zeros(len(_BETS)), 1.0
+    result = []
+    product = np.zeros(len(_BETS))
+    weight_left = 1.0
     for t in range(n0, len(s)):
         past = s[: t + 1]
         p = ((past > s[t]).sum() + u[t - n0] * (past == s[t]).sum()) / (t + 1)
@@ -113,7 +118,9 @@ class Monitor:
                 "Take a longer period that is in order",
             )
         self.threshold = np.log(len(self.names) / rate)
-        self.values, self.time, self._mean = values, moments, values.mean(axis=0)
+        self.values = values
+        self.time = moments
+        self._mean = values.mean(axis=0)
         self.largest = np.zeros(len(self.names))
         self.restart()
 
@@ -123,25 +130,30 @@ class Monitor:
         The evidence is 1 again, rows since the reference leave the ranks, every stream may raise
         another alarm. The bound on false alarms holds for each stretch between restarts.
         """
-        m, b = len(self.names), len(_BETS)
-        self._pool, self._past = np.sort(self.values[: self.n_reference], axis=0), len(self.alarms)
-        self._product = np.full((m, b), -np.inf)  # log of sum of w_k times the bets since k
-        self._cusum = np.zeros((m, b))  # log of the bets since the best start, and that start
-        self._start, self.evidence = np.full((m, b), len(self.values)), np.zeros(m)
+        streams = len(self.names)
+        shape = (streams, len(_BETS))
+        self._pool = np.sort(self.values[: self.n_reference], axis=0)
+        self._earlier_alarms = len(self.alarms)
+        # Logarithm of the sum over k of w_k times the bets since k.
+        self._product = np.full(shape, -np.inf)
+        # Logarithm of the bets since the best start, and that start.
+        self._since_start = np.zeros(shape)
+        self._start = np.full(shape, len(self.values))
+        self.evidence = np.zeros(streams)
 
     def _check(
         self, explanation: Explanation, time: Any, argument: str
     ) -> tuple[np.ndarray, np.ndarray]:
         """Attributions with the whole loss as last column, and times."""
-        e = one_output(explanation, None, argument)
-        if (*e.names, LOSS) != self.names:
+        shown = one_output(explanation, None, argument)
+        if (*shown.names, LOSS) != self.names:
             fail(
                 argument,
                 f"the features {shorten(', '.join(self.names[:-1]))}",
-                shorten(", ".join(e.names)),
+                shorten(", ".join(shown.names)),
                 "Explain the same model on the same columns",
             )
-        moments = as_finite(time, "time", (len(e),), "Pass one time for each explained row")
+        moments = as_finite(time, "time", (len(shown),), "Pass one time for each explained row")
         if (np.diff(np.concatenate([self.time[-1:], moments])) < 0).any():
             fail(
                 "time",
@@ -149,19 +161,20 @@ class Monitor:
                 "earlier ones",
                 "Sort the rows by time",
             )
-        return np.column_stack([e.values, e.prediction]), moments
+        return np.column_stack([shown.values, shown.prediction]), moments
 
     def _column(self, feature: int | str) -> int:
-        if isinstance(feature, str):
-            if feature not in self.names:
-                fail(
-                    "feature",
-                    f"one of {shorten(', '.join(self.names))}",
-                    repr(feature),
-                    "Check the spelling",
-                )
-            return self.names.index(feature)
-        return check_int(feature, "feature", minimum=0, maximum=len(self.names) - 1)
+        """The column of a stream given by name or number."""
+        if not isinstance(feature, str):
+            return check_int(feature, "feature", minimum=0, maximum=len(self.names) - 1)
+        if feature not in self.names:
+            fail(
+                "feature",
+                f"one of {shorten(', '.join(self.names))}",
+                repr(feature),
+                "Check the spelling",
+            )
+        return self.names.index(feature)
 
     def update(self, explanation: Explanation, time: Any) -> list[dict[str, Any]]:
         """Take in the next rows; returns the alarms that they raise. Any batch sizes give the same
@@ -174,62 +187,87 @@ class Monitor:
         """
         values, moments = self._check(explanation, time, "explanation")
         known = len(self.alarms)
+        first = len(self.values)
         self.values = np.concatenate([self.values, values])
         self.time = np.concatenate([self.time, moments])
-        for start in range(0, len(values), _STEP):
-            self._bet(values[start : start + _STEP], len(self.values) - len(values) + start)
+        for part in chunks(len(values), _ROWS_AT_ONCE):
+            self._bet(values[part], first + part.start)
         return self.alarms[known:]
 
-    def _bet(self, s: np.ndarray, first: int) -> None:
-        (k, m), ranked = s.shape, len(self._pool)
-        earlier = np.tri(k, k=-1, dtype=bool)
-        above, equal = np.empty((k, m)), np.empty((k, m))
-        for j in range(m):
-            right = np.searchsorted(self._pool[:, j], s[:, j], "right")
-            above[:, j] = ranked - right + ((s[None, :, j] > s[:, None, j]) & earlier).sum(axis=1)
-            equal[:, j] = (
-                right
-                - np.searchsorted(self._pool[:, j], s[:, j], "left")
-                + 1
-                + ((s[None, :, j] == s[:, None, j]) & earlier).sum(axis=1)
-            )
-        seen = ranked + 1 + np.arange(k)
-        h = 1 - 2 * ((above + self._rng.random((k, m)) * equal) / seen[:, None])[..., None]
-        self._pool = np.sort(np.concatenate([self._pool, s]), axis=0, kind="stable")
-        # log M_t = L_t + log(M_0 + sum over k <= t of w_k exp(-L_{k-1})), L the running sum of log
-        # bets.
-        logs = np.cumsum(np.log1p(_BETS[:, 0] * np.sign(h) * np.abs(h) ** _BETS[:, 1]), axis=0)
-        before = np.concatenate([np.zeros((1, *logs.shape[1:])), logs[:-1]])
-        w = self.n_reference / ((seen - 1.0) * seen)
-        product = np.logaddexp.accumulate(
-            np.concatenate([self._product[None], np.log(w)[:, None, None] - before])
-        )
-        product = product[1:] + logs
+    def _bet(self, values: np.ndarray, first: int) -> None:
+        """Take in rows ``(k, streams)``, the first of which is number ``first``."""
+        # Of each row: the rows that are ranked when it comes, itself included.
+        ranked = len(self._pool) + 1 + np.arange(len(values))
+        h = 1 - 2 * self._ranks(values) / ranked[:, None]
+        h = h[..., None]
+        self._pool = np.sort(np.concatenate([self._pool, values]), axis=0, kind="stable")
+        # With L the running sum of log bets, log M_t is
+        # L_t + log(M_0 + sum over k <= t of w_k exp(-L_{k-1})).
+        bets = _BETS[:, 0] * np.sign(h) * np.abs(h) ** _BETS[:, 1]
+        sums = np.cumsum(np.log1p(bets), axis=0)
+        before = np.concatenate([np.zeros((1, *sums.shape[1:])), sums[:-1]])
+        weight = self.n_reference / ((ranked - 1.0) * ranked)
+        entered = np.log(weight)[:, None, None] - before
+        product = np.logaddexp.accumulate(np.concatenate([self._product[None], entered]))
+        product = product[1:] + sums
         mean = np.logaddexp.reduce(product, axis=2) - np.log(len(_BETS))
-        evidence = np.logaddexp(mean, np.log(self.n_reference / seen)[:, None])
-        low = np.minimum.accumulate(np.concatenate([-self._cusum[None], before]))[1:]
+        weight_left = np.log(self.n_reference / ranked)[:, None]
+        evidence = np.logaddexp(mean, weight_left)
+        low = np.minimum.accumulate(np.concatenate([-self._since_start[None], before]))[1:]
         # Where the bets so far are at their lowest, the best start moves to this row.
-        start = np.where(before <= low, np.arange(first, first + k)[:, None, None], -1)
+        rows = np.arange(first, first + len(values))[:, None, None]
+        start = np.where(before <= low, rows, -1)
         start = np.maximum.accumulate(np.concatenate([self._start[None], start]))[1:]
-        raised = {alarm["feature"] for alarm in self.alarms[self._past :]}
-        for t, j in np.argwhere(evidence >= self.threshold):
-            if self.names[j] in raised:
+        best = np.take_along_axis(start, product.argmax(axis=2)[..., None], axis=2)[..., 0]
+        self._raise_alarms(evidence, best, first)
+        self._product = product[-1]
+        self._since_start = sums[-1] - low[-1]
+        self._start = start[-1]
+        self.evidence = evidence[-1]
+        self.largest = np.maximum(self.largest, evidence.max(axis=0))
+
+    def _ranks(self, values: np.ndarray) -> np.ndarray:
+        """Ranks ``t p_t`` of rows ``(k, streams)`` among all rows so far, the largest first, with
+        random ranks among equals."""
+        count, streams = values.shape
+        earlier = np.tri(count, k=-1, dtype=bool)
+        above = np.empty((count, streams))
+        equal = np.empty((count, streams))
+        for stream in range(streams):
+            pool = self._pool[:, stream]
+            own = values[:, stream]
+            left = np.searchsorted(pool, own, "left")
+            right = np.searchsorted(pool, own, "right")
+            above_here = (own[None] > own[:, None]) & earlier
+            equal_here = (own[None] == own[:, None]) & earlier
+            above[:, stream] = len(pool) - right + above_here.sum(axis=1)
+            # A row is equal to itself.
+            equal[:, stream] = right - left + 1 + equal_here.sum(axis=1)
+        return above + self._rng.random((count, streams)) * equal
+
+    def _raise_alarms(self, evidence: np.ndarray, start: np.ndarray, first: int) -> None:
+        """An alarm for each stream whose evidence ``(k, streams)`` is enough for the first time;
+        ``start`` is where its change seems to begin."""
+        raised = {alarm["feature"] for alarm in self.alarms[self._earlier_alarms :]}
+        for place, stream in np.argwhere(evidence >= self.threshold):
+            name = self.names[stream]
+            if name in raised:
                 continue
-            since = int(start[t, j, np.argmax(product[t, j])])
-            rise = self.values[since : first + t + 1, j].mean() - self._mean[j]
-            if rise >= self.least_rise:
-                raised.add(self.names[j])
-                self.alarms.append(
-                    {
-                        "feature": self.names[j],
-                        "time": float(self.time[first + t]),
-                        "since": float(self.time[since]),
-                        "row": int(first + t),
-                        "rise": float(rise),
-                    }
-                )
-        self._product, self._cusum, self._start = product[-1], logs[-1] - low[-1], start[-1]
-        self.evidence, self.largest = evidence[-1], np.maximum(self.largest, evidence.max(axis=0))
+            row = int(first + place)
+            since = int(start[place, stream])
+            rise = self.values[since : row + 1, stream].mean() - self._mean[stream]
+            if rise < self.least_rise:
+                continue
+            raised.add(name)
+            self.alarms.append(
+                {
+                    "feature": name,
+                    "time": float(self.time[row]),
+                    "since": float(self.time[since]),
+                    "row": row,
+                    "rise": float(rise),
+                }
+            )
 
     def t_test(self, feature: int | str, *, first: Any, last: Any) -> tuple[float, float]:
         """Independent t-test (Welch) between two sets of rows: difference of means, last minus
@@ -247,27 +285,17 @@ class Monitor:
         """
         from scipy.stats import ttest_ind
 
-        column, parts = self.values[:, self._column(feature)], []
-        for name, rows in (("first", first), ("last", last)):
-            try:
-                parts.append(column[np.asarray(rows)])
-            except IndexError:
-                parts.append(column[:0])
-            if parts[-1].ndim != 1 or len(parts[-1]) < 2:
-                fail(
-                    name,
-                    "a mask or indices of at least two rows",
-                    rows,
-                    f"There are {len(column)} rows",
-                )
-        return float(parts[1].mean() - parts[0].mean()), float(
-            ttest_ind(*parts[::-1], equal_var=False).pvalue
-        )
+        column = self.values[:, self._column(feature)]
+        before = _chosen_rows(column, first, "first")
+        after = _chosen_rows(column, last, "last")
+        p_value = ttest_ind(after, before, equal_var=False).pvalue
+        return float(after.mean() - before.mean()), float(p_value)
 
     def _window(self, window: int | None) -> int:
         """Rows that are averaged: 1,000, or a fifth of a short stream."""
         n = len(self.values)
-        window = max(2, min(1000, n // 5)) if window is None else window
+        if window is None:
+            window = max(2, min(1000, n // 5))
         return check_int(window, "window", minimum=2, maximum=n)
 
     def smooth(self, feature: int | str, *, window: int | None = None, level: float = 0.95) -> Any:
@@ -284,18 +312,19 @@ class Monitor:
         column = self.values[:, self._column(feature)]
         window = self._window(window)
         level = check_real(level, "level", low=0.0, high=1.0)
-        mean = column.mean()  # differences of running sums lose digits when the mean is large
-        sums = [np.concatenate([[0.0], np.cumsum((column - mean) ** power)]) for power in (1, 2)]
-        total, square = ((part[window:] - part[:-window]) / window for part in sums)
-        reach = student.ppf((1 + level) / 2, window - 1) * np.sqrt(
-            np.maximum(square - total**2, 0) / (window - 1)
-        )
+        # Differences of running sums lose digits when the mean is large.
+        mean = column.mean()
+        away = _window_means(column - mean, window)
+        square = _window_means((column - mean) ** 2, window)
+        error = np.sqrt(np.maximum(square - away**2, 0) / (window - 1))
+        reach = student.ppf((1 + level) / 2, window - 1) * error
+        middle = window // 2
         return pd.DataFrame(
             {
-                "time": self.time[window // 2 : window // 2 + len(total)],
-                "mean": mean + total,
-                "low": mean + total - reach,
-                "high": mean + total + reach,
+                "time": self.time[middle : middle + len(away)],
+                "mean": mean + away,
+                "low": mean + away - reach,
+                "high": mean + away + reach,
             }
         )
 
@@ -318,31 +347,51 @@ class Monitor:
 
         first = check_real(first, "first", low=0.0, high=1.0, open_low=True)
         last = check_real(last, "last", low=0.0, high=1.0, open_low=True)
-        n, n0 = len(self.values), self.n_reference
-        early, late = slice(n0, n0 + int(first * (n - n0))), slice(n - int(last * (n - n0)), n)
-        enough = min(early.stop - early.start, late.stop - late.start) >= 2
-        rows = {}
-        for j, name in enumerate(self.names):
-            change, p = (
-                self.t_test(j, first=np.arange(n)[early], last=np.arange(n)[late])
-                if enough
-                else (np.nan, np.nan)
-            )
-            alarm: dict[str, Any] = next((a for a in self.alarms[::-1] if a["feature"] == name), {})
-            rows[name] = [
-                self._mean[j],
-                self.values[late, j].mean() if enough else np.nan,
-                change,
-                p,
-                self.largest[j] / np.log(10),
-                *(alarm.get(key, np.nan) for key in ("time", "since", "rise")),
-            ]
-        table = pd.DataFrame.from_dict(
-            rows,
-            orient="index",
-            columns=["reference", "now", "change", "p", "evidence", "alarm", "since", "rise"],
-        )
+        rows = np.arange(len(self.values))
+        watched = rows[self.n_reference :]
+        early = watched[: int(first * len(watched))]
+        late = watched[len(watched) - int(last * len(watched)) :]
+        has_enough = min(len(early), len(late)) >= 2
+        lines = {}
+        for stream, name in enumerate(self.names):
+            now = np.nan
+            change = np.nan
+            p_value = np.nan
+            if has_enough:
+                now = self.values[late, stream].mean()
+                change, p_value = self.t_test(stream, first=early, last=late)
+            raised = [alarm for alarm in self.alarms if alarm["feature"] == name]
+            latest = raised[-1] if raised else {}
+            lines[name] = {
+                "reference": self._mean[stream],
+                "now": now,
+                "change": change,
+                "p": p_value,
+                "evidence": self.largest[stream] / np.log(10),
+                "alarm": latest.get("time", np.nan),
+                "since": latest.get("since", np.nan),
+                "rise": latest.get("rise", np.nan),
+            }
+        table = pd.DataFrame.from_dict(lines, orient="index")
         return table.sort_values("rise", ascending=False, na_position="last", kind="stable")
+
+
+def _chosen_rows(column: np.ndarray, rows: Any, argument: str) -> np.ndarray:
+    """At least two entries of a column, by mask or indices."""
+    try:
+        chosen = column[np.asarray(rows)]
+    except IndexError:
+        chosen = column[:0]
+    if chosen.ndim != 1 or len(chosen) < 2:
+        rule = "a mask or indices of at least two rows"
+        fail(argument, rule, rows, f"There are {len(column)} rows")
+    return chosen
+
+
+def _window_means(column: np.ndarray, window: int) -> np.ndarray:
+    """Means over all runs of so many rows."""
+    sums = np.concatenate([[0.0], np.cumsum(column)])
+    return (sums[window:] - sums[:-window]) / window
 
 
 def monitor(
@@ -422,35 +471,26 @@ def plot_monitor(
     """
     if not isinstance(watched, Monitor):
         fail("watched", "a Monitor", watched, "Make one with monitor", TypeError)
-    name = watched.names[watched._column(feature)]
+    column = watched._column(feature)
+    name = watched.names[column]
     window = watched._window(window)
     table = watched.smooth(feature, window=window, level=level)
-    ax = axes(ax, 6.4, 3.0)
-    mean = watched.values[: watched.n_reference, watched._column(feature)].mean()
-    ax.axvspan(
-        watched.time[0],
-        watched.time[watched.n_reference - 1],
-        color=GREY,
-        alpha=0.12,
-        lw=0,
-        zorder=0,
-    )
-    ax.axhline(mean, color=GREY, lw=0.8, ls="--", zorder=1)
-    ax.fill_between(
-        table["time"], table["low"], table["high"], color=DOWN, alpha=0.25, lw=0, zorder=2
-    )
-    ax.plot(table["time"], table["mean"], color=DOWN, lw=1.5, zorder=3)
     alarms = [alarm["time"] for alarm in watched.alarms if alarm["feature"] == name]
+    mean = watched.values[: watched.n_reference, column].mean()
+    ax = axes(ax, 6.4, 3.0)
+    start = watched.time[0]
+    end = watched.time[watched.n_reference - 1]
+    ax.axvspan(start, end, color=GREY, alpha=0.12, lw=0, zorder=0)
+    ax.axhline(mean, color=GREY, lw=0.8, ls="--", zorder=1)
+    band = (table["time"], table["low"], table["high"])
+    ax.fill_between(*band, color=DOWN, alpha=0.25, lw=0, zorder=2)
+    ax.plot(table["time"], table["mean"], color=DOWN, lw=1.5, zorder=3)
     for at in alarms:
         ax.axvline(at, color=UP, lw=1.5, zorder=4)
-        ax.annotate(
-            "alarm ", (at, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color=UP
-        )
-    ax.set(
-        xlabel=axis_label(time_unit, "time"),
-        ylabel=axis_label(
-            unit, "loss of the row" if name == LOSS else f"loss due to {escape(name)}"
-        ),
-    )
+        place = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "top"}
+        ax.annotate("alarm ", (at, 1), color=UP, **place)
+    what = "loss of the row" if name == LOSS else f"loss due to {escape(name)}"
+    ax.set(xlabel=axis_label(time_unit, "time"), ylabel=axis_label(unit, what))
     said = {"reference mean": mean, "alarms": ", ".join(f"{at:.4g}" for at in alarms)}
-    return tell(ax, lambda: table.iloc[::window].assign(**said))  # windows that do not overlap
+    # Windows that do not overlap.
+    return tell(ax, lambda: table.iloc[::window].assign(**said))

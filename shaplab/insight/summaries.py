@@ -65,7 +65,8 @@ class Embedding:
     center: np.ndarray
 
 
-def _rows(table: Any) -> np.ndarray:
+def _numbers_of(table: Any) -> np.ndarray:
+    """Values of an explanation of one output, or the numbers of a table."""
     if isinstance(table, Explanation):
         return one_output(table, None).values
     return as_matrix(table, "table", finite=True).astype(np.float64, copy=False)
@@ -95,25 +96,21 @@ def feature_ranking(explanation: Explanation, *, output: int | str | None = None
     """
     import pandas as pd
 
-    e = one_output(explanation, output)
-    size = np.abs(e.values)
-    error = (
-        size.std(axis=0, ddof=1) / np.sqrt(len(e)) if len(e) > 1 else np.full(size.shape[1], np.nan)
-    )
-    low, five, middle, ninety_five, high = np.quantile(e.values, [0, 0.05, 0.5, 0.95, 1], axis=0)
-    largest = np.bincount(size.argmax(axis=1), minlength=size.shape[1]) / len(e)
+    shown = one_output(explanation, output)
+    n_rows, n_features = shown.values.shape
+    size = np.abs(shown.values)
+    error = np.full(n_features, np.nan)
+    if n_rows > 1:
+        error = size.std(axis=0, ddof=1) / np.sqrt(n_rows)
+    quantiles = np.quantile(shown.values, [0, 0.05, 0.5, 0.95, 1], axis=0)
     frame = pd.DataFrame(
         {
             "mean |value|": size.mean(axis=0),
             "standard error": error,
-            "min": low,
-            "5%": five,
-            "median": middle,
-            "95%": ninety_five,
-            "max": high,
-            "largest for": largest,
+            **dict(zip(("min", "5%", "median", "95%", "max"), quantiles, strict=True)),
+            "largest for": np.bincount(size.argmax(axis=1), minlength=n_features) / n_rows,
         },
-        index=e.names,
+        index=shown.names,
     )
     return frame.iloc[np.argsort(-size.mean(axis=0), kind="stable")]
 
@@ -152,31 +149,29 @@ def rare_effects(
     """
     import pandas as pd
 
-    e = one_output(explanation, output)
-    times, share = (
-        check_real(times, "times", low=0, open_low=True),
-        check_real(share, "share", low=0, high=1),
-    )
-    size = np.abs(e.values).mean(axis=0)
-    away = e.values - np.median(e.values, axis=0)
-    extreme = (np.abs(away) > times * size) & (size > 0)
+    shown = one_output(explanation, output)
+    times = check_real(times, "times", low=0, open_low=True)
+    share = check_real(share, "share", low=0, high=1)
+    size = np.abs(shown.values).mean(axis=0)
+    away = shown.values - np.median(shown.values, axis=0)
+    distance = np.abs(away)
+    extreme = (distance > times * size) & (size > 0)
     count = extreme.sum(axis=0)
-    rank = np.argsort(np.argsort(-size, kind="stable")) + 1
-    right, far = (extreme & (away > 0)).sum(axis=0), np.abs(away)
     frame = pd.DataFrame(
         {
             "mean |value|": size,
-            "rank": rank,
+            "rank": np.argsort(np.argsort(-size, kind="stable")) + 1,
             "rows": count,
-            "right": right,
+            "right": (extreme & (away > 0)).sum(axis=0),
             "reach right": away.max(axis=0),
             "reach left": -away.min(axis=0),
-            "row": far.argmax(axis=0),
+            "row": distance.argmax(axis=0),
         },
-        index=e.names,
+        index=shown.names,
     )
-    chosen = np.flatnonzero((count > 0) & (count <= share * len(e)))
-    return frame.iloc[chosen[np.argsort(-far.max(axis=0)[chosen], kind="stable")]]
+    rare = np.flatnonzero((count > 0) & (count <= share * len(shown)))
+    furthest_first = np.argsort(-distance.max(axis=0)[rare], kind="stable")
+    return frame.iloc[rare[furthest_first]]
 
 
 def standardized(X: Any) -> np.ndarray:
@@ -194,7 +189,8 @@ def standardized(X: Any) -> np.ndarray:
     away = np.where(known, table - filled.sum(axis=0) / count, 0.0)
     spread = np.sqrt((away**2).sum(axis=0) / count)
     # A constant column leaves rounding errors of its mean; they are no variation.
-    return away / np.where(spread > 1e-12 * np.abs(filled).max(axis=0), spread, np.inf)
+    varies = spread > 1e-12 * np.abs(filled).max(axis=0)
+    return away / np.where(varies, spread, np.inf)
 
 
 def cluster_rows(table: Any, *, n_clusters: int = 8, linkage: str = "complete") -> Clusters:
@@ -217,18 +213,20 @@ def cluster_rows(table: Any, *, n_clusters: int = 8, linkage: str = "complete") 
     """
     from scipy.cluster import hierarchy
 
-    rows = _rows(table)
+    rows = _numbers_of(table)
     if len(rows) < 2:
         fail("table", "at least two rows", rows, "There is nothing to group")
     n_clusters = check_int(n_clusters, "n_clusters", minimum=1, maximum=len(rows))
     method = check_choice(linkage, "linkage", ("complete", "average", "ward", "single"))
     links = hierarchy.linkage(rows, method=method)
     order = hierarchy.leaves_list(links).astype(int)
-    raw = hierarchy.fcluster(links, n_clusters, criterion="maxclust")
-    names: dict[int, int] = {}
-    for label in raw[order]:
-        names.setdefault(int(label), len(names))
-    return Clusters(order, np.array([names[int(label)] for label in raw]), links)
+    groups = hierarchy.fcluster(links, n_clusters, criterion="maxclust")
+    # Groups are numbered in the order in which they stand below the tree.
+    number_of: dict[int, int] = {}
+    for group in groups[order]:
+        number_of.setdefault(int(group), len(number_of))
+    labels = np.array([number_of[int(group)] for group in groups])
+    return Clusters(order, labels, links)
 
 
 def embed_rows(table: Any, *, n_components: int = 2) -> Embedding:
@@ -238,17 +236,22 @@ def embed_rows(table: Any, *, n_components: int = 2) -> Embedding:
     ``n_components`` is at most the smaller side of the table. Source: Lundberg et al. 2020, Methods
     18, Figure 6B-D (explanations), Supplementary Figure 11 (data).
     """
-    rows = _rows(table)
+    rows = _numbers_of(table)
     n_components = check_int(n_components, "n_components", minimum=1, maximum=min(rows.shape))
     center = rows.mean(axis=0)
     left, size, right = np.linalg.svd(rows - center, full_matrices=False)
-    sign = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])[:n_components]
     total = float((size**2).sum()) or 1.0
+    left = left[:, :n_components]
+    right = right[:n_components]
+    size = size[:n_components]
+    # The sign of a component is free: its largest entry is made positive.
+    largest = np.abs(right).argmax(axis=1)
+    sign = np.sign(right[np.arange(n_components), largest])
     return Embedding(
-        sign * left[:, :n_components] * size[:n_components],
-        sign[:, None] * right[:n_components],
-        size[:n_components] ** 2 / total,
-        center,
+        points=sign * left * size,
+        components=sign[:, None] * right,
+        explained=size**2 / total,
+        center=center,
     )
 
 
@@ -266,13 +269,13 @@ def variance_explained(labels: Any, values: Any) -> float:
     >>> variance_explained([0, 0, 1, 1], [1.0, 3.0, 5.0, 7.0])
     0.8
     """
-    groups, found = np.asarray(labels).astype(str), np.asarray(values)
-    if found.ndim not in (1, 2) or groups.shape != found.shape[:1]:
-        fail("values", "one row for each label", found, f"labels have shape {groups.shape}")
-    found = as_matrix(
-        found.reshape(len(groups), -1) if found.size else found[:, None], "values", finite=True
-    )
-    total = float(((found - found.mean(axis=0)) ** 2).sum())
+    groups = np.asarray(labels).astype(str)
+    numbers = np.asarray(values)
+    if numbers.ndim not in (1, 2) or groups.shape != numbers.shape[:1]:
+        fail("values", "one row for each label", numbers, f"labels have shape {groups.shape}")
+    table = numbers[:, None] if numbers.ndim == 1 else numbers
+    table = as_matrix(table, "values", finite=True)
+    total = _squares(table)
     if total == 0:
         fail(
             "values",
@@ -280,8 +283,10 @@ def variance_explained(labels: Any, values: Any) -> float:
             "equal rows",
             "There is no variance to explain",
         )
-    within = sum(
-        float(((found[groups == g] - found[groups == g].mean(axis=0)) ** 2).sum())
-        for g in np.unique(groups)
-    )
+    within = sum(_squares(table[groups == group]) for group in np.unique(groups))
     return 1.0 - within / total
+
+
+def _squares(table: np.ndarray) -> float:
+    """Squared distances from the mean row, summed."""
+    return float(((table - table.mean(axis=0)) ** 2).sum())

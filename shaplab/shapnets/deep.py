@@ -39,7 +39,9 @@ def deep_shapnet_literal(
 ) -> list[np.ndarray]:
     """Definition 8 for one input ``x (d, C)``: every stage is a list of (active set, function of
     ``(k, C)``)."""
-    Z, reference, layers = np.asarray(x), np.asarray(r), []
+    Z = np.asarray(x)
+    reference = np.asarray(r)
+    layers = []
     for stage in stages:
         total: Any = 0.0
         for A, f in stage:
@@ -47,7 +49,8 @@ def deep_shapnet_literal(
             wide = np.zeros((len(Z), local.shape[1]))
             wide[list(A)] = local
             total = total + wide
-        Z, reference = total, np.zeros_like(total)
+        Z = total
+        reference = np.zeros_like(total)
         layers.append(Z)
     return layers
 
@@ -63,8 +66,10 @@ def butterfly(n_features: int) -> list[list[tuple[int, int]]]:
     [[(0, 1), (2, 3)], [(0, 2), (1, 3)]]
     """
     d = check_int(n_features, "n_features", minimum=2)
-    count = (d - 1).bit_length()
-    return [[(i, i + 2**s) for i in range(d) if not i >> s & 1] for s in range(count)]
+    n_stages = (d - 1).bit_length()
+    return [
+        [(i, i + 2**stage) for i in range(d) if not i >> stage & 1] for stage in range(n_stages)
+    ]
 
 
 class DeepShapNet(ShapNet):
@@ -119,17 +124,16 @@ class DeepShapNet(ShapNet):
         seed: int | None = None,
     ):
         d = check_int(n_features, "n_features", minimum=2)
+        width = d
         if isinstance(stages, str):
             check_choice(stages, "stages", ("butterfly",))
-            stages, width = butterfly(d), 2 ** (d - 1).bit_length()
+            stages = butterfly(d)
+            width = 2 ** (d - 1).bit_length()
         else:
-            stages, width = [check_active_sets(stage, d) for stage in stages], d
+            stages = [check_active_sets(stage, d) for stage in stages]
         sizes = _per_stage(channels, len(stages) - 1, "channels")
-        widths = (
-            [hidden] * len(stages)
-            if isinstance(hidden, int) or isinstance(hidden[0], int)
-            else list(hidden)
-        )
+        is_one = isinstance(hidden, int) or isinstance(hidden[0], int)
+        widths = [hidden] * len(stages) if is_one else list(hidden)
         if len(widths) != len(stages):
             fail(
                 "hidden",
@@ -145,14 +149,14 @@ class DeepShapNet(ShapNet):
                 ShapleyTransform(
                     width,
                     sets,
-                    sizes[s],
-                    sizes[s + 1],
-                    hidden=widths[s],
+                    sizes[number],
+                    sizes[number + 1],
+                    hidden=widths[number],
                     activation=activation,
                     shared=shared,
-                    reference=start if s == 0 else None,
+                    reference=start if number == 0 else None,
                 )
-                for s, sets in enumerate(stages)
+                for number, sets in enumerate(stages)
             ]
         super().__init__(transforms, (d, channels_in), n_outputs, intercept)
         self.padding = width - d
@@ -167,15 +171,16 @@ class DeepShapNet(ShapNet):
 
 
 def _per_stage(value: int | Sequence[int], count: int, argument: str) -> list[int]:
-    found = [value] * count if isinstance(value, int) else list(value)
-    if len(found) != count:
+    """One integer for each of ``count`` stages."""
+    sizes = [value] * count if isinstance(value, int) else list(value)
+    if len(sizes) != count:
         fail(
             argument,
             f"an integer or {count} integers",
-            f"{len(found)}",
+            f"{len(sizes)}",
             "Give one for each stage but the last",
         )
-    return [check_int(v, argument) for v in found]
+    return [check_int(size, argument) for size in sizes]
 
 
 class ResidualDNN(nn.Module):
@@ -226,19 +231,18 @@ class ResidualDNN(nn.Module):
         seed : as above.
         """
         check_choice(equal, "equal", ("parameters", "compute"))
-        d, outputs = int(net.input_shape[0] or 1), len(net.intercept)
-        target = (
-            net.multiply_adds if equal == "compute" else sum(p.numel() for p in net.parameters())
-        )
-        bias = equal == "parameters"
+        d = int(net.input_shape[0] or 1)
+        outputs = len(net.intercept)
+        if equal == "compute":
+            bias = 0
+            target = net.multiply_adds
+        else:
+            bias = 1
+            target = sum(parameter.numel() for parameter in net.parameters())
 
-        def size(w: int) -> int:
-            return (d + bias) * w + (depth - 1) * (w + bias) * w + (w + bias) * outputs
+        def distance(width: int) -> int:
+            inner = (depth - 1) * (width + bias) * width
+            return abs((d + bias) * width + inner + (width + bias) * outputs - target)
 
-        return cls(
-            d,
-            outputs,
-            width=min(range(1, 4096), key=lambda w: abs(size(w) - target)),
-            depth=depth,
-            seed=seed,
-        )
+        width = min(range(1, 4096), key=distance)
+        return cls(d, outputs, width=width, depth=depth, seed=seed)

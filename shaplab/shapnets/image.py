@@ -38,9 +38,16 @@ from shaplab.shapnets.transform import (
     uniform,
 )
 
-SLOPES = {"relu": 0.0, "leaky_relu": 0.01}
-
 __all__ = ["ComparableCNN", "ConvShapleyTransform", "ImageShapNet", "conv_transform_literal"]
+
+# Slopes below zero of the activations that the compiled kernel knows.
+LEAKS = {"relu": 0.0, "leaky_relu": 0.01}
+# Numbers in one block of coalition sums: small enough for a processor's cache, large enough for a
+# device.
+BLOCK_ON_CPU = 2**18
+BLOCK_ON_DEVICE = 2**28
+
+Taps = tuple[tuple[int, int], ...]
 
 
 def conv_transform_literal(
@@ -63,13 +70,14 @@ def conv_transform_literal(
         for q in range(width):
             places = [(p + i, q + j) for i, j in taps]
             inside = [0 <= i < height and 0 <= j < width for i, j in places]
-            patch = np.array(
-                [x[place] if here else r for place, here in zip(places, inside, strict=True)]
-            )
+            patch = np.array([r] * len(W))
+            for tap, place in enumerate(places):
+                if inside[tap]:
+                    patch[tap] = x[place]
             phi = shapley_transform_literal(f, patch, np.array([r] * len(W)))
-            for place, here, value in zip(places, inside, phi, strict=True):
-                if here:
-                    Z[place] += value
+            for tap, place in enumerate(places):
+                if inside[tap]:
+                    Z[place] += phi[tap]
     return Z
 
 
@@ -102,9 +110,13 @@ class ConvShapleyTransform(WithReference):
         scale: float = 1.0,
     ):
         super().__init__()
-        self.scale, self.reads = scale, None if reads is None else list(reads)
-        self.kernel = rows, columns = check_int(kernel[0], "kernel"), check_int(kernel[1], "kernel")
-        self.k, self.dilation = rows * columns, check_int(dilation, "dilation")
+        self.scale = scale
+        self.reads = None if reads is None else list(reads)
+        rows = check_int(kernel[0], "kernel")
+        columns = check_int(kernel[1], "kernel")
+        self.kernel = (rows, columns)
+        self.k = rows * columns
+        self.dilation = check_int(dilation, "dilation")
         if self.k > MAX_ACTIVE:
             fail(
                 "kernel",
@@ -113,63 +125,73 @@ class ConvShapleyTransform(WithReference):
                 "Use (2, 2), and more stages for reach",
             )
         # Windows are centred, so that as many of a pixel's windows lie before it as after it.
+        up = (rows - 1) * dilation // 2
+        left = (columns - 1) * dilation // 2
         self.taps = [
-            (
-                i * dilation - (rows - 1) * dilation // 2,
-                j * dilation - (columns - 1) * dilation // 2,
-            )
-            for i in range(rows)
-            for j in range(columns)
+            (i * dilation - up, j * dilation - left) for i in range(rows) for j in range(columns)
         ]
-        fan_in = (
-            check_int(channels_in, "channels_in") if reads is None else len(self.reads or [])
-        ) * self.k
+        n_read = check_int(channels_in, "channels_in") if reads is None else len(self.reads or [])
+        fan_in = n_read * self.k
+        # As numbers: what a compiler sees of them are constants.
+        self.coefficients = coalition_weights(self.k)[1].tolist()
         self.activation = check_choice(activation, "activation", tuple(ACTIVATIONS))
         check_int(channels_out, "channels_out")
-        self.weight = uniform(fan_in // self.k, self.k, channels_out, fan_in=fan_in, gain=6**0.5)
+        self.weight = uniform(n_read, self.k, channels_out, fan_in=fan_in, gain=6**0.5)
         self.bias = uniform(channels_out, fan_in=fan_in)
         self.keep_reference(as_reference(reference, (channels_in,)))
 
     def forward(self, x: Tensor, skip: bool | str = False) -> Tensor:
         """Shapley representation of ``x``; ``skip`` as in ``ShapNet.layers``, for windows and
         pixels."""
-        delta, r = x - self.reference, self.reference
+        delta = x - self.reference
+        reference = self.reference
         if self.reads is not None:
-            delta, r = delta[..., self.reads], r[self.reads]
-        base = torch.einsum("c,ckd->d", r, self.weight) + self.bias
-        if (
-            torch.compiler.is_compiling()
-            or torch._C._len_torch_function_stack() > 0
-            or torch._C._functorch.maybe_current_level() is not None
-        ):  # torch.func.grad, vmap and the like
+            delta = delta[..., self.reads]
+            reference = reference[self.reads]
+        base = torch.einsum("c,ckd->d", reference, self.weight) + self.bias
+        if _is_watched():
             return self._in_the_open(delta, base)
-        taps, present = tuple(self.taps), delta.detach().abs().amax(-1) != 0
+        present = delta.detach().abs().amax(-1) != 0
         if skip is True:
-            sources, rows = window_sources(present, taps), delta[present]
-        else:
-            sources, rows = every_source(tuple(x.shape[:3]), taps, x.device), delta.flatten(0, 2)
-        # One more row of zeros, for what lies outside the picture.
+            return self._of_present_pixels(delta, base, present)
+        rows = delta.flatten(0, 2)
+        terms = self._terms(rows)
+        sources = every_source(tuple(x.shape[:3]), tuple(self.taps), x.device)
+        is_quick = self._is_quick(terms)
+        if skip == "exact" and is_quick:
+            # The kernel treats each window by itself, so windows can be left out without changing a
+            # bit; a product of fewer rows might round otherwise.
+            alive = nn.functional.pad(present.flatten(), (0, 1))[sources].any(0)
+            sources = sources[:, alive]
+        total = self._sums_of_windows(terms, base, sources)
+        if not is_quick or not bool(present.all()):
+            total = missing_to_zero(total, rows)
+        return total.unflatten(0, x.shape[:3])
+
+    def _of_present_pixels(self, delta: Tensor, base: Tensor, present: Tensor) -> Tensor:
+        """The representation from the pixels that are not at their reference; zeros elsewhere."""
+        terms = self._terms(delta[present])
+        total = self._sums_of_windows(terms, base, window_sources(present, tuple(self.taps)))
+        result = total.new_zeros(*present.shape, total.shape[1])
+        return result.masked_scatter(present.unsqueeze(-1), total)
+
+    def _terms(self, rows: Tensor) -> Tensor:
+        """What each pixel gives to each tap's sum, ``(P + 1, k, C')`` from ``rows (P, C)``; the
+        last pixel stands for what lies outside the picture."""
         rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        terms = (rows @ self.weight.flatten(1)).unflatten(1, (self.k, -1))
-        quick = (
-            self.k == 4
-            and self.activation in SLOPES
-            and x.device.type == "cpu"
-            and terms.dtype in (torch.float32, torch.float64)
-        )
-        if (
-            skip == "exact" and quick
-        ):  # each window by itself; but a product of fewer rows may round otherwise
-            sources = sources[:, nn.functional.pad(present.flatten(), (0, 1))[sources].any(0)]
-        values = _FourTaps.apply if quick else window_values
+        return (rows @ self.weight.flatten(1)).unflatten(1, (self.k, -1))
+
+    def _is_quick(self, terms: Tensor) -> bool:
+        """Whether the compiled kernel can take them."""
+        is_known = self.k == 4 and self.activation in LEAKS
+        is_float = terms.dtype in (torch.float32, torch.float64)
+        return is_known and is_float and terms.device.type == "cpu"
+
+    def _sums_of_windows(self, terms: Tensor, base: Tensor, sources: Tensor) -> Tensor:
+        """Values of all windows, summed for each pixel ``(P, C')``."""
+        values = _FourTaps.apply if self._is_quick(terms) else window_values
         total = values(terms, base, sources, self.activation)[:-1]
-        total = total if self.scale == 1 else total * self.scale
-        if skip is True:
-            return total.new_zeros(*x.shape[:3], total.shape[1]).masked_scatter(
-                present.unsqueeze(-1), total
-            )
-        whole = quick and bool(present.all())
-        return (total if whole else missing_to_zero(total, rows[:-1])).unflatten(0, x.shape[:3])
+        return total if self.scale == 1 else total * self.scale
 
     def _in_the_open(self, delta: Tensor, base: Tensor) -> Tensor:
         """The same in plain steps with rows kept apart, which compilers fuse and explainers look
@@ -178,21 +200,21 @@ class ConvShapleyTransform(WithReference):
         sums = [base]
         for part, (i, j) in zip(terms, self.taps, strict=True):
             moved = shift(part, i, j)
-            sums += [s + moved for s in sums]
-        values = [ACTIVATIONS[self.activation](s) for s in sums]
-        total = torch.zeros_like(terms[0])
-        for row, (i, j) in zip(coalition_weights(self.k)[1].tolist(), self.taps, strict=True):
-            total = total + shift(
-                sum(self.scale * w * v for w, v in zip(row, values, strict=True)), -i, -j
-            )
-        return missing_to_zero(total, delta)
+            sums += [smaller + moved for smaller in sums]
+        act = ACTIVATIONS[self.activation]
+        values = [act(total) for total in sums]
+        result = torch.zeros_like(terms[0])
+        for row, (i, j) in zip(self.coefficients, self.taps, strict=True):
+            phi = sum(self.scale * weight * v for weight, v in zip(row, values, strict=True))
+            result = result + shift(phi, -i, -j)
+        return missing_to_zero(result, delta)
 
     def live_modules(self, x: Tensor) -> Tensor:
         """How many windows hold a pixel away from the reference, for each picture: ``(N,)``."""
         delta = x - self.reference
-        present = (
-            (delta if self.reads is None else delta[..., self.reads]).ne(0).any(-1, keepdim=True)
-        )
+        if self.reads is not None:
+            delta = delta[..., self.reads]
+        present = delta.ne(0).any(-1, keepdim=True)
         return torch.stack([shift(present, i, j) for i, j in self.taps]).any(0).sum((1, 2, 3))
 
     @property
@@ -201,7 +223,16 @@ class ConvShapleyTransform(WithReference):
         return self.weight.numel()
 
 
-def window_sources(present: Tensor, taps: tuple[tuple[int, int], ...]) -> Tensor:
+def _is_watched() -> bool:
+    """Whether a compiler, an explainer or a transform such as torch.func.grad follows each step."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._functorch.maybe_current_level() is not None
+    )
+
+
+def window_sources(present: Tensor, taps: Taps) -> Tensor:
     """Which of the present pixels each tap of each window reads, ``(k, windows)``; one past the
     last for none.
 
@@ -215,43 +246,40 @@ def window_sources(present: Tensor, taps: tuple[tuple[int, int], ...]) -> Tensor
 
 
 @lru_cache(maxsize=64)
-def one_picture(
-    height: int, width: int, taps: tuple[tuple[int, int], ...], device: torch.device
-) -> Tensor:
+def one_picture(height: int, width: int, taps: Taps, device: torch.device) -> Tensor:
     """:func:`window_sources` of one picture with all its pixels."""
-    with torch.inference_mode(False):  # what is kept may be needed for a gradient later
+    # What is kept may be needed for a gradient later.
+    with torch.inference_mode(False):
         return window_sources(torch.ones((1, height, width), dtype=torch.bool, device=device), taps)
 
 
-def every_source(
-    shape: tuple[int, ...], taps: tuple[tuple[int, int], ...], device: torch.device
-) -> Tensor:
+def every_source(shape: tuple[int, ...], taps: Taps, device: torch.device) -> Tensor:
     """:func:`window_sources` of all pixels of ``shape (N, H, W)``; only the table of one picture is
     kept."""
-    n, size = shape[0], shape[1] * shape[2]
-    one = one_picture(shape[1], shape[2], taps, device).unsqueeze(1)
-    moved = one + size * torch.arange(n, device=device).unsqueeze(1)
-    return torch.where(one < size, moved, size * n).flatten(1)
+    count, height, width = shape
+    size = height * width
+    one = one_picture(height, width, taps, device).unsqueeze(1)
+    moved = one + size * torch.arange(count, device=device).unsqueeze(1)
+    return torch.where(one < size, moved, size * count).flatten(1)
 
 
 def window_values(terms: Tensor, base: Tensor, sources: Tensor, activation: str) -> Tensor:
     """Shapley values of all windows, summed for each pixel, from ``terms (P, k, C')`` and the rows
     they read."""
-    total = terms.new_zeros(len(terms), terms.shape[2])
+    k, channels = terms.shape[1:]
+    total = terms.new_zeros(len(terms), channels)
+    weights = coalition_weights(k)[1].to(terms)
+    act = ACTIVATIONS[activation]
     # In blocks, so that the 2**k sums of a window never travel to memory and back.
-    weights = coalition_weights(terms.shape[1])[1].to(terms)
-    block = max(
-        256,
-        2 ** (18 if terms.device.type == "cpu" else 28) // (2 ** terms.shape[1] * terms.shape[2]),
-    )
+    numbers = BLOCK_ON_CPU if terms.device.type == "cpu" else BLOCK_ON_DEVICE
+    block = max(256, numbers // (2**k * channels))
     for part in sources.split(block, dim=1):
-        taps = torch.stack([terms[rows, j] for j, rows in enumerate(part)]).unsqueeze(0)
-        inner = ACTIVATIONS[activation](
-            subset_sums(base.to(terms.dtype).expand(1, 1, *taps.shape[2:]), taps)[0]
-        )
-        phi = (weights @ inner.flatten(1)).unflatten(1, taps.shape[2:])
-        for rows, mine in zip(part, phi, strict=True):
-            total = total.index_add(0, rows, mine.to(total.dtype))
+        members = torch.stack([terms[rows, tap] for tap, rows in enumerate(part)]).unsqueeze(0)
+        start = base.to(terms.dtype).expand(1, 1, *members.shape[2:])
+        inner = act(subset_sums(start, members)[0])
+        phi = (weights @ inner.flatten(1)).unflatten(1, members.shape[2:])
+        for rows, values in zip(part, phi, strict=True):
+            total = total.index_add(0, rows, values.to(total.dtype))
     return total
 
 
@@ -261,41 +289,41 @@ class _FourTaps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, terms: Tensor, base: Tensor, sources: Tensor, activation: str) -> Tensor:
         ctx.save_for_backward(terms, base, sources)
-        ctx.activation, ctx.slope = activation, SLOPES[activation]
+        ctx.activation = activation
         out = torch.zeros(len(terms), terms.shape[2], dtype=terms.dtype)
-        run: Any = values_of_four
-        run(
-            *_arrays(terms, base.to(terms.dtype), sources), *_constants(ctx.slope, out), out.numpy()
-        )
+        inputs = _arrays(terms, base.to(terms.dtype), sources)
+        kernel: Any = values_of_four
+        kernel(*inputs, *_constants(activation, terms), out.numpy())
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         terms, base, sources = ctx.saved_tensors
-        if (
-            torch.is_grad_enabled()
-        ):  # a second derivative is wanted: once more, in steps that torch can follow
-            wanted = [t for t in (terms, base) if t.requires_grad]
+        if torch.is_grad_enabled():
+            # A second derivative is wanted: once more, in steps that torch can follow.
+            wanted = [part for part in (terms, base) if part.requires_grad]
             out = window_values(terms, base, sources, ctx.activation)
             parts = iter(torch.autograd.grad(out, wanted, grads[0], create_graph=True))
-            return *(next(parts) if t.requires_grad else None for t in (terms, base)), None, None
-        found = torch.zeros_like(terms), torch.zeros_like(base, dtype=terms.dtype)
-        run: Any = gradients_of_four
-        run(
-            *_arrays(terms, base.to(terms.dtype), sources),
-            *_constants(ctx.slope, terms),
-            *_arrays(*grads, *found),
-        )
-        return found[0], found[1].to(base.dtype), None, None
+            of_terms = next(parts) if terms.requires_grad else None
+            of_base = next(parts) if base.requires_grad else None
+            return of_terms, of_base, None, None
+        of_terms = torch.zeros_like(terms)
+        of_base = torch.zeros_like(base, dtype=terms.dtype)
+        inputs = _arrays(terms, base.to(terms.dtype), sources)
+        kernel: Any = gradients_of_four
+        kernel(*inputs, *_constants(ctx.activation, terms), *_arrays(grads[0], of_terms, of_base))
+        return of_terms, of_base.to(base.dtype), None, None
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [t.detach().contiguous().numpy() for t in tensors]
+    """Tensors as the kernels take them; new ones share their memory."""
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
-def _constants(slope: float, like: Tensor) -> tuple[Any, np.ndarray]:
-    w = torch.tensor([1 / 4, 1 / 12, 1 / 3, 1 / 6, slope], dtype=like.dtype).numpy()
-    return w[4], w[:4]
+def _constants(activation: str, like: Tensor) -> tuple[Any, np.ndarray]:
+    """The activation's slope below zero and the kernels' weights, in the dtype of the terms."""
+    numbers = torch.tensor([1 / 4, 1 / 12, 1 / 3, 1 / 6, LEAKS[activation]], dtype=like.dtype)
+    return numbers.numpy()[4], numbers.numpy()[:4]
 
 
 def shift(x: Tensor, rows: int, columns: int, fill: int = 0) -> Tensor:
@@ -360,41 +388,32 @@ class ImageShapNet(ShapNet):
         scale: float = 0.02,
         seed: int | None = None,
     ):
-        sizes = [
-            check_int(in_channels, "in_channels"),
-            *channels,
-            check_int(n_outputs, "n_outputs"),
-        ]
-        steps = [2 * s + 1 for s in range(len(sizes) - 1)] if dilations is None else list(dilations)
+        outputs = check_int(n_outputs, "n_outputs")
+        sizes = [check_int(in_channels, "in_channels"), *channels, outputs]
+        n_stages = len(sizes) - 1
+        steps = list(range(1, 2 * n_stages, 2)) if dilations is None else list(dilations)
         share = check_real(channel_share, "channel_share", low=0.0, high=1.0, open_low=True)
-        if len(steps) != len(sizes) - 1:
+        if len(steps) != n_stages:
             fail(
                 "dilations",
-                f"{len(sizes) - 1} numbers, one a stage",
+                f"{n_stages} numbers, one a stage",
                 f"{len(steps)}",
                 "Give one more than channels",
             )
         with seeded(seed):
-            transforms = []
-            for s, step in enumerate(steps):
-                count = sizes[s] if s == 0 else ceil(share * sizes[s])
-                reads = (
-                    None
-                    if count == sizes[s]
-                    else [((s - 1) * count + c) % sizes[s] for c in range(count)]
+            transforms = [
+                ConvShapleyTransform(
+                    sizes[stage],
+                    sizes[stage + 1],
+                    kernel=kernel,
+                    dilation=step,
+                    reads=_channels_read(stage, sizes[stage], share),
+                    activation=activation,
+                    reference=reference if stage == 0 else None,
+                    scale=scale if stage == n_stages - 1 else 1.0,
                 )
-                transforms.append(
-                    ConvShapleyTransform(
-                        sizes[s],
-                        sizes[s + 1],
-                        kernel=kernel,
-                        dilation=step,
-                        reads=reads,
-                        activation=activation,
-                        reference=reference if s == 0 else None,
-                        scale=scale if s == len(steps) - 1 else 1.0,
-                    )
-                )
+                for stage, step in enumerate(steps)
+            ]
         super().__init__(transforms, (None, in_channels), n_outputs, intercept)
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -407,6 +426,14 @@ class ImageShapNet(ShapNet):
                 "Put channels first",
             )
         return x.permute(0, 2, 3, 1)
+
+
+def _channels_read(stage: int, size: int, share: float) -> list[int] | None:
+    """The channels that a stage reads, None for all; the block moves on from stage to stage."""
+    count = size if stage == 0 else ceil(share * size)
+    if count == size:
+        return None
+    return [((stage - 1) * count + channel) % size for channel in range(count)]
 
 
 class ComparableCNN(nn.Module):
@@ -424,18 +451,23 @@ class ComparableCNN(nn.Module):
         if not isinstance(net, ImageShapNet):
             fail("net", "an ImageShapNet", net, "Make the network to match first", TypeError)
         self.intercept = nn.Parameter(torch.zeros(len(net.intercept)))
-        stages = [t for t in net.transforms if isinstance(t, ConvShapleyTransform)]
+        stages = [stage for stage in net.transforms if isinstance(stage, ConvShapleyTransform)]
         self.scale = stages[-1].scale
-        self.pads = [(-t.taps[0][1], t.taps[-1][1], -t.taps[0][0], t.taps[-1][0]) for t in stages]
+        # A stage that reads some channels only reads the same ones here.
+        self.reads = [stage.reads for stage in stages]
+        self.pads = [_padding(stage.taps) for stage in stages]
         with seeded(seed):
             self.stages = nn.ModuleList(
                 [
-                    nn.Conv2d(len(t.weight), t.weight.shape[2], t.kernel, dilation=t.dilation)
-                    for t in stages
+                    nn.Conv2d(
+                        len(stage.weight),
+                        stage.weight.shape[2],
+                        stage.kernel,
+                        dilation=stage.dilation,
+                    )
+                    for stage in stages
                 ]
             )
-        # A stage that reads some channels only reads the same ones here.
-        self.reads = [t.reads for t in stages]
 
     def forward(self, x: Tensor) -> Tensor:
         """Output ``(N, K)`` of a batch."""
@@ -443,3 +475,10 @@ class ComparableCNN(nn.Module):
             x = x if reads is None else x[:, reads]
             x = nn.functional.leaky_relu(layer(nn.functional.pad(x, pad)))
         return self.scale * x.sum((2, 3)) + self.intercept
+
+
+def _padding(taps: Sequence[tuple[int, int]]) -> tuple[int, int, int, int]:
+    """Zeros to the left, to the right, above and below, so that windows stay centred."""
+    up, left = taps[0]
+    down, right = taps[-1]
+    return -left, right, -up, down

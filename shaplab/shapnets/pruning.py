@@ -44,9 +44,8 @@ def keep_mask(
         keep = norm > threshold * norm.amax(1, keepdim=True)
     else:
         count = round(float(fraction or 0.0) * norm.shape[1])
-        keep = torch.ones_like(norm, dtype=torch.bool).scatter(
-            1, norm.argsort(dim=1, stable=True)[:, :count], False
-        )
+        smallest = norm.argsort(dim=1, stable=True)[:, :count]
+        keep = torch.ones_like(norm, dtype=torch.bool).scatter(1, smallest, False)
     return keep.view(z.shape[:-1])
 
 
@@ -62,24 +61,23 @@ class PrunedShapNet(nn.Module):
         self, net: ShapNet, stages: Sequence[int], threshold: float | None, fraction: float | None
     ):
         super().__init__()
-        self.net, self.stages, self.threshold, self.fraction = (
-            net,
-            tuple(stages),
-            threshold,
-            fraction,
-        )
+        self.net = net
+        self.stages = tuple(stages)
+        self.threshold = threshold
+        self.fraction = fraction
         self.skip: bool | str = "exact" if threshold == 0 else True
 
     def _edit(self, stage: int, z: Tensor) -> Tensor:
         if stage not in self.stages:
             return z
-        # Selected, not multiplied: a kept number stays the same to the last bit.
         visible = self.net.visible(z)
         keep = keep_mask(visible, threshold=self.threshold, fraction=self.fraction).unsqueeze(-1)
+        # Selected, not multiplied: a kept number stays the same to the last bit.
         kept = torch.where(keep, visible, torch.zeros_like(visible))
-        return (
-            kept if visible.shape == z.shape else torch.cat([kept, z[:, visible.shape[1] :]], dim=1)
-        )
+        if visible.shape == z.shape:
+            return kept
+        padding = z[:, visible.shape[1] :]
+        return torch.cat([kept, padding], dim=1)
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Representation after every stage, with zeros where it was pruned."""
@@ -100,17 +98,20 @@ class PrunedShapNet(nn.Module):
         For images a module is a window. A module counts as computed for a row when one of its
         inputs is not zero.
         """
-        live, total, z = [], [], self.net.prepare(x)
+        computed = []
+        total = []
+        z = self.net.prepare(x)
         for number, transform in enumerate(self.net.transforms):
-            live.append(int(transform.live_modules(z).sum()))  # type: ignore[operator]
+            computed.append(int(transform.live_modules(z).sum()))  # type: ignore[operator]
             sets = getattr(transform, "active_sets", None)
-            total.append(len(x) * (z.shape[1] * z.shape[2] if sets is None else len(sets)))
+            n_modules = z.shape[1] * z.shape[2] if sets is None else len(sets)
+            total.append(len(x) * n_modules)
             z = self._edit(number, transform(z, self.skip))
         return {
-            "computed": sum(live),
+            "computed": sum(computed),
             "total": sum(total),
-            "share": sum(live) / sum(total),
-            "by_stage": [a / b for a, b in zip(live, total, strict=True)],
+            "share": sum(computed) / sum(total),
+            "by_stage": [ours / theirs for ours, theirs in zip(computed, total, strict=True)],
         }
 
 
@@ -156,12 +157,10 @@ def prune(
             "both" if threshold is not None else "neither",
             "Pass for example fraction=0.6",
         )
-    check_real(
-        fraction if threshold is None else threshold,
-        "fraction" if threshold is None else "threshold",
-        low=0.0,
-        high=1.0,
-    )
+    if threshold is None:
+        check_real(fraction, "fraction", low=0.0, high=1.0)
+    else:
+        check_real(threshold, "threshold", low=0.0, high=1.0)
     if not isinstance(net, ShapNet):
         fail(
             "net",
@@ -171,11 +170,9 @@ def prune(
             TypeError,
         )
     last = len(net.transforms) - 1
-    chosen = (
-        range(last)
-        if stages is None
-        else [check_int(s, "stages", minimum=0, maximum=last) for s in stages]
-    )
+    if stages is None:
+        stages = range(last)
+    chosen = [check_int(stage, "stages", minimum=0, maximum=last) for stage in stages]
     return PrunedShapNet(net, chosen, threshold, fraction)
 
 
@@ -211,10 +208,9 @@ def strip_modules(net: ShapNet, x: Tensor, *, stage: int, keep: int) -> ShapNet:
             "Other networks have no such modules",
             TypeError,
         )
+    check_int(stage, "stage", minimum=0, maximum=len(net.transforms) - 1)
     result = copy.deepcopy(net)
-    transform = result.transforms[
-        check_int(stage, "stage", minimum=0, maximum=len(net.transforms) - 1)
-    ]
+    transform = result.transforms[stage]
     if not isinstance(transform, ShapleyTransform):
         fail(
             "net",
@@ -227,19 +223,18 @@ def strip_modules(net: ShapNet, x: Tensor, *, stage: int, keep: int) -> ShapNet:
         for earlier in net.transforms[:stage]:
             z = earlier(z)
         scores = torch.cat([part.abs().sum((2, 3)).mean(0) for part in transform.contributions(z)])
+    largest = scores.argsort(descending=True)[: check_int(keep, "keep", maximum=len(scores))]
     chosen = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    chosen[scores.argsort(descending=True)[: check_int(keep, "keep", maximum=len(scores))]] = True
+    chosen[largest] = True
+    groups = transform.modules_by_size
     left = []
-    for group, mine in zip(
-        transform.modules_by_size,
-        chosen.split([len(g.active) for g in transform.modules_by_size]),
-        strict=True,
-    ):
+    for group, mine in zip(groups, chosen.split([len(g.active) for g in groups]), strict=True):
         if not bool(mine.any()):
             continue
         group.active = group.active[mine]
         for parameter in group.parameters():
-            if len(parameter) == len(mine):  # a shared inner network has one for all
+            # A shared inner network has one for all.
+            if len(parameter) == len(mine):
                 parameter.data = parameter.data[mine]
         left.append(group)
     transform.groups = nn.ModuleList(left)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from shaplab._parallel import progress_bar
 from shaplab._validation import as_numbers, check_choice, check_int, check_real, fail
-from shaplab.shapnets.shallow import ShapNet, as_rows
+from shaplab.shapnets.shallow import ShapNet, row_tensor
 from shaplab.shapnets.transform import seeded
 
 __all__ = ["coefficient_of_variation", "explanation_penalty", "fit", "sparsity"]
@@ -69,15 +69,20 @@ def explanation_penalty(
         if l_inf:
             total = total + l_inf * size[-1].amax(1).mean()
         if layerwise_l1:
-            total = total + layerwise_l1 * torch.stack([s.sum(1).mean() for s in size]).mean()
+            by_stage = torch.stack([stage.sum(1).mean() for stage in size])
+            total = total + layerwise_l1 * by_stage.mean()
         return total if prior is None else total + prior(layers[-1])
 
     return penalty
 
 
+def _mean_squared_error(output: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.mse_loss(output.squeeze(-1), y)
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": nn.functional.cross_entropy,
-    "squared_error": lambda output, y: nn.functional.mse_loss(output.squeeze(-1), y),
+    "squared_error": _mean_squared_error,
 }
 
 
@@ -134,17 +139,13 @@ def fit(
             type(net).__name__,
             "Train a ShapNet",
         )
-    of = LOSSES[check_choice(loss, "loss", tuple(LOSSES))] if isinstance(loss, str) else loss
+    if isinstance(loss, str):
+        price = LOSSES[check_choice(loss, "loss", tuple(LOSSES))]
+    else:
+        price = loss
     like = next(net.parameters())
-    inputs = as_rows(X).to(like)
-    target = y if isinstance(y, Tensor) else torch.as_tensor(as_numbers(y, "y", dtype=None).copy())
-    whole = not target.is_floating_point() or bool((target == target.round()).all())
-    if loss == "cross_entropy" and not whole:
-        fail("y", "whole numbers as labels for 'cross_entropy'", "others", "Number classes from 0")
-    labels = loss == "cross_entropy" or (callable(loss) and not target.is_floating_point())
-    target = target.to(like.device, torch.long if labels else like.dtype)
-    if target.ndim > 1 and target.shape[1:].numel() == 1:
-        target = target.flatten()  # a column is a list of targets, not one row against all others
+    inputs = row_tensor(X).to(like)
+    target = _target_tensor(y, loss, like)
     if len(target) != len(inputs) or (isinstance(loss, str) and target.ndim != 1):
         fail(
             "y",
@@ -154,29 +155,24 @@ def fit(
         )
     if isinstance(loss, str):
         _check_targets(net, inputs, target, loss)
-    optimizer, history = torch.optim.Adam(net.parameters(), lr=learning_rate), []
     steps = check_int(epochs, "epochs") * -(-len(inputs) // check_int(batch_size, "batch_size"))
-    cycle = (
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-        if one_cycle
-        else None
-    )
+    optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
+    schedule = None
+    if one_cycle:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    history = []
     net.train()
     with seeded(seed), progress_bar(epochs, progress, type(net).__name__) as bar:
         for epoch in range(epochs):
             total = 0.0
             for rows in torch.randperm(len(inputs)).to(like.device).split(batch_size):
                 x = inputs[rows] if augment is None else augment(inputs[rows])
-                layers = net.layers(x) if isinstance(net, ShapNet) else []
-                value = of(
-                    net.readout(layers[-1]) if isinstance(net, ShapNet) else net(x), target[rows]
-                )
-                value = value if penalty is None else value + penalty(layers)
+                value = _batch_loss(net, x, target[rows], price, penalty)
                 optimizer.zero_grad()
                 value.backward()
                 optimizer.step()
-                if cycle is not None:
-                    cycle.step()
+                if schedule is not None:
+                    schedule.step()
                 total += float(value.detach()) * len(rows)
             history.append(total / len(inputs))
             if not np.isfinite(history[-1]):
@@ -190,6 +186,37 @@ def fit(
             bar.update()
     net.eval()
     return history
+
+
+def _batch_loss(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    price: Callable[[Tensor, Tensor], Tensor],
+    penalty: Penalty | None,
+) -> Tensor:
+    """The loss of a batch, and the penalty on what it was computed from."""
+    if not isinstance(net, ShapNet):
+        return price(net(x), y)
+    layers = net.layers(x)
+    value = price(net.readout(layers[-1]), y)
+    return value if penalty is None else value + penalty(layers)
+
+
+def _target_tensor(y: Any, loss: Any, like: Tensor) -> Tensor:
+    """Targets in the network's dtype, or whole numbers where they are labels."""
+    if isinstance(y, Tensor):
+        target = y
+    else:
+        target = torch.as_tensor(as_numbers(y, "y", dtype=None).copy())
+    are_whole = not target.is_floating_point() or bool((target == target.round()).all())
+    if loss == "cross_entropy" and not are_whole:
+        fail("y", "whole numbers as labels for 'cross_entropy'", "others", "Number classes from 0")
+    are_labels = loss == "cross_entropy" or (callable(loss) and not target.is_floating_point())
+    target = target.to(like.device, torch.long if are_labels else like.dtype)
+    # A column is a list of targets, not one row against all others.
+    is_column = target.ndim > 1 and target.shape[1:].numel() == 1
+    return target.flatten() if is_column else target
 
 
 def _check_targets(net: nn.Module, inputs: Tensor, target: Tensor, loss: str) -> None:
@@ -223,7 +250,8 @@ def coefficient_of_variation(values: Any) -> float:
         are left out.
     """
     size = _sizes(values)
-    mean, std = size.mean(axis=1), size.std(axis=1)
+    mean = size.mean(axis=1)
+    std = size.std(axis=1)
     return float((std[mean > 0] / mean[mean > 0]).mean())
 
 
@@ -242,7 +270,8 @@ def sparsity(values: Any, *, tolerance: float = 0.01) -> float:
 
 
 def _sizes(values: Any) -> np.ndarray:
-    array = np.abs(
-        values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    )
-    return array.reshape(len(array), -1, array.shape[-1])
+    """Absolute values ``(N, positions, K)``."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    size = np.abs(np.asarray(values))
+    return size.reshape(len(size), -1, size.shape[-1])

@@ -25,12 +25,12 @@ from shaplab.shapnets.transform import ShapleyTransform, check_active_sets, seed
 __all__ = ["ShallowShapNet", "ShapNet", "gam_network"]
 
 
-def as_rows(X: Any) -> Tensor:
+def row_tensor(X: Any) -> Tensor:
     """Rows as a tensor of their own numbers; arrays of any layout, order of bytes and kind."""
     if isinstance(X, Tensor):
         return X.detach()
-    table = is_frame(X) or np.ndim(X) == 2
-    array = as_matrix(X, "X") if table else as_numbers(X, "X", dtype=None)
+    is_table = is_frame(X) or np.ndim(X) == 2
+    array = as_matrix(X, "X") if is_table else as_numbers(X, "X", dtype=None)
     array = np.asarray(array, dtype=array.dtype.newbyteorder("="))
     # Torch wants arrays that may be written to, and warns of others.
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
@@ -52,7 +52,8 @@ class ShapNet(nn.Module):
         intercept: bool,
     ):
         super().__init__()
-        self.transforms, self.input_shape = nn.ModuleList(transforms), input_shape
+        self.transforms = nn.ModuleList(transforms)
+        self.input_shape = input_shape
         start = torch.zeros(check_int(n_outputs, "n_outputs"))
         if intercept:
             self.intercept = nn.Parameter(start)
@@ -91,12 +92,14 @@ class ShapNet(nn.Module):
             With True sums may round otherwise; with "exact" no bit changes, and only windows of
             four taps on a processor are left out.
         """
-        z, found = self.prepare(x), []
+        z = self.prepare(x)
+        stages = []
         for number, transform in enumerate(self.transforms):
             z = transform(z, skip)
-            z = z if edit is None else edit(number, z)
-            found.append(z)
-        return [self.visible(z) for z in found]
+            if edit is not None:
+                z = edit(number, z)
+            stages.append(self.visible(z))
+        return stages
 
     def visible(self, z: Tensor) -> Tensor:
         """The representation without padding."""
@@ -139,23 +142,20 @@ class ShapNet(nn.Module):
         the output at the reference.
         """
         like = next(self.parameters())
-        rows = as_rows(X)
-        data, rows = (
-            (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy(),
-            rows.to(like),
-        )
+        rows = row_tensor(X)
+        # NumPy has no bfloat16.
+        data = rows.float() if rows.dtype == torch.bfloat16 else rows
+        batches = rows.to(like).split(check_int(batch_size, "batch_size"))
         with torch.no_grad():
-            values = torch.cat(
-                [self.explain(part) for part in rows.split(check_int(batch_size, "batch_size"))]
-            )
-        base = np.tile(self.intercept.detach().cpu().double().numpy(), (len(rows), 1))
+            values = torch.cat([self.explain(batch) for batch in batches])
         names = column_names(X) if feature_names is None else feature_names
+        intercept = self.intercept.detach().cpu().double().numpy()
         return Explanation(
-            values.cpu().double().numpy(),
-            base,
-            data,
-            None if names is None else tuple(names),
-            None if output_names is None else tuple(output_names),
+            values=values.cpu().double().numpy(),
+            base_values=np.tile(intercept, (len(rows), 1)),
+            data=data.cpu().numpy(),
+            feature_names=None if names is None else tuple(names),
+            output_names=None if output_names is None else tuple(output_names),
             method=type(self).__name__,
             index=X.index if is_frame(X) else None,
         )

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from shaplab._validation import check_choice, check_int, fail
+from shaplab.foundations.exact import shapley_coefficients
+from shaplab.foundations.games import all_coalitions
 
 __all__ = [
     "ShapleyTransform",
@@ -72,11 +74,9 @@ def coalition_weights(k: int) -> tuple[Tensor, Tensor]:
     The weights, float64, turn the values of all coalitions into Shapley values: ``phi = weights @
     values``.
     """
-    members = (torch.arange(2**k)[:, None] >> torch.arange(k)) & 1
-    size = members.sum(1)
-    share = torch.tensor([1 / (k * comb(k - 1, s)) for s in range(k)], dtype=torch.float64)
-    joins, leaves = share[(size - 1).clamp(min=0)], share[size.clamp(max=k - 1)]
-    return members.bool(), torch.where(members.T == 1, joins, -leaves)
+    members = all_coalitions(k)
+    weights = np.ascontiguousarray(shapley_coefficients(members))
+    return torch.from_numpy(members), torch.from_numpy(weights)
 
 
 def subset_sums(base: Tensor, terms: Tensor) -> Tensor:
@@ -91,12 +91,10 @@ def subset_sums(base: Tensor, terms: Tensor) -> Tensor:
 def missing_to_zero(values: Tensor, delta: Tensor) -> Tensor:
     """Exact zeros where a feature equals its reference: there ``values`` is only rounding.
     Gradients stay."""
-    with (
-        torch._C.DisableTorchFunction()
-    ):  # an explainer that watches torch calls has nothing to explain in rounding
-        missing = (
-            delta.detach().abs().amax(-1, keepdim=True) == 0
-        )  # faster than all(-1); NaN is not missing
+    # An explainer that watches torch calls has nothing to explain in rounding.
+    with torch._C.DisableTorchFunction():
+        # The largest size is faster than all(-1); NaN is not missing.
+        missing = delta.detach().abs().amax(-1, keepdim=True) == 0
         rounding = torch.where(missing, values.detach(), 0.0)
     return values - rounding
 
@@ -156,11 +154,10 @@ def shapley_transform(
     >>> shapley_transform(lambda t: t[:, 0] * t[:, 1], x)
     tensor([[3., 3.]])
     """
-    if not callable(f) or not isinstance(x, Tensor):
-        name, got, rule = (
-            ("x", x, "a torch tensor") if callable(f) else ("f", f, "a callable of a batch of rows")
-        )
-        fail(name, rule, got, "See the docstring's example", TypeError)
+    if not callable(f):
+        fail("f", "a callable of a batch of rows", f, "See the docstring's example", TypeError)
+    if not isinstance(x, Tensor):
+        fail("x", "a torch tensor", x, "See the docstring's example", TypeError)
     check_int(explainable, "explainable", maximum=max(1, x.ndim - 1))
     shape = x.shape[1 : 1 + explainable]
     positions = int(np.prod(shape))
@@ -172,9 +169,12 @@ def shapley_transform(
             "Use a ShapNet, whose modules read few positions",
         )
     members, weights = coalition_weights(positions)
-    present = members.to(x.device).reshape(-1, 1, *shape, *[1] * (x.ndim - 1 - explainable))
-    rows = torch.where(present, x, torch.as_tensor(reference, dtype=x.dtype, device=x.device))
-    values = f(rows.flatten(0, 1)).unflatten(0, (len(members), len(x)))
+    channel_axes = x.ndim - 1 - explainable
+    present = members.to(x.device).reshape(-1, 1, *shape, *[1] * channel_axes)
+    absent = torch.as_tensor(reference, dtype=x.dtype, device=x.device)
+    # All coalitions of all rows in one call.
+    hybrids = torch.where(present, x, absent)
+    values = f(hybrids.flatten(0, 1)).unflatten(0, (len(members), len(x)))
     phi = torch.tensordot(weights.to(values), values, dims=1)
     return phi.movedim(0, 1).reshape(len(x), *shape, *values.shape[2:])
 
@@ -195,72 +195,97 @@ class _Modules(nn.Module):
         shared: bool,
     ):
         super().__init__()
-        self.k, self.activation, n_sets = active.shape[1], activation, 1 if shared else len(active)
+        self.k = active.shape[1]
+        self.activation = activation
         self.register_buffer("active", active)
         # Whole numbers over k!: a network made in float32 and moved to float64 keeps exact weights.
         whole = (coalition_weights(self.k)[1] * factorial(self.k)).round().long()
         self.register_buffer("weights", whole, persistent=False)
+        n_networks = 1 if shared else len(active)
         fan_in = self.k * channels[0]
-        self.first = uniform(n_sets, self.k, channels[0], hidden[0], fan_in=fan_in, gain=6**0.5)
+        self.first = uniform(n_networks, self.k, channels[0], hidden[0], fan_in=fan_in, gain=6**0.5)
+        fans = (fan_in, *hidden[:-1])
         self.biases = nn.ParameterList(
             [
-                uniform(n_sets, 1, h, fan_in=fan)
-                for h, fan in zip(hidden, (fan_in, *hidden), strict=False)
+                uniform(n_networks, 1, width, fan_in=fan)
+                for width, fan in zip(hidden, fans, strict=True)
             ]
         )
         self.middle = nn.ParameterList(
-            [uniform(n_sets, a, b, fan_in=a, gain=6**0.5) for a, b in pairwise(hidden)]
+            [
+                uniform(n_networks, before, after, fan_in=before, gain=6**0.5)
+                for before, after in pairwise(hidden)
+            ]
         )
+        # How many modules a feature's value is summed over.
+        overlap = active.numel() / len(active.unique())
         # No bias after the last map: Shapley values are differences, a constant would never be
         # seen.
-        overlap = active.numel() / len(
-            active.unique()
-        )  # how many modules a feature's value is summed over
         self.last = uniform(
-            n_sets, hidden[-1], channels[1], fan_in=hidden[-1] * overlap, gain=3**0.5
+            n_networks, hidden[-1], channels[1], fan_in=hidden[-1] * overlap, gain=3**0.5
         )
 
     def values(self, delta: Tensor, reference: Tensor, modules: Tensor | None = None) -> Tensor:
         """Shapley values ``(M, k, N, C')`` of each module's members, ``delta (M, k, N, C)`` from
-        the reference."""
+        the reference; ``modules`` are their numbers, None if all are given."""
+        count = len(delta)
+        rows = delta.shape[2]
+
+        def own(parameter: Tensor) -> Tensor:
+            # A shared network has one parameter for all modules.
+            if modules is not None and len(parameter) > 1:
+                parameter = parameter[modules]
+            return parameter.expand(count, *parameter.shape[1:])
+
+        first = own(self.first)
         # By index: the compiler of older versions of torch cannot unpack a ParameterList.
-        inside = [each[i] for each in (self.middle, self.biases) for i in range(len(each))]
-        own = [
-            p if modules is None or len(p) == 1 else p[modules]
-            for p in (self.first, self.last, *inside)
-        ]
-        count, rows = len(delta), delta.shape[2]
-        first, last, *rest = [p.expand(count, *p.shape[1:]) for p in own]
-        middle, biases = rest[: len(self.middle)], rest[len(self.middle) :]
-        taps = torch.matmul(delta, first)
-        base = (reference.unsqueeze(-2) @ first).sum(1) + biases[0]
+        middle = [own(self.middle[i]) for i in range(len(self.middle))]
+        biases = [own(self.biases[i]) for i in range(len(self.biases))]
         act = ACTIVATIONS[self.activation]
-        inner = act(subset_sums(base.unsqueeze(1).expand(-1, 1, rows, -1), taps))
+        base = (reference.unsqueeze(-2) @ first).sum(1) + biases[0]
+        base = base.unsqueeze(1).expand(-1, 1, rows, -1)
+        # The first map is linear: once for each member, then summed over every coalition.
+        inner = act(subset_sums(base, torch.matmul(delta, first)))
         for weight, bias in zip(middle, biases[1:], strict=True):
             inner = act(inner.flatten(1, 2) @ weight + bias).unflatten(1, (2**self.k, rows))
-        shares = (self.weights.to(inner.dtype) / factorial(self.k) @ inner.flatten(2)).unflatten(
-            2, inner.shape[2:]
-        )
-        return (shares.flatten(1, 2) @ last).unflatten(1, (self.k, rows))
+        # So is the last: Shapley weights first, then the map once for each member.
+        weights = self.weights.to(inner.dtype) / factorial(self.k)
+        shares = (weights @ inner.flatten(2)).unflatten(2, inner.shape[2:])
+        return (shares.flatten(1, 2) @ own(self.last)).unflatten(1, (self.k, rows))
 
     def forward(self, delta: Tensor, reference: Tensor, skip: bool | str = False) -> Tensor:
         """The same from ``delta (d, N, C)`` of all features; ``skip`` as in ``ShapNet.layers``."""
         flat = self.active.flatten()
-        taps = delta.index_select(0, flat).unflatten(0, self.active.shape)
-        r = reference.index_select(0, flat).unflatten(0, self.active.shape)
-        alive = (taps != 0).any(-1).any(1) if skip is True else None
-        if alive is None or bool(alive.all()):
-            return self.values(taps, r)
-        result = taps.new_zeros(len(taps), self.k, delta.shape[1], self.last.shape[-1])
+        members = delta.index_select(0, flat).unflatten(0, self.active.shape)
+        references = reference.index_select(0, flat).unflatten(0, self.active.shape)
+        if skip is not True:
+            return self.values(members, references)
+        alive = (members != 0).any(-1).any(1)
+        if bool(alive.all()):
+            return self.values(members, references)
+        return self._values_of_alive(members, references, alive)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications in the matrix products of one module and row."""
+        middle = sum(weight[0].numel() for weight in self.middle)
+        return self.first[0].numel() + 2**self.k * middle + self.k * self.last[0].numel()
+
+    def _values_of_alive(self, members: Tensor, references: Tensor, alive: Tensor) -> Tensor:
+        """The same where only the modules and rows in ``alive (M, N)`` are computed; zeros
+        elsewhere."""
+        n_rows = alive.shape[1]
+        result = members.new_zeros(len(members), self.k, n_rows, self.last.shape[-1])
         needed = alive.any(1).nonzero().flatten()
-        if alive.shape[1] < 32:  # few rows: one call for the modules that any row needs
-            result[needed] = self.values(taps[needed], r[needed], needed).to(result.dtype)
+        if n_rows < 32:
+            # Few rows: one call for the modules that any row needs.
+            values = self.values(members[needed], references[needed], needed)
+            result[needed] = values.to(result.dtype)
             return result
-        for m in needed.unsqueeze(1):
-            rows = alive[m[0]].nonzero().flatten()
-            result[m, :, rows] = (
-                self.values(taps[m][:, :, rows], r[m], m)[0].transpose(0, 1).to(result.dtype)
-            )
+        for module in needed.unsqueeze(1):
+            rows = alive[module[0]].nonzero().flatten()
+            values = self.values(members[module][:, :, rows], references[module], module)
+            result[module, :, rows] = values[0].transpose(0, 1).to(result.dtype)
         return result
 
 
@@ -338,10 +363,10 @@ class ShapleyTransform(WithReference):
     ):
         super().__init__()
         d = check_int(n_features, "n_features")
-        channels = check_int(channels_in, "channels_in"), check_int(channels_out, "channels_out")
-        widths = [
-            check_int(h, "hidden") for h in ((hidden,) if isinstance(hidden, int) else hidden)
-        ]
+        channels_in = check_int(channels_in, "channels_in")
+        self.channels_out = check_int(channels_out, "channels_out")
+        hidden = (hidden,) if isinstance(hidden, int) else hidden
+        widths = [check_int(width, "hidden") for width in hidden]
         if not widths:
             fail(
                 "hidden",
@@ -351,32 +376,21 @@ class ShapleyTransform(WithReference):
             )
         check_choice(activation, "activation", tuple(ACTIVATIONS))
         sets = check_active_sets(active_sets, d)
-        self.keep_reference(as_reference(reference, (d, channels[0])))
-        self.groups = nn.ModuleList(
-            [
-                _Modules(
-                    torch.tensor([s for s in sets if len(s) == k]),
-                    channels,
-                    widths,
-                    activation,
-                    shared,
-                )
-                for k in sorted({len(s) for s in sets})
-            ]
-        )
-        self.channels_out = channels[1]
+        self.keep_reference(as_reference(reference, (d, channels_in)))
+        self.groups = nn.ModuleList()
+        for size in sorted({len(members) for members in sets}):
+            active = torch.tensor([members for members in sets if len(members) == size])
+            channels = (channels_in, self.channels_out)
+            self.groups.append(_Modules(active, channels, widths, activation, shared))
 
     def forward(self, x: Tensor, skip: bool | str = False) -> Tensor:
         """Shapley representation ``(N, d, C')`` of ``x (N, d, C)``; ``skip`` as in
         ``ShapNet.layers``."""
         delta = (x - self.reference).transpose(0, 1)
-        parts = [
-            (group.active.flatten(), group(delta, self.reference, skip).flatten(0, 1))
-            for group in self.modules_by_size
-        ]
-        total = parts[0][1].new_zeros(len(delta), *parts[0][1].shape[1:])
-        for place, values in parts:
-            total = total.index_add(0, place, values.to(total.dtype))
+        parts = [group(delta, self.reference, skip).flatten(0, 1) for group in self.modules_by_size]
+        total = parts[0].new_zeros(len(delta), *parts[0].shape[1:])
+        for group, values in zip(self.modules_by_size, parts, strict=True):
+            total = total.index_add(0, group.active.flatten(), values.to(total.dtype))
         return missing_to_zero(total, delta).transpose(0, 1)
 
     def contributions(self, x: Tensor) -> list[Tensor]:
@@ -387,9 +401,8 @@ class ShapleyTransform(WithReference):
     def live_modules(self, x: Tensor) -> Tensor:
         """How many modules have an input away from its reference, for each row: ``(N,)``."""
         moved = (x != self.reference).any(-1)
-        return torch.stack(
-            [moved[:, group.active].any(-1).sum(-1) for group in self.modules_by_size]
-        ).sum(0)
+        live = [moved[:, group.active].any(-1).sum(-1) for group in self.modules_by_size]
+        return torch.stack(live).sum(0)
 
     @property
     def modules_by_size(self) -> list[_Modules]:
@@ -404,15 +417,7 @@ class ShapleyTransform(WithReference):
     @property
     def multiply_adds(self) -> int:
         """Multiplications in one row's matrix products (activations not counted)."""
-        return sum(
-            len(g.active)
-            * (
-                g.first[0].numel()
-                + 2**g.k * sum(w[0].numel() for w in g.middle)
-                + g.k * g.last[0].numel()
-            )
-            for g in self.modules_by_size
-        )
+        return sum(len(group.active) * group.multiply_adds for group in self.modules_by_size)
 
 
 def check_active_sets(active_sets: Any, d: int) -> list[tuple[int, ...]]:
@@ -421,7 +426,7 @@ def check_active_sets(active_sets: Any, d: int) -> list[tuple[int, ...]]:
         sizes = {"singles": 1, "pairs": 2, "triples": 3}
         k = sizes[check_choice(active_sets, "active_sets", tuple(sizes))]
         return list(combinations(range(d), min(k, d)))
-    sets = [tuple(int(i) for i in np.atleast_1d(s)) for s in active_sets]
+    sets = [tuple(int(i) for i in np.atleast_1d(members)) for members in active_sets]
     if not sets:
         fail(
             "active_sets",
@@ -429,12 +434,14 @@ def check_active_sets(active_sets: Any, d: int) -> list[tuple[int, ...]]:
             "none",
             "Pass for example active_sets='pairs'",
         )
-    for s in sets:
-        if not 1 <= len(s) <= MAX_ACTIVE or len(set(s)) != len(s) or not all(0 <= i < d for i in s):
+    for members in sets:
+        are_features = all(0 <= i < d for i in members)
+        are_different = len(set(members)) == len(members)
+        if not 1 <= len(members) <= MAX_ACTIVE or not are_features or not are_different:
             fail(
                 "active_sets",
                 f"sets of 1 to {MAX_ACTIVE} different features from 0 to {d - 1}",
-                repr(s),
+                repr(members),
                 "Correct this set",
             )
     return sets
@@ -445,27 +452,31 @@ def as_reference(reference: Any, shape: tuple[int, ...]) -> Tensor:
     or ``(d, C)``."""
     if reference is None:
         return torch.zeros(shape, dtype=torch.float64)
-    found = torch.as_tensor(
-        np.asarray(reference) if not isinstance(reference, Tensor) else reference
-    ).detach()
-    found = found.double()
-    if found.ndim == 1 and len(shape) == 2:
-        found = found.unsqueeze(-1)
-    if found.ndim not in (0, len(shape)) or (
-        found.ndim
-        and (found.shape[0], found.shape[-1]) not in {(shape[0], shape[-1]), (shape[0], 1)}
-    ):
+    if not isinstance(reference, Tensor):
+        reference = torch.as_tensor(np.asarray(reference))
+    values = reference.detach().double()
+    if values.ndim == 1 and len(shape) == 2:
+        values = values.unsqueeze(-1)
+    is_number = values.ndim == 0
+    if not is_number and not _fits(tuple(values.shape), shape):
         fail(
             "reference",
             f"a number or an array of shape {shape} or ({shape[0]},)",
-            f"shape {tuple(found.shape)}",
+            f"shape {tuple(values.shape)}",
             "Give one reference value for each feature",
         )
-    if not bool(torch.isfinite(found).all()):
+    if not bool(torch.isfinite(values).all()):
         fail(
             "reference",
             "finite numbers",
             "NaN or infinity",
             "Choose a reference value such as the mean",
         )
-    return found.expand(shape).clone()
+    return values.expand(shape).clone()
+
+
+def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array gives each feature one number, or one for each channel."""
+    if len(given) != len(shape):
+        return False
+    return given[0] == shape[0] and given[-1] in (shape[-1], 1)

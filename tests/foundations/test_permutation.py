@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shaplab.foundations._walks import MIN_ROUNDS
+from shaplab.foundations._sampling import MIN_ROUNDS
 from shaplab.foundations.permutation import (
     confidence_interval,
     ime,

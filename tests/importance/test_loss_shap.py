@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from shaplab.foundations._walks import Tables
+from shaplab.foundations._evaluate import Evaluator
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.permutation import confidence_interval
 from shaplab.foundations.predictions import GaussianGame, LossOfMean, MarginalGame
-from shaplab.importance.loss_shap import LossWalks, loss_shap, loss_shap_literal
+from shaplab.importance.loss_shap import LossWalks, RowLosses, loss_shap, loss_shap_literal
 
 # Sums of some thousand float64 numbers of order one.
 ROUNDING = 1e-12
@@ -182,23 +182,24 @@ def test_bad_input(data):
 def test_every_group_of_every_level_has_the_same_mean_loss(size):
     rng = np.random.default_rng(0)
     B = rng.normal(size=(size, 4))
-    walks = LossWalks(Tables(model, B[:2], B, None, 1000), np.zeros(2), absolute, "marginal", 1)
-    last = len(walks.sizes) - 1
+    evaluator = Evaluator(model, B[:2], B, None, 1000)
+    few = LossWalks(RowLosses(evaluator, np.zeros(2), absolute), "marginal", 1).few
+    last = len(few.sizes) - 1
     # Draws change where the start passes a multiple of 1 / (16 size lattice): midpoints between
     # take the mean exactly.
-    steps = 2 * 16 * size * walks.lattice
+    steps = 2 * 16 * size * few.lattice
     starts = (np.arange(steps) + 0.5) / steps
     values = np.abs(rng.normal(size=(size, 1))) ** 3
-    place = np.argsort(walks.order)
-    means = [[] for _ in walks.sizes]
-    for depth, draw in enumerate(walks.sizes):
+    place = np.argsort(few.order)
+    means = [[] for _ in few.sizes]
+    for depth, draw in enumerate(few.sizes):
         b = (
-            np.broadcast_to(walks.order, (steps, size))
+            np.broadcast_to(few.order, (steps, size))
             if depth == last
-            else walks._spread(starts, draw)[:, 0]
+            else few.spread(starts, draw)[:, 0]
         )
         for level, losses in enumerate(
-            walks._by_level(values[place[b]][:, None], np.zeros(steps), depth, starts)
+            few.level_losses(values[place[b]][:, None], np.zeros(steps), depth, starts)
         ):
             means[level] += list(losses.mean(axis=(0, 1)))
     for level in range(last):
@@ -213,18 +214,19 @@ def test_every_group_of_every_level_has_the_same_mean_loss(size):
 def test_references_are_uniform_draws_and_the_way_back_has_others(size):
     rng = np.random.default_rng(0)
     B = rng.normal(size=(size, 4))
-    walks = LossWalks(Tables(model, B[:2], B, None, 1000), np.zeros(2), absolute, "marginal", 1)
-    draws = walks._spread(rng.random(4000), walks.sizes[0])
-    assert all(len(set(draw.ravel())) == 2 * walks.sizes[0] for draw in draws[:50])
+    evaluator = Evaluator(model, B[:2], B, None, 1000)
+    few = LossWalks(RowLosses(evaluator, np.zeros(2), absolute), "marginal", 1).few
+    draws = few.spread(rng.random(4000), few.sizes[0])
+    assert all(len(set(draw.ravel())) == 2 * few.sizes[0] for draw in draws[:50])
     for way in (0, 1):
         # Every row equally often, to 4.5 binomial standard errors.
         counts, expected = (
             np.bincount(draws[:, way].ravel(), minlength=size),
-            4000 * walks.sizes[0] / size,
+            4000 * few.sizes[0] / size,
         )
         assert np.abs(counts - expected).max() <= 4.5 * np.sqrt(expected)
     assert np.array_equal(
-        np.sort(walks._spread(rng.random(3), size)), np.tile(np.arange(size), (3, 2, 1))
+        np.sort(few.spread(rng.random(3), size)), np.tile(np.arange(size), (3, 2, 1))
     )
 
 
@@ -234,14 +236,14 @@ def test_levels_are_visited_as_often_as_their_corrections_need():
     y = (model(X) > 0).astype(int)
 
     def designed(loss):
-        tables = Tables(lambda X: probabilities(X)[:, 1], X, B, None, 1000)
-        walks = LossWalks(tables, y, loss, "marginal", 1)
+        evaluator = Evaluator(lambda X: probabilities(X)[:, 1], X, B, None, 1000)
+        reach = LossWalks(RowLosses(evaluator, y, loss), "marginal", 1).few.reach
         # A pilot of 16 steps over the whole background, beside the ends and nine rows that test for
         # determinism.
-        assert tables.evaluations == 20 + 500 + 9 + 2 * 16 * 500
-        assert (walks.reach[0], walks.reach[-1]) == (1.0, 0.0)
-        assert (np.diff(walks.reach) <= 0).all()
-        return walks.reach[1:-1]
+        assert evaluator.evaluations == 20 + 500 + 9 + 2 * 16 * 500
+        assert (reach[0], reach[-1]) == (1.0, 0.0)
+        assert (np.diff(reach) <= 0).all()
+        return reach[1:-1]
 
     # Doubling references changes a smooth loss little, one that jumps again and again, and a linear
     # one not at all.

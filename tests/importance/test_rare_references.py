@@ -7,7 +7,8 @@ from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import MeanGame
 from shaplab.foundations.permutation import confidence_interval
 from shaplab.foundations.predictions import LossOfMean, MarginalGame
-from shaplab.importance.loss_shap import KURTOSIS, loss_shap, loud_references
+from shaplab.importance._few_references import KURTOSIS, loud_references
+from shaplab.importance.loss_shap import loss_shap
 from shaplab.importance.sage import sage
 
 
