@@ -36,6 +36,7 @@ from shaplab.foundations.predictions import (
     RescaledMargin,
     exact_shap,
 )
+from shaplab.foundations.structures import CausalGame, asymmetric_values, owen_values
 from shaplab.importance.comparisons import (
     leave_one_out_importance,
     mean_importance,
@@ -98,6 +99,9 @@ __all__ = [
     "RescaledMargin",
     "exact_shap",
     "interaction_values",
+    "CausalGame",
+    "asymmetric_values",
+    "owen_values",
     "permutation_shap",
     "ime",
     "confidence_interval",

@@ -71,6 +71,9 @@ CALLS = {
     "exact_shap": "near(m.exact_shap(lambda t: t[:, 0] * t[:, 1], [[1.0, 1.0]], [[0.0, "
     "0.0]]).values, 0.5)",
     "interaction_values": "m.interaction_values(both, 2).tolist() == [[0.0, 0.5], [0.5, 0.0]]",
+    "owen_values": "m.owen_values(both, [[0, 1], [2]]).tolist() == [0.5, 0.5, 0.0]",
+    "asymmetric_values": "m.asymmetric_values(both, [(0, 1)], 2).tolist() == [0.0, 1.0]",
+    "CausalGame": "near(m.CausalGame(linear, X, X, [[0], [1], [2]], rng=0)(everything)[0], linear(X))",
     "permutation_shap": "near(m.permutation_shap(linear, X[:1, :2], X[1:2, :2], rng=0).values,"
     " (X[0, :2] - X[1, :2]) * [1, -2])",
     "ime": "near(m.ime(linear, X[:1, :2], X[1:2, :2], rng=0).values, (X[0, :2] - X[1, "

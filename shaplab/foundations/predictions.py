@@ -246,17 +246,25 @@ class GaussianGame(_Conditional):
 
     def _fill(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
         absent = ~present
-        follow = regression(self.correlation, present)
-        known = (X - self.mean) / self.spread * present
-        mean = self.mean[absent] + (known @ follow)[:, absent] * self.spread[absent]
+        filled = np.zeros((len(X), len(self.draws), self.n_players))
+        noise = self.draws[:, : absent.sum()]
+        filled[:, :, absent] = self._draw(X[:, None], present, absent, noise)
+        return filled
+
+    def _draw(
+        self, given: np.ndarray, known: np.ndarray, wanted: np.ndarray, noise: np.ndarray
+    ) -> np.ndarray:
+        """Values ``(N, draws, wanted)`` of columns, given the known ones of rows
+        ``(N, 1 or draws, d)``."""
+        follow = regression(self.correlation, known)
+        away = (given - self.mean) / self.spread * known
+        mean = self.mean[wanted] + (away @ follow)[..., wanted] * self.spread[wanted]
         # What the known features leave of the covariance; rounding makes it slightly asymmetric.
-        left = (self.correlation - self.correlation @ follow)[np.ix_(absent, absent)]
+        left = (self.correlation - self.correlation @ follow)[np.ix_(wanted, wanted)]
         size, axes = np.linalg.eigh((left + left.T) / 2)
         # The symmetric root: the same for any order and sign of the axes.
-        root = (axes * np.sqrt(np.clip(size, 0.0, None))) @ axes.T * self.spread[absent]
-        filled = np.zeros((len(X), len(self.draws), self.n_players))
-        filled[:, :, absent] = mean[:, None] + self.draws[:, : absent.sum()] @ root
-        return filled
+        root = (axes * np.sqrt(np.clip(size, 0.0, None))) @ axes.T * self.spread[wanted]
+        return mean + noise @ root
 
 
 class NearestGame(_Conditional):

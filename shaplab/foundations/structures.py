@@ -1,4 +1,4 @@
-r"""Values for players who come in families, or in an order.
+r"""Values for players who come in families, in an order, or in a chain of causes.
 
 The Shapley value is the mean over all orderings of what a player adds. A *structure* leaves only
 some of the orderings:
@@ -13,7 +13,12 @@ With :math:`w(S, i)` the share of the orderings left in which exactly :math:`S` 
 
 .. math:: \varphi_i = \sum_{S \not\ni i} w(S, i)\,[v(S \cup i) - v(S)],
 
-and only coalitions with :math:`w > 0` are valued, each once. Cost: for :math:`m` unions of
+and only coalitions with :math:`w > 0` are valued, each once.
+
+**Causes** change the game instead (Heskes et al. 2020): an absent feature is drawn as it would be
+if somebody had *set* the present ones, :math:`v(S) = \mathbb{E}[f(X) \mid do(X_S = x_S)]`.
+
+Cost: for :math:`m` unions of
 :math:`b` players :math:`m\,2^{m-1+b}` coalitions at most; for an order, its down-sets.
 """
 
@@ -26,11 +31,13 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import check_int, check_names, fail, shorten
+from shaplab._validation import check_int, check_names, column_names, fail, shorten
 from shaplab.foundations.exact import Game
 from shaplab.foundations.games import evaluate_game
+from shaplab.foundations.predictions import GaussianGame
 
 __all__ = [
+    "CausalGame",
     "asymmetric_values",
     "asymmetric_values_literal",
     "owen_values",
@@ -187,6 +194,74 @@ def asymmetric_values(
     return _sum_of_steps(game, joining, before, weights, batch_size)
 
 
+class CausalGame(GaussianGame):
+    """The mean prediction when the known features are set, in a Gaussian chain graph.
+
+    Components of features follow each other in causal order. Setting a feature changes what comes
+    after it and nothing before: the absent features of each component are drawn, in order, given
+    all earlier components as they are then.
+
+    Parameters
+    ----------
+    model, X, background, n_samples, rng, batch_size : as in :class:`GaussianGame`.
+    components : list of lists of features (numbers, or names of the columns), in causal order;
+        every feature stands in one.
+    confounded : components, by position in the list, whose members depend on each other through a
+        hidden common cause: setting one of them tells nothing about the others. In the other
+        components members act on each other, so setting one changes the others.
+
+    Notes
+    -----
+    The do-calculus of a chain graph: with :math:`\\tau` a component and :math:`S` what is set,
+
+    .. math:: P(X_{\\bar S} \\mid do(x_S)) = \\prod_\\tau P(X_{\\tau \\cap \\bar S} \\mid
+              X_{\\text{earlier}}, x_{\\tau \\cap S}),
+
+    where :math:`x_{\\tau \\cap S}` is left out of the condition for confounded components. One
+    component that is not confounded gives :class:`GaussianGame`; one that is, marginal removal
+    under the Gaussian. The graph is yours: data cannot check it.
+
+    References
+    ----------
+    Heskes, Sijben, Bucur and Claassen, "Causal Shapley Values" (2020).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        X: Any,
+        background: Any,
+        components: Sequence[Any],
+        *,
+        confounded: Sequence[int] = (),
+        n_samples: int = 200,
+        rng: Any = None,
+        batch_size: int = 65536,
+    ) -> None:
+        super().__init__(model, X, background, n_samples=n_samples, rng=rng, batch_size=batch_size)
+        listed = _numbered(components, column_names(X), "components")
+        listed = [part if isinstance(part, list) else [part] for part in listed]
+        _check_partition(listed, self.n_players, "components")
+        features = np.arange(self.n_players)
+        self.components = [np.isin(features, part) for part in listed]
+        last = len(self.components) - 1
+        self.confounded = {check_int(c, "confounded", minimum=0, maximum=last) for c in confounded}
+
+    def _fill(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
+        filled = np.repeat(X[:, None], len(self.draws), axis=1)
+        earlier = np.zeros(self.n_players, dtype=bool)
+        for position, component in enumerate(self.components):
+            known = earlier.copy()
+            if position not in self.confounded:
+                known |= component & present
+            wanted = component & ~present
+            if wanted.any():
+                noise = self.draws[:, wanted]
+                filled[:, :, wanted] = self._draw(filled, known, wanted, noise)
+            earlier |= component
+        return filled
+
+
 def _sum_of_steps(
     game: Game, joining: np.ndarray, before: np.ndarray, weights: np.ndarray, batch_size: int
 ) -> np.ndarray:
@@ -258,9 +333,15 @@ def _check_partition(unions: Any, n: int, argument: str) -> None:
     players = sorted(_leaves(unions))
     if players != list(range(n)):
         twice = [player for player in set(players) if players.count(player) > 1]
-        missed = sorted(set(range(max(players, default=0) + 1)) - set(players))
-        got = f"player {twice[0]} twice" if twice else f"no player {missed[0]}"
-        fail(argument, "every player 0, 1, ... once", got, "Name each player in one list")
+        missed = sorted(set(range(max([n - 1, *players]) + 1)) - set(players))
+        strange = [player for player in players if player >= n]
+        if twice:
+            got = f"player {twice[0]} twice"
+        elif missed:
+            got = f"no player {missed[0]}"
+        else:
+            got = f"player {strange[0]}"
+        fail(argument, f"each of {n} players once", got, "Name each player in one list")
 
 
 # Orders

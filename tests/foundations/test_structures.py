@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 
-from shaplab import GroupedGame, TableGame, shapley_values
+from shaplab import GaussianGame, GroupedGame, TableGame, shapley_values
 from shaplab.foundations.structures import (
+    CausalGame,
     asymmetric_values,
     asymmetric_values_literal,
     owen_values,
@@ -133,8 +134,14 @@ def test_names():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda g: owen_values(g, [[0, 1], [1, 2]]), "unions: expected every player.*1 twice"),
-        (lambda g: owen_values(g, [[0, 1], [3]]), "unions: expected every player.*no player 2"),
+        (
+            lambda g: owen_values(g, [[0, 1], [1, 2]]),
+            "unions: expected each of 4 players once.*1 twice",
+        ),
+        (
+            lambda g: owen_values(g, [[0, 1], [3]]),
+            "unions: expected each of 3 players once.*no player 2",
+        ),
         (lambda g: owen_values(g, [[0, 1]]), "game: expected a game of the 2 players"),
         (lambda g: owen_values(g, 3), "unions: expected a list"),
         (lambda g: owen_values(g, [["a"], [1], [2]]), "unions: expected numbers of players"),
@@ -150,3 +157,89 @@ def test_names():
 def test_bad_structures_are_named(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call(table(6, 3))
+
+
+# Causes: a linear model needs means only, and those follow from regressions.
+
+LOADS = np.array([[1.0, 0, 0, 0], [0.8, 0.6, 0, 0], [0.3, 0.5, 0.7, 0], [-0.4, 0.2, 0.6, 0.5]])
+ROWS = np.random.default_rng(0).normal(size=(400, 4)) @ LOADS.T + [1.0, -2.0, 0.0, 3.0]
+SLOPES = np.array([1.0, -2.0, 0.5, 3.0])
+
+
+def linear(X):
+    return X @ SLOPES
+
+
+def do_literal(present, x, components, confounded):
+    """The mean of every feature when the present ones are set: one regression after the other."""
+    mean = ROWS.mean(axis=0)
+    covariance = np.cov(ROWS, rowvar=False)
+    expected = np.where(present, x, np.nan)
+    earlier: list[int] = []
+    for position, component in enumerate(components):
+        known = list(earlier)
+        if position not in confounded:
+            known += [j for j in component if present[j]]
+        for j in component:
+            if not present[j]:
+                slope = np.linalg.solve(covariance[np.ix_(known, known)], covariance[known, j])
+                expected[j] = mean[j] + slope @ (expected[known] - mean[known])
+        earlier += component
+    return expected
+
+
+@pytest.mark.parametrize("confounded", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("components", [[[0], [1], [2], [3]], [[1, 0], [3, 2]], [[0, 1, 2, 3]]])
+def test_causal_games_set_features_and_let_the_later_ones_follow(components, confounded):
+    confounded = [c for c in confounded if c < len(components)]
+    game = CausalGame(linear, ROWS[:3], ROWS, components, confounded=confounded, rng=0)
+    for number in range(16):
+        present = np.array([number >> j & 1 for j in range(4)], bool)
+        expected = [linear(do_literal(present, x, components, confounded)) for x in ROWS[:3]]
+        # Antithetic draws cancel in a linear model, up to rounding.
+        np.testing.assert_allclose(game(present[None])[0], expected, rtol=0, atol=1e-10)
+
+
+def test_one_component_is_the_conditional_game_or_marginal_removal():
+    curved = lambda X: np.tanh(X).sum(axis=1) + X[:, 0] * X[:, 3]  # noqa: E731
+    present = np.array([[True, False, True, False], [False] * 4, [True] * 4])
+    options = {"n_samples": 20_000, "rng": 0}
+    plain = GaussianGame(curved, ROWS[:2], ROWS, **options)(present)
+    together = CausalGame(curved, ROWS[:2], ROWS, [[0, 1, 2, 3]], **options)(present)
+    # Other draws for the same law: 20,000 of them, values of order 1 to 10.
+    np.testing.assert_allclose(together, plain, atol=0.2)
+    apart = CausalGame(curved, ROWS[:2], ROWS, [[0, 1, 2, 3]], confounded=[0], **options)
+    rows = np.random.default_rng(1).multivariate_normal(
+        ROWS.mean(axis=0), np.cov(ROWS, rowvar=False), size=20_000
+    )
+    rows[:, [0, 2]] = ROWS[0, [0, 2]]
+    assert apart(present[:1])[0, 0] == pytest.approx(curved(rows).mean(), abs=0.2)
+
+
+def test_setting_an_effect_tells_nothing_about_its_cause():
+    first = lambda X: X[:, 0]  # noqa: E731
+    components = [[0], [1], [2], [3]]
+    causal = shapley_values(CausalGame(first, ROWS[:2], ROWS, components, rng=0), 4)
+    assert np.abs(causal[1:]).max() < 1e-10
+    told = shapley_values(GaussianGame(first, ROWS[:2], ROWS, rng=0), 4)
+    assert np.abs(told[1:]).max() > 0.1
+
+
+def test_components_by_name_and_bad_ones():
+    import pandas as pd
+
+    frame = pd.DataFrame(ROWS, columns=["a", "b", "c", "d"])
+    model = lambda X: np.asarray(X) @ SLOPES  # noqa: E731
+    everybody = np.ones((1, 4), bool)
+    named = CausalGame(model, frame[:2], frame, [["a"], ["c", "b"], ["d"]], rng=0)
+    numbered = CausalGame(model, ROWS[:2], ROWS, [[0], [2, 1], [3]], rng=0)
+    np.testing.assert_array_equal(named(~everybody), numbered(~everybody))
+    for components, message in (
+        ([["a"], ["b"]], "components: expected each of 4 players once, got no player 2"),
+        ([["a", "b", "c", "e"]], "components: expected names among"),
+        ([[0, 1], [1, 2, 3]], "components: expected each of 4 players once, got player 1 twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CausalGame(model, frame[:2], frame, components)
+    with pytest.raises(ValueError, match="confounded: expected an integer"):
+        CausalGame(model, ROWS[:2], ROWS, [[0, 1], [2, 3]], confounded=[2])
