@@ -22,8 +22,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from shaplab_book import datasets
+from shaplab_book.networks import ComparableCNN
 
-from shaplab.shapnets import ComparableCNN, ImageShapNet, fit
+from shaplab.shapnets import ImageShapNet, fit
 
 SIDE = 24
 

@@ -55,8 +55,8 @@ from shaplab.insight.summaries import (
     standardized,
     variance_explained,
 )
-from shaplab.shapnets.deep import DeepShapNet, ResidualDNN, butterfly
-from shaplab.shapnets.image import ComparableCNN, ImageShapNet
+from shaplab.shapnets.deep import DeepShapNet, butterfly
+from shaplab.shapnets.image import ImageShapNet
 from shaplab.shapnets.pruning import prune, strip_modules
 from shaplab.shapnets.regularization import explanation_penalty
 from shaplab.shapnets.shallow import ShallowShapNet, gam_network
@@ -134,9 +134,7 @@ __all__ = [
     "ShallowShapNet",
     "gam_network",
     "DeepShapNet",
-    "ResidualDNN",
     "butterfly",
-    "ComparableCNN",
     "ImageShapNet",
     "explanation_penalty",
     "prune",

@@ -118,12 +118,12 @@ def _read_module(name: str) -> _Module:
     return _Module(documentation, named[1] if named else topic, needed, imports, pieces)
 
 
-def _in_order(home: str, known: dict[str, _Module]) -> None:
+def _read_with_imports(home: str, known: dict[str, _Module]) -> None:
     """Read a module after all that it imports; ``known`` keeps the order."""
     if home not in known:
         module = _read_module(home)
         for needed in module.needed:
-            _in_order(needed, known)
+            _read_with_imports(needed, known)
         known[home] = module
 
 
@@ -168,7 +168,7 @@ def _requirements(source: str) -> str:
     return ", ".join(asked.get(package.lower(), package) for package in wanted)
 
 
-def _reached(wanted: Sequence[str], owner: dict[str, _Piece]) -> set[str]:
+def _reachable(wanted: Sequence[str], owner: dict[str, _Piece]) -> set[str]:
     """The wanted names and all that their definitions read, and theirs in turn."""
     reached: set[str] = set()
     waiting = list(wanted)
@@ -239,7 +239,7 @@ def extract(*names: str) -> str:
     homes = _homes(names)
     modules: dict[str, _Module] = {}
     for home in homes:
-        _in_order(home, modules)
+        _read_with_imports(home, modules)
     pieces = [piece for module in modules.values() for piece in module.pieces]
     owner = {name: piece for piece in pieces for name in piece.defines}
     wanted = [str(name).rpartition(".")[2] for name in names]
@@ -248,7 +248,7 @@ def extract(*names: str) -> str:
         if local not in owner or not f"{owner[local].module}.".startswith(f"{home}."):
             fail("names", f"names that {home} defines", describe(name), "Check the spelling")
 
-    reached = _reached(wanted, owner)
+    reached = _reachable(wanted, owner)
     available = {name: line for module in modules.values() for name, line in module.imports.items()}
     lines = sorted({available[name] for name in reached if name in available})
     source = "\n\n".join(

@@ -214,9 +214,6 @@ def test_networks_that_explain_themselves() -> None:
     refuses(lambda: shaplab.ShallowShapNet("x", 1), "n_features")
     refuses(lambda: shaplab.ShallowShapNet(3, 1, active_sets=[(0, 9)]), "active_sets")
     refuses(lambda: shaplab.DeepShapNet(3, 0), "n_outputs")
-    refuses(lambda: shaplab.ResidualDNN("x", 1), "n_features")
-    refuses(lambda: shaplab.ResidualDNN(3, "x"), "n_outputs")
-    refuses(lambda: shaplab.ComparableCNN(None), "net", "an ImageShapNet")
     refuses(lambda: shaplab.prune(NET, fraction=0.5), "net", "a DeepShapNet or ImageShapNet")
     refuses(
         lambda: shaplab.strip_modules(None, T, stage=0, keep=1),

@@ -117,10 +117,7 @@ CALLS = {
     "ShallowShapNet": "m.ShallowShapNet(3, 1, seed=0)(T.float()).shape == (8, 1)",
     "gam_network": "m.gam_network(3, 1, seed=0)(T.float()).shape == (8, 1)",
     "DeepShapNet": "m.DeepShapNet(3, 1, seed=0)(T.float()).shape == (8, 1)",
-    "ResidualDNN": "m.ResidualDNN(3, 1, seed=0)(T.float()).shape == (8, 1)",
     "butterfly": "sorted(i for pair in m.butterfly(4)[0] for i in pair) == [0, 1, 2, 3]",
-    "ComparableCNN": "m.ComparableCNN(m.ImageShapNet(1, 2, channels=(2, 2), seed=0), "
-    "seed=0)(image).shape == (1, 2)",
     "ImageShapNet": "m.ImageShapNet(1, 2, channels=(2, 2), seed=0)(image).shape == (1, 2)",
     "explanation_penalty": "m.explanation_penalty(l1=0.1) is not None",
     "prune": "m.prune(m.DeepShapNet(4, 1, seed=0), fraction=0.5)(torch.ones(1, 4)).shape == (1, 1)",

@@ -124,7 +124,7 @@ def owen_values(
     >>> owen_values(everybody, [[0, 1], [2]])
     array([1.5, 1.5, 3. ])
     """
-    players = _numbered(unions, names, "unions")
+    players = _players_as_numbers(unions, names, "unions")
     n = sum(1 for _ in _leaves(players))
     _check_partition(players, n, "unions")
     _check_known(game, n)
@@ -184,7 +184,7 @@ def asymmetric_values(
     >>> asymmetric_values(first, [[0], [1, 2]])
     array([1., 0., 0.])
     """
-    listed = _numbered(order, names, "order")
+    listed = _players_as_numbers(order, names, "order")
     if n_players is None:
         n_players = getattr(game, "n_players", None)
     n, required = _requirements_of(listed, n_players)
@@ -239,7 +239,7 @@ class CausalGame(GaussianGame):
         batch_size: int = 65536,
     ) -> None:
         super().__init__(model, X, background, n_samples=n_samples, rng=rng, batch_size=batch_size)
-        listed = _numbered(components, column_names(X), "components")
+        listed = _players_as_numbers(components, column_names(X), "components")
         listed = [part if isinstance(part, list) else [part] for part in listed]
         _check_partition(listed, self.n_players, "components")
         features = np.arange(self.n_players)
@@ -440,7 +440,7 @@ def _steps_between(
 # What users pass
 
 
-def _numbered(listed: Any, names: Any, argument: str) -> list[Any]:
+def _players_as_numbers(listed: Any, names: Any, argument: str) -> list[Any]:
     """Nested lists with players as numbers; tuples stay tuples."""
     if not isinstance(listed, list | tuple) or len(listed) == 0:
         fail(argument, "a list of lists of players", listed, "Write [[0, 1], [2]]", TypeError)

@@ -9,8 +9,8 @@ from typing import Any
 _HOMES = {
     "transform": "ShapleyTransform coalition_weights shapley_transform",
     "shallow": "ShallowShapNet gam_network",
-    "deep": "DeepShapNet ResidualDNN butterfly",
-    "image": "ImageShapNet ComparableCNN",
+    "deep": "DeepShapNet butterfly",
+    "image": "ImageShapNet",
     "regularization": "coefficient_of_variation explanation_penalty fit sparsity",
     "pruning": "PrunedShapNet prune strip_modules",
 }

@@ -6,8 +6,8 @@ from shaplab.shapnets import pruning as pruning
 from shaplab.shapnets import regularization as regularization
 from shaplab.shapnets import shallow as shallow
 from shaplab.shapnets import transform as transform
-from shaplab.shapnets.deep import DeepShapNet, ResidualDNN, butterfly
-from shaplab.shapnets.image import ComparableCNN, ImageShapNet
+from shaplab.shapnets.deep import DeepShapNet, butterfly
+from shaplab.shapnets.image import ImageShapNet
 from shaplab.shapnets.pruning import PrunedShapNet, prune, strip_modules
 from shaplab.shapnets.regularization import (
     coefficient_of_variation,
@@ -25,10 +25,8 @@ __all__ = [
     "ShallowShapNet",
     "gam_network",
     "DeepShapNet",
-    "ResidualDNN",
     "butterfly",
     "ImageShapNet",
-    "ComparableCNN",
     "coefficient_of_variation",
     "explanation_penalty",
     "fit",

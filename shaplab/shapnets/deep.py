@@ -29,7 +29,7 @@ from shaplab.shapnets.transform import (
     shapley_transform_literal,
 )
 
-__all__ = ["DeepShapNet", "ResidualDNN", "butterfly", "deep_shapnet_literal"]
+__all__ = ["DeepShapNet", "butterfly", "deep_shapnet_literal"]
 
 
 def deep_shapnet_literal(
@@ -181,68 +181,3 @@ def _per_stage(value: int | Sequence[int], count: int, argument: str) -> list[in
             "Give one for each stage but the last",
         )
     return [check_int(size, argument) for size in sizes]
-
-
-class ResidualDNN(nn.Module):
-    """The source's comparison: fully connected layers with residual links, ``h + relu(W h + b)``.
-
-    Parameters
-    ----------
-    n_features, n_outputs, width, depth : int; ``depth`` layers of ``width`` units.
-    seed : int, or None to draw the weights from torch's own generator.
-    """
-
-    def __init__(
-        self,
-        n_features: int,
-        n_outputs: int,
-        *,
-        width: int = 64,
-        depth: int = 4,
-        seed: int | None = None,
-    ):
-        super().__init__()
-        with seeded(seed):
-            self.first = nn.Linear(check_int(n_features, "n_features"), check_int(width, "width"))
-            self.inner = nn.ModuleList(
-                [nn.Linear(width, width) for _ in range(check_int(depth, "depth") - 1)]
-            )
-            self.last = nn.Linear(width, check_int(n_outputs, "n_outputs"))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Output ``(N, K)`` of a batch."""
-        h = nn.functional.relu(self.first(x))
-        for layer in self.inner:
-            h = h + nn.functional.relu(layer(h))
-        return self.last(h)
-
-    @classmethod
-    def matching(
-        cls, net: ShapNet, *, equal: str, depth: int, seed: int | None = None
-    ) -> ResidualDNN:
-        """The network of this depth whose parameters or multiplications come nearest to those of
-        ``net``.
-
-        Parameters
-        ----------
-        net : the ShapNet to match.
-        equal : "parameters" or "compute".
-        depth : int, number of layers.
-        seed : as above.
-        """
-        check_choice(equal, "equal", ("parameters", "compute"))
-        d = int(net.input_shape[0] or 1)
-        outputs = len(net.intercept)
-        if equal == "compute":
-            bias = 0
-            target = net.multiply_adds
-        else:
-            bias = 1
-            target = sum(parameter.numel() for parameter in net.parameters())
-
-        def distance(width: int) -> int:
-            inner = (depth - 1) * (width + bias) * width
-            return abs((d + bias) * width + inner + (width + bias) * outputs - target)
-
-        width = min(range(1, 4096), key=distance)
-        return cls(d, outputs, width=width, depth=depth, seed=seed)

@@ -38,7 +38,7 @@ from shaplab.shapnets.transform import (
     uniform,
 )
 
-__all__ = ["ComparableCNN", "ConvShapleyTransform", "ImageShapNet", "conv_transform_literal"]
+__all__ = ["ConvShapleyTransform", "ImageShapNet", "conv_transform_literal"]
 
 # Slopes below zero of the activations that the compiled kernel knows.
 LEAKS = {"relu": 0.0, "leaky_relu": 0.01}
@@ -434,51 +434,3 @@ def _channels_read(stage: int, size: int, share: float) -> list[int] | None:
     if count == size:
         return None
     return [((stage - 1) * count + channel) % size for channel in range(count)]
-
-
-class ComparableCNN(nn.Module):
-    """Dilated convolutions with as many channels, stages and parameters as an
-    :class:`ImageShapNet`, then a sum.
-
-    Parameters
-    ----------
-    net : the ImageShapNet to match; its weights are not used.
-    seed : int, or None to draw the weights from torch's own generator.
-    """
-
-    def __init__(self, net: ImageShapNet, *, seed: int | None = None):
-        super().__init__()
-        if not isinstance(net, ImageShapNet):
-            fail("net", "an ImageShapNet", net, "Make the network to match first", TypeError)
-        self.intercept = nn.Parameter(torch.zeros(len(net.intercept)))
-        stages = [stage for stage in net.transforms if isinstance(stage, ConvShapleyTransform)]
-        self.scale = stages[-1].scale
-        # A stage that reads some channels only reads the same ones here.
-        self.reads = [stage.reads for stage in stages]
-        self.pads = [_padding(stage.taps) for stage in stages]
-        with seeded(seed):
-            self.stages = nn.ModuleList(
-                [
-                    nn.Conv2d(
-                        len(stage.weight),
-                        stage.weight.shape[2],
-                        stage.kernel,
-                        dilation=stage.dilation,
-                    )
-                    for stage in stages
-                ]
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Output ``(N, K)`` of a batch."""
-        for layer, pad, reads in zip(self.stages, self.pads, self.reads, strict=True):
-            x = x if reads is None else x[:, reads]
-            x = nn.functional.leaky_relu(layer(nn.functional.pad(x, pad)))
-        return self.scale * x.sum((2, 3)) + self.intercept
-
-
-def _padding(taps: Sequence[tuple[int, int]]) -> tuple[int, int, int, int]:
-    """Zeros to the left, to the right, above and below, so that windows stay centred."""
-    up, left = taps[0]
-    down, right = taps[-1]
-    return -left, right, -up, down

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from properties import examples
 
 from shaplab.deep.deep_shap import deep_shap
-from shaplab.shapnets import DeepShapNet, ResidualDNN, butterfly
+from shaplab.shapnets import DeepShapNet, butterfly
 from shaplab.shapnets.deep import deep_shapnet_literal
 
 
@@ -169,18 +169,6 @@ def test_deep_shap_looks_through():
     # The reference is the background, so both explanations sum to the same rise; double precision.
     torch.testing.assert_close(values.sum(1), net.explain(x).sum(1), atol=1e-10, rtol=0)
     assert bool((values[:, 2] == 0).all())
-
-
-@pytest.mark.parametrize("equal", ["parameters", "compute"])
-def test_the_residual_baseline_matches(equal):
-    net = DeepShapNet(16, 1, seed=0)
-    dnn = ResidualDNN.matching(net, equal=equal, depth=4, seed=0)
-    count = sum(p.numel() for p in dnn.parameters())
-    target = (
-        sum(p.numel() for p in net.parameters()) if equal == "parameters" else net.multiply_adds
-    )
-    assert abs(count - target) / target < 0.05  # widths are whole numbers
-    assert dnn(torch.zeros(2, 16)).shape == (2, 1)
 
 
 @pytest.mark.parametrize(

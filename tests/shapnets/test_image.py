@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from properties import examples
 
 from shaplab.deep.deep_shap import deep_shap
-from shaplab.shapnets import ComparableCNN, ImageShapNet
+from shaplab.shapnets import ImageShapNet
 from shaplab.shapnets.image import (
     ConvShapleyTransform,
     _FourTaps,
@@ -154,25 +154,6 @@ def test_deep_shap_looks_through():
     )
 
 
-def test_cnn_has_the_same_parameters_and_shape():
-    net = ImageShapNet(1, 10, channels=(6, 7), dilations=(1, 2, 3), seed=0)
-    cnn = ComparableCNN(net, seed=0)
-    assert sum(p.numel() for p in cnn.parameters()) == sum(p.numel() for p in net.parameters())
-    assert cnn(torch.zeros(2, 1, 9, 8)).shape == (2, 10)
-    x = torch.randn(2, 1, 9, 8)
-    # With the same weights the first layer of both sees the same windows: full coalitions are the
-    # convolution.
-    t, conv = net.transforms[0], cnn.stages[0]
-    conv.weight.data = t.weight.detach().permute(2, 0, 1).reshape(conv.weight.shape)
-    conv.bias.data = t.bias.detach()
-    whole = torch.nn.functional.leaky_relu(conv(torch.nn.functional.pad(x, cnn.pads[0])))
-    none = torch.nn.functional.leaky_relu(t.bias)
-    total = t(x.permute(0, 2, 3, 1)).sum((1, 2))
-    torch.testing.assert_close(
-        total, (whole - none[:, None, None]).sum((2, 3)), atol=1e-4, rtol=1e-4
-    )  # float32
-
-
 def test_an_ordinary_module():
     net, twin = (
         ImageShapNet(1, 3, channels=(4,), reference=0.1, seed=0),
@@ -248,16 +229,3 @@ def test_compiles():
     net = ImageShapNet(1, 2, channels=(3,), seed=0)
     x = torch.randn(2, 1, 6, 6)
     torch.testing.assert_close(torch.compile(net)(x), net(x), atol=1e-4, rtol=1e-4)
-
-
-def test_the_comparison_reads_as_many_channels_as_the_net_does():
-    net = ImageShapNet(2, 3, channels=(6, 6), channel_share=0.5, seed=0)
-    other = ComparableCNN(net, seed=0)
-    made = other(torch.randn(4, 2, 9, 8))
-    assert made.shape == (4, 3)
-    assert [layer.weight.shape[1] for layer in other.stages] == [2, 3, 3]
-    # As many parameters as the net itself.
-    assert sum(p.numel() for p in other.parameters()) == sum(p.numel() for p in net.parameters())
-    # Every channel of the second stage is read by that or the next one.
-    made.square().sum().backward()
-    assert all(bool((layer.weight.grad != 0).any()) for layer in other.stages)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from shaplab_book.networks import ResidualDNN
 
 from shaplab.shapnets import (
     DeepShapNet,
     ImageShapNet,
-    ResidualDNN,
     ShallowShapNet,
     coefficient_of_variation,
     explanation_penalty,
