@@ -132,8 +132,10 @@ def _is_label(output: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.arange(output.shape[-1]) == np.asarray(y, dtype=np.int64)[..., None]
 
 
+_SQUARED = Loss("squared_error", _squared_error, _squared_error_slope)
 _LOSSES = {
-    "squared_error": Loss("squared_error", _squared_error, _squared_error_slope),
+    "squared_error": _SQUARED,
+    "mse": _SQUARED,
     "logistic": Loss("logistic", _logistic_loss, _logistic_slope, labels=True),
     "softmax_cross_entropy": Loss(
         "softmax_cross_entropy", _softmax_cross_entropy, _softmax_slope, labels=True, classes=True
@@ -142,7 +144,6 @@ _LOSSES = {
         "cross_entropy", _cross_entropy, _cross_entropy_slope, labels=True, classes=True
     ),
 }
-_LOSSES["mse"] = _LOSSES["squared_error"]
 
 
 def get_loss(loss: Any) -> Loss:
