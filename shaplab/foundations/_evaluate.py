@@ -231,6 +231,7 @@ class Evaluator(PlayerRows):
         piece = min(COALITIONS, max(1, FLOATS // self.n_active))
         for count in np.unique(counts[counts > 0]):
             places = np.flatnonzero(counts == count)
+            # Numbers of each row's own players.
             members = np.nonzero(self.matters[rows[places]])[1].reshape(len(places), count)
             for start in range(0, 2**count, piece):
                 coalitions = all_coalitions(int(count), start, min(start + piece, 2**count))

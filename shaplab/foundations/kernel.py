@@ -95,8 +95,9 @@ def _listed_sizes(p: int, budget: int | None) -> int:
     left = budget
     for size in range(1, p // 2 + 1):
         count = _count_of_size(p, size)
-        both = np.unique([size, p - size])
-        share = _mass(p, both).sum() / _mass(p, np.arange(size, p - size + 1)).sum()
+        these = np.unique([size, p - size])
+        all_left = np.arange(size, p - size + 1)
+        share = _mass(p, these).sum() / _mass(p, all_left).sum()
         # A size that would be drawn about as often as it has coalitions is cheaper to list;
         # singletons always are, since they alone make the regression solvable.
         drawn_less_often = left * share < count and left < 2**p
@@ -270,7 +271,10 @@ def _kernel_row(
         values[game.members] = game.exact_values()
         return KernelRow(values, std, plan.listed, 2, plan.depth, True)
     regression = Regression(game, plan.depth, leverage)
-    pairs = max(game.n_players, 16) if each is None else (each - plan.listed) // 2 // GROUPS
+    if each is None:
+        pairs = max(game.n_players, 16)
+    else:
+        pairs = (each - plan.listed) // 2 // GROUPS
     # Each turn of the loop draws; DRAW ends it.
     for group in range(DRAW):
         regression.draw(visit_generator(entropy, row, group), pairs)

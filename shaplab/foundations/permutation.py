@@ -70,10 +70,11 @@ def permutation_shap_literal(
             pi = rng.permutation(M)
             w = background[rng.integers(len(background))]
             before = pi[: np.flatnonzero(pi == i)[0]]
+            b1 = w.copy()
+            b1[before] = x[before]
+            b1[i] = x[i]
             b2 = w.copy()
             b2[before] = x[before]
-            b1 = b2.copy()
-            b1[i] = x[i]
             phi[i] += float(model(b1[None])[0]) - float(model(b2[None])[0])
     return phi / samples
 
@@ -270,7 +271,9 @@ def confidence_interval(
             "Exact values need no interval",
         )
     freedom = np.asarray(explanation.info["rounds"], dtype=float) - 1.0
-    freedom = freedom.reshape(freedom.shape + (1,) * (explanation.values.ndim - freedom.ndim))
+    # Rounds of rows, or of rows and features, hold for all that follows.
+    axes_after = explanation.values.ndim - freedom.ndim
+    freedom = freedom.reshape(freedom.shape + (1,) * axes_after)
     std = np.asarray(explanation.std)
     # An error of zero stays zero at any level, where the quantile may be infinite.
     quantile = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0))
@@ -366,8 +369,10 @@ def _ime_steps(
     rank = rng.random((count, len(members))).argsort(axis=1).argsort(axis=1)
     references = rng.integers(evaluator.n_references, size=count)
     own = np.take_along_axis(rank, features[:, None], axis=1)
+    with_it = rank <= own
+    without_it = rank < own
     present = np.zeros((2 * count, evaluator.n_active), dtype=bool)
-    present[:, members] = np.concatenate([rank <= own, rank < own])
+    present[:, members] = np.concatenate([with_it, without_it])
     outputs = evaluator.outputs(present, np.full(2 * count, row), np.tile(references, 2))
     return outputs[:count] - outputs[count:]
 

@@ -338,7 +338,8 @@ class DiscreteGame(_Conditional):
             weights = np.full(count, 1.0 / count)
         else:
             weights = as_numbers(probability, "probability")
-        if weights.shape != (count,) or not (weights >= 0).all() or abs(weights.sum() - 1.0) > 1e-9:
+        is_distribution = (weights >= 0).all() and abs(weights.sum() - 1.0) <= 1e-9
+        if weights.shape != (count,) or not is_distribution:
             fail(
                 "probability",
                 f"{count} non-negative numbers with sum 1",

@@ -146,11 +146,14 @@ class FewReferences:
         """
         if size == self.n_quiet:
             return np.broadcast_to(self.order, (len(start), 2, size))
-        return self.order[self._lattice_places(start[:, None] + [0.0, 0.5 / size], size)]
+        half_a_step = 0.5 / size
+        start_of_ways = start[:, None] + [0.0, half_a_step]
+        return self.order[self._lattice_places(start_of_ways, size)]
 
     def _lattice_places(self, start: np.ndarray, size: int) -> np.ndarray:
         """Places ``(..., size)`` in ``order``, of equal steps from ``start`` ``(...)`` on."""
-        return (self.n_quiet * ((self.places[:size] + start[..., None]) % 1.0)).astype(int)
+        between_0_and_1 = (self.places[:size] + start[..., None]) % 1.0
+        return (self.n_quiet * between_0_and_1).astype(int)
 
     def values(
         self, outputs: np.ndarray, y: np.ndarray, level: int, start: np.ndarray
@@ -209,8 +212,10 @@ class FewReferences:
 
         A walk is made of steps, so what counts is how levels change a step's change of the loss.
         """
-        outputs = pilot.outputs[:, :, np.concatenate([self.order, self.loud])]
-        losses = self.level_losses(outputs, pilot.y, len(self.sizes) - 1, pilot.start)
+        quiet_then_loud = np.concatenate([self.order, self.loud])
+        outputs = pilot.outputs[:, :, quiet_then_loud]
+        last = len(self.sizes) - 1
+        losses = self.level_losses(outputs, pilot.y, last, pilot.start)
         # (m, groups) of each level.
         changes = [after_and_before[:, 1] - after_and_before[:, 0] for after_and_before in losses]
         square = [changes[0].var(axis=1, ddof=1).mean()]
@@ -219,7 +224,8 @@ class FewReferences:
             square.append(((fine - split) ** 2).mean())
         added = np.diff(self.used, prepend=0) / self.used[0]
         # Twice the best rate: there the error is flat, below it steep.
-        rate = 2 * np.sqrt(np.array(square) / max(square[0], 1e-300) / added)
+        relative = np.array(square) / max(square[0], 1e-300)
+        rate = 2 * np.sqrt(relative / added)
         reach = np.clip(rate, SPARE / added, 1.0)
         # A walk that goes far passes all levels before.
         passing = np.maximum.accumulate(reach[:0:-1])[::-1]

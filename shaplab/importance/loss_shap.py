@@ -103,11 +103,6 @@ class RowLosses:
         return losses
 
 
-def _evenly(count: int, most: int) -> np.ndarray:
-    """At most so many of ``count`` numbers, evenly spread."""
-    return np.linspace(0, count - 1, min(count, most), dtype=int)
-
-
 def row_weights(weights: Any, n: int) -> np.ndarray:
     """How much each of ``n`` rows counts in a mean, with mean 1."""
     if weights is None:
@@ -116,6 +111,46 @@ def row_weights(weights: Any, n: int) -> np.ndarray:
     if (given < 0).any() or not given.sum() > 0:
         fail("weights", "weights of at least 0, some above", given, "Drop rows that do not count")
     return given / given.mean()
+
+
+class MarginalRemoval:
+    """Absent features take the values of references."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def outputs(self, present: np.ndarray, rows: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Outputs ``(r m, K)`` of coalitions ``(r, p)`` of rows ``(r,)``, with references ``(r,
+        m)``."""
+        size = references.shape[1]
+        return self.evaluator.outputs(
+            present.repeat(size, axis=0), rows.repeat(size), references.ravel()
+        )
+
+    def means(self, present: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Mean outputs ``(r, K)`` over the background of coalitions ``(r, p)`` of rows ``(r,)``."""
+        return self.evaluator.means(present, rows)
+
+    def outputs_both_ways(
+        self, rank: np.ndarray, rows: np.ndarray, references: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Outputs along antithetic walks, and what they cost."""
+        return outputs_both_ways(self.evaluator, rank, rows, references)
+
+    def mean_steps(self) -> float:
+        """Model rows of one way of a walk with one reference, on average."""
+        evaluator = self.evaluator
+        # Some rows and references, evenly spread, say enough.
+        most = max(16, min(256, int(np.sqrt(FLOATS / evaluator.n_active))))
+        rows = _evenly(evaluator.n_rows, most)
+        references = _evenly(evaluator.n_references, most)
+        changes = evaluator.differs(rows[:, None], references[None]).sum(axis=2)
+        return float(np.maximum(changes - 1, 0).mean())
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of ``count`` numbers, evenly spread."""
+    return np.linspace(0, count - 1, min(count, most), dtype=int)
 
 
 class ConditionalRemoval:
@@ -182,8 +217,7 @@ class ConditionalRemoval:
     def outputs_both_ways(
         self, rank: np.ndarray, rows: np.ndarray, references: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Outputs along antithetic walks, and what they cost, as
-        :func:`~shaplab.foundations._walks.outputs_both_ways` gives them for marginal removal."""
+        """Outputs along antithetic walks, and what they cost."""
         evaluator = self.evaluator
         n_walks, players = rank.shape
         inner = players - 1
@@ -200,6 +234,17 @@ class ConditionalRemoval:
         adding = np.concatenate([low[:, 0], there, high], axis=1)
         removing = np.concatenate([high, back, low[:, 1]], axis=1)
         return adding, removing, len(outputs)
+
+    def mean_steps(self) -> float:
+        """Model rows of one way of a walk with one reference."""
+        return float(self.evaluator.n_active - 1)
+
+
+# Both answer the same questions: outputs of some references, means over all, outputs along walks.
+REMOVALS: dict[str, type[MarginalRemoval] | type[ConditionalRemoval]] = {
+    "marginal": MarginalRemoval,
+    "conditional": ConditionalRemoval,
+}
 
 
 class WalkDraws(NamedTuple):
@@ -226,16 +271,15 @@ class LossWalks(Sampler):
         self.game = game
         self.evaluator = game.evaluator
         self.walks = walks
-        self.conditional: ConditionalRemoval | None = None
-        if check_choice(removal, "removal", ("marginal", "conditional")) == "conditional":
-            self.conditional = ConditionalRemoval(self.evaluator)
+        kind = REMOVALS[check_choice(removal, "removal", tuple(REMOVALS))]
+        self.removal = kind(self.evaluator)
         is_squared = game.loss.name == "squared_error"
         pilot = None
         if self.evaluator.n_active > 1 and self.evaluator.n_references > DRAWS:
             pilot = self._pilot(smallest=2 if is_squared else 4)
         self.few = FewReferences(game.losses, self.evaluator.reference_outputs, pilot, is_squared)
         self.shape = (self.evaluator.n_rows, self.evaluator.n_active, 1)
-        self.cost = 2 * self._mean_steps() * walks * self.few.mean_cost
+        self.cost = 2 * self.removal.mean_steps() * walks * self.few.mean_cost
         self.scale = float(max(np.abs(game.empty).max(), np.abs(game.full).max()))
         self.mark = {
             "method": "loss walks",
@@ -267,34 +311,15 @@ class LossWalks(Sampler):
         step = np.concatenate([step, players - 1 - step])[:count]
         before_and_after = step[:, None, None] + np.array([[0], [1]])
         present = (rank[:, None] < before_and_after).reshape(-1, players)
-        rows_twice = np.repeat(rows, 2)
         references = np.broadcast_to(np.arange(size), (2 * count, size))
-        if self.conditional is not None:
-            outputs = self.conditional.outputs(present, rows_twice, references)
-        else:
-            outputs = evaluator.outputs(
-                present.repeat(size, axis=0), rows_twice.repeat(size), references.ravel()
-            )
+        outputs = self.removal.outputs(present, np.repeat(rows, 2), references)
         evaluator.evaluations += len(outputs)
         outputs = outputs.reshape(count, 2, size, evaluator.n_outputs)
         return Pilot(self.game.y[rows], start, outputs)
 
-    def _mean_steps(self) -> float:
-        """Model rows of one way of a walk with one reference, on average."""
-        evaluator = self.evaluator
-        if self.conditional is not None:
-            return float(evaluator.n_active - 1)
-        # Some rows and references, evenly spread, say enough.
-        most = max(16, min(256, int(np.sqrt(FLOATS / evaluator.n_active))))
-        rows = _evenly(evaluator.n_rows, most)
-        references = _evenly(evaluator.n_references, most)
-        changes = evaluator.differs(rows[:, None], references[None]).sum(axis=2)
-        return float(np.maximum(changes - 1, 0).mean())
-
     def worth(self, present: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Minus the losses ``(m, 1)`` of the mean predictions of coalitions ``(m, p)`` of rows."""
-        removal = self.evaluator if self.conditional is None else self.conditional
-        losses = self.game.losses(removal.means(present, rows), self.game.y[rows])
+        losses = self.game.losses(self.removal.means(present, rows), self.game.y[rows])
         return (-losses * self.game.weight[rows])[:, None]
 
     def visit(
@@ -308,10 +333,12 @@ class LossWalks(Sampler):
         # Walks of one level have equally many references.
         for level in np.unique(draws.level):
             chosen = np.flatnonzero(draws.level == level)
-            rows_of_a_walk = 2 * (players - 1) * self.few.used[level]
-            for part in chunks(len(chosen), evaluator.batch_size // max(1, int(rows_of_a_walk))):
-                walks = draws.take(chosen[part])
-                contributions[chosen[part]], cost = self._contributions(walks, int(level))
+            rows_of_a_walk = 2 * (players - 1) * int(self.few.used[level])
+            together = evaluator.batch_size // max(1, rows_of_a_walk)
+            for part in chunks(len(chosen), together):
+                some = chosen[part]
+                steps, cost = self._contributions(draws.take(some), int(level))
+                contributions[some] = steps
                 evaluations += cost
         mean = contributions.reshape(len(rows), self.walks, players, 1).mean(axis=1)
         return mean * self.game.weight[rows][:, None, None], evaluations
@@ -338,14 +365,7 @@ class LossWalks(Sampler):
     def _contributions(self, walks: WalkDraws, level: int) -> tuple[np.ndarray, int]:
         """What each player changes ``(w, p, 1)`` along walks of one level, and what they cost."""
         references = self.few.references(walks.start, walks.drawn, level)
-        if self.conditional is None:
-            adding, removing, cost = outputs_both_ways(
-                self.evaluator, walks.rank, walks.rows, references
-            )
-        else:
-            adding, removing, cost = self.conditional.outputs_both_ways(
-                walks.rank, walks.rows, references
-            )
+        adding, removing, cost = self.removal.outputs_both_ways(walks.rank, walks.rows, references)
         y = self.game.y[walks.rows]
         adding = self.few.values(adding, y, level, walks.start)[..., None]
         removing = self.few.values(removing, y, level, walks.start)[..., None]

@@ -24,7 +24,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -193,26 +193,18 @@ def _accuracy(kind: str, y: np.ndarray, output: np.ndarray) -> float:
     return float(above_least / (n_positive * n_negative))
 
 
-class _Outputs:
-    """A model's outputs ``(n,)``, some rows at a time."""
-
-    def __init__(self, model: Callable[..., Any], batch_rows: int) -> None:
-        self.model = model
-        self.batch_rows = batch_rows
-
-    def __call__(self, table: np.ndarray) -> np.ndarray:
-        batches = [table[part] for part in chunks(len(table), self.batch_rows)]
-        outputs = np.concatenate(
-            [check_outputs(self.model(batch), len(batch)) for batch in batches]
+def _outputs_of(model: Callable[..., Any], table: np.ndarray, batch_rows: int) -> np.ndarray:
+    """A model's outputs ``(n,)``, so many rows at a time."""
+    batches = [table[part] for part in chunks(len(table), batch_rows)]
+    outputs = np.concatenate([check_outputs(model(batch), len(batch)) for batch in batches])
+    if outputs.ndim != 1:
+        fail(
+            "model",
+            "one output a row",
+            f"shape {outputs.shape}",
+            "Grade the outputs of a model one by one",
         )
-        if outputs.ndim != 1:
-            fail(
-                "model",
-                "one output a row",
-                f"shape {outputs.shape}",
-                "Grade the outputs of a model one by one",
-            )
-        return outputs
+    return outputs
 
 
 def _error_of_sums(phi: np.ndarray, base: Any, outputs: np.ndarray) -> float:
@@ -260,7 +252,7 @@ def explanation_metrics(
     ``(n_fractions,)``.
     """
     check_callable(model, "model")
-    outputs = _Outputs(model, check_int(batch_rows, "batch_rows"))
+    batch_rows = check_int(batch_rows, "batch_rows")
     prepare_seconds = check_real(prepare_seconds, "prepare_seconds", low=0.0)
     if not isinstance(hider, Hider):
         fail("hider", "a Hider", hider, "Make one from the training rows", TypeError)
@@ -275,9 +267,10 @@ def explanation_metrics(
     remedy = "Return one number for each row and feature"
     phi = as_finite(getattr(explained, "values", explained), "explain", (n, d), remedy)
     base = getattr(explained, "base_values", None)
+    sigma = _error_of_sums(phi, base, _outputs_of(model, rows, batch_rows))
     metrics = {
         "runtime": prepare_seconds + seconds * 1000 / n,
-        "local accuracy": local_accuracy_score(_error_of_sums(phi, base, outputs(rows))),
+        "local accuracy": local_accuracy_score(sigma),
         "consistency": consistency,
     }
     fractions = np.linspace(0, 1, check_int(n_fractions, "n_fractions", minimum=2))
@@ -290,7 +283,8 @@ def explanation_metrics(
             curve = []
             for kept in first if verb == "keep" else ~first:
                 hidden = hider(rows, kept, hiding)
-                mean = outputs(hidden.reshape(-1, d)).reshape(n, -1).mean(axis=1)
+                outputs = _outputs_of(model, hidden.reshape(-1, d), batch_rows)
+                mean = outputs.reshape(n, -1).mean(axis=1)
                 if sign == "absolute":
                     curve.append(_accuracy(accuracy, targets, mean))
                 else:
@@ -328,24 +322,14 @@ def _orientation(metric: str) -> float:
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """The arguments of :func:`grade_methods` that its results depend on."""
-
-    accuracy: str
-    n_test: int
-    n_fractions: int
-    n_resample: int
-
-
-@dataclass(frozen=True)
 class _Contest:
-    """What is the same for all models and splits of :func:`grade_methods`."""
+    """What is the same for all models and splits: the arguments of :func:`grade_methods`."""
 
     X: Any
     y: np.ndarray
     methods: Mapping[str, Any]
     guarantees: Mapping[str, str]
-    settings: _Settings
+    settings: dict[str, Any]
 
     def rows(self, chosen: np.ndarray) -> Any:
         """Some of the rows, as the kind of table that they came in."""
@@ -361,8 +345,8 @@ def _grade_split(
     """Grade the methods of one model on one split; each is written as soon as it is done."""
     settings = contest.settings
     order = split.permutation(len(contest.y))
-    test = np.sort(order[: settings.n_test])
-    train = np.sort(order[settings.n_test :])
+    test = np.sort(order[: settings["n_test"]])
+    train = np.sort(order[settings["n_test"] :])
     seed = int(split.integers(2**31))
     done = {
         name: json.loads(path.read_text(encoding="utf-8"))
@@ -372,7 +356,7 @@ def _grade_split(
     if len(done) == len(files):
         return done
     model = check_callable(fit(contest.rows(train), contest.y[train], seed), "model")
-    hider = Hider(contest.rows(train), n_resample=settings.n_resample, rng=seed)
+    hider = Hider(contest.rows(train), n_resample=settings["n_resample"], rng=seed)
     for name, path in files.items():
         if name in done:
             continue
@@ -387,8 +371,8 @@ def _grade_split(
             hider,
             prepare_seconds=prepared,
             guarantee=contest.guarantees.get(name, "none"),
-            accuracy=settings.accuracy,
-            n_fractions=settings.n_fractions,
+            accuracy=settings["accuracy"],
+            n_fractions=settings["n_fractions"],
             rng=seed,
         )
         listed = {key: curve.tolist() for key, curve in curves.items()}
@@ -471,9 +455,15 @@ def grade_methods(
     if not isinstance(store, str | os.PathLike | None):
         fail("store", "the path of a folder, or None", store, "Pass text or a Path", TypeError)
     generator = resolve_rng(rng)
-    settings = _Settings(accuracy, n_test, n_fractions, n_resample)
+    # What results depend on, beside the data and the names.
+    settings = {
+        "accuracy": accuracy,
+        "n_test": n_test,
+        "n_fractions": n_fractions,
+        "n_resample": n_resample,
+    }
     contest = _Contest(X if is_frame(X) else table, targets, methods, guarantees, settings)
-    told = [asdict(settings), generator.bit_generator.state, guarantees]
+    told = [settings, generator.bit_generator.state, guarantees]
     question = json.dumps(told, sort_keys=True, default=str).encode()
     digest = hashlib.sha256(question + table.tobytes() + targets.tobytes()).hexdigest()
     folder = None if store is None else Path(store)
