@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from book_map import chapter_map, part_map
 from docutils import nodes
 from docutils.statemachine import StringList
 from run_chapters import cache_path, chapters, complete, executed_path, is_chapter, main, pages
@@ -178,6 +179,19 @@ def write_take_home(app: Sphinx, exception: Exception | None) -> None:
             path = Path(app.outdir) / "_downloads" / "take_home" / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+
+
+class BookMap(SphinxDirective):
+    """``{book-map}``: the parts of the book; ``{book-map} deep``: the chapters of a part."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        root = project_root(self.env.app)
+        for page in chapters(root):
+            self.env.note_dependency(str(root / "book" / f"{page}.md"))
+        drawn = chapter_map(root, self.arguments[0]) if self.arguments else part_map(root)
+        return [nodes.raw("", drawn, format="html")]
 
 
 # -- pages of the library
@@ -454,6 +468,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     read_returns_as_text()
     app.add_directive("take-home", TakeHome)
     app.add_directive("library", LibraryPages)
+    app.add_directive("book-map", BookMap)
     app.add_directive("reproduction-table", ReproductionTable)
     app.connect("config-inited", use_executed_chapters, priority=10)
     app.connect("builder-inited", leave_thebe_out, priority=10)
