@@ -16,6 +16,7 @@ import nbformat
 from book_map import chapter_map, part_map
 from docutils import nodes
 from docutils.statemachine import StringList
+from flat_notebook import Names, flatten
 from run_chapters import cache_path, chapters, complete, executed_path, is_chapter, main, pages
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
@@ -405,27 +406,30 @@ def _cell(text: str) -> str:
 # -------------------------------------------------------------------------------------
 
 INSTALL = """\
-# Only where shaplab is missing, as on Colab: it takes a few minutes.
-import importlib.util
+# Only where the library or the book's packages are missing, as on Colab: it takes a few minutes.
+from importlib.util import find_spec
 
-if importlib.util.find_spec("shaplab") is None:
+if not all(map(find_spec, ["shaplab", "shaplab_book", "myst_nb"])):
     %pip install --quiet "shaplab[book] @ git+{url}@{branch}"
 """
 
 
 def lead_with_install(app: Sphinx, env: Any) -> list[str]:
     """Let the notebooks that readers download, or open in Colab, install the library where it is
-    missing."""
+    missing, and be readable without Sphinx."""
     options = app.config.html_theme_options
     source = INSTALL.format(url=options["repository_url"], branch=options["repository_branch"])
-    for path in (Path(app.outdir).parent / "jupyter_execute").rglob("*.ipynb"):
+    folder = Path(app.outdir).parent / "jupyter_execute"
+    names = Names.of_book(project_root(app))
+    for path in folder.rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
+        flatten(notebook, path.relative_to(folder).with_suffix("").as_posix(), names)
         if all(cell.get("id") != "install" for cell in notebook.cells):
             first = next(
                 (i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), 0
             )
             notebook.cells.insert(first, nbformat.v4.new_code_cell(source, id="install"))
-            nbformat.write(notebook, path)
+        nbformat.write(notebook, path)
     return []
 
 
