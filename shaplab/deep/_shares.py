@@ -175,27 +175,41 @@ def ratio(run: Any, top: torch.Tensor, scale: torch.Tensor, inverse: bool) -> An
             return None
         (dim,) = note.dims
         alone = run.notes.alone(note.root) and top.shape[dim] <= _PLAYERS
-        return run.unit([note.root], (top / scale).detach(), _softmax_of(dim, alone))
+        made = run.unit([note.root], (top / scale).detach(), _softmax_of(dim, alone))
+        run.notes.put(made, Note("softmax", note.root, note.dims))
+        return made
     if note.kind != ("inverse" if inverse else "scale") or not run.notes.same(top, note):
         return None
     level = along(scale.detach(), top, note.dims)
     if level is None:
         return None
     dims, rate = note.dims, note.rate
+    centred = run.notes.get(note.root)
+    centre = centred is not None and centred.kind == "centred" and centred.dims == dims
+    root = centred.root if centre else top
 
     def rule(
         f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
     ) -> list[torch.Tensor]:
         s_f, s_b = (1 / t if inverse else t for t in (f[1], b[1]))
-        rise = (f[0] * f[0]).sum(dims, keepdim=True) - (b[0] * b[0]).sum(dims, keepdim=True)
+        x_f, x_b = f[0], b[0]
+        shift = None
+        if centre:
+            mean_f = x_f.mean(dims, keepdim=True)
+            mean_b = x_b.mean(dims, keepdim=True)
+            shift = mean_f - mean_b
+            x_f = x_f - mean_f
+            x_b = x_b - mean_b
+        square_b = (x_b * x_b).sum(dims, keepdim=True)
+        rise = (x_f * x_f).sum(dims, keepdim=True) - square_b
         found = (s_f * s_f - s_b * s_b) / torch.where(rise == 0, 1.0, rise)
-        least = 4 * torch.finfo(rise.dtype).eps * (b[0] * b[0]).sum(dims, keepdim=True)
+        least = 4 * torch.finfo(rise.dtype).eps * square_b
         slope = torch.where(rise.abs() <= least, rate, found)
-        return [quotient_of_norm(f[0], b[0], q, (s_f, s_b), dims, slope)]
+        return [quotient_of_norm(x_f, x_b, q, (s_f, s_b), dims, slope, shift)]
 
     with torch.no_grad():
         out = top.detach() * scale.detach() if inverse else top.detach() / scale.detach()
-    return run.unit([top], out, rule, (level,))
+    return run.unit([root], out, rule, (level,))
 
 
 def _softmax_of(dim: int, alone: bool) -> Rule:

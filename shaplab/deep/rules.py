@@ -179,7 +179,12 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def normalise_literal(
-    f: np.ndarray, b: np.ndarray, q: np.ndarray, eps: float = 0.0, steps: int = 4000
+    f: np.ndarray,
+    b: np.ndarray,
+    q: np.ndarray,
+    eps: float = 0.0,
+    steps: int = 4000,
+    centre: bool = False,
 ) -> np.ndarray:
     """Multipliers of ``x / sqrt(mean(x^2) + eps)`` as integrals over the share p of inputs present.
 
@@ -189,6 +194,7 @@ def normalise_literal(
     q : array ``(d,)``, multipliers of the outputs.
     eps : added to the mean square.
     steps : midpoints of the integrals.
+    centre : subtract the mean first, as LayerNorm does.
 
     Returns
     -------
@@ -197,20 +203,26 @@ def normalise_literal(
     Notes
     -----
     With a share p of many inputs present, chosen at random, an input is on average ``b + p (f -
-    b)`` and the mean square ``B + p (F - B)``, which is not the mean square of the average.
+    b)`` and the mean square ``B + p (F - B)``, which is not the mean square of the average. The
+    variance is that mean square less the square of the mean.
 
     Examples
     --------
     >>> normalise_literal(np.array([2.0]), np.array([0.0]), np.ones(1)).round(2)
     array([0.5])
     """
-    low, high = np.mean(b**2) + eps, np.mean(f**2) + eps
+    low, high = np.mean(b**2), np.mean(f**2)
+    own = q - q.mean() if centre else q
     found = np.zeros(len(f))
-    for p in ((np.arange(steps) + 0.5) / steps) ** 2:  # dp = 2 sqrt(p) d sqrt(p), for low = 0
-        square, weight = low + p * (high - low), 2 * p**0.5 / steps
-        found += weight * q / square**0.5
-        pull = q @ (b + p * (f - b)) * -0.5 / square**1.5
-        found += weight * pull * (f + b) / len(f)
+    for angle in (np.arange(steps) + 0.5) / steps * np.pi / 2:
+        # p = sin(angle)^2 lingers at both ends, where the square may be 0.
+        p, dp = np.sin(angle) ** 2, np.pi / 2 / steps * np.sin(2 * angle)
+        x = b + p * (f - b)
+        mean = x.mean() if centre else 0.0
+        square = low + p * (high - low) - mean**2 + eps
+        found += dp * own / square**0.5
+        pull = q @ (x - mean) * -0.5 / square**1.5
+        found += dp * pull * (f + b - 2 * mean) / len(f)
     return found
 
 
@@ -349,18 +361,20 @@ def normalise(
     """Multipliers of ``(x - mean) / sqrt(var + eps)`` (or, without ``centre``, of ``x /
     sqrt(mean(x^2) + eps)``).
 
-    Centring is linear. The inputs then are many small players: when a share p of them is present,
-    the mean square is near ``B + p (F - B)``. Integrated over p, with ``t = s_f + s_b``, an input
-    has the multiplier ``2 / t`` on its own output, and on all outputs together, through the
-    square, ``-(f + b) / n * sum(q (f / s_f + b / s_b)) / t^2``.
+    The inputs are many small players: when a share p of them is present, the mean square is near
+    ``B + p (F - B)``, and the mean is linear in p. See ``quotient_of_norm``.
     """
+    shift = None
     if centre:
-        f, b = f - f.mean(dims, keepdim=True), b - b.mean(dims, keepdim=True)
+        mean_f = f.mean(dims, keepdim=True)
+        mean_b = b.mean(dims, keepdim=True)
+        shift = mean_f - mean_b
+        f = f - mean_f
+        b = b - mean_b
     s_f = torch.sqrt((f * f).mean(dims, keepdim=True) + eps)
     s_b = torch.sqrt((b * b).mean(dims, keepdim=True) + eps)
     size = b[0:1].numel() // s_b[0:1].numel()
-    out = quotient_of_norm(f, b, q, (s_f, s_b), dims, 1.0 / size)
-    return out - out.mean(dims, keepdim=True) if centre else out
+    return quotient_of_norm(f, b, q, (s_f, s_b), dims, 1.0 / size, shift)
 
 
 def softmax_of_entries(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
@@ -410,14 +424,50 @@ def quotient_of_norm(
     scales: tuple[torch.Tensor, torch.Tensor],
     dims: tuple[int, ...],
     rate: float | torch.Tensor,
+    shift: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Multipliers of ``x / s(x)``, where ``s^2`` changes by ``rate`` times the sum of squares."""
+    """Multipliers of ``x / s(x)``, where ``s^2`` changes by ``rate`` times the sum of squares.
+
+    Integrated over the share p of inputs present, with ``t = s_f + s_b``, an input has the
+    multiplier ``2 / t`` on its own output, and on all outputs together, through the square,
+    ``-rate (f + b) * sum(q (f / s_f + b / s_b)) / t^2``.
+
+    With ``shift``, ``f`` and ``b`` are centred, their means differed by ``shift``, and the
+    multipliers are those of the inputs before centring. A coalition then mixes rows of two levels,
+    and that adds ``p (1 - p) between`` to its variance, where ``between = rate n shift^2``.
+    """
     s_f, s_b = scales
     t = s_f + s_b
     inverse = torch.where(t == 0, 0.0, 1 / t)
-    ends = torch.where(s_f == 0, 0.0, f / s_f) + torch.where(s_b == 0, 0.0, b / s_b)
-    pulled = (q * ends).sum(dims, keepdim=True) * inverse * inverse
-    return 2 * q * inverse - rate * (f + b) * pulled
+    at_f = torch.where(s_f == 0, 0.0, (q * f).sum(dims, keepdim=True) / s_f)
+    at_b = torch.where(s_b == 0, 0.0, (q * b).sum(dims, keepdim=True) / s_b)
+    if shift is None:
+        return 2 * inverse * q - rate * inverse * inverse * (at_f + at_b) * (f + b)
+    size = b[0:1].numel() // s_b[0:1].numel()
+    between = rate * size * shift * shift
+    whole = t * t + between
+    bounded = torch.where(whole == 0, 0.0, 1 / whole)
+    own, cross = _mean_of_inverse_scales(t, between)
+    pull = bounded * (at_f + at_b)
+    # What the mean of the inputs present does to their variance: it grows while few are.
+    lean = bounded * (at_b - at_f) + cross * (at_f * s_f - at_b * s_b)
+    return own * (q - q.mean(dims, keepdim=True)) - rate * (pull * (f + b) + lean * shift)
+
+
+def _mean_of_inverse_scales(
+    t: torch.Tensor, between: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Integrals over p in [0, 1] of ``1 / s`` and of ``p (1 - p) / s^3``, where ``s^2 = (1 - p)
+    s_b^2 + p s_f^2 + p (1 - p) between`` and ``t = s_f + s_b``."""
+    width = torch.sqrt(between)
+    inverse = torch.where(t == 0, 0.0, 1 / t)
+    near = between <= 1e-3 * t * t
+    safe = torch.where(near, 1.0, between)
+    own = 2 * torch.where(width == 0, inverse, torch.atan2(width, t) / width)
+    cross = (own - 2 * t / (t * t + safe)) / safe
+    r = between * inverse * inverse
+    series = (4 / 3 - r * (8 / 5 - r * (12 / 7 - r * 16 / 9))) * inverse**3
+    return own, torch.where(near, series, cross)
 
 
 def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

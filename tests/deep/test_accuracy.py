@@ -57,8 +57,9 @@ def test_no_case_is_much_worse_than_integrated_gradients(rows: list[dict[str, An
         for row, error, other in zip(rows, ours, theirs, strict=True)
         if not error <= max(1.5 * other, 0.6)
     ]
-    # Measured over all scales: two of hardswish, one of an LSTM, one of attention by hand.
-    assert len(bad) <= 4, bad
+    # Rescale after Rescale, in a network of hardswish (RevealCancel has half the error there) and
+    # in an LSTM with scores of 30; at the scales that are tested here there are none.
+    assert not bad, bad
     assert ours.max() < 7  # once 1e8
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 from oracles.nets import brute_force
 
+from shaplab import deep_shap
 from shaplab.deep import rules
 from shaplab.deep._path import softmax_path
 from shaplab.deep._reveal import _above, _split
@@ -136,17 +139,40 @@ def test_compositions_are_additive(name: str, native: object) -> None:
     assert_allclose(rule()[:6].numpy(), point.grad[:6].numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.05, 1.0, 40.0])
+@pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("eps", [0.0, 0.3])
-def test_normalisation_is_its_literal_twin(eps: float) -> None:
-    f, b, q = _rows(0, 1, 5) * 3, _rows(1, 4, 5) * 3, _rows(2, 4, 5)
+def test_normalisation_is_its_literal_twin(eps: float, centre: bool, shift: float) -> None:
+    f, b, q = _rows(0, 1, 5) * 3 + shift, _rows(1, 4, 5) * 3, _rows(2, 4, 5)
     b[0] = 0.0
-    found = rules.normalise(f, b, q, (-1,), eps, centre=False).numpy()
+    found = rules.normalise(f, b, q, (-1,), eps, centre=centre).numpy()
     literal = [
-        rules.normalise_literal(f[0].numpy(), *(t[i].numpy() for t in (b, q)), eps)
+        rules.normalise_literal(f[0].numpy(), *(t[i].numpy() for t in (b, q)), eps, centre=centre)
         for i in range(4)
     ]
-    # Midpoint rule of 4000 steps, in the square root of p: errors near 1e-7 of numbers of order 1.
+    # Midpoint rule of 4000 steps, slow at both ends: errors near 1e-7 of numbers of order 1.
     assert_allclose(found, literal, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0.0, 10.0, 100.0])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda x: torch.nn.functional.layer_norm(x, (8,)),
+        lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True),
+    ],
+)
+def test_rows_far_from_a_calm_baseline_get_values_of_the_size_of_the_exact_ones(
+    norm: Callable[[torch.Tensor], torch.Tensor], shift: float
+) -> None:
+    weights = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    model = lambda x: norm(x) @ weights  # noqa: E731
+    x, calm = _rows(0, 1, 8) + shift, 1e-2 * _rows(1, 1, 8)
+    exact = brute_force(model, x[0], calm[0]).numpy()
+    found = deep_shap(model, x, calm).values[0]
+    # Centring as a step of its own, which is linear, gave 10 and 100 times the exact values.
+    assert np.abs(found - exact).max() < 1.2 * np.abs(exact).max()
+    assert_allclose(found.sum(), exact.sum(), atol=1e-9)
 
 
 def test_normalisation_from_zero_is_bounded_where_a_product_of_factors_is_not() -> None:
