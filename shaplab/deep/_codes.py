@@ -390,16 +390,27 @@ class Codes(Capture):
         if id(index) not in self.positions:
             return None
         size = len(index) // max(1, len(offsets))
+        if not torch.equal(offsets, torch.arange(0, len(index), max(1, size)).to(offsets)):
+            self.refuse("embedding_bag", "with bags of different sizes entries belong to no row")
+        mode = ("sum", "mean", "max")[given.get("mode", 0)]
         padding = given.get("padding_idx")
-        even = torch.equal(offsets, torch.arange(0, len(index), max(1, size)).to(offsets))
-        if not even or (padding is not None and padding >= 0):
-            self.refuse("embedding_bag", "bags of different sizes or with padding have no rule")
+        padded = padding is not None and padding >= 0
+        if padded and mode == "max":
+            self.refuse("embedding_bag", "a maximum that leaves out padding has no rule")
         parts = self.begin(given["weight"][index], self.positions[id(index)][1])
         with self:
             parts = parts.reshape(len(offsets), size, -1)
+            count: Any = size
             if given.get("per_sample_weights") is not None:
                 parts = parts * given["per_sample_weights"].reshape(len(offsets), size, 1)
-            total = (parts.sum(1), parts.mean(1), parts.amax(1))[given.get("mode", 0)]
+            if padded:
+                present = (index != padding).to(parts.dtype).reshape(len(offsets), size, 1)
+                parts = parts * present
+                count = present.sum(1).clamp_min(1)
+            if mode == "max":
+                total = parts.amax(1)
+            else:
+                total = parts.sum(1) if mode == "sum" else parts.sum(1) / count
         return total, offsets, index, offsets
 
 
@@ -427,4 +438,10 @@ def _hint(name: str) -> str:
         return "; a mask that only cleans rounding can be left out"
     if name in ("long", "int", "short"):
         return "; pass codes as an integer input of their own"
+    if name == "bucketize":
+        return "; pass the bins as an integer input of their own"
+    if name == "sort":
+        return "; where sequences were packed, pad them to one length"
+    if name == "embedding":
+        return "; an index that counts several entries has no slope: give all rows the same padding"
     return ""

@@ -128,7 +128,7 @@ def integrated(
                     (v + p * step).detach().requires_grad_()
                     for v, step in zip(b, steps, strict=True)
                 ]
-                slopes = torch.autograd.grad(g(at), at, q, allow_unused=True)
+                slopes = _slopes(g(at), at, q, kept)
             for i, slope in enumerate(slopes):
                 if slope is not None:
                     total[i] += weight * torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
@@ -149,6 +149,19 @@ def integrated(
             "to its values, or explain the part of the model after it."
         )
     return shared(total, steps, parts, missing, size, in_axes)
+
+
+def _slopes(
+    out: torch.Tensor, at: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
+) -> tuple[Any, ...]:
+    try:
+        return torch.autograd.grad(out, at, q, allow_unused=True)
+    except NotImplementedError as problem:  # torch's word for operations it cannot differentiate
+        raise UnsupportedModelError(
+            f"model: expected operations that can be explained, got {kept['name']}: it has no "
+            "derivative. Rewrite this step with supported operations, or explain the part of the "
+            "model after it."
+        ) from problem
 
 
 def shared(
