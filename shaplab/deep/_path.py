@@ -165,7 +165,9 @@ def _mean_slopes(
 def _slopes_at(out: Tensor, point: list[Tensor], seen: UnitPass) -> tuple[Any, ...]:
     try:
         return torch.autograd.grad(out, point, seen.q, allow_unused=True)
-    except NotImplementedError as problem:  # torch's word for operations it cannot differentiate
+    except RuntimeError as problem:
+        if "is not implemented" not in str(problem):  # torch's word where it cannot differentiate
+            raise
         raise UnsupportedModelError(
             f"model: expected operations that can be explained, got {seen.kept['name']}: it has no "
             "derivative. Rewrite this step with supported operations, or explain the part of the "
