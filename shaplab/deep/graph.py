@@ -207,6 +207,19 @@ def as_function(
 ) -> tuple[list[Tensor], Callable[[list[Tensor]], Any]]:
     """The tensors of a call that depend on the input, and the call as a function of them."""
     tensors = call.tensors()
+    direct = [place for place, value in enumerate(call.args) if isinstance(value, Tensor)]
+    if len(direct) == len(tensors) and all(depends(tensor) for tensor in tensors):
+        # No nests and no constants: nearly every call.
+        func, kwargs = call.func, call.kwargs  # not the call, which would keep its tensors alive
+        template = [None if isinstance(value, Tensor) else value for value in call.args]
+
+        def direct_function(values: list[Tensor]) -> Any:
+            args = list(template)
+            for place, value in zip(direct, values, strict=True):
+                args[place] = value
+            return func(*args, **kwargs)
+
+        return tensors, direct_function
     places = [place for place, tensor in enumerate(tensors) if depends(tensor)]
     constant = call.changed(Tensor.detach)
 
