@@ -124,9 +124,11 @@ class Codes(Capture):
         if call.name in _LEAVES_TORCH:
             self.refuse(call.name, "values leave torch here, where they cannot be followed")
         result = call.do()
-        name, other = call.name, call.argument(1, "other")
+        name = call.name
+        other = call.argument(1, "other")
         if name == "logical_not":  # of numbers: whether they are 0
-            name, other = "eq", 0.0
+            name = "eq"
+            other = 0.0
         if name in _COMPARISONS and isinstance(result, Tensor):
             difference = call.args[0] - other
             self._put_number(result, lambda: self.step(name, difference, result))

@@ -148,7 +148,10 @@ def _scaled(run: WatchedRun, y: Tensor, weight: Any, bias: Any) -> Tensor:
 
 def _scaled_per_channel(run: WatchedRun, y: Tensor, weight: Any, bias: Any) -> Tensor:
     shape = (-1, *[1] * (y.dim() - 2))
-    weight, bias = (None if given is None else given.view(shape) for given in (weight, bias))
+    if weight is not None:
+        weight = weight.view(shape)
+    if bias is not None:
+        bias = bias.view(shape)
     return _scaled(run, y, weight, bias)
 
 

@@ -154,8 +154,10 @@ def deep_shap(
     values = totals.values(rows)
     names = names_of(X, feature_names)
     data: list[Any] = [shown_rows(row) for row in rows]
-    if layer is not None:
-        values, names, data = values[:1], [None], [None]
+    if layer is not None:  # its outputs have no table and no names
+        values = values[:1]
+        names = [None]
+        data = [None]
     sums = [value.reshape(n, -1, out.shape[1]).sum(1) for value in values]
     rounding = max(totals.digits, _coarsest(model, rows)) * (1 + totals.steps) ** 0.5
     gap = _gap(out - base.mean(0) - sum(sums), out, base, rounding, layer)

@@ -330,7 +330,9 @@ def rescale(
 ) -> Tensor:
     """``q`` times the multiplier of Rescale; ``known`` is ``(g(b), slope at b)`` when computed
     before."""
-    at_b, slope_b = known or (g(b), slope(g, b))
+    if known is None:
+        known = g(b), slope(g, b)
+    at_b, slope_b = known
     at_f = g(f)
     slope_f = slope(g, f, at_f, name)
     if q is None:

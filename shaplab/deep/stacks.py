@@ -96,7 +96,8 @@ class NetworkStage:
     def pull(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Attributions ``(N, B, *input)`` of ``weights (N, B, K)`` times the change of output."""
         swap = len(R) < len(X)
-        loop, batch = (as_inputs(self.model, table, "X") for table in ((R, X) if swap else (X, R)))
+        loop = as_inputs(self.model, R if swap else X, "X")
+        batch = as_inputs(self.model, X if swap else R, "X")
         result = np.zeros((len(X), len(R), *X.shape[1:]))
         for block in pairs(self.model, loop, batch, self.settings):
             place = (block.many, block.one) if swap else (block.one, block.many)
