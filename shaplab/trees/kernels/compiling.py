@@ -6,8 +6,14 @@ from typing import Any
 
 __all__ = ["UNCOUNTED"]
 
-# For loops that make no arrays: references to the arrays they are given are not counted, since the
-# caller holds them. To take an array out of a tuple or to pass it on would count one otherwise, and
-# in the loops over nodes counting costs more than the arithmetic. Such a loop cannot be compiled if
-# it makes an array after all.
-UNCOUNTED: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+# For loops that other kernels call and that make no arrays. References to the arrays they are given
+# are not counted, since the caller holds them: to take an array out of a tuple or to pass it on would
+# count one otherwise, and in the loops over nodes counting costs more than the arithmetic. Such a
+# loop cannot be compiled if it makes an array after all. It is stored with the kernel that calls it,
+# and gets no entry from Python, which would double the time to compile it.
+UNCOUNTED: dict[str, Any] = {
+    "nogil": True,
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
