@@ -23,7 +23,7 @@ from shaplab._validation import check_choice, check_names, column_names, describ
 from shaplab.trees._arrange import DAMAGED, RawTrees, arrange
 from shaplab.trees._encoding import Encoder
 from shaplab.trees._links import LINKS
-from shaplab.trees.kernels.predict import find_leaves, predict_rows
+from shaplab.trees.kernels.predict import Nodes, find_leaves, predict_rows
 from shaplab.trees.readers import read_model
 
 __all__ = ["TreeEnsemble", "as_ensemble"]
@@ -328,6 +328,11 @@ class TreeEnsemble:
         return self.tree_start[:-1]
 
     @property
+    def nodes(self) -> Nodes:
+        """The arrays that compiled loops take."""
+        return Nodes(*(getattr(self, name) for name in Nodes._fields))
+
+    @property
     def max_depth(self) -> int:
         """Most splits on a path."""
         depth = np.zeros(len(self.feature), np.int32)
@@ -376,20 +381,7 @@ class TreeEnsemble:
     def predict_codes(self, codes: np.ndarray) -> np.ndarray:
         """Raw output ``(N, K)`` of encoded rows."""
         out = np.empty((len(codes), self.n_outputs))
-        predict_rows(
-            codes,
-            self.roots,
-            self.feature,
-            self.left,
-            self.right,
-            self.rank,
-            self.missing_left,
-            self.set_start,
-            self.set_bits,
-            self.value,
-            self.base,
-            out,
-        )
+        predict_rows(codes, self.nodes, self.base, out)
         return out
 
     def predict(self, X: Any) -> np.ndarray:
@@ -407,18 +399,7 @@ class TreeEnsemble:
     def leaves(self, codes: np.ndarray) -> np.ndarray:
         """Leaf that each encoded row reaches in each tree, node ids int32 ``(N, T)``."""
         out = np.empty((len(codes), self.n_trees), np.int32)
-        find_leaves(
-            codes,
-            self.roots,
-            self.feature,
-            self.left,
-            self.right,
-            self.rank,
-            self.missing_left,
-            self.set_start,
-            self.set_bits,
-            out,
-        )
+        find_leaves(codes, self.nodes, out)
         return out
 
     def with_covers(self, X: Any, sample_weight: Any = None) -> TreeEnsemble:

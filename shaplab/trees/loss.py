@@ -35,15 +35,11 @@ from shaplab.trees._links import (
     probability,
     scaled_logistic,
 )
+from shaplab.trees._paths import Paths
+from shaplab.trees._plans import InterventionalPlan, Jobs, threads
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.kernels.patterns import coalition_outputs
-from shaplab.trees.kernels.routes import (
-    Paths,
-    interventional_plan,
-    interventional_sums,
-    threads,
-)
 
 __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
 
@@ -490,22 +486,7 @@ def _enumerated(
             v: Any = 0.0
             for refs in chunks(len(references), some):
                 outputs = np.empty((len(references[refs]), len(here), k, 1 << m))
-                coalition_outputs(
-                    e.roots,
-                    e.feature,
-                    e.left,
-                    e.right,
-                    e.rank,
-                    e.missing_left,
-                    e.set_start,
-                    e.set_bits,
-                    e.value,
-                    e.base,
-                    player,
-                    here,
-                    references[refs],
-                    outputs,
-                )
+                coalition_outputs(e.nodes, e.base, player, here, references[refs], outputs)
                 found = (
                     np.moveaxis(outputs, -1, 0)
                     if e.has_outputs
@@ -538,57 +519,44 @@ def _rescaled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The compositional approximation: values against each reference, times the secant of the
     loss."""
-    paths, jobs = Paths(e), threads(n_jobs)
+    jobs = threads(n_jobs)
     columns = np.ascontiguousarray(codes.T)
-    f_x, f_r = e.predict_codes(codes)[:, 0], e.predict_codes(references)[:, 0]
+    row_outputs = e.predict_codes(codes)[:, 0]
+    reference_outputs = e.predict_codes(references)[:, 0]
     if loss is get_loss("squared_error"):
-        return _rescaled_square(paths, codes, y, references, f_x, f_r, jobs)
-    values, base = np.zeros(codes.shape), np.zeros(len(codes))
-    slow, plan = interventional_plan(paths, False, len(codes), 1, "auto")
-    one = np.ones(1)
+        return _rescaled_square(e, codes, y, references, row_outputs, reference_outputs, jobs)
+    values = np.zeros(codes.shape)
+    base = np.zeros(len(codes))
+    plan = InterventionalPlan(Paths(e), False, len(codes), 1, "auto")
     with progress_bar(len(references), progress, "references") as bar:
-        for reference, output in zip(references, f_r, strict=True):
-            there = np.ascontiguousarray(reference[:, None])
-            counts = plan.histogram(there, one, jobs)
-            phi = interventional_sums(
-                paths, slow, plan, counts, None, there, one, columns, False, jobs
-            )
-            loss_r = loss.value(np.full(len(codes), output), y)
-            factor = secant(loss, f_x, output, y)
-            values += phi.T * factor[:, None] / len(references)
-            base += loss_r / len(references)
+        for reference, output in zip(references, reference_outputs, strict=True):
+            single = plan.prepare(np.ascontiguousarray(reference[:, None]), np.ones(1), jobs)
+            slope = secant(loss, row_outputs, output, y)
+            values += single.sums(columns, jobs).T * slope[:, None] / len(references)
+            base += loss.value(np.full(len(codes), output), y) / len(references)
             bar.update()
     return values, base
 
 
 def _rescaled_square(
-    paths: Paths,
+    e: TreeEnsemble,
     codes: np.ndarray,
     y: np.ndarray,
     references: np.ndarray,
-    f_x: np.ndarray,
-    f_r: np.ndarray,
-    jobs: Any,
+    row_outputs: np.ndarray,
+    reference_outputs: np.ndarray,
+    jobs: Jobs,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same for the squared error, whose secant f_x + f_r - 2 y splits: two weightings of the
     whole background."""
-    there, columns, middle = (
-        np.ascontiguousarray(references.T),
-        np.ascontiguousarray(codes.T),
-        f_r.mean(),
-    )
-    slow, plan = interventional_plan(paths, False, len(codes), len(references), "auto")
+    n_references = len(references)
+    background = np.ascontiguousarray(references.T)
+    columns = np.ascontiguousarray(codes.T)
+    middle = reference_outputs.mean()
+    plan = InterventionalPlan(Paths(e), False, len(codes), n_references, "auto")
+    equal = plan.prepare(background, np.ones(n_references) / n_references, jobs)
     values = np.zeros(codes.shape)
-    for weights, factor in (
-        (np.ones(len(f_r)), f_x + middle - 2.0 * y),
-        (f_r - middle, np.ones(len(f_x))),
-    ):
-        weights = weights / len(f_r)
-        counts = plan.histogram(there, weights, jobs)
-        values += (
-            interventional_sums(
-                paths, slow, plan, counts, None, there, weights, columns, False, jobs
-            ).T
-            * factor[:, None]
-        )
-    return values, (y - middle) ** 2 + f_r.var()
+    values += equal.sums(columns, jobs).T * (row_outputs + middle - 2.0 * y)[:, None]
+    tilted = plan.prepare(background, (reference_outputs - middle) / n_references, jobs)
+    values += tilted.sums(columns, jobs).T
+    return values, (y - middle) ** 2 + reference_outputs.var()
