@@ -2,8 +2,8 @@
 
 The one door for rows. ``as_inputs``: tensors are taken as they are; arrays and tables take the
 dtype with which the model runs, and where its parameters leave a choice, two rows are tried.
-``like_parameters``: everything in the model's own dtype (DASP). ``as_reference_row``: one baseline.
-``as_stage_rows``: arrays for models in series, which need not be networks.
+``as_reference_row``: one baseline. ``as_stage_rows``: arrays for models in series, which need not
+be networks. DASP has a door of its own, as it needs no run of pairs.
 
 Chapter: deep/deep_shap.
 """
@@ -169,21 +169,6 @@ def as_inputs(
             str(lengths),
             "Align the inputs",
         )
-    return rows
-
-
-def like_parameters(model: torch.nn.Module, value: Any, argument: str) -> Tensor:
-    """Rows with the dtype and device of the model's parameters, float64 when it has none."""
-    first = next(iter([*model.parameters(), *model.buffers()]), None)
-    if first is None or not first.is_floating_point():
-        first = torch.zeros(1, dtype=torch.float64)
-    try:
-        rows = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
-    except (TypeError, ValueError):
-        fail(argument, "an array or tensor (n, ...)", value, "Pass numbers", TypeError)
-    rows = rows.to(first)
-    if not torch.isfinite(rows).all():
-        fail(argument, "finite numbers", "NaN or infinity", "Impute missing values first")
     return rows
 
 

@@ -38,7 +38,6 @@ from shaplab._validation import (
     fail,
     is_frame,
 )
-from shaplab.deep._inputs import like_parameters
 from shaplab.deep._propagation import Propagation
 from shaplab.explanation import Explanation
 
@@ -102,6 +101,21 @@ def size_nodes(
             "Name at least one size",
         )
     return chosen / max(1, n - 1), np.full(len(chosen), 1.0 / len(chosen))
+
+
+def like_parameters(model: torch.nn.Module, value: Any, argument: str) -> Tensor:
+    """Rows with the dtype and device of the model's parameters, float64 when it has none."""
+    first = next(iter([*model.parameters(), *model.buffers()]), None)
+    if first is None or not first.is_floating_point():
+        first = torch.zeros(1, dtype=torch.float64)
+    try:
+        rows = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
+    except (TypeError, ValueError):
+        fail(argument, "an array or tensor (n, ...)", value, "Pass numbers", TypeError)
+    rows = rows.to(first)
+    if not torch.isfinite(rows).all():
+        fail(argument, "finite numbers", "NaN or infinity", "Impute missing values first")
+    return rows
 
 
 @torch.inference_mode(False)
