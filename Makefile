@@ -45,11 +45,12 @@ test-random: $(READY)  ## property tests with new examples
 	  $$(grep -l "@examples" -r tests --include=test_*.py)
 
 # The suite as other processors would run it: no vector units, other blockings of matrix products, two threads.
+# What torch.compile keeps on disk belongs to one processor, so each setting has a place of its own.
 test-machines: $(READY)  ## the suite as other processors would run it
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
-	  NUMBA_CPU_NAME=nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" \
+	  NUMBA_CPU_NAME=nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/_build/inductor-default \
 	  $(BIN)/python -m pytest -n $(JOBS) -m "not book and not browser" --timeout 600
-	ATEN_CPU_CAPABILITY=avx2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=2 \
+	ATEN_CPU_CAPABILITY=avx2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=2 TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/_build/inductor-avx2 \
 	  $(BIN)/python -m pytest -n 1 -m "not book and not browser" --timeout 600
 
 # The readers of tree models at the oldest versions that pyproject.toml declares.
