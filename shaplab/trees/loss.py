@@ -26,7 +26,6 @@ from shaplab._parallel import chunks, progress_bar
 from shaplab._tables import as_rows, displayed
 from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
-from shaplab.trees._arrange import sampled_call
 from shaplab.trees._links import (
     SAME,
     SOFTMAX,
@@ -40,6 +39,7 @@ from shaplab.trees._plans import InterventionalPlan, Jobs, threads
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.kernels.patterns import coalition_outputs
+from shaplab.trees.readers._arrange import sampled_call
 
 __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
 

@@ -213,7 +213,7 @@ def test_no_kernel_reads_outside_its_arrays(tmp_path):
     number changed."""
     environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", BOUNDS, str(ROOT), str(ROOT / "tests/trees")],
+        [sys.executable, "-c", BOUNDS, str(ROOT), str(ROOT / "tests")],
         env=environment,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ __all__ = ["UNCOUNTED"]
 # are not counted, since the caller holds them: to take an array out of a tuple or to pass it on
 # would count one otherwise, and in the loops over nodes counting costs more than the arithmetic.
 # Such a loop cannot be compiled if it makes an array after all. It is stored with the kernel that
-# calls it, and gets no entry from Python, which would double the time to compile it.
+# calls it, and gets no entry from Python, which would take as long to compile as the loop itself.
 UNCOUNTED: dict[str, Any] = {
     "nogil": True,
     "_nrt": False,

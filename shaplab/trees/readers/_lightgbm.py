@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, described_as, join
+from shaplab.trees.readers._arrange import RawTrees, described_as, join
 
 __all__ = ["read_lightgbm"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, join, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees, join, sampled_instead
 
 __all__ = ["read_sklearn"]
 
