@@ -78,7 +78,8 @@ class ByName(torch.nn.Module):
 
     def __init__(self, model: Any, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model = model
+        self.names = names
         self.training = False  # its own flag only: those of the model are not touched
         called = model.forward if isinstance(model, torch.nn.Module) else model
         known = inspect.signature(called).parameters.values()

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 from shaplab.deep._facts import Note
 from shaplab.deep._path import path
@@ -109,7 +109,8 @@ def scalar_rule(g: Function, kind: str, name: str) -> Rule:
     """Rescale for one scalar function; what depends on the reference only is computed once."""
 
     def rule(seen: UnitPass) -> list[Tensor]:
-        f, b = seen.f[0], seen.b[0]
+        f = seen.f[0]
+        b = seen.b[0]
         if "known" not in seen.kept:
             value = g(b)
             seen.kept["known"] = value, slope(g, b, value, name)
@@ -127,7 +128,8 @@ def corners(run: WatchedRun, call: Call) -> Tensor:
         return function([first, second])
 
     def rule(seen: UnitPass) -> list[Tensor]:
-        (x_f, y_f), (x_b, y_b) = seen.f, seen.b
+        (x_f, y_f) = seen.f
+        (x_b, y_b) = seen.b
         return [seen.q * m for m in two_players(g, (x_f, y_f), (x_b, y_b))]
 
     with torch.no_grad():

@@ -54,7 +54,8 @@ def _softmax_rule(run: WatchedRun, logits: Tensor, dim: int, kind: str) -> Rule:
     players = run.notes.alone(logits) and logits.shape[dim] <= _MOST_LOGITS
 
     def rule(seen: UnitPass) -> list[Tensor]:
-        f, b = seen.f[0], seen.b[0]
+        f = seen.f[0]
+        b = seen.b[0]
         q = seen.q.to(b.dtype)
         if players and kind == "softmax":
             return [softmax_of_entries(f, b, q, dim)]
@@ -163,7 +164,8 @@ def log_of_sum(run: WatchedRun, total: Tensor, note: Note) -> Tensor:
     (dim,) = note.dims
 
     def rule(seen: UnitPass) -> list[Tensor]:
-        f, b = seen.f[0], seen.b[0]
+        f = seen.f[0]
+        b = seen.b[0]
         shape = [1 if axis == dim else size for axis, size in enumerate(b.shape)]
         return [softmax_path(f, b, seen.q.reshape(shape), dim, "logsumexp")]
 
@@ -212,7 +214,8 @@ def _normalised_by_hand(run: WatchedRun, top: Tensor, scale: Tensor, note: Note)
     root = centred.root if centred is not None and centre else top
 
     def rule(seen: UnitPass) -> list[Tensor]:
-        (f, s_f), (b, s_b) = seen.f, seen.b
+        (f, s_f) = seen.f
+        (b, s_b) = seen.b
         if inverse:
             s_f, s_b = 1 / s_f, 1 / s_b
         shift = None

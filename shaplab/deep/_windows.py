@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 from shaplab.deep._watched import UnitPass, WatchedRun
 from shaplab.deep.graph import Call, walk
@@ -136,7 +136,8 @@ def pool_handler(axes: int, adaptive: bool) -> Callable[[WatchedRun, Call], Any]
         table = window_table(tuple(x.shape[-axes:]), tuple(out.shape[-axes:]), window)
 
         def rule(seen: UnitPass) -> list[Tensor]:
-            f, b = seen.f[0], seen.b[0]
+            f = seen.f[0]
+            b = seen.b[0]
             rows = f.flatten(-axes), b.flatten(-axes), seen.q.flatten(-axes)
             if run.max_rule == "exact":
                 return [exact_windows(table, *rows).reshape(b.shape)]

@@ -322,7 +322,8 @@ def _check_ends(ends: Tensor, top: Tensor, base: Tensor, digits: float) -> None:
     fall = (base.amax(0) - top.amin(0)).max().item()
     change = max(rise, fall)
     allowed = min(0.1, 10 * digits**0.5) * change + 30 * digits * scale
-    nobody, everybody = ends[0, 0, 0], ends[0, 1, 1]
+    nobody = ends[0, 0, 0]
+    everybody = ends[0, 1, 1]
     for mean, true, what in ((nobody, base[0], "nobody"), (everybody, top[0], "everybody")):
         off = (mean - true.reshape(-1).cpu()).abs().max().item()
         if not off <= allowed:  # also NaN

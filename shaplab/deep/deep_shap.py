@@ -235,7 +235,8 @@ class _Totals:
             self.single = not several or isinstance(self.outputs, int | np.integer)
             self.steps = block.steps
             self.digits = torch.finfo(block.out_one.dtype).eps
-        looped, batched = self.out_rows, self.out_references
+        looped = self.out_rows
+        batched = self.out_references
         if self.swapped:
             looped, batched = batched, looped
         looped[block.one] = block.out_one.double().reshape(-1)[self.chosen].cpu()

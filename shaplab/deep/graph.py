@@ -210,7 +210,9 @@ def as_function(
     direct = [place for place, value in enumerate(call.args) if isinstance(value, Tensor)]
     if len(direct) == len(tensors) and all(depends(tensor) for tensor in tensors):
         # No nests and no constants: nearly every call.
-        func, kwargs = call.func, call.kwargs  # not the call, which would keep its tensors alive
+        # not the call, which would keep its tensors alive
+        func = call.func
+        kwargs = call.kwargs
         template = [None if isinstance(value, Tensor) else value for value in call.args]
 
         def direct_function(values: list[Tensor]) -> Any:

@@ -43,7 +43,9 @@ def explain_rows(
     """
     if len(X.shape) != 2 or X.shape[0] == 0:
         trees.encode(X)  # says what is wrong
-    n_rows, d, k = X.shape[0], trees.n_features, trees.n_outputs
+    n_rows = X.shape[0]
+    d = trees.n_features
+    k = trees.n_outputs
     shape: tuple[int, ...] = (n_rows, d)
     if pairs:
         shape += (d,)
@@ -109,7 +111,8 @@ def _check_finite(trees: TreeEnsemble, codes: np.ndarray, values: np.ndarray, fi
     if np.isfinite(values).all():
         return
     place = np.argwhere(~np.isfinite(values))[0]
-    row, j = int(place[0]), int(place[1])
+    row = int(place[0])
+    j = int(place[1])
     own = trees.predict_codes(np.ascontiguousarray(codes[:, row : row + 1].T))[0]
     if not np.isfinite(own).all():
         fail(

@@ -288,7 +288,8 @@ class Encoder:
         """Codes of a column whose training labels XGBoost stored cut: bytes at character
         offsets."""
         names = [str(label) for label in column.labels or ()]
-        text, ends = "".join(names).encode(), np.cumsum([0] + [len(name) for name in names])
+        text = "".join(names).encode()
+        ends = np.cumsum([0] + [len(name) for name in names])
         if not column.declared or tuple(text[a:b] for a, b in pairwise(ends)) != labels:
             fail(
                 argument,

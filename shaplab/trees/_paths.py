@@ -136,7 +136,8 @@ class Paths:
     @cached_property
     def expected(self) -> np.ndarray:
         """Expected output when no feature is known, by covers, ``(K,)``."""
-        edges, shares = self.arrays.edges, self.arrays.shares
+        edges = self.arrays.edges
+        shares = self.arrays.shares
         reach = np.ones(len(self.trees.feature))
         for nodes in _by_level(edges[:, LEVEL]):
             reach[nodes] = reach[edges[nodes, PARENT]] * shares[nodes, COVER_RATIO]

@@ -30,7 +30,13 @@ from shaplab.trees.kernels.structure import (
 )
 from shaplab.trees.kernels.tables import build_tables, count_patterns, look_up
 
-__all__ = ["Clusters", "InterventionalPlan", "PathDependentPlan", "PreparedBackground", "threads"]
+__all__ = [
+    "LeafClusters",
+    "InterventionalPlan",
+    "PathDependentPlan",
+    "PreparedBackground",
+    "threads",
+]
 
 # Nanoseconds, measured. They decide which route is taken, not what it gives.
 PRICES = Prices(bit=0.2, cluster=0.1, lookup=0.5, merge=0.6, leaf=0.7, histogram=1.0)
@@ -61,8 +67,8 @@ def threads(n_jobs: int | None) -> Jobs:
     return run
 
 
-class Clusters:
-    """Clusters of the chosen trees (see ``plan_clusters``), and the loops over their tables.
+class LeafClusters:
+    """Clusters of leaves (see ``plan_clusters``) of the chosen trees, with loops over their tables.
 
     Attributes
     ----------
@@ -118,10 +124,12 @@ class Clusters:
     ) -> None:
         """Fill the tables of clusters ``first`` to ``last``; with a histogram, their part of the
         background's mean output goes to ``means`` ``(C, K)``."""
-        nodes, arrays = self.paths.trees.nodes, self.paths.arrays
+        nodes = self.paths.trees.nodes
+        arrays = self.paths.arrays
 
         def build_part(part: slice) -> None:
-            low, high = first + part.start, first + part.stop
+            low = first + part.start
+            high = first + part.stop
             own = tables[self.starts[low] - self.starts[first] :]
             build_tables(low, high, nodes, arrays, self.plan, histogram, own, means)
 
@@ -168,23 +176,25 @@ class PathDependentPlan:
     """
 
     def __init__(self, paths: Paths, pairs: bool, n_rows: int, route: str) -> None:
-        self.paths, self.pairs = paths, pairs
+        self.paths = paths
+        self.pairs = pairs
         every = np.ones(len(paths.splits), bool)
         cost = self._walk_cost(n_rows)
         if route == "walk" or (route == "auto" and self._hopeless(cost)):
             self.walked = every
-            self.clusters = Clusters(paths, ~every, pairs, 1, 0)
+            self.clusters = LeafClusters(paths, ~every, pairs, 1, 0)
             return
-        self.clusters = Clusters(paths, every, pairs, n_rows, 0)
+        self.clusters = LeafClusters(paths, every, pairs, n_rows, 0)
         self.walked = np.isinf(self.clusters.cost)
         if route == "auto":
             self.walked |= self.clusters.cost > cost * np.maximum(paths.n_outputs, 1)
         if self.walked.any():
-            self.clusters = Clusters(paths, ~self.walked, pairs, n_rows, 0)
+            self.clusters = LeafClusters(paths, ~self.walked, pairs, n_rows, 0)
 
     def _walk_cost(self, n_rows: int) -> np.ndarray:
         """Nanoseconds to walk each tree once."""
-        splits, rule = self.paths.splits, self.paths.arrays.tree_rule
+        splits = self.paths.splits
+        rule = self.paths.arrays.tree_rule
         steps = splits * WALK_STEP + self.pairs * self.paths.pair_terms * WALK_PAIR
         return n_rows * rule * steps + splits * rule * WALK_SPLIT
 
@@ -237,18 +247,19 @@ class InterventionalPlan:
     def __init__(
         self, paths: Paths, pairs: bool, n_rows: int, n_background: int, route: str
     ) -> None:
-        self.paths, self.pairs = paths, pairs
+        self.paths = paths
+        self.pairs = pairs
         every = np.ones(len(paths.splits), bool)
         if route == "patterns":
             self.by_patterns = every
-            self.clusters = Clusters(paths, ~every, pairs, 1, 1)
+            self.clusters = LeafClusters(paths, ~every, pairs, 1, 1)
             return
-        self.clusters = Clusters(paths, every, pairs, n_rows, n_background)
+        self.clusters = LeafClusters(paths, every, pairs, n_rows, n_background)
         self.by_patterns = np.isinf(self.clusters.cost)
         if route == "auto":
             self.by_patterns |= self.clusters.cost > self._pattern_cost(n_rows, n_background)
         if self.by_patterns.any():
-            self.clusters = Clusters(paths, ~self.by_patterns, pairs, n_rows, n_background)
+            self.clusters = LeafClusters(paths, ~self.by_patterns, pairs, n_rows, n_background)
 
     def _pattern_cost(self, n_rows: int, n_background: int) -> np.ndarray:
         """Nanoseconds of each tree by pairs of patterns."""
@@ -275,7 +286,8 @@ class PreparedBackground:
     def __init__(
         self, plan: InterventionalPlan, background: np.ndarray, weights: np.ndarray, jobs: Jobs
     ) -> None:
-        self.plan, self.weights = plan, weights
+        self.plan = plan
+        self.weights = weights
         self.histogram = plan.clusters.count(background, weights, jobs)
         # Where all trees have tables the histogram says everything about the background.
         self.background = background if plan.by_patterns.any() else background[:, :0].copy()
@@ -302,7 +314,8 @@ class PreparedBackground:
 
     @cached_property
     def _mean_prediction(self) -> np.ndarray:
-        trees, total = self.plan.paths.trees, np.zeros(self.plan.paths.trees.n_outputs)
+        trees = self.plan.paths.trees
+        total = np.zeros(self.plan.paths.trees.n_outputs)
         for part in chunks(self.background.shape[1], 65536):
             codes = np.ascontiguousarray(self.background[:, part].T)
             total = total + self.weights[part] @ trees.predict_codes(codes)
@@ -318,7 +331,8 @@ class PreparedBackground:
 
     def sums(self, codes: np.ndarray, jobs: Jobs) -> np.ndarray:
         """Sums ``(n_targets, n)`` of encoded rows ``(d, n)``."""
-        plan, paths = self.plan, self.plan.paths
+        plan = self.plan
+        paths = self.plan.paths
         n = codes.shape[1]
         sums = np.zeros((paths.n_targets(plan.pairs), n))
         if len(plan.clusters):

@@ -453,7 +453,9 @@ class TreeEnsemble:
 
     def _check_children(self) -> None:
         """Every node but the roots has one parent, which stands before it in the same tree."""
-        n, start, leaf = len(self.feature), self.tree_start, self.feature < 0
+        n = len(self.feature)
+        start = self.tree_start
+        leaf = self.feature < 0
         end = np.repeat(start[1:], np.diff(start))[~leaf]
         inner = np.flatnonzero(~leaf)
         children = np.concatenate([self.left[inner], self.right[inner]])
@@ -483,7 +485,8 @@ class TreeEnsemble:
             fail("encoder", f"{self.n_features} features", f"{len(n_codes)}", DAMAGED)
         inner = np.flatnonzero(self.feature >= 0)
         size = n_codes[self.feature[inner]]
-        rank, first = self.rank[inner], self.set_start[inner]
+        rank = self.rank[inner]
+        first = self.set_start[inner]
         beyond = (first >= 0) & (first + size > len(self.set_bits))
         if beyond.any() or ((rank < 0) | (rank >= size)).any():
             fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)

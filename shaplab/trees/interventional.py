@@ -57,7 +57,8 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
     def recurse(
         j: int, U: int, V: int, xlist: list[int], clist: list[int], c: Any
     ) -> tuple[Any, Any]:
-        v, d = tree.v[j], tree.d[j]
+        v = tree.v[j]
+        d = tree.d[j]
         if v is not None:
             pos = calcweight(U - 1, V) * v if U != 0 else 0.0 * v
             neg = -calcweight(U, V) * v if U != V else 0.0 * v

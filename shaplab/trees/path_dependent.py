@@ -60,7 +60,8 @@ def tree_shap_literal(
             if not present:
                 recurse(c, m, fraction * share[1])
             return
-        i_z, i_o = 1.0, 1.0
+        i_z = 1.0
+        i_o = 1.0
         k = next((k for k in range(1, len(m)) if m[k][0] == tree.d[j]), None)
         if k is not None:
             _, i_z, i_o, _ = m[k]
@@ -79,7 +80,8 @@ def tree_shap_literal(
         return m
 
     def unwind(m: list[list[Any]], i: int) -> list[list[Any]]:
-        l, n = len(m), m[-1][3]
+        l = len(m)
+        n = m[-1][3]
         _, z, o, _ = m[i]
         w = [part[3] for part in m]
         for j in range(l - 1, 0, -1):

@@ -193,9 +193,18 @@ def split_at_mean(sums: Contributions, ends: UnitEnds, q: np.ndarray, tiny: floa
             for k in range(stop - start):
                 row = step[k]
                 earned = total[k]
-                u0, u1, u2, u3 = high[k, o], high[k, o + 1], high[k, o + 2], high[k, o + 3]
-                d0, d1, d2, d3 = low[k, o], low[k, o + 1], low[k, o + 2], low[k, o + 3]
-                t0, t1, t2, t3 = mean[k, o], mean[k, o + 1], mean[k, o + 2], mean[k, o + 3]
+                u0 = high[k, o]
+                u1 = high[k, o + 1]
+                u2 = high[k, o + 2]
+                u3 = high[k, o + 3]
+                d0 = low[k, o]
+                d1 = low[k, o + 1]
+                d2 = low[k, o + 2]
+                d3 = low[k, o + 3]
+                t0 = mean[k, o]
+                t1 = mean[k, o + 1]
+                t2 = mean[k, o + 2]
+                t3 = mean[k, o + 3]
                 for i in range(row.shape[0]):
                     s = row[i]
                     m0 = w0[i] * (u0 if w0[i] * s > t0 else d0)

@@ -88,9 +88,12 @@ def _refine(node, groups: _Groups, nodes: Nodes, edges, codes, low):
     word = edges[node, BIT] >> 6
     one = np.uint64(1) << np.uint64(edges[node, BIT] & 63)
     column = codes[nodes.feature[split]]
-    goes, renamed = groups.goes, groups.renamed
-    above, here = groups.patterns[level - 1], groups.patterns[level]
-    group_above, group_here = groups.of_row[level - 1], groups.of_row[level]
+    goes = groups.goes
+    renamed = groups.renamed
+    above = groups.patterns[level - 1]
+    here = groups.patterns[level]
+    group_above = groups.of_row[level - 1]
+    group_here = groups.of_row[level]
     for i in range(goes.shape[0]):
         goes[i] = goes_left(nodes, split, column[low + i])
     renamed[: 2 * groups.n_groups[level - 1]] = -1
@@ -148,7 +151,9 @@ def _leaf_values(d, a, opponents: _Opponents, pairs, phi):
     Pairs of two players that only the row satisfies, or only the reference, are alike; one of each
     is mixed.
     """
-    factor, mass, absent = opponents.factor, opponents.mass, opponents.absent
+    factor = opponents.factor
+    mass = opponents.mass
+    absent = opponents.absent
     phi[:] = 0.0
     n01 = d - _size(a)
     minus = 0.0  # of each player that only the reference satisfies
@@ -211,7 +216,8 @@ def pair_patterns(
     """Add the values of the ``chosen`` trees to ``sums`` ``(n_targets, n)`` for ``rows[0]`` to
     ``rows[1]`` of ``codes`` ``(d, n)``; targets as in ``walk_trees``."""
     edges = paths.edges
-    low, n = rows[0], rows[1] - rows[0]
+    low = rows[0]
+    n = rows[1] - rows[0]
     n_background = background.codes.shape[1]
     levels = 2
     widest = 1  # most players of a path
@@ -237,7 +243,8 @@ def pair_patterns(
             _refine(node, theirs, nodes, edges, background.codes, 0)
             if nodes.feature[node] >= 0:
                 continue
-            level, d = edges[node, LEVEL], edges[node, PLAYERS]
+            level = edges[node, LEVEL]
+            d = edges[node, PLAYERS]
             count = theirs.n_groups[level]
             mass[:count] = 0.0
             for r in range(n_background):
@@ -259,7 +266,8 @@ def pair_patterns(
 def _pay_leaf(leaf, value, players, group_of_row, phi, n_features, low, sums):
     """Add what a leaf pays to its players for every row and output, and, where ``phi`` has columns
     for pairs, to pairs of them."""
-    d, n_outputs = players.shape[0], value.shape[1]
+    d = players.shape[0]
+    n_outputs = value.shape[1]
     pairs = sums.shape[0] > n_features * n_outputs
     for output in range(n_outputs):
         pay = value[leaf, output]
@@ -272,7 +280,8 @@ def _pay_leaf(leaf, value, players, group_of_row, phi, n_features, low, sums):
             if not pairs:
                 continue
             for s in range(p):
-                larger, smaller = max(players[p], players[s]), min(players[p], players[s])
+                larger = max(players[p], players[s])
+                smaller = min(players[p], players[s])
                 pair = n_features + larger * n_features + smaller
                 total = sums[pair * n_outputs + output]
                 column = _pair_column(d, p, s)
@@ -299,11 +308,14 @@ def coalition_outputs(nodes: Nodes, base, player, rows, references, outputs):
             signed = outputs[r, i]
             signed[:] = 0.0
             for root in nodes.tree_start[:-1]:
-                stack[0], must_be_out[0], must_be_in[0] = root, 0, 0
+                stack[0] = root
+                must_be_out[0] = 0
+                must_be_in[0] = 0
                 waiting = 1
                 while waiting > 0:
                     waiting -= 1
-                    node, out = stack[waiting], must_be_out[waiting]
+                    node = stack[waiting]
+                    out = must_be_out[waiting]
                     inside = must_be_in[waiting]
                     feature = nodes.feature[node]
                     if feature < 0:
@@ -313,14 +325,16 @@ def coalition_outputs(nodes: Nodes, base, player, rows, references, outputs):
                     row_left = goes_left(nodes, node, rows[i, feature])
                     reference_left = goes_left(nodes, node, references[r, feature])
                     for side in range(2):
-                        child_out, child_in = out, inside
+                        child_out = out
+                        child_in = inside
                         if row_left != (side == 0):
                             child_out |= bit
                         if reference_left != (side == 0):
                             child_in |= bit
                         if child_out & child_in == 0:
                             stack[waiting] = nodes.left[node] if side == 0 else nodes.right[node]
-                            must_be_out[waiting], must_be_in[waiting] = child_out, child_in
+                            must_be_out[waiting] = child_out
+                            must_be_in[waiting] = child_in
                             waiting += 1
             _sum_over_subsets(signed)
             for k in range(signed.shape[0]):

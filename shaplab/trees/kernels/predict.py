@@ -17,7 +17,7 @@ from numba import njit
 __all__ = ["Codebook", "Nodes", "encode_rows", "find_leaves", "goes_left", "predict_rows"]
 
 # Rows that go through one tree, or one column, before the next: they and it stay in the cache.
-_ROWS_AT_ONCE = 256
+_ROWS_A_TASK = 256
 
 
 class Nodes(NamedTuple):
@@ -69,15 +69,20 @@ def _count_below(numbers, first, last, x):  # type: ignore
 def encode_rows(X, book: Codebook, codes) -> None:  # type: ignore
     """Write the code of every cell: the number of cuts below it, the place of its category, or -1
     if missing."""
-    cuts, categories = book.cuts, book.categories
-    tiny, missing = book.tiny, book.missing
+    cuts = book.cuts
+    categories = book.categories
+    tiny = book.tiny
+    missing = book.missing
     n, d = X.shape
-    for first in range(0, n, _ROWS_AT_ONCE):
-        last = min(n, first + _ROWS_AT_ONCE)
+    for first in range(0, n, _ROWS_A_TASK):
+        last = min(n, first + _ROWS_A_TASK)
         for j in range(d):
-            first_cut, last_cut = book.cut_start[j], book.cut_start[j + 1]
-            first_known, last_known = book.category_start[j], book.category_start[j + 1]
-            categorical, zero_rule = book.categorical[j], book.zero_rule[j]
+            first_cut = book.cut_start[j]
+            last_cut = book.cut_start[j + 1]
+            first_known = book.category_start[j]
+            last_known = book.category_start[j + 1]
+            categorical = book.categorical[j]
+            zero_rule = book.zero_rule[j]
             for i in range(first, last):
                 x = X[i, j]
                 if zero_rule == 2 and abs(x) <= tiny:
@@ -126,9 +131,9 @@ def predict_rows(codes, nodes: Nodes, base, out) -> None:  # type: ignore
     tree in cache."""
     n, n_outputs = out.shape
     out[:] = 0.0
-    for first in range(0, n, _ROWS_AT_ONCE):
+    for first in range(0, n, _ROWS_A_TASK):
         for tree in range(nodes.tree_start.shape[0] - 1):
-            for i in range(first, min(n, first + _ROWS_AT_ONCE)):
+            for i in range(first, min(n, first + _ROWS_A_TASK)):
                 leaf = _leaf_of(nodes, nodes.tree_start[tree], codes, i)
                 for k in range(n_outputs):
                     out[i, k] += nodes.value[leaf, k]

@@ -44,7 +44,7 @@ JOB_OUTPUT = 1
 
 # Columns of the coefficients of a split at one node of the rule. Groups follow each other: those of
 # the left edge, then those of the right one.
-DOWN = 0  # 3 an edge: c0, c1, c2 of new factor over old factor
+GOING_DOWN = 0  # 3 an edge: c0, c1, c2 of new factor over old factor
 CREDIT = 6  # 2 an edge: of o and of t, in the change of S
 BOTH_UP = 10  # 3 where both children are leaves: c0, c1, c2 of what they pay together
 BOTH_CREDIT = 13  # 2 there: of o and of t, in what they give to the feature
@@ -52,7 +52,7 @@ AGREEING = 15  # 1 an edge: S where the player agrees less S where it does not
 _N_COEFFICIENTS = 17
 
 
-class _Workspace(NamedTuple):
+class _WalkSpace(NamedTuple):
     """What a walk keeps; the last axis of most arrays is the rows of a block."""
 
     coefficients: np.ndarray  # (nodes of the tree, nodes of the rule, 17), without rows
@@ -128,7 +128,8 @@ def _tree_coefficients(tree, output, nodes: Nodes, paths: PathArrays, coefficien
     n_rule = paths.rule_start[paths.tree_rule[tree] + 1] - first_rule
     for i in range(start, start + paths.tree_nodes[tree]):
         split = paths.order[i]
-        left, right = nodes.left[split], nodes.right[split]
+        left = nodes.left[split]
+        right = nodes.right[split]
         if nodes.feature[split] < 0:
             continue
         for q in range(n_rule):
@@ -168,9 +169,9 @@ def _edge_coefficients(child, side, x, paths: PathArrays, c):
         if paths.edges[child, EARLIER] == 0:  # o is 1
             c0 = c0 + c1
             c1 = 0.0
-    c[DOWN + 3 * side] = c0
-    c[DOWN + 3 * side + 1] = c1
-    c[DOWN + 3 * side + 2] = c2
+    c[GOING_DOWN + 3 * side] = c0
+    c[GOING_DOWN + 3 * side + 1] = c1
+    c[GOING_DOWN + 3 * side + 2] = c2
     c[CREDIT + 2 * side] = credit_o
     c[CREDIT + 2 * side + 1] = credit_t
     c[AGREEING + side] = s_agrees - s_fails
@@ -180,10 +181,16 @@ def _edge_coefficients(child, side, x, paths: PathArrays, c):
 def _leaf_coefficients(left_pay, right_pay, c):
     """Coefficients of a split whose children are leaves: products of their edges', by o and t,
     where o o = o, t t = t and o t = t."""
-    l0, l1, l2 = c[DOWN], c[DOWN + 1], c[DOWN + 2]
-    r0, r1, r2 = c[DOWN + 3], c[DOWN + 4], c[DOWN + 5]
-    lo, lt = c[CREDIT], c[CREDIT + 1]
-    ro, rt = c[CREDIT + 2], c[CREDIT + 3]
+    l0 = c[GOING_DOWN]
+    l1 = c[GOING_DOWN + 1]
+    l2 = c[GOING_DOWN + 2]
+    r0 = c[GOING_DOWN + 3]
+    r1 = c[GOING_DOWN + 4]
+    r2 = c[GOING_DOWN + 5]
+    lo = c[CREDIT]
+    lt = c[CREDIT + 1]
+    ro = c[CREDIT + 2]
+    rt = c[CREDIT + 3]
     c[BOTH_UP] = l0 * left_pay + r0 * right_pay
     c[BOTH_UP + 1] = l1 * left_pay + r1 * right_pay
     c[BOTH_UP + 2] = l2 * left_pay + r2 * right_pay
@@ -213,7 +220,7 @@ def walk_trees(jobs, nodes: Nodes, paths: PathArrays, codes, pairs, sums):
     for node in range(paths.edges.shape[0]):
         levels = max(levels, paths.edges[node, LEVEL] + 2)
     padded = (n_rule + 3) // 4 * 4  # pairs take four nodes at a time
-    work = _Workspace(
+    work = _WalkSpace(
         np.zeros((n_nodes, n_rule, _N_COEFFICIENTS)),
         np.zeros((3, levels, n_rule, WALK_ROWS)),
         np.ones((levels, WALK_ROWS)),
@@ -227,7 +234,8 @@ def walk_trees(jobs, nodes: Nodes, paths: PathArrays, codes, pairs, sums):
         np.zeros(WALK_ROWS),
     )
     for job in range(jobs.shape[0]):
-        tree, output = jobs[job, JOB_TREE], jobs[job, JOB_OUTPUT]
+        tree = jobs[job, JOB_TREE]
+        output = jobs[job, JOB_OUTPUT]
         _tree_coefficients(tree, output, nodes, paths, work.coefficients)
         work.half[:] = 0.0
         work.given[:] = 0.0
@@ -235,7 +243,7 @@ def walk_trees(jobs, nodes: Nodes, paths: PathArrays, codes, pairs, sums):
 
 
 @njit(fastmath={"contract"}, **UNCOUNTED)
-def _walk_tree(tree, output, nodes: Nodes, paths: PathArrays, codes, pairs, work: _Workspace, sums):
+def _walk_tree(tree, output, nodes: Nodes, paths: PathArrays, codes, pairs, work: _WalkSpace, sums):
     """Walk a tree once for each block of rows: down both edges of a split, then up from it."""
     start = nodes.tree_start[tree]
     first_rule = paths.rule_start[paths.tree_rule[tree]]
@@ -249,7 +257,8 @@ def _walk_tree(tree, output, nodes: Nodes, paths: PathArrays, codes, pairs, work
         work.stage[0] = 0
         while level >= 0:
             split = work.stack[level]
-            left, right = nodes.left[split], nodes.right[split]
+            left = nodes.left[split]
+            right = nodes.right[split]
             leaves = nodes.feature[left] < 0 and nodes.feature[right] < 0
             earlier = paths.edges[left, EARLIER]
             before = level if earlier > 0 else work.before.shape[0] - 1
@@ -284,9 +293,11 @@ def _walk_tree(tree, output, nodes: Nodes, paths: PathArrays, codes, pairs, work
 
 
 @njit(inline="always")
-def _answer_split(visit: _Visit, nodes: Nodes, codes, work: _Workspace):
+def _answer_split(visit: _Visit, nodes: Nodes, codes, work: _WalkSpace):
     """Find the bits o and t of a split for a block of rows."""
-    ahead, split, level = work.ahead, visit.split, visit.level
+    ahead = work.ahead
+    split = visit.split
+    level = visit.level
     if nodes.set_start[split] < 0:
         # As goes_left, with all that rows have in common taken out of the loop: it runs on vectors.
         rank = nodes.rank[split]
@@ -299,17 +310,20 @@ def _answer_split(visit: _Visit, nodes: Nodes, codes, work: _Workspace):
             left = goes_left(nodes, split, codes[visit.block, visit.feature, i])
             ahead[level, i] = 1.0 if left else 0.0
     if visit.earlier > 0:
-        before, agreed = work.before, work.agreed
+        before = work.before
+        agreed = work.agreed
         for i in range(WALK_ROWS):
             before[level, i] = agreed[visit.earlier, i]
             ahead[level, i] *= agreed[visit.earlier, i]
 
 
 @njit(inline="always")
-def _go_down(visit: _Visit, side, child, nodes: Nodes, work: _Workspace):
+def _go_down(visit: _Visit, side, child, nodes: Nodes, work: _WalkSpace):
     """Multiply down one edge: to the products of an inner child, or what a leaf pays straight into
     this split's sums."""
-    products, ahead, before = work.products, work.ahead, work.before
+    products = work.products
+    ahead = work.ahead
+    before = work.before
     level = visit.level
     pay = 1.0
     section = 0
@@ -320,9 +334,9 @@ def _go_down(visit: _Visit, side, child, nodes: Nodes, work: _Workspace):
         to = level
     for q in range(visit.n_rule):
         own = work.coefficients[visit.place, q]
-        c0 = pay * own[DOWN + 3 * side]
-        c1 = pay * own[DOWN + 3 * side + 1]
-        c2 = pay * own[DOWN + 3 * side + 2]
+        c0 = pay * own[GOING_DOWN + 3 * side]
+        c1 = pay * own[GOING_DOWN + 3 * side + 1]
+        c2 = pay * own[GOING_DOWN + 3 * side + 2]
         if visit.earlier == 0:
             for i in range(WALK_ROWS):
                 products[section, to, q, i] = products[0, level, q, i] * (c0 + ahead[level, i] * c2)
@@ -334,9 +348,12 @@ def _go_down(visit: _Visit, side, child, nodes: Nodes, work: _Workspace):
 
 
 @njit(inline="always")
-def _enter(visit: _Visit, side, work: _Workspace):
+def _enter(visit: _Visit, side, work: _WalkSpace):
     """Keep what pairs and later splits on the same feature need of an edge to an inner child."""
-    agreed, ahead, before, half = work.agreed, work.ahead, work.before, work.half
+    agreed = work.agreed
+    ahead = work.ahead
+    before = work.before
+    half = work.half
     level = visit.level
     if side == 0:
         for i in range(WALK_ROWS):
@@ -349,9 +366,12 @@ def _enter(visit: _Visit, side, work: _Workspace):
 
 
 @njit(inline="always")
-def _come_up(visit: _Visit, leaves, work: _Workspace, n_outputs, sums):
+def _come_up(visit: _Visit, leaves, work: _WalkSpace, n_outputs, sums):
     """Pass the sum of both children up, and give the feature its part."""
-    products, ahead, before, given = work.products, work.ahead, work.before, work.given
+    products = work.products
+    ahead = work.ahead
+    before = work.before
+    given = work.given
     level = visit.level
     section = 1  # of the sums of the split above; nobody reads what the root passes up
     above = 0
@@ -360,8 +380,11 @@ def _come_up(visit: _Visit, leaves, work: _Workspace, n_outputs, sums):
         above = level - 1
     for q in range(visit.n_rule):
         own = work.coefficients[visit.place, q]
-        c0, c1, c2 = own[BOTH_UP], own[BOTH_UP + 1], own[BOTH_UP + 2]
-        credit_o, credit_t = own[BOTH_CREDIT], own[BOTH_CREDIT + 1]
+        c0 = own[BOTH_UP]
+        c1 = own[BOTH_UP + 1]
+        c2 = own[BOTH_UP + 2]
+        credit_o = own[BOTH_CREDIT]
+        credit_t = own[BOTH_CREDIT + 1]
         if leaves and visit.earlier == 0:
             for i in range(WALK_ROWS):
                 given[q, i] = products[0, level, q, i] * (credit_o + ahead[level, i] * credit_t)
@@ -379,8 +402,10 @@ def _come_up(visit: _Visit, leaves, work: _Workspace, n_outputs, sums):
                     c0 + before[level, i] * c1 + ahead[level, i] * c2
                 )
         else:
-            left_o, left_t = own[CREDIT], own[CREDIT + 1]
-            right_o, right_t = own[CREDIT + 2], own[CREDIT + 3]
+            left_o = own[CREDIT]
+            left_t = own[CREDIT + 1]
+            right_o = own[CREDIT + 2]
+            right_t = own[CREDIT + 3]
             for i in range(WALK_ROWS):
                 given[q, i] = before[visit.before, i] * (
                     products[1, level, q, i] * left_o + products[2, level, q, i] * right_o
@@ -397,10 +422,15 @@ def _come_up(visit: _Visit, leaves, work: _Workspace, n_outputs, sums):
 @njit(inline="always")
 def _add_pairs(visit: _Visit, nodes: Nodes, paths: PathArrays, first_rule, d, work, sums):
     """Pair the feature with every other player of the path, each at its latest split."""
-    stack, later, agreed = work.stack, work.later, work.agreed
-    half, given, both_absent = work.half, work.given, work.both_absent
+    stack = work.stack
+    later = work.later
+    agreed = work.agreed
+    half = work.half
+    given = work.given
+    both_absent = work.both_absent
     n_outputs = nodes.value.shape[1]
-    level, feature = visit.level, visit.feature
+    level = visit.level
+    feature = visit.feature
     later[: level + 1] = 0
     for k in range(level):
         later[paths.edges[nodes.left[stack[k]], EARLIER]] = 1
@@ -413,13 +443,16 @@ def _add_pairs(visit: _Visit, nodes: Nodes, paths: PathArrays, first_rule, d, wo
         other = nodes.feature[stack[k]]
         if later[k + 1] or other == feature:
             continue
-        larger, smaller = max(feature, other), min(feature, other)
+        larger = max(feature, other)
+        smaller = min(feature, other)
         target = (d + larger * d + smaller) * n_outputs + visit.output
         for i in range(WALK_ROWS):
             sums[visit.block, target, i] += both_absent[i]
         for q in range(0, visit.n_rule, 4):  # nodes beyond the rule's last one have 0 in ``half``
-            h0, h1 = half[k + 1, q], half[k + 1, q + 1]
-            h2, h3 = half[k + 1, q + 2], half[k + 1, q + 3]
+            h0 = half[k + 1, q]
+            h1 = half[k + 1, q + 1]
+            h2 = half[k + 1, q + 2]
+            h3 = half[k + 1, q + 3]
             for i in range(WALK_ROWS):
                 sums[visit.block, target, i] += agreed[k + 1, i] * (
                     given[q, i] * h0

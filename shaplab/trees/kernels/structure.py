@@ -167,7 +167,8 @@ def _follow_tree(tree, nodes: Nodes, cover, order, edges, shares, stack):
             waiting += 2
     for i in range(count - 1, -1, -1):  # children before their parent
         node = order[start + i]
-        left, right = nodes.left[node], nodes.right[node]
+        left = nodes.left[node]
+        right = nodes.right[node]
         edges[node, SUBTREE_NODES] = 1
         edges[node, SUBTREE_SPLITS] = 0
         if nodes.feature[node] >= 0:
@@ -305,7 +306,8 @@ def plan_clusters(nodes: Nodes, paths: PathArrays, chosen, work: Workload):
     _list_targets(paths, plan, work.n_features, nodes.value.shape[1])
     path = np.full(n_ops + 2, -1, np.int32)  # no path is longer than all ops
     n_ops, n_cuts = _write_ops(nodes, paths, work.chunk, path, plan)
-    ops, cuts = plan.ops[:n_ops], plan.cuts[: n_cuts + 1]
+    ops = plan.ops[:n_ops]
+    cuts = plan.cuts[: n_cuts + 1]
     return cost, ClusterPlan(ops, clusters, known, plan.targets, cuts, work.pairs)
 
 
@@ -318,7 +320,8 @@ def _price_tree(tree, nodes: Nodes, paths: PathArrays, work: Workload, costs: _C
     prices = work.prices
     for i in range(paths.tree_nodes[tree] - 1, -1, -1):
         node = paths.order[start + i]
-        left, right = nodes.left[node], nodes.right[node]
+        left = nodes.left[node]
+        right = nodes.right[node]
         inside = paths.edges[node, SUBTREE_SPLITS]
         bits = paths.edges[node, PLAYERS] + inside
         separate = np.inf
@@ -426,7 +429,10 @@ def _write_ops(nodes: Nodes, paths: PathArrays, chunk, path, plan: ClusterPlan):
     then answer its own splits. A chunk starts again from the root, so that it needs no other.
     ``path`` takes the node at each level of the path; -1 at first.
     """
-    ops, clusters, cuts, edges = plan.ops, plan.clusters, plan.cuts, paths.edges
+    ops = plan.ops
+    clusters = plan.clusters
+    cuts = plan.cuts
+    edges = paths.edges
     op = 0
     n_cuts = 0
     opened = np.int64(0)
@@ -465,7 +471,8 @@ def _write_ops(nodes: Nodes, paths: PathArrays, chunk, path, plan: ClusterPlan):
 @njit(inline="always")
 def _answer_inner_splits(cluster, nodes: Nodes, paths: PathArrays, plan: ClusterPlan, op):
     """Write one op for each split inside a cluster; returns the next free op."""
-    ops, position = plan.ops, plan.clusters[cluster, ROOT_POSITION]
+    ops = plan.ops
+    position = plan.clusters[cluster, ROOT_POSITION]
     root = paths.order[position]
     level = paths.edges[root, LEVEL]
     bit = paths.edges[root, PLAYERS]

@@ -78,7 +78,7 @@ class Layout(NamedTuple):
     histogram_start: np.ndarray  # (n,)
 
 
-class _Workspace(NamedTuple):
+class _TableSpace(NamedTuple):
     """Room for one cluster."""
 
     tables: np.ndarray  # of all its nodes but the root
@@ -115,7 +115,7 @@ def build_tables(
         table = Table(tables, start, layout.size[0])
         tables[start : start + table.size * plan.clusters[c, COLUMNS]] = 0.0
         largest = layout.size.max()
-        work = _Workspace(
+        work = _TableSpace(
             np.zeros(entries),
             np.zeros(patterns if histogram.shape[0] > 0 else 0),
             np.empty(largest),
@@ -138,12 +138,13 @@ def _fill_cluster(
     seen: Table,
     table: Table,
     means,
-    work: _Workspace,
+    work: _TableSpace,
 ):
     """Fill the table of a cluster, whose histogram is ``seen``, if it has one: split the histogram
     down to the leaves, fill the leaves' tables, and add them up."""
     weighted = seen.size > 0
-    outputs, n_outputs = layout.outputs, layout.outputs.shape[0]
+    outputs = layout.outputs
+    n_outputs = layout.outputs.shape[0]
     if weighted:
         for i in range(layout.node.shape[0]):
             own = Table(work.histograms, layout.histogram_start[i], layout.size[i])
@@ -190,7 +191,8 @@ def _fill_cluster(
 @njit(cache=True, nogil=True)
 def _make_layout(cluster, paths: PathArrays, plan: ClusterPlan):
     """The nodes of a cluster, and room for where their tables stand."""
-    position, tree = plan.clusters[cluster, ROOT_POSITION], plan.clusters[cluster, TREE]
+    position = plan.clusters[cluster, ROOT_POSITION]
+    tree = plan.clusters[cluster, TREE]
     n = paths.edges[paths.order[position], SUBTREE_NODES]
     return Layout(
         cluster,
@@ -209,7 +211,8 @@ def _make_layout(cluster, paths: PathArrays, plan: ClusterPlan):
 def _place_tables(layout: Layout, nodes: Nodes, paths: PathArrays, plan: ClusterPlan):
     """List the features of each node's table, and place the tables; returns the entries of all
     tables and of all histograms but the root's."""
-    edges, position = paths.edges, plan.clusters[layout.cluster, ROOT_POSITION]
+    edges = paths.edges
+    position = plan.clusters[layout.cluster, ROOT_POSITION]
     n_outputs = layout.outputs.shape[0]
     entries = 0
     patterns = 0
@@ -217,7 +220,8 @@ def _place_tables(layout: Layout, nodes: Nodes, paths: PathArrays, plan: Cluster
         node = layout.node[i]
         features = layout.features[i]
         path_players(node, nodes, edges, features)
-        first, last = position + i, position + i + edges[node, SUBTREE_NODES]
+        first = position + i
+        last = position + i + edges[node, SUBTREE_NODES]
         players = edges[node, PLAYERS]
         count = add_new_features(first, last, nodes, paths.order, features, players)
         layout.n_features[i] = count
@@ -453,7 +457,8 @@ def _room_for_patterns(plan: ClusterPlan, chunk):
 @njit(inline="always")
 def _run_op(op, nodes: Nodes, ops, codes, begin, n, patterns: _RowPatterns):
     """Write the patterns of rows ``begin`` to ``begin + n`` at the op's level."""
-    levels, answer = patterns.levels, patterns.answer
+    levels = patterns.levels
+    answer = patterns.answer
     split = ops[op, OP_SPLIT]
     feature = nodes.feature[split]
     source = ops[op, OP_SOURCE]
@@ -492,7 +497,9 @@ def count_patterns(chunk, nodes: Nodes, plan: ClusterPlan, codes, weights, histo
 def _count_rows(
     chunk, nodes: Nodes, plan: ClusterPlan, codes, weights, patterns: _RowPatterns, histogram
 ):
-    ops, clusters, levels = plan.ops, plan.clusters, patterns.levels
+    ops = plan.ops
+    clusters = plan.clusters
+    levels = patterns.levels
     for begin in range(0, codes.shape[1], _LOOKUP_ROWS):
         n = min(codes.shape[1], begin + _LOOKUP_ROWS) - begin
         for op in range(plan.cuts[chunk, FIRST_OP], plan.cuts[chunk + 1, FIRST_OP]):
@@ -518,7 +525,9 @@ def look_up(chunk, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, sums):
 def _look_rows_up(
     chunk, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, patterns: _RowPatterns, sums
 ):
-    ops, clusters, targets = plan.ops, plan.clusters, plan.targets
+    ops = plan.ops
+    clusters = plan.clusters
+    targets = plan.targets
     levels = patterns.levels
     base = clusters[plan.cuts[chunk, FIRST_CLUSTER], TABLE_START]
     for begin in range(rows[0], rows[1], _LOOKUP_ROWS):

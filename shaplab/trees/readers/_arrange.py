@@ -98,7 +98,8 @@ def join(columns: dict[str, list[Any]], n_outputs: int) -> dict[str, Any]:
 
 def arrange(raw: RawTrees) -> dict[str, Any]:
     """Arrays of a ``TreeEnsemble``, by name, and its encoder."""
-    n, d = len(raw.left), raw.n_features
+    n = len(raw.left)
+    d = raw.n_features
     for name in ("feature", "right", "threshold", "missing_left", "cover", "value"):
         if len(getattr(raw, name)) != n:
             fail("model", f"{n} entries of {name}", f"{len(getattr(raw, name))}", DAMAGED)
@@ -226,7 +227,8 @@ def _bits(
     rows = [np.zeros(0, np.uint8)]
     used = 0
     for node, codes in sets.items():
-        low, high = start[feature[node]], start[feature[node] + 1]
+        low = start[feature[node]]
+        high = start[feature[node] + 1]
         row = np.zeros(high - low + 1, np.uint8)  # the last entry stands for all other categories
         row[np.searchsorted(categories[low:high], codes)] = 1
         rows.append(row if sets_left else 1 - row)
@@ -255,7 +257,8 @@ def _in_order(raw: RawTrees) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     n = len(left)
     if not increases_to(n, start):
         fail("model", f"tree starts that increase from 0 to {n}", describe(start), DAMAGED)
-    tree, frontier = np.arange(len(start) - 1), start[:-1]
+    tree = np.arange(len(start) - 1)
+    frontier = start[:-1]
     levels: list[np.ndarray] = [np.zeros(0, np.int64)]
     trees: list[np.ndarray] = [np.zeros(0, np.int64)]
     seen = np.zeros(n, bool)
@@ -303,7 +306,8 @@ def _rank(
         cut = np.where(cut.astype(np.float64) > threshold, below, cut)
     nodes = np.flatnonzero(numeric)
     nodes = nodes[np.lexsort((cut[nodes], feature[nodes]))]
-    own_feature, own_cut = feature[nodes], cut[nodes]
+    own_feature = feature[nodes]
+    own_cut = cut[nodes]
     new = np.ones(len(nodes), bool)
     new[1:] = (own_feature[1:] != own_feature[:-1]) | (own_cut[1:] != own_cut[:-1])
     counts = np.bincount(own_feature[new], minlength=raw.n_features)
