@@ -140,7 +140,7 @@ def corners(run: WatchedRun, call: Call) -> Tensor:
 # Products and quotients
 
 
-def product(run: WatchedRun, call: Call) -> Any:
+def product_of_two(run: WatchedRun, call: Call) -> Any:
     """Product of two tensors: the vector-Jacobian product at the mean of both rows. A number times
     one over its own norm, and a product with a softmax, are operations of their own."""
     inputs, function = as_function(call, run.depends)
@@ -384,7 +384,7 @@ HANDLERS: dict[str, Callable[[Any, Call], Any]] = {
     "min": extremum(-1),
     "norm": norm,
     "prelu": composed(_prelu),
-    "product": product,
+    "product": product_of_two,
     "rms_norm": rms_norm,
     "scaled_dot_product_attention": attention,
     "softmax": softmax_handler("softmax"),
