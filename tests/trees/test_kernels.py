@@ -13,7 +13,12 @@ from oracles.random_trees import random_ensemble
 
 from shaplab.trees import _plans
 from shaplab.trees._paths import Paths
-from shaplab.trees._plans import Clusters, InterventionalPlan, PathDependentPlan, shapley_factors
+from shaplab.trees._plans import (
+    InterventionalPlan,
+    LeafClusters,
+    PathDependentPlan,
+    shapley_factors,
+)
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels.structure import LEVEL, PLAYERS, ROOT_POSITION, SHARE, SUBTREE_NODES
 from shaplab.trees.path_dependent import tree_shap
@@ -70,14 +75,14 @@ def test_clusters_cover_every_leaf_once():
     e = full_tree(rng, 6, 10, trees=3)
     paths = Paths(e)
     for n_rows in (1, 100, 10**6):
-        plan = Clusters(paths, np.ones(3, bool), False, n_rows, 0).plan
+        plan = LeafClusters(paths, np.ones(3, bool), False, n_rows, 0).plan
         order, edges = paths.arrays.order, paths.arrays.edges
         leaves = []
         for position in plan.clusters[:, ROOT_POSITION]:
             nodes = order[position : position + edges[order[position], SUBTREE_NODES]]
             leaves += [int(node) for node in nodes if e.feature[node] < 0]
         assert sorted(leaves) == np.flatnonzero(e.feature < 0).tolist()
-    sizes = [Clusters(paths, np.ones(3, bool), False, n, 0).starts[-1] for n in (1, 10**6)]
+    sizes = [LeafClusters(paths, np.ones(3, bool), False, n, 0).starts[-1] for n in (1, 10**6)]
     assert sizes[0] < sizes[1]  # many rows pay for larger tables
 
 
