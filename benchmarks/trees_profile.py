@@ -20,16 +20,16 @@ import shaplab
 from shaplab.trees import _plans, ensemble
 from shaplab.trees._encoding import Encoder
 from shaplab.trees._paths import Paths
-from shaplab.trees._plans import Clusters, PathDependentPlan
+from shaplab.trees._plans import LeafClusters, PathDependentPlan
 
 STEPS = {
     "read the model": (ensemble, "read_model"),
     "arrange": (ensemble, "arrange"),
     "encode rows": (Encoder, "encode"),
     "follow paths": (Paths, "__init__"),
-    "plan clusters": (Clusters, "__init__"),
-    "count background": (Clusters, "count"),
-    "build tables": (Clusters, "build"),
+    "plan clusters": (LeafClusters, "__init__"),
+    "count background": (LeafClusters, "count"),
+    "build tables": (LeafClusters, "build"),
     "look up": (_plans, "look_up"),
     "walk": (PathDependentPlan, "walk"),
 }
