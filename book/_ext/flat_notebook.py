@@ -117,7 +117,7 @@ def _role(
             return "(" + "; ".join(f"{author}, {year}" for author, year in cited) + ")"
         return " and ".join(f"{author} ({year})" for author, year in cited)
     if kind == "glue:text":
-        return values.get(target.split(":")[0], values.get(target, "…"))
+        return values.get(target, f"({target})")
     if kind == "eq":
         number = equations.get(target)
         return f"({number})" if number else "(an equation of another chapter)"

@@ -17,7 +17,16 @@ from book_map import chapter_map, part_map
 from docutils import nodes
 from docutils.statemachine import StringList
 from flat_notebook import Names, flatten
-from run_chapters import cache_path, chapters, complete, executed_path, is_chapter, main, pages
+from run_chapters import (
+    cache_path,
+    chapters,
+    complete,
+    executed_path,
+    is_chapter,
+    main,
+    pages,
+    with_outputs,
+)
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -423,13 +432,19 @@ def lead_with_install(app: Sphinx, env: Any) -> list[str]:
     names = Names.of_book(project_root(app))
     for path in folder.rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
-        flatten(notebook, path.relative_to(folder).with_suffix("").as_posix(), names)
-        if all(cell.get("id") != "install" for cell in notebook.cells):
+        page = path.relative_to(folder).with_suffix("").as_posix()
+        # What Sphinx writes has no outputs, and so not the values that stand in sentences.
+        ran = executed_path(project_root(app), page.removeprefix("book/"), profile())
+        installs = [cell for cell in notebook.cells if cell.get("id") == "install"]
+        if ran.exists() and not installs:
+            notebook = with_outputs(notebook, nbformat.read(ran, as_version=4), page)
+        flatten(notebook, page, names)
+        if not installs:
             first = next(
                 (i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), 0
             )
             notebook.cells.insert(first, nbformat.v4.new_code_cell(source, id="install"))
-        nbformat.write(notebook, path)
+            nbformat.write(notebook, path)
     return []
 
 
