@@ -2,9 +2,10 @@
 background.
 
 For an explained row ``x`` and a reference row ``r`` every non-linear operation sees two inputs,
-``f`` and ``b``, and turns the multiplier of its output into multipliers of its inputs (``rules``);
-autograd does the linear operations between them. Then ``phi_i(x, r) = M_i (x_i - r_i)``, which sums
-to ``model(x) - model(r)``, and by Theorem 1 ``phi_i(x)`` is the mean over all background rows.
+``f`` of ``x`` and ``b`` of ``r``, and turns the multiplier of its output into multipliers of its
+inputs (see ``shaplab.deep.rules``); autograd does the linear operations between them. Then
+``phi_i(x, r) = M_i (x_i - r_i)``, which sums to ``model(x) - model(r)``. Shapley values are linear
+in the game, so ``phi_i(x)`` is the mean over all background rows (Theorem 1 of the source).
 
 One run of the model on explained rows stores the inputs of its non-linear units. One run on the
 background builds a graph in which each unit is a ``torch.autograd.Function`` whose backward pass
@@ -12,10 +13,11 @@ looks up one explained row. One backward pass through it for each explained row 
 multipliers against all background rows. Multipliers are symmetric in ``x`` and ``r``, so the
 shorter of the two is looped over.
 
-Approximate for the interventional game, except for linear networks, single units, products and
-maxima. Additive always, which says nothing about the split: a rule can share any amount between two
-inputs and still add up. What the rules are chosen for is the distance from enumeration. Cost: ``N +
-B`` rows forward, ``N B K`` rows backward; memory of ``batch_size`` rows of activations, twice.
+Approximate for the interventional game, except for linear networks and for one operation alone: a
+function of one number, a product, an exact maximum. Whatever does not add up is refused, but that
+values add up says nothing about the split: a rule can share any amount between two inputs. What the
+rules are chosen for is the distance from enumeration. Cost: ``N + B`` rows forward, ``N B K`` rows
+backward; memory of ``batch_size`` rows of activations, twice.
 Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
 Chapter: deep/rules
@@ -69,18 +71,19 @@ def deep_shap(
     model : torch.nn.Module in evaluation mode, or function of tensors; rows along the first axis of
         every input; output ``(N,)`` or ``(N, K)``.
     X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs, or a
-        dict for inputs that have names (then a dict of results). Integer inputs are explained where
-        they become numbers, in an embedding or a table or as floats. Arrays and tables take the
-        dtypes that the model runs with.
+        dict for inputs that have names (then a dict of results). Integer inputs, such as words, are
+        explained where they become numbers: in an embedding, a table, or as floats. Arrays and
+        tables take the dtypes that the model runs with.
     background : like ``X``, ``(B, ...)``, reference rows. All are used.
-    rule : ``"rescale"``, ``"reveal_cancel"`` or ``"reveal_cancel_mean"``. The latter two see a
-        linear or convolution layer (and a BatchNorm after it) together with the function it feeds;
+    rule : ``"rescale"`` takes the slope from ``b`` to ``f``; ``"reveal_cancel"`` and
+        ``"reveal_cancel_mean"`` see a linear or convolution layer (and a BatchNorm after it)
+        together with the function it feeds, and treat what raises and what lowers its sum apart;
         elsewhere Rescale.
-    max_rule : ``"exact"``, Shapley values of each window's maximum, or ``"cross"``, the cheap rule
-        that credits one input of a window.
+    max_rule : of max-pooling: ``"exact"``, Shapley values of each window's maximum, or ``"cross"``,
+        the cheap rule that credits one input of a window.
     outputs : index or list of indices of the outputs to explain; None for all.
     layer : name of a module: attributions to its output instead of the input; ``"name:1"`` for its
-        second call.
+        second call. Its outputs have no names, so ``feature_names`` stays None.
     batch_size : rows of each table held in memory at once.
     feature_names, output_names : names for the result.
     progress : show a progress bar.
@@ -90,11 +93,12 @@ def deep_shap(
     Explanation
         ``values`` has the shape of ``X`` (``(N, 1)`` for one number a row), and a last axis exactly
         when the model's output has one and ``outputs`` is no single index, in units of the output.
-        ``base_values`` is the mean output over the background.
-        ``info["gap"]`` is the additivity residual of each row, ``(N,)`` or ``(N, K)``;
-        ``info["shared"]`` the largest share of an operation's contributions that its path integral
-        missed and that was shared among them. A tuple, one for each of several inputs; then
-        ``rest`` of each holds the others' sums.
+        ``base_values`` is the mean output over the background. ``info["gap"]`` is the additivity
+        residual of each row, ``(N,)`` or ``(N, K)``; ``info["shared"]`` the largest part of an
+        operation's change of output that its path rule (see the chapter) left over and that was
+        divided among its inputs; ``info["evaluations"]`` the rows that the model was run on;
+        ``info["scale"]`` the largest output. A tuple, one for each of several inputs; then ``rest``
+        of each holds the others' sums.
 
     Raises
     ------
@@ -131,6 +135,13 @@ def deep_shap(
     check_choice(max_rule, "max_rule", ("exact", "cross"))
     check_int(batch_size, "batch_size")
     check_model(model)
+    if layer is not None and feature_names is not None:
+        fail(
+            "feature_names",
+            "None beside layer, whose outputs have no names",
+            feature_names,
+            "Leave it out",
+        )
     if isinstance(X, dict):
         options: dict[str, Any] = {"rule": rule, "max_rule": max_rule, "outputs": outputs}
         options |= {"layer": layer, "batch_size": batch_size, "progress": progress}
@@ -159,6 +170,7 @@ def deep_shap(
         names = [None]
         data = [None]
     sums = [value.reshape(n, -1, out.shape[1]).sum(1) for value in values]
+    # Rounding of independent operations adds up like a random walk.
     rounding = max(totals.digits, _coarsest(model, rows)) * (1 + totals.steps) ** 0.5
     gap = _gap(out - base.mean(0) - sum(sums), out, base, rounding, layer)
 
@@ -314,9 +326,11 @@ def _gap(
     scale = max(float(np.abs(out).max()), float(np.abs(out_references).max()))
     worst = float(np.abs(gap).max())
     # Hidden values may be larger than the outputs they cancel to, and round accordingly; half
-    # precision has no digits to spare for that.
+    # precision has no digits to spare for that. The numbers leave room for networks of hundreds of
+    # operations; a hidden step loses far more.
     floor = (64 if rounding < 1e-5 else 8) * rounding * scale
-    if worst <= min(0.1, 10 * rounding**0.5) * change + floor:  # not with NaN
+    allowed = min(0.1, 10 * rounding**0.5) * change + floor
+    if worst <= allowed:  # NaN compares false
         return gap
     why = (
         "Some step is hidden from torch (another library, a mask made from the input) or mixes "

@@ -1,10 +1,13 @@
 """Independent Tree SHAP: exact Shapley values of the interventional game over a whole background.
 
-v(S) averages f over background rows c with the features of S taken from x. A leaf pays when every
-player of its path agrees on the side it is taken from; the values need only the pattern of agreeing
-players of x, and the histogram of the background's patterns, so the cost adds rows and background
-instead of multiplying them.
-Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
+v(S) averages f over background rows c with the features of S taken from x. The players of a leaf
+are the features on its path; the leaf pays in a coalition if each of them sends the row it is taken
+from (x for members, c for the others) along the path. So all that counts of a row is its *pattern*:
+which of the leaf's players send it along. With two players and patterns 10 of x and 01 of c the
+leaf pays when the first is in and the second is not. The library counts the patterns of the
+background once and looks those of x up in tables, so the cost adds rows and background instead of
+multiplying them, as the literal version does: O(rows x background x leaves).
+Source: Lundberg et al. 2020, Algorithm 3. The chapter trees/kernels derives the tables.
 """
 
 from __future__ import annotations
@@ -49,6 +52,8 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
     ----------
     Lundberg et al. 2020, Algorithm 3.
     """
+    # V players have sent x and c different ways so far, and U of them followed x; xlist and clist
+    # tell which. A leaf returns what it pays to a player that followed x, and to one that did not.
     phi: list[Any] = [0.0] * len(x)
 
     def calcweight(U: int, V: int) -> float:
@@ -80,7 +85,8 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
 
     for c in refset:
         recurse(0, 0, 0, [0] * len(x), [0] * len(x), c)
-    return np.array([p + 0.0 * tree.v[-1] for p in phi]) / len(refset)
+    nothing = 0.0 * tree.v[-1]  # of an output's shape; the last node is a leaf
+    return np.array([p + nothing for p in phi]) / len(refset)
 
 
 class BackgroundTrees:
@@ -233,7 +239,7 @@ def interventional_tree_shap(
         ``BackgroundTrees``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
-    weights : ``(R,)`` weights of the background rows, equal by default.
+    weights : ``(R,)`` weights >= 0 of the background rows, equal by default.
     n_jobs : threads, through joblib; the numbers do not depend on it.
     batch_size : rows explained at a time; bounds the memory beside the result.
     out : float64 array or ``np.memmap`` of the result's shape, filled batch by batch.
@@ -279,6 +285,13 @@ def explain_background(
     """Values, or interactions if ``pairs``, of the interventional game."""
     prepared = model
     if isinstance(model, BackgroundTrees):
+        if weights is not None or route != "auto":
+            fail(
+                "model",
+                "the model itself beside weights or a route",
+                repr(model),
+                "Give them to BackgroundTrees, which prepares with them",
+            )
         if background is not None or model.interactions != pairs:
             fail(
                 "model",
@@ -305,7 +318,8 @@ def explain_background(
             interactions=pairs,
             n_rows=max(1, n_rows),
             n_jobs=options.n_jobs,
-            memory_limit=0 if n_rows <= 65536 else 2**28,
+            # One batch needs its tables once; several would build them again each time.
+            memory_limit=0 if n_rows <= 2**16 else 2**28,
             route=route,
             feature_names=feature_names,
         )
