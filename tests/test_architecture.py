@@ -312,6 +312,7 @@ MANY_KEYWORDS = {
     "shaplab.foundations.permutation.permutation_shap": 14,
     "shaplab.insight.metrics.grade_methods": 14,
     "shaplab.deep.stacks.stack_shap": 13,
+    "shaplab.deep.stepwise.stepwise_deep_shap": 13,
     "shaplab.deep.dasp.dasp": 12,
     "shaplab.plots._overviews.partial_dependence": 12,
     "shaplab.shapnets.regularization.fit": 12,
@@ -347,7 +348,7 @@ def test_no_puzzles():
 READING_LOAD = {
     "tree_shap": 3100,
     "interventional_tree_shap": 3125,
-    "deep_shap": 3525,
+    "deep_shap": 3530,
     "stack_shap": 6325,
     "permutation_shap": 1525,
     "kernel_shap": 1375,
@@ -364,4 +365,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 13_900
+    assert total <= 14_100  # 13,900 and abilities added since; CHANGELOG names them

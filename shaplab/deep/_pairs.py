@@ -408,6 +408,34 @@ def pairs(model: Any, loop: Tensors, batch: Tensors, settings: Settings) -> Iter
                 yield Block(one, inner, out_first[i].detach(), out[:count].detach(), run, reader)
 
 
+def aligned_pairs(model: Any, rows: Tensors, references: Tensors, settings: Settings) -> Block:
+    """Row i of one table against row i of the other, in one run of each.
+
+    Both runs have the same number of rows, so what a unit looks up is the whole table.
+    """
+    every = slice(0, rows[0].shape[0])
+    size = _at_least_two(every)
+    first = PairRun(model, settings, size)
+    out_first = first(_padded(rows, every, size))
+    run = PairRun(model, settings, size, first)
+    padded = _padded(references, every, size)
+    out = run(padded)
+    shapes = tuple(value.shape for value in padded)
+    reader = _Reader(run, first.sources, out, every.stop, shapes)
+    both = out_first[every].detach(), out[every].detach()
+    return Block(0, every, *both, run, reader)
+
+
+def outputs_of(model: Any, table: Tensors, settings: Settings) -> Tensor:
+    """The model's outputs ``(N,)`` or ``(N, K)`` for every row."""
+    found = []
+    for rows in chunks(table[0].shape[0], settings.batch_size):
+        size = _at_least_two(rows)
+        out = PairRun(model, settings, size)(_padded(table, rows, size))
+        found.append(out[: rows.stop - rows.start].detach())
+    return torch.cat(found)
+
+
 def _at_least_two(rows: slice) -> int:
     return max(2, rows.stop - rows.start)
 

@@ -25,6 +25,8 @@ Chapter: deep/rules
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -146,7 +148,7 @@ def deep_shap(
         options: dict[str, Any] = {"rule": rule, "max_rule": max_rule, "outputs": outputs}
         options |= {"layer": layer, "batch_size": batch_size, "progress": progress}
         options |= {"feature_names": feature_names, "output_names": output_names}
-        return _by_name(model, X, background, options)
+        return by_name(deep_shap, model, X, background, options)
     check_tables(X, background)
     rows = as_inputs(model, X, "X")
     references = as_inputs(model, background, "background", rows)
@@ -171,37 +173,73 @@ def deep_shap(
         data = [None]
     sums = [value.reshape(n, -1, out.shape[1]).sum(1) for value in values]
     # Rounding of independent operations adds up like a random walk.
-    rounding = max(totals.digits, _coarsest(model, rows)) * (1 + totals.steps) ** 0.5
-    gap = _gap(out - base.mean(0) - sum(sums), out, base, rounding, layer)
-
-    def cut(table: np.ndarray) -> np.ndarray:
-        """Without the axis of outputs when the model or the caller has but one."""
-        return table[..., 0] if totals.single else table
-
-    info = {
-        "gap": cut(gap),
-        "evaluations": n + size,
-        "shared": totals.shared,
-        "scale": max(float(np.abs(out).max()), float(np.abs(base).max()), 1e-300),
-    }
-    results = tuple(
-        Explanation(
-            cut(value),
-            cut(np.tile(base.mean(0), (n, 1))),
-            data[i],
-            names[i],
-            output_names,
-            method=f"deep_shap, {rule}, interventional game",
-            rest=cut(sum(sums) - sums[i]) if len(values) > 1 else None,
-            info=info,
-        )
-        for i, value in enumerate(values)
-    )
-    return results[0] if len(results) == 1 else results
+    rounding = max(totals.digits, coarsest(model, rows)) * (1 + totals.steps) ** 0.5
+    gap = checked_gap(out - base.mean(0) - sum(sums), out, base, rounding, layer)
+    found = Found(values, out, base, gap, totals.single)
+    info = {"evaluations": n + size, "shared": totals.shared}
+    named = {"feature_names": names, "output_names": output_names}
+    return found.explanations(data, f"deep_shap, {rule}, interventional game", info, **named)
 
 
-def _by_name(model: Any, X: dict[str, Any], background: Any, options: dict[str, Any]) -> Any:
-    """The call with a dictionary of inputs, as one with a tuple; a dictionary of results."""
+@dataclass(frozen=True)
+class Found:
+    """Values ``(N, *input, K)`` of every input, and the outputs ``(N, K)`` and ``(B, K)`` that they
+    tell apart; ``gap`` ``(N, K)`` is the residual of additivity. ``single``: the axis of outputs
+    goes, because the model or the caller has but one."""
+
+    values: list[np.ndarray]
+    out: np.ndarray
+    out_references: np.ndarray
+    gap: np.ndarray
+    single: bool
+    std: list[np.ndarray] | None = None
+
+    def explanations(
+        self,
+        data: list[Any],
+        method: str,
+        info: dict[str, Any],
+        *,
+        feature_names: list[Any],
+        output_names: Any,
+    ) -> Explanation | tuple[Explanation, ...]:
+        """One result, or one for each of several inputs."""
+        n = len(self.out)
+        sums = [value.reshape(n, -1, self.out.shape[1]).sum(1) for value in self.values]
+        base = np.tile(self.out_references.mean(0), (n, 1))
+        largest = max(float(np.abs(self.out).max()), float(np.abs(self.out_references).max()))
+        info = {"gap": self._cut(self.gap), **info, "scale": max(largest, 1e-300)}
+        results = []
+        for i, value in enumerate(self.values):
+            rest = self._cut(sum(sums) - sums[i]) if len(sums) > 1 else None
+            results.append(
+                Explanation(
+                    self._cut(value),
+                    self._cut(base),
+                    data[i],
+                    feature_names[i],
+                    output_names,
+                    std=None if self.std is None else self._cut(self.std[i]),
+                    method=method,
+                    rest=rest,
+                    info=info,
+                )
+            )
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _cut(self, table: np.ndarray) -> np.ndarray:
+        return table[..., 0] if self.single else table
+
+
+def by_name(
+    explain: Callable[..., Any],
+    model: Any,
+    X: dict[str, Any],
+    background: Any,
+    options: dict[str, Any],
+) -> Any:
+    """The call of ``explain`` with a dictionary of inputs, as one with a tuple; a dictionary of
+    results."""
     names = tuple(X)
     if not isinstance(background, dict) or set(background) != set(X) or not X:
         given = list(background) if isinstance(background, dict) else type(background).__name__
@@ -215,8 +253,8 @@ def _by_name(model: Any, X: dict[str, Any], background: Any, options: dict[str, 
     if isinstance(feature_names, dict):
         options["feature_names"] = tuple(feature_names.get(name) for name in names)
     tables = tuple(X.values()), tuple(background[name] for name in names)
-    results = deep_shap(ByName(model, names), *tables, **options)
-    if options["layer"] is not None:
+    results = explain(ByName(model, names), *tables, **options)
+    if options.get("layer") is not None:
         return results
     listed = results if isinstance(results, tuple) else (results,)
     return dict(zip(names, listed, strict=True))
@@ -302,19 +340,19 @@ def chosen_outputs(outputs: Any, count: int) -> list[int]:
     return [int(k) % count for k in listed]
 
 
-def _coarsest(model: Any, rows: tuple[Tensor, ...]) -> float:
+def coarsest(model: Any, rows: tuple[Tensor, ...]) -> float:
     """The largest rounding unit among the inputs and the model's parameters."""
     parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
     kinds = {t.dtype for t in (*rows, *parameters) if t.is_floating_point()}
     return max((torch.finfo(kind).eps for kind in kinds), default=0.0)
 
 
-def _gap(
+def checked_gap(
     gap: np.ndarray,
     out: np.ndarray,
     out_references: np.ndarray,
     rounding: float,
-    layer: str | None,
+    layer: str | None = None,
 ) -> np.ndarray:
     """The residual of additivity ``(N, K)``, refused when it is more than rounding.
 

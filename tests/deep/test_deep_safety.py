@@ -24,7 +24,7 @@ from shaplab import (
     occlusion,
 )
 from shaplab.deep import rules
-from shaplab.deep.deep_shap import _gap
+from shaplab.deep.deep_shap import checked_gap
 from shaplab.deep.kernels.units import FunctionEnds, rescale_rows
 
 RNG = np.random.default_rng(0)
@@ -326,7 +326,7 @@ def test_outputs_that_differ_by_rounding_alone_are_no_hidden_step(dtype: type, u
     # differ by 5.5 rounding units, and attributions of exactly zero.
     unit = float(np.finfo(dtype).eps)
     out, reference = np.array([[1.0 + units * unit]]), np.array([[1.0]])
-    kept = _gap(out - reference, out, reference, unit, None)
+    kept = checked_gap(out - reference, out, reference, unit, None)
     assert_array_equal(kept, out - reference)
     with pytest.raises(UnsupportedModelError, match="attributions that sum"):
-        _gap(np.array([[0.2]]), np.array([[2.0]]), reference, unit, None)
+        checked_gap(np.array([[0.2]]), np.array([[2.0]]), reference, unit, None)
