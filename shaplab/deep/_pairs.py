@@ -179,9 +179,9 @@ class PairRun(Codes):
         if self.layer is not None and not self.sources:
             fail(
                 "layer",
-                "the name of a module that the model calls",
+                "the name of a module that the model calls, with a number below that of its calls",
                 repr(self.layer),
-                "See dict(model.named_modules())",
+                "See dict(model.named_modules()); without a number it is the first call",
             )
         with torch.enable_grad():
             return self._checked(out)
@@ -312,8 +312,15 @@ def _listen(run: PairRun) -> Any:
     """Keep the output of the named module: torch's hook for all modules, in this thread, until it
     is removed."""
     name, _, number = str(run.layer).partition(":")
-    wanted = int(number or 0)
     modules = dict(run.model.named_modules())
+    if number and not number.isdigit():
+        fail(
+            "layer",
+            "a module's name, or name:number for a later call of it",
+            repr(run.layer),
+            f"Pass {name!r} for its first call, {name + ':1'!r} for its second",
+        )
+    wanted = int(number or 0)
     if name not in modules:
         fail(
             "layer",
