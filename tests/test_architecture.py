@@ -319,6 +319,7 @@ MANY_KEYWORDS = {
     "shaplab.foundations.kernel.kernel_shap": 11,
     "shaplab.insight.metrics.explanation_metrics": 11,
     "shaplab.shapnets.deep.__init__": 11,
+    "shaplab.trees.interactions.interventional_tree_shap_interactions": 12,
     "shaplab.shapnets.image.__init__": 11,
     "shaplab.shapnets.shallow.__init__": 10,
     "shaplab.trees.interventional.__init__": 9,
@@ -364,4 +365,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 14_400  # with interactions of any order, of any game and of trees
+    assert total <= 14_750  # with interactions of any order, of any game and of trees

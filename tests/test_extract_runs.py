@@ -95,7 +95,8 @@ CALLS = {
     "interventional_tree_shap": "sums(m.interventional_tree_shap(tree, X, X), tree.predict(X))",
     "interventional_tree_shap_interactions": "sums(m.interventional_tree_shap_interactions(tree, X, X),"
     " tree.predict(X))",
-    "tree_shap_interactions": "sums(m.tree_shap_interactions(tree, X), tree.predict(X))",
+    "tree_shap_interactions": "sums(m.tree_shap_interactions(tree, X), tree.predict(X))"
+    " and near(m.tree_shap_interactions(tree, X, order=3, index='k-SII').total, tree.predict(X))",
     "tree_loss_shap": "sums(m.tree_loss_shap(tree, X, y, X, loss='mse'), "
     "(tree.predict(X) - y) ** 2)",
     "tree_output_shap": "sums(m.tree_output_shap(tree, X, X, transform='exp'), "

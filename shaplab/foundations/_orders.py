@@ -27,6 +27,7 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import bernoulli, eval_jacobi
 
 from shaplab._validation import check_choice, check_int, fail
@@ -137,15 +138,14 @@ def containments(subsets: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, np.nda
 
 def add_up(values: np.ndarray, subsets: Sequence[tuple[int, ...]]) -> np.ndarray:
     """k-SII of SII ``(n_subsets, ...)``: ``sum over U with T inside of B_(|U| - |T|) SII(U)``."""
+    if not subsets:
+        return values
     small, large = containments(subsets)
     sizes = np.array([len(T) for T in subsets], dtype=np.int64)
     numbers = bernoulli(int(sizes.max(initial=1)))  # B_1 is -1/2
-    gap = sizes[large] - sizes[small]
-    result = np.zeros_like(values)
-    for step in np.flatnonzero(numbers):
-        chosen = gap == step
-        np.add.at(result, small[chosen], numbers[step] * values[large[chosen]])
-    return result
+    shares = numbers[sizes[large] - sizes[small]]
+    passes_on = csr_array((shares, (small, large)), shape=(len(subsets), len(subsets)))
+    return np.asarray(passes_on @ values.reshape(len(subsets), -1)).reshape(values.shape)
 
 
 def count_subsets(n_players: int, order: int) -> int:

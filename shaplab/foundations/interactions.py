@@ -177,7 +177,8 @@ class Interactions:
     @property
     def sizes(self) -> np.ndarray:
         """Mean absolute value of each subset over the payoff's axes, ``(n_subsets,)``."""
-        return np.abs(self.values).reshape(len(self), -1).mean(axis=1)
+        payoff = tuple(range(1, self.values.ndim))
+        return np.asarray(np.abs(self.values).mean(axis=payoff))
 
     def to_frame(self) -> Any:
         """A tidy pandas DataFrame, one value a line.

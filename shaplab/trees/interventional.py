@@ -138,7 +138,7 @@ class BackgroundTrees:
         self.columns = column_names(background)
         self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
         codes = self.trees.encode(background, "background")
-        self.weights = _check_weights(weights, len(codes))
+        self.weights = check_weights(weights, len(codes))
         n_rows = check_int(n_rows, "n_rows")
         plan = InterventionalPlan(Paths(self.trees), self.interactions, n_rows, len(codes), route)
         columns = np.ascontiguousarray(codes.T)
@@ -198,7 +198,7 @@ class BackgroundTrees:
         )
 
 
-def _check_weights(weights: Any, n_background: int) -> np.ndarray:
+def check_weights(weights: Any, n_background: int) -> np.ndarray:
     """Weights of the background rows that sum to 1."""
     if weights is None:
         weights = np.ones(n_background)
