@@ -19,7 +19,7 @@ _PUBLIC = {
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame "
     "DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
-    "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.foundations.interactions": "Interactions interaction_values",
     "shaplab.foundations.structures": "CausalGame asymmetric_values owen_values",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",

@@ -23,7 +23,7 @@ from shaplab.deep.stepwise import stepwise_deep_shap
 from shaplab.explanation import Explanation
 from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
 from shaplab.foundations.games import GroupedGame, MeanGame, TableGame, all_coalitions, company_game
-from shaplab.foundations.interactions import interaction_values
+from shaplab.foundations.interactions import Interactions, interaction_values
 from shaplab.foundations.kernel import kernel_shap
 from shaplab.foundations.permutation import confidence_interval, ime, permutation_shap
 from shaplab.foundations.predictions import (
@@ -99,6 +99,7 @@ __all__ = [
     "MeanLoss",
     "RescaledMargin",
     "exact_shap",
+    "Interactions",
     "interaction_values",
     "CausalGame",
     "asymmetric_values",

@@ -70,7 +70,9 @@ CALLS = {
     "0] - y) ** 2)",
     "exact_shap": "near(m.exact_shap(lambda t: t[:, 0] * t[:, 1], [[1.0, 1.0]], [[0.0, "
     "0.0]]).values, 0.5)",
-    "interaction_values": "m.interaction_values(both, 2).tolist() == [[0.0, 0.5], [0.5, 0.0]]",
+    "Interactions": "m.Interactions([[2.0]], ((0, 1),), 2, 'SII', [1.0], 2)[1, 0] == 2.0",
+    "interaction_values": "m.interaction_values(both, 2).tolist() == [[0.0, 0.5], [0.5, 0.0]]"
+    " and m.interaction_values(both, 2, index='STII')[1, 0] == 1.0",
     "owen_values": "m.owen_values(both, [[0, 1], [2]]).tolist() == [0.5, 0.5, 0.0]",
     "asymmetric_values": "m.asymmetric_values(both, [(0, 1)], 2).tolist() == [0.0, 1.0]",
     "CausalGame": "near(m.CausalGame(linear, X, X, [[0], [1], [2]], rng=0)(everything)[0], linear(X))",
@@ -93,7 +95,8 @@ CALLS = {
     "interventional_tree_shap": "sums(m.interventional_tree_shap(tree, X, X), tree.predict(X))",
     "interventional_tree_shap_interactions": "sums(m.interventional_tree_shap_interactions(tree, X, X),"
     " tree.predict(X))",
-    "tree_shap_interactions": "sums(m.tree_shap_interactions(tree, X), tree.predict(X))",
+    "tree_shap_interactions": "sums(m.tree_shap_interactions(tree, X), tree.predict(X))"
+    " and near(m.tree_shap_interactions(tree, X, order=3, index='k-SII').total, tree.predict(X))",
     "tree_loss_shap": "sums(m.tree_loss_shap(tree, X, y, X, loss='mse'), "
     "(tree.predict(X) - y) ** 2)",
     "tree_output_shap": "sums(m.tree_output_shap(tree, X, X, transform='exp'), "

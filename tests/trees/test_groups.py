@@ -204,3 +204,26 @@ def test_groups_belong_to_what_prepares():
     prepared = BackgroundTrees(e, X)
     with pytest.raises(ValueError, match="BackgroundTrees"):
         interventional_tree_shap(prepared, X, groups=[[0, 1], [2, 3]])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["SII", "k-SII", "STII", "Moebius"]))
+@examples(8)
+def test_triples_are_those_of_the_grouped_game(seed, index):
+    rng = np.random.default_rng(seed)
+    e = random_ensemble(rng, d=7, depth=5)
+    X, background = random_rows(rng, e, 2), random_rows(rng, e, 4)
+    groups = [[0, 4], [1], [2, 6], [3, 5]]
+    games = (
+        (GroupedGame(path_dependent_game(e, X), groups), tree_shap_interactions, ()),
+        (
+            MarginalGame(e.predict, X, background, groups=groups),
+            interventional_tree_shap_interactions,
+            (background,),
+        ),
+    )
+    for game, explain, more in games:
+        found = explain(e, X, *more, order=3, index=index, groups=groups)
+        exact = shaplab.interaction_values(game, 4, order=3, index=index)
+        for subset, value in zip(exact.subsets, exact.values, strict=True):
+            own = found[subset] if subset in found.subsets else 0.0
+            np.testing.assert_allclose(own, value, atol=TIGHT)
