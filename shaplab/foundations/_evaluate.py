@@ -17,7 +17,9 @@ import numpy as np
 
 from shaplab._parallel import chunks
 from shaplab._rows import Rows, unequal
+from shaplab._tables import as_rows
 from shaplab._validation import (
+    as_numbers,
     check_int,
     check_names,
     check_result,
@@ -38,6 +40,30 @@ FLOATS = 2**24
 COALITIONS = 2**12
 
 
+def weigh_background(background: Any, weights: Any) -> tuple[Any, np.ndarray | None]:
+    """The background rows that count, and their shares of every mean; None: all alike."""
+    if weights is None:
+        return background, None
+    table = as_rows(background, "background")
+    rule = f"{len(table)} finite numbers >= 0, one for each background row, not all of them 0"
+    remedy = "Count the rows: one weight each, such as how often it stands in the table"
+    numbers = as_numbers(weights, "weights", rule, remedy)
+    if numbers.shape != (len(table),):
+        fail("weights", rule, f"shape {numbers.shape}", remedy)
+    # NaN passes no comparison.
+    wrong = np.flatnonzero(~((numbers >= 0) & (numbers < np.inf)))
+    if wrong.size:
+        fail("weights", rule, f"{numbers[wrong[0]]:g} for row {wrong[0]}", remedy)
+    if not numbers.any():
+        fail("weights", rule, "zeros only", remedy)
+    counted = np.flatnonzero(numbers)
+    if counted.size < len(table):
+        table = table.iloc[counted] if is_frame(table) else table[counted]
+    # Divided by the largest first, so that the sum stays finite.
+    shares = numbers[counted] / numbers.max()
+    return table, None if np.ptp(shares) == 0 else shares / shares.sum()
+
+
 class PlayerRows:
     """Explained rows and references whose columns belong to players.
 
@@ -48,16 +74,13 @@ class PlayerRows:
         self.rows = rows
         self.batch_size = check_int(batch_size, "batch_size")
         self.grouped = groups is not None
-        self.name_players(groups, feature_names)
-        self.n_players = int(self.label.max()) + 1
-
-    def name_players(self, groups: Any, feature_names: Any) -> None:
-        """Set the players and their names; a DataFrame's columns have names of their own."""
-        n_columns = self.rows.d
-        self.names = check_names(feature_names, n_columns, "feature_names") or self.rows.names
+        n_columns = rows.d
+        # A DataFrame's columns have names of their own.
+        self.names = check_names(feature_names, n_columns, "feature_names") or rows.names
         self.label = np.arange(n_columns)
-        if groups is not None:
+        if self.grouped:
             self.label, self.names = group_labels(groups, n_columns, self.names)
+        self.n_players = int(self.label.max()) + 1
 
     def able(self) -> np.ndarray:
         """Which players can matter for each row, ``(N, n_players)``: some column of theirs differs
@@ -86,6 +109,9 @@ class Evaluator(PlayerRows):
     matters ``(N, p)`` : which of them can matter for a row.
     row_outputs ``(N, K)``, reference_outputs ``(B, K)`` : outputs of complete rows; K is 1 for a
         model without outputs axis.
+    weights ``(B,)`` : shares of the references in every mean; None: all alike. References without
+        weight are left out from the start.
+    nobody ``(K,)`` : what the empty coalition is worth, the mean of the references' outputs.
     enumeration_cost ``(N,)`` : model rows that all coalitions of a row take.
     evaluations : model rows asked for until the object was made.
     """
@@ -98,7 +124,9 @@ class Evaluator(PlayerRows):
         groups: Any,
         batch_size: Any,
         feature_names: Any = None,
+        weights: Any = None,
     ) -> None:
+        background, self.weights = weigh_background(background, weights)
         super().__init__(Rows(model, X, background), groups, batch_size, feature_names)
         self.n_rows = self.rows.n
         self.n_references = self.rows.size
@@ -154,6 +182,7 @@ class Evaluator(PlayerRows):
         self.row_outputs = of_rows.reshape(self.n_rows, -1)
         self.reference_outputs = of_references.reshape(self.n_references, -1)
         self.n_outputs = self.row_outputs.shape[1]
+        self.nobody = np.average(self.reference_outputs, axis=0, weights=self.weights)
         self.scale = float(
             max(np.abs(self.row_outputs).max(), np.abs(self.reference_outputs).max())
         )
@@ -210,7 +239,8 @@ class Evaluator(PlayerRows):
                 rows[part].repeat(self.n_references),
                 np.tile(references, count),
             )
-            parts.append(outputs.reshape(count, self.n_references, -1).mean(axis=1))
+            by_reference = outputs.reshape(count, self.n_references, -1)
+            parts.append(np.average(by_reference, axis=1, weights=self.weights))
         return np.concatenate(parts)
 
     def exact_values(
@@ -308,7 +338,7 @@ class Evaluator(PlayerRows):
         none."""
         self.check_values(values)
         keep = slice(None) if self.has_outputs else 0
-        base = np.broadcast_to(self.reference_outputs.mean(axis=0), (len(values), self.n_outputs))
+        base = np.broadcast_to(self.nobody, (len(values), self.n_outputs))
         data = self.data
         if data is not None and rows is not None:
             data = data.iloc[rows] if is_frame(data) else data[rows]

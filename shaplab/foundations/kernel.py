@@ -139,7 +139,7 @@ class RowGame:
         self.row = row
         self.members = np.flatnonzero(evaluator.matters[row])
         self.n_players = len(self.members)
-        self.nobody = evaluator.reference_outputs.mean(axis=0)
+        self.nobody = evaluator.nobody
         self.total = evaluator.row_outputs[row] - self.nobody
 
     def gains(self, coalitions: np.ndarray) -> np.ndarray:

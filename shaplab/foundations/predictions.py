@@ -39,7 +39,7 @@ from shaplab._validation import (
     resolve_rng,
 )
 from shaplab.explanation import Explanation
-from shaplab.foundations._evaluate import PlayerRows
+from shaplab.foundations._evaluate import PlayerRows, weigh_background
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import check_coalitions
 
@@ -69,6 +69,8 @@ class MarginalGame(PlayerRows):
     groups : lists of features that enter and leave together, by number or name; None: each on its
         own.
     batch_size : int, model rows in one call; bounds memory.
+    weights : array ``(B,)``, what each background row counts in the mean; None: all alike.
+    feature_names : names of the columns; those of a DataFrame by default.
 
     Notes
     -----
@@ -86,8 +88,12 @@ class MarginalGame(PlayerRows):
         *,
         groups: Groups | None = None,
         batch_size: int = 65536,
+        weights: Any = None,
+        feature_names: Any = None,
     ) -> None:
-        super().__init__(Rows(model, X, background, self._filler), groups, batch_size)
+        background, self.weights = weigh_background(background, weights)
+        rows = Rows(model, X, background, self._filler)
+        super().__init__(rows, groups, batch_size, feature_names)
 
     @property
     def evaluations(self) -> int:
@@ -115,7 +121,9 @@ class MarginalGame(PlayerRows):
         count = self.rows.n if rows is None else len(rows)
         step = max(1, self.batch_size // (count * self.rows.size))
         parts = [
-            self.outputs(coalitions[start : start + step], rows).mean(axis=2)
+            np.average(
+                self.outputs(coalitions[start : start + step], rows), axis=2, weights=self.weights
+            )
             for start in range(0, max(1, len(coalitions)), step)
         ]
         return np.concatenate(parts)
@@ -129,7 +137,7 @@ class BaselineGame(MarginalGame):
 
     Parameters
     ----------
-    model, X, groups, batch_size : as in :class:`MarginalGame`.
+    model, X, groups, batch_size, feature_names : as in :class:`MarginalGame`.
     baseline : array ``(d,)`` or ``(1, d)``, or a DataFrame of one row.
     """
 
@@ -143,6 +151,7 @@ class BaselineGame(MarginalGame):
         *,
         groups: Groups | None = None,
         batch_size: int = 65536,
+        feature_names: Any = None,
     ) -> None:
         if column_names(baseline) is None:
             baseline = np.atleast_2d(np.asarray(baseline))
@@ -153,7 +162,9 @@ class BaselineGame(MarginalGame):
                 f"{len(baseline)} rows",
                 "Use MarginalGame to average over several",
             )
-        super().__init__(model, X, baseline, groups=groups, batch_size=batch_size)
+        super().__init__(
+            model, X, baseline, groups=groups, batch_size=batch_size, feature_names=feature_names
+        )
 
 
 class _Conditional:
@@ -447,7 +458,12 @@ class MeanLoss(LossOfMean):
         return np.swapaxes(self.game.outputs(coalitions), 1, 2)
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        return self._price(self._outputs(coalitions), 2).mean(axis=1)
+        return self._mean(self._price(self._outputs(coalitions), 2))
+
+    def _mean(self, losses: np.ndarray) -> np.ndarray:
+        """Mean over references of losses ``(m, B, N)``, as the game weighs them."""
+        weights = getattr(self.game, "weights", None)
+        return np.asarray(np.average(losses, axis=1, weights=weights))
 
 
 class RescaledMargin(MeanLoss):
@@ -481,7 +497,7 @@ class RescaledMargin(MeanLoss):
             )
         ratio = secant(self.loss, own, reference, self.y)
         margins = self._outputs(coalitions) - reference
-        return (reference_loss + margins * ratio).mean(axis=1)
+        return self._mean(reference_loss + margins * ratio)
 
 
 def exact_shap(
@@ -490,6 +506,7 @@ def exact_shap(
     background: Any,
     *,
     groups: Groups | None = None,
+    weights: Any = None,
     batch_size: int = 65536,
     feature_names: Any = None,
 ) -> Explanation:
@@ -502,6 +519,8 @@ def exact_shap(
     background : array or DataFrame ``(B, d)``, used whole.
     groups : lists of features explained together, by number or name, or a dict from group name to
         features.
+    weights : array ``(B,)``, what each background row counts in the mean; None: all alike. Whole
+        numbers give what repeating rows would.
     batch_size : int, model rows in one call; bounds memory.
     feature_names : names of the columns; those of a DataFrame by default.
 
@@ -524,8 +543,15 @@ def exact_shap(
     >>> exact_shap(lambda X: X[:, 0] * X[:, 1], np.ones((1, 2)), np.zeros((1, 2))).values
     array([[0.5, 0.5]])
     """
-    game = MarginalGame(model, X, background, groups=groups, batch_size=batch_size)
-    game.name_players(groups, feature_names)
+    game = MarginalGame(
+        model,
+        X,
+        background,
+        groups=groups,
+        batch_size=batch_size,
+        weights=weights,
+        feature_names=feature_names,
+    )
     base = game.means(np.zeros((1, game.n_players), dtype=bool))[0]
     check_size(
         (*base.shape, game.n_players), "X", "Explain fewer rows at a time, or features in groups"

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._validation import as_matrix, check_int, is_frame, resolve_rng
+from shaplab._validation import as_matrix, check_int, has, is_frame, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import Evaluator
 from shaplab.importance.loss_shap import RowLosses
@@ -116,12 +116,20 @@ def mean_importance(
     Arguments are those of :func:`shaplab.importance.sage.sage`; ``values`` ``(1, d)`` are exact for
     this background, and not additive.
     """
-    evaluator = Evaluator(model, X, _middle_row(background), None, batch_size, feature_names)
+    middle = _middle_row(background)
+    if has(middle, "get_columns") and has(X, "get_columns"):
+        # Polars joins columns of one type only, and the mean of whole numbers is not whole.
+        means = {name for name, kind in middle.schema.items() if kind.is_float()}
+        numbers = {name for name, kind in X.schema.items() if kind.is_numeric()}
+        X = X.cast({name: middle.schema[name] for name in means & numbers})
+    evaluator = Evaluator(model, X, middle, None, batch_size, feature_names)
     return _one_by_one(RowLosses(evaluator, y, loss), "mean_importance", alone=False)
 
 
 def _middle_row(background: Any) -> Any:
     """A table of one row: the mean of each numeric column, the most frequent value of others."""
+    if has(background, "get_columns") and len(background):
+        return type(background)([_middle_of_polars(series) for series in background.get_columns()])
     if not is_frame(background) or len(background) == 0:
         return as_matrix(background, "background").mean(axis=0, keepdims=True, dtype=np.float64)
     middle = background.iloc[:1].copy()
@@ -134,6 +142,17 @@ def _middle_row(background: Any) -> Any:
             value = column.mode().iloc[0]
         middle[name] = type(column)([value], index=middle.index, dtype=kind)
     return middle
+
+
+def _middle_of_polars(series: Any) -> Any:
+    """A polars column of one cell: the mean of numbers, the most frequent value of others."""
+    known = series.drop_nulls()
+    if series.dtype.is_numeric():
+        known = known.drop_nans() if series.dtype.is_float() else known
+        return type(series)(series.name, [known.mean()]).cast(float)
+    if len(known) == 0:
+        return series.head(1)
+    return known.mode().sort().head(1)
 
 
 def permutation_test(

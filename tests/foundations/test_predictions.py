@@ -465,3 +465,51 @@ def test_an_estimator_is_not_called_by_guess(tables):
 
     with pytest.raises(TypeError, match=r"pass `model\.predict_proba`"):
         exact_shap(Fitted(), *tables)
+
+
+def test_groups_may_name_the_columns_of_an_array(tables):
+    X, B = tables
+    names = ["u", "v", "w"]
+    truth = exact_shap(model, X, B, groups=[[0], [1, 2]]).values
+    for groups in ([["u"], ["v", "w"]], {"first": ["u"], "rest": ["v", "w"]}):
+        found = exact_shap(model, X, B, groups=groups, feature_names=names)
+        assert np.array_equal(found.values, truth)
+        game = MarginalGame(model, X, B, groups=groups, feature_names=names)
+        assert tuple(game.names) == found.feature_names
+    lone = BaselineGame(model, X, B[0], groups=[["u", "w"], ["v"]], feature_names=names)
+    assert lone.n_players == 2
+
+
+def test_whole_weights_are_repeated_rows(tables):
+    X, B = tables
+    weights = [3, 1, 0, 2, 1, 0, 5]
+    repeated = np.repeat(B, weights, axis=0)
+    for f in (model, two_outputs):
+        found = exact_shap(f, X, B, weights=weights)
+        truth = exact_shap(f, X, repeated)
+        assert np.allclose(found.values, truth.values, atol=EXACT)
+        assert np.allclose(found.base_values, truth.base_values, atol=EXACT)
+    y = model(X) + 1.0
+    for loss_game in (LossOfMean, MeanLoss, RescaledMargin):
+        found = loss_game(MarginalGame(model, X, B, weights=weights), y, "squared_error")
+        truth = loss_game(MarginalGame(model, X, repeated), y, "squared_error")
+        S = all_coalitions(3)
+        assert np.allclose(found(S), truth(S), atol=1e-11), loss_game.__name__
+
+
+@pytest.mark.parametrize(
+    ("weights", "got"),
+    [
+        ([1, 2], r"shape \(2,\)"),
+        (np.ones((7, 1)), r"shape \(7, 1\)"),
+        ([1, 1, 1, -2, 1, 1, 1], "-2 for row 3"),
+        ([1, 1, np.nan, 1, 1, 1, 1], "nan for row 2"),
+        ([np.inf, 1, 1, 1, 1, 1, 1], "inf for row 0"),
+        (np.zeros(7), "zeros only"),
+        ("many", "'many'"),
+    ],
+)
+def test_weights_that_are_no_weights(tables, weights, got):
+    X, B = tables
+    with pytest.raises((ValueError, TypeError), match=f"weights: expected 7 finite.*{got}"):
+        exact_shap(model, X, B, weights=weights)

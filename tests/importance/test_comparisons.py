@@ -1,4 +1,6 @@
 import numpy as np
+import pandas as pd
+import pytest
 
 from shaplab.foundations.games import MeanGame
 from shaplab.foundations.predictions import LossOfMean, MarginalGame
@@ -70,3 +72,23 @@ def test_comparisons_equal_their_definitions():
     ]
     # The 40 rotations together pair every two rows once, which is what shuffles do on average.
     assert (np.abs(found.values[0] - expected) <= 4 * found.std[0] + ROUNDING).all()
+
+
+def test_polars_tables_are_taken_by_every_comparison():
+    polars = pytest.importorskip("polars")
+    rng = np.random.default_rng(3)
+    numbers = {"a": rng.normal(size=20), "b": rng.integers(0, 9, size=20)}
+    words = {"c": ["high", "low", "low", "low"] * 5, "d": [True, False, True, True] * 5}
+    table = {name: list(cells) for name, cells in {**numbers, **words}.items()}
+    y = numbers["a"]
+
+    def score(rows):
+        low = np.array([cell == "low" for cell in rows["c"]])
+        yes = np.asarray(rows["d"], dtype=float)
+        return np.asarray(rows["a"]) * yes + np.asarray(rows["b"], dtype=float) * low
+
+    for explain in (leave_one_out_importance, mean_importance, univariate_importance):
+        ours = explain(score, polars.DataFrame(table), y, polars.DataFrame(table))
+        theirs = explain(score, pd.DataFrame(table), y, pd.DataFrame(table))
+        assert np.allclose(ours.values, theirs.values, atol=ROUNDING), explain.__name__
+        assert ours.feature_names == ("a", "b", "c", "d")
