@@ -127,16 +127,16 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.subsets)
 
-    def __getitem__(self, players: Any) -> np.ndarray:
-        """The value of a subset, shape ``payoff``."""
+    def __getitem__(self, players: Any) -> Any:
+        """The value of a subset: a number, or an array of shape ``payoff``."""
         return self._entry(players, self.values)
 
-    def error(self, players: Any) -> np.ndarray:
+    def error(self, players: Any) -> Any:
         """The standard error of a subset's value, 0 where nothing was sampled."""
         errors = np.zeros_like(self.values) if self.std is None else self.std
         return self._entry(players, errors)
 
-    def _entry(self, players: Any, array: np.ndarray) -> np.ndarray:
+    def _entry(self, players: Any, array: np.ndarray) -> Any:
         single = isinstance(players, str) or not isinstance(players, Iterable)
         given = [players] if single else list(players)
         subset = tuple(sorted(self._player(player) for player in given))
@@ -150,9 +150,9 @@ class Interactions:
                 "Compute them with a higher order",
             )
         if not subset:
-            return self.base_value if array is self.values else np.zeros(array.shape[1:])
+            return self.base_value[()] if array is self.values else np.zeros(array.shape[1:])[()]
         place = self._places.get(subset)
-        return np.zeros(array.shape[1:]) if place is None else np.asarray(array[place])
+        return np.zeros(array.shape[1:])[()] if place is None else array[place]
 
     def _player(self, player: Any) -> int:
         """The number of a player given by number or by name."""
