@@ -52,12 +52,8 @@ def interaction_bars(
     if max_subsets is not None:
         max_subsets = check_int(max_subsets, "max_subsets")
     names = interactions.player_names
-    # Names are cut one by one, so that the number of players stays to be seen.
     subsets = [T for T in interactions.subsets if order is None or len(T) == order]
-    short = [
-        " × ".join(shorten(names[i], max(4, (_LABEL + 3) // len(T) - 3)) for i in T)
-        for T in subsets
-    ]
+    short = [_label([names[i] for i in T]) for T in subsets]
     ax = bar(replace(e, feature_names=tuple(short)), max_features=max_subsets, ax=ax)
     labels = [label.get_text() for label in ax.get_yticklabels()]
     if len(labels) < len(subsets):
@@ -70,6 +66,15 @@ def interaction_bars(
     what = f"{interactions.index} interaction"
     ax.set_xlabel(axis_label(output_unit, what if signed else f"mean |{what}|"))
     return tell(ax, lambda: _ranking(e, sizes, what))
+
+
+def _label(names: list[str]) -> str:
+    """Names of a subset; too long ones are cut one by one, so that all players can be seen."""
+    whole = " × ".join(names)
+    if len(whole) <= _LABEL:
+        return whole
+    letters = max(4, (_LABEL + 3) // len(names) - 3)
+    return " × ".join(shorten(name, letters) for name in names)
 
 
 def _as_attributions(
