@@ -38,6 +38,7 @@ __all__ = [
     "DiagonalRule",
     "add_up",
     "check_order",
+    "check_pairs",
     "containments",
     "count_subsets",
     "diagonal_rule",
@@ -118,13 +119,7 @@ def containments(subsets: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, np.nda
     """
     sizes = np.array([len(U) for U in subsets], dtype=np.int64)
     n_pairs = int((2.0**sizes - 1).sum())
-    if n_pairs > _MOST_PAIRS:
-        fail(
-            "order",
-            f"at most {_MOST_PAIRS:.1e} pairs of a subset and a larger one for k-SII",
-            f"{n_pairs:.1e}",
-            "Pass a lower order, or index='STII' or 'FSII', which need no such pairs",
-        )
+    check_pairs(n_pairs)
     place = {T: number for number, T in enumerate(subsets)}
     inside = np.empty(n_pairs, np.int64)
     count = 0
@@ -134,6 +129,17 @@ def containments(subsets: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, np.nda
                 inside[count] = place[T]
                 count += 1
     return inside, np.repeat(np.arange(len(subsets)), 2**sizes - 1)
+
+
+def check_pairs(n_pairs: float) -> None:
+    """Refuse k-SII of so many subsets that passing values on between them takes too long."""
+    if n_pairs > _MOST_PAIRS:
+        fail(
+            "order",
+            f"at most {_MOST_PAIRS:.1e} pairs of a subset and a larger one for k-SII",
+            f"{n_pairs:.1e}",
+            "Pass a lower order, or index='STII' or 'FSII', which need no such pairs",
+        )
 
 
 def add_up(values: np.ndarray, subsets: Sequence[tuple[int, ...]]) -> np.ndarray:

@@ -292,3 +292,129 @@ def test_nothing_of_the_game_is_changed_and_batches_do_not_matter():
         one.values, interaction_values(game, 6, order=3, index="FSII", batch_size=5).values
     )
     np.testing.assert_array_equal(game.table, before)
+
+
+def sum_of_products(n, seed, terms=60, widest=8):
+    """A game, and its SII in closed form: SII(T) = sum of m(U) / (|U| - |T| + 1) over U with T
+    inside."""
+    rng = np.random.default_rng(seed)
+    sets = [rng.choice(n, int(rng.integers(1, widest + 1)), replace=False) for _ in range(terms)]
+    worth = rng.normal(size=terms)
+
+    def game(S):
+        return sum(w * S[:, U].all(axis=1) for w, U in zip(worth, sets, strict=True))
+
+    def truth(T):
+        inside = np.array([set(T) <= set(U.tolist()) for U in sets])
+        sizes = np.array([len(U) for U in sets])
+        return (worth[inside] / (sizes[inside] - len(T) + 1)).sum()
+
+    return game, truth
+
+
+@pytest.mark.parametrize(
+    ("index", "order"),
+    [("SII", 1), ("SII", 3), ("k-SII", 3), ("STII", 2), ("STII", 3), ("FSII", 3), ("Banzhaf", 2)],
+)
+def test_estimates_have_no_bias_and_honest_intervals(index, order):
+    game, _ = sum_of_products(11, 3, terms=25, widest=6)
+    exact = interaction_values(game, 11, order=order, index=index)
+    runs = [
+        interaction_values(game, 11, order=order, index=index, max_evaluations=600, rng=seed)
+        for seed in range(60)
+    ]
+    sampled = runs[0].std > 1e-9  # lower orders of STII are counted
+    off = np.array([run.values - exact.values for run in runs])
+    np.testing.assert_allclose(off[:, ~sampled], 0, atol=EXACT)
+    errors = np.array([run.std for run in runs])
+    inside = np.abs(off[:, sampled]) < 1.96 * errors[:, sampled]
+    # Entries of a run hang together, so 60 runs tell coverage to about 2 percent.
+    assert 0.91 < inside.mean() < 0.985
+    # Means of 60 runs: a normal number beyond 4.5 is one of 150,000.
+    z = off.mean(axis=0)[sampled] / np.sqrt((errors**2).mean(axis=0)[sampled] / 60)
+    assert np.abs(z).max() < 4.5
+
+
+def test_thirty_players_with_a_closed_form():
+    game, truth = sum_of_products(30, 4)
+    inside, off = [], []
+    for seed in range(20):
+        found = interaction_values(game, 30, order=2, max_evaluations=4000, rng=seed)
+        exact = np.array([truth(T) for T in found.subsets])
+        off.append(found.values - exact)
+        inside.append(np.abs(off[-1]) < 1.96 * found.std)
+    assert found.info["evaluations"] <= 4000
+    assert 0.92 < np.mean(inside) < 0.98
+    assert np.sqrt(np.mean(np.square(off))) < 0.15 * np.abs(exact).max()
+
+
+def test_estimates_are_exact_where_the_budget_or_the_polynomial_covers_the_game():
+    pairs, _ = sum_of_products(30, 6, terms=40, widest=2)
+    found = interaction_values(pairs, 30, order=2, max_evaluations=3000, rng=0)
+    fine = interaction_values(pairs, 30, order=2, index="STII", max_evaluations=3000, rng=1)
+    # A game of pairs is its own polynomial: nothing is left to chance but rounding and a ridge.
+    assert found.std.max() < 1e-6
+    for i, j in combinations(range(30), 2):
+        assert found[i, j] == pytest.approx(float(fine[i, j]), abs=1e-6)
+    game = TableGame(np.random.default_rng(0).normal(size=(2**6, 2)))
+    covered = interaction_values(game, 6, max_evaluations=64)
+    assert covered.std is None
+    np.testing.assert_array_equal(covered.values, interaction_values(game, 6, order=2).values)
+    moebius = interaction_values(pairs, 40 - 10, order=2, index="Moebius", max_evaluations=466)
+    assert moebius.std.max() == 0.0
+    assert moebius.info["evaluations"] == 1 + 30 + 435
+
+
+def test_estimates_keep_their_promises():
+    seen = []
+
+    def game(S):
+        seen.append(S.copy())
+        return np.stack([S[:, 0] * S[:, 1] * 1.0, S.sum(axis=1) ** 1.5], axis=1)
+
+    one = interaction_values(game, 26, max_evaluations=900, rng=3, batch_size=100)
+    rows = np.concatenate(seen)
+    assert len(np.unique(rows, axis=0)) == len(rows) == one.info["evaluations"] <= 900
+    assert max(map(len, seen)) <= 100
+    again = interaction_values(game, 26, max_evaluations=900, rng=3)
+    np.testing.assert_array_equal(one.values, again.values)
+    np.testing.assert_array_equal(one.std, again.std)
+    other = interaction_values(game, 26, max_evaluations=900, rng=4)
+    assert (one.values != other.values).any()
+    assert one.std.shape == one.values.shape == (26 + 325, 2)
+    assert one.error((1, 0)).shape == (2,)
+    assert "standard error" in repr(one)
+    assert "std" in one.to_frame()
+    alone = interaction_values(lambda S: S[:, 0] * 1.0, 26, max_evaluations=900, rng=0)
+    assert "±" in repr(alone)
+
+
+@pytest.mark.parametrize(
+    ("n", "more", "message"),
+    [
+        (30, {"max_evaluations": 50}, "max_evaluations: expected at least 162 for order 2 of SII"),
+        (30, {"max_evaluations": 0}, "max_evaluations: expected an integer >= 1"),
+        (501, {"max_evaluations": 9999}, "n_players: expected an integer >= 1 and <= 500"),
+        (400, {"max_evaluations": 9999, "order": 3}, "order: expected at most 1,048,576 subsets"),
+        (30, {"max_evaluations": 900, "order": 31}, "order: expected at most 30"),
+        (30, {"max_evaluations": 900, "rng": -1}, "rng: expected"),
+        (30, {}, "max_evaluations"),
+        (
+            30,
+            {"max_evaluations": 500, "order": 3, "index": "STII"},
+            "max_evaluations: expected at least 597",
+        ),
+    ],
+)
+def test_bad_budgets_are_named(n, more, message):
+    with pytest.raises(ValueError, match=message):
+        interaction_values(lambda S: S[:, 0] * 1.0, n, **more)
+
+
+def test_the_least_budget_that_an_error_names_is_enough():
+    for index, least in (("SII", 162), ("STII", 162), ("Moebius", 466)):
+        kind = {"order": 2, "index": index}
+        with pytest.raises(ValueError, match=f"Pass max_evaluations={least} or more"):
+            interaction_values(lambda S: S[:, 0] * 1.0, 30, max_evaluations=least - 1, **kind)
+        found = interaction_values(lambda S: S[:, 0] * 1.0, 30, max_evaluations=least, **kind)
+        assert found.info["evaluations"] <= least
