@@ -16,7 +16,7 @@ rule divides a change by a change, so a multiplier stays what it is when ``x`` a
 places; where references are looped over, the changes take the opposite sign.
 
 Approximate for the interventional game, except for linear networks and for one operation alone: a
-function of one number, a product, an exact maximum. Whatever does not add up is refused, but that
+function of one number, a product, a window's maximum. Whatever does not add up is refused, but that
 values add up says nothing about the split: a rule can share any amount between two inputs. What the
 rules are chosen for is the distance from enumeration. Cost: ``N + B`` rows forward (the longer
 table again for every further batch of the shorter one), ``N B K`` rows backward; memory of
@@ -28,6 +28,7 @@ Chapters: rules in deep/rules, the mean in deep/deep_shap, the graph in deep/gra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ def deep_shap(
         together with the function it feeds, and treat what raises and what lowers its sum apart;
         elsewhere Rescale.
     max_rule : of max-pooling: ``"exact"``, Shapley values of each window's maximum, or ``"cross"``,
-        the cheap rule that credits one input of a window.
+        cheap: all of a window's change goes to the input that made the larger of its two maxima.
     outputs : index or list of indices of the outputs to explain; None for all.
     layer : name of a module: attributions to its output instead of the input; ``"name:1"`` for its
         second call. Its outputs have no names, so ``feature_names`` stays None.
@@ -166,7 +167,7 @@ def deep_shap(
             totals.take(block)
             bar.update(block.many.stop - block.many.start)
     out = torch.stack(totals.out_rows).numpy()
-    base = torch.stack(totals.out_references).numpy()
+    out_references = torch.stack(totals.out_references).numpy()
     values = totals.values(rows)
     names = names_of(X, feature_names)
     data: list[Any] = [shown_rows(row) for row in rows]
@@ -175,11 +176,13 @@ def deep_shap(
         names = [None]
         data = [None]
     sums = [value.reshape(n, -1, out.shape[1]).sum(1) for value in values]
-    # Rounding of independent operations adds up like a random walk.
+    change = out - out_references.mean(0)
+    # Rounding of independent operations adds up like a random walk; the linear ones between the
+    # units round as many times.
     rounding = max(totals.rounding_unit, coarsest(model, rows)) * (1 + totals.units) ** 0.5
-    gap = checked_gap(out - base.mean(0) - sum(sums), out, base, rounding, layer)
-    found = Found(values, out, base, gap, totals.single)
-    batches = -(-loop[0].shape[0] // batch_size)
+    gap = checked_gap(change - sum(sums), out, out_references, rounding, layer)
+    found = Found(values, out, out_references, gap, totals.single)
+    batches = math.ceil(loop[0].shape[0] / batch_size)
     evaluations = loop[0].shape[0] + batches * batch[0].shape[0]
     info = {"evaluations": evaluations, "shared": totals.shared}
     named = {"feature_names": names, "output_names": output_names}
@@ -220,6 +223,7 @@ class Found:
         sums = [value.reshape(n, -1, self.out.shape[1]).sum(1) for value in self.values]
         base = np.tile(self.out_references.mean(0), (n, 1))
         largest = max(float(np.abs(self.out).max()), float(np.abs(self.out_references).max()))
+        # Readers divide by the scale, which is 0 for a model that gives 0 only.
         info = {"gap": self._cut(self.gap), **info, "scale": max(largest, 1e-300)}
         results = []
         for i, value in enumerate(self.values):
@@ -312,10 +316,10 @@ class _Totals:
 
     def take(self, block: Block) -> None:
         """Add the pairs of a block, output by output."""
-        several = block.out_one.dim() == 1
+        has_axis = block.out_one.dim() == 1  # outputs (K,) of one row, not a single number
         if not self.chosen:
-            self.chosen = chosen_outputs(self.outputs, block.out_one.shape[0] if several else 1)
-            self.single = not several or isinstance(self.outputs, int | np.integer)
+            self.chosen = chosen_outputs(self.outputs, block.out_one.shape[0] if has_axis else 1)
+            self.single = not has_axis or isinstance(self.outputs, int | np.integer)
             self.units = block.steps
             self.rounding_unit = torch.finfo(block.out_one.dtype).eps
         looped = self.out_rows
@@ -323,12 +327,13 @@ class _Totals:
         if self.swapped:
             looped, batched = batched, looped
         looped[block.one] = block.out_one.double().reshape(-1)[self.chosen].cpu()
-        if batched[block.many.start] is None:
+        if batched[block.many.start] is None:  # each batch comes once for every looped row
             table = block.out_many.double().reshape(len(block.out_many), -1)
             batched[block.many] = table[:, self.chosen].cpu()
         for place, output in enumerate(self.chosen):
-            seed = torch.zeros_like(block.out_many)
-            seed[..., output if several else slice(None)] = 1
+            seed = torch.zeros_like(block.out_many)  # weighs the outputs: 1 for this one
+            own = seed[:, output] if has_axis else seed
+            own.fill_(1)
             self._add(block, place, block.read(seed))
         self.shared = max(self.shared, block.shared())
 
@@ -394,7 +399,7 @@ def checked_gap(
     rounding: float,
     layer: str | None = None,
 ) -> np.ndarray:
-    """The residual of additivity ``(N, K)``, refused where it is more than rounding.
+    """The residual ``gap`` ``(N, K)`` as it is, or an error where it is more than rounding.
 
     Each output is judged by itself: a residual that is nothing beside a large output may be all of
     a small one. What counts is the change of output, not its size: a step that torch cannot see
