@@ -365,4 +365,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 14_750  # with interactions of any order, of any game and of trees
+    assert total <= 14_900  # with interactions of any order, of any game and of trees
