@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
 from math import comb, factorial
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from scipy.special import bernoulli
@@ -328,6 +328,34 @@ def interaction_values_literal(game: Game, n_players: int) -> np.ndarray:
     for i in range(M):
         Phi[i, i] = phi[i] - (Phi[i].sum(axis=0) - Phi[i, i])
     return Phi
+
+
+@overload
+def interaction_values(
+    game: Game,
+    n_players: int,
+    *,
+    order: None = None,
+    index: None = None,
+    names: Sequence[str] | None = None,
+    max_evaluations: None = None,
+    rng: Any = None,
+    batch_size: int = 4096,
+) -> np.ndarray: ...
+
+
+@overload
+def interaction_values(
+    game: Game,
+    n_players: int,
+    *,
+    order: int | None = None,
+    index: str | None = None,
+    names: Sequence[str] | None = None,
+    max_evaluations: int | None = None,
+    rng: Any = None,
+    batch_size: int = 4096,
+) -> Interactions: ...
 
 
 def interaction_values(

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from itertools import combinations
 from math import factorial
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from shaplab._tables import as_rows
 from shaplab._validation import check_frames, check_weights, column_names, fail
+from shaplab.explanation import Explanation
 from shaplab.foundations.interactions import Interactions
 from shaplab.trees._batches import RowOptions
 from shaplab.trees._players import players_of
@@ -122,6 +123,40 @@ def _with_diagonal(Phi: np.ndarray, phi: np.ndarray) -> np.ndarray:
     return Phi
 
 
+@overload
+def tree_shap_interactions(
+    model: Any,
+    X: Any,
+    *,
+    order: None = None,
+    index: None = None,
+    n_jobs: int | None = 1,
+    batch_size: int | None = None,
+    out: Any = None,
+    progress: bool = False,
+    route: str = "auto",
+    groups: Any = None,
+    feature_names: Any = None,
+) -> Explanation: ...
+
+
+@overload
+def tree_shap_interactions(
+    model: Any,
+    X: Any,
+    *,
+    order: int | None = None,
+    index: str | None = None,
+    n_jobs: int | None = 1,
+    batch_size: int | None = None,
+    out: Any = None,
+    progress: bool = False,
+    route: str = "auto",
+    groups: Any = None,
+    feature_names: Any = None,
+) -> Interactions: ...
+
+
 def tree_shap_interactions(
     model: Any,
     X: Any,
@@ -178,6 +213,44 @@ def tree_shap_interactions(
         kind = check_tree_order(players, order, index, route, out)
         return tree_interactions(trees, X, kind, _NO_BACKGROUND, None, players, options)
     return explain_paths(model, X, True, route, (groups, feature_names), options)
+
+
+@overload
+def interventional_tree_shap_interactions(
+    model: Any,
+    X: Any,
+    background: Any = None,
+    *,
+    order: None = None,
+    index: None = None,
+    weights: Any = None,
+    n_jobs: int | None = 1,
+    batch_size: int | None = None,
+    out: Any = None,
+    progress: bool = False,
+    route: str = "auto",
+    groups: Any = None,
+    feature_names: Any = None,
+) -> Explanation: ...
+
+
+@overload
+def interventional_tree_shap_interactions(
+    model: Any,
+    X: Any,
+    background: Any = None,
+    *,
+    order: int | None = None,
+    index: str | None = None,
+    weights: Any = None,
+    n_jobs: int | None = 1,
+    batch_size: int | None = None,
+    out: Any = None,
+    progress: bool = False,
+    route: str = "auto",
+    groups: Any = None,
+    feature_names: Any = None,
+) -> Interactions: ...
 
 
 def interventional_tree_shap_interactions(
