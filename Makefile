@@ -12,46 +12,50 @@ export OMP_NUM_THREADS = 1
 export PROFILE
 
 K =
-.PHONY: book html test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
+.PHONY: help book html test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
 .NOTPARALLEL:
 
-book: html
+book: html  ## execute the chapters, build the pages, serve them and print the address
 	$(BIN)/python book/_ext/serve.py _build/html
 
-html: executed
+html: executed  ## build without serving
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 executed: $(READY)
 	$(BIN)/python book/_ext/run_chapters.py --profile $(PROFILE) --jobs $(JOBS)
 
-chapter: $(READY)
+chapter: $(READY)  ## run one chapter again: make chapter C=foundations/exact PROFILE=full SEED=3
 	@test -n "$(C)" || { echo "Say which chapter: make chapter C=foundations/exact [PROFILE=full] [SEED=3]"; exit 2; }
 	$(BIN)/python book/_ext/run_chapters.py $(C) --profile $(PROFILE) --seed $(SEED) --force
 
-test: lint test-unit test-notebooks html test-pages
+help:  ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS="	" read -r name text; do printf '%-15s %s\n' "$$name" "$$text"; done
 
-test-fast: $(READY)
+test: lint test-unit test-notebooks html test-pages  ## prove everything, as .ci/run does
+
+test-fast: $(READY)  ## the unit tests that take seconds
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not peers and not book and not browser"
 
-test-unit: $(READY)
+test-unit: $(READY)  ## all unit tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "not book and not browser"
 
 # Property tests with new examples at every run, twenty times as many as `make test` has.
-test-random: $(READY)
+test-random: $(READY)  ## property tests with new examples
 	SHAPLAB_RANDOM_TESTS=20 $(BIN)/python -m pytest -n $(JOBS) -m "not book and not browser" -k "$(K)" --timeout 3600 \
 	  $$(grep -l "@examples" -r tests --include=test_*.py)
 
 # The suite as other processors would run it: no vector units, other blockings of matrix products, two threads.
-test-machines: $(READY)
+# What torch.compile keeps on disk belongs to one processor, so each setting has a place of its own.
+test-machines: $(READY)  ## the suite as other processors would run it
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
-	  NUMBA_CPU_NAME=nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" \
+	  NUMBA_CPU_NAME=nehalem NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/_build/inductor-default \
 	  $(BIN)/python -m pytest -n $(JOBS) -m "not book and not browser" --timeout 600
-	ATEN_CPU_CAPABILITY=avx2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=2 \
+	ATEN_CPU_CAPABILITY=avx2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=2 TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/_build/inductor-avx2 \
 	  $(BIN)/python -m pytest -n 1 -m "not book and not browser" --timeout 600
 
 # The readers of tree models at the oldest versions that pyproject.toml declares.
 OLDEST = _build/oldest
-test-oldest:
+test-oldest:  ## the readers of tree models at their oldest versions
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -q -r tests/oldest.txt
 	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/trees tests/foundations tests/test_rows.py
@@ -65,21 +69,21 @@ test-pages: html
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "book or browser" tests
 
 # Layout is ruff's: 100 columns for code, 80 for the cells of chapters, which is what a page shows.
-lint: $(READY)
+lint: $(READY)  ## layout, errors and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/nbqa "ruff format" $(CHAPTERS) --check
 	$(BIN)/nbqa "ruff check" $(CHAPTERS)
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(READY)  ## let ruff decide the layout
 	$(BIN)/ruff format .
 	$(BIN)/nbqa "ruff format" $(CHAPTERS)
 
-bench: $(READY)
+bench: $(READY)  ## run all benchmarks
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-clean:
+clean:  ## remove everything that was built
 	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

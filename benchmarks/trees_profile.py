@@ -17,20 +17,21 @@ import time
 from trees_speed import make  # limits threads before anything is loaded
 
 import shaplab
-from shaplab.trees import ensemble
+from shaplab.trees import _plans, ensemble
 from shaplab.trees._encoding import Encoder
-from shaplab.trees.kernels.routes import Paths, TablePlan
+from shaplab.trees._paths import Paths
+from shaplab.trees._plans import LeafClusters, PathDependentPlan
 
 STEPS = {
     "read the model": (ensemble, "read_model"),
     "arrange": (ensemble, "arrange"),
     "encode rows": (Encoder, "encode"),
     "follow paths": (Paths, "__init__"),
-    "plan clusters": (TablePlan, "__init__"),
-    "count background": (TablePlan, "histogram"),
-    "build tables": (TablePlan, "build"),
-    "look up": (TablePlan, "evaluate"),
-    "walk": (Paths, "walk"),
+    "plan clusters": (LeafClusters, "__init__"),
+    "count background": (LeafClusters, "count"),
+    "build tables": (LeafClusters, "build"),
+    "look up": (_plans, "look_up"),
+    "walk": (PathDependentPlan, "walk"),
 }
 stack: list[list] = []
 spent: dict[str, float] = {}
@@ -39,8 +40,7 @@ spent: dict[str, float] = {}
 def timed(step, function):
     @functools.wraps(function)
     def wrapper(*arguments, **named):
-        # A background is counted by looking its rows up.
-        entry = ["count background" if stack and stack[-1][0] == "count background" else step, 0.0]
+        entry = [step, 0.0]
         stack.append(entry)
         begin = time.process_time()
         result = function(*arguments, **named)

@@ -10,6 +10,7 @@ that the book build never executes anything.
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import os
 import platform
@@ -187,8 +188,9 @@ def run(
     todo = [
         p for p in chosen if force or not is_current(executed_path(root, p, profile, seed), keys[p])
     ]
+    word = "chapter" if len(chosen) == 1 else "chapters"
     print(
-        f"{len(chosen)} chapters, {len(chosen) - len(todo)} unchanged, {len(todo)} to run "
+        f"{len(chosen)} {word}, {len(chosen) - len(todo)} unchanged, {len(todo)} to run "
         f"({profile}, seed {seed})"
     )
     failed: list[str] = []
@@ -276,8 +278,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     known = chapters(options.root)
     unknown = sorted(set(options.pages) - set(known))
-    if unknown:
-        parser.error(f"no such chapter: {', '.join(unknown)}. Chapters: {', '.join(known)}.")
+    for name in unknown:
+        close = [page for page in known if page.endswith(f"/{name}")]
+        close += difflib.get_close_matches(name, known, n=3, cutoff=0.8)
+        hint = f"Did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+        parser.error(f"no such chapter: {name}. {hint or 'Chapters: ' + ', '.join(known) + '.'}")
     chosen = options.pages or known
     failed = run(options.root, chosen, options.profile, options.seed, options.jobs, options.force)
     if failed:

@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from book_map import chapter_map, part_map
 from docutils import nodes
 from docutils.statemachine import StringList
-from run_chapters import cache_path, chapters, complete, executed_path, is_chapter, main, pages
+from flat_notebook import Names, flatten
+from run_chapters import (
+    cache_path,
+    chapters,
+    complete,
+    executed_path,
+    is_chapter,
+    main,
+    pages,
+    with_outputs,
+)
 from shaplab_book import VERDICTS, claims
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -178,6 +189,19 @@ def write_take_home(app: Sphinx, exception: Exception | None) -> None:
             path = Path(app.outdir) / "_downloads" / "take_home" / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+
+
+class BookMap(SphinxDirective):
+    """``{book-map}``: the parts of the book; ``{book-map} deep``: the chapters of a part."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        root = project_root(self.env.app)
+        for page in chapters(root):
+            self.env.note_dependency(str(root / "book" / f"{page}.md"))
+        drawn = chapter_map(root, self.arguments[0]) if self.arguments else part_map(root)
+        return [nodes.raw("", drawn, format="html")]
 
 
 # -- pages of the library
@@ -391,22 +415,31 @@ def _cell(text: str) -> str:
 # -------------------------------------------------------------------------------------
 
 INSTALL = """\
-# Only where shaplab is missing, as on Colab: it takes a few minutes.
-import importlib.util
+# Only where the library or the book's packages are missing, as on Colab: it takes a few minutes.
+from importlib.util import find_spec
 
-if importlib.util.find_spec("shaplab") is None:
+if not all(map(find_spec, ["shaplab", "shaplab_book", "myst_nb"])):
     %pip install --quiet "shaplab[book] @ git+{url}@{branch}"
 """
 
 
 def lead_with_install(app: Sphinx, env: Any) -> list[str]:
     """Let the notebooks that readers download, or open in Colab, install the library where it is
-    missing."""
+    missing, and be readable without Sphinx."""
     options = app.config.html_theme_options
     source = INSTALL.format(url=options["repository_url"], branch=options["repository_branch"])
-    for path in (Path(app.outdir).parent / "jupyter_execute").rglob("*.ipynb"):
+    folder = Path(app.outdir).parent / "jupyter_execute"
+    names = Names.of_book(project_root(app))
+    for path in folder.rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
-        if all(cell.get("id") != "install" for cell in notebook.cells):
+        page = path.relative_to(folder).with_suffix("").as_posix()
+        # What Sphinx writes has no outputs, and so not the values that stand in sentences.
+        ran = executed_path(project_root(app), page.removeprefix("book/"), profile())
+        installs = [cell for cell in notebook.cells if cell.get("id") == "install"]
+        if ran.exists() and not installs:
+            notebook = with_outputs(notebook, nbformat.read(ran, as_version=4), page)
+        flatten(notebook, page, names)
+        if not installs:
             first = next(
                 (i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), 0
             )
@@ -454,6 +487,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     read_returns_as_text()
     app.add_directive("take-home", TakeHome)
     app.add_directive("library", LibraryPages)
+    app.add_directive("book-map", BookMap)
     app.add_directive("reproduction-table", ReproductionTable)
     app.connect("config-inited", use_executed_chapters, priority=10)
     app.connect("builder-inited", leave_thebe_out, priority=10)

@@ -11,26 +11,28 @@ Cost: a dictionary look-up for each operation, once a first note is made.
 
 from __future__ import annotations
 
+import math
 import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from shaplab.deep.graph import tensors_of
+from shaplab.deep.graph import Call, tensors_of, words
 
 __all__: list[str] = []
 
-_MOVED = frozenset(
-    "unsqueeze expand expand_as view reshape getitem contiguous clone view_as squeeze".split()
+_SAME_NUMBERS = words(
+    "unsqueeze expand expand_as view reshape getitem contiguous clone view_as squeeze"
 )
-_KEPT = frozenset(
-    """
+_KEEP_ENTRIES_APART = words("""
 view reshape unsqueeze squeeze flatten transpose permute t add sub mul div getitem select narrow
 unbind chunk split
-""".split()
-)
-_BOUNDED = frozenset("clamp clamp_min maximum max".split())
+""")
+_BOUNDS = words("clamp clamp_min maximum max")
+_POWERS = {"square": 2, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1}
+_SUMMED = ("squares", "scale", "exps")
 
 
 @dataclass(frozen=True)
@@ -40,137 +42,147 @@ class Note:
     of squares and a constant), ``scale`` (a root of squares) and ``inverse`` (one over it)."""
 
     kind: str
-    root: torch.Tensor
+    root: Tensor
     dims: tuple[int, ...] = ()
     rate: float = 1.0
+
+
+class _Known:
+    """A note that holds while neither its tensor nor its root is changed in place."""
+
+    def __init__(self, tensor: Tensor, forget: Any, note: Note | None) -> None:
+        self.tensor = weakref.ref(tensor, forget)
+        self.version = tensor._version
+        self.note = note
+        self.root_version = 0 if note is None else note.root._version
+
+    def holds(self, tensor: Tensor) -> bool:
+        if self.tensor() is not tensor or tensor._version != self.version:
+            return False
+        return self.note is None or self.note.root._version == self.root_version
 
 
 class Notes:
     """Notes on tensors that are alive and unchanged."""
 
     def __init__(self) -> None:
-        self.known: dict[int, tuple[Any, int, int, Note]] = {}
-        self.own: dict[int, tuple[Any, int]] = {}  # functions of one input entry each
+        self.known: dict[int, _Known] = {}
+        self.own: dict[int, _Known] = {}  # functions of one input entry each
 
-    def put(self, tensor: torch.Tensor, note: Note) -> None:
+    def put(self, tensor: Tensor, note: Note) -> None:
         """Remember a note as long as neither the tensor nor its root changes."""
         key = id(tensor)
-        reference = weakref.ref(tensor, lambda _: self.known.pop(key, None))
-        self.known[key] = (reference, tensor._version, note.root._version, note)
+        self.known[key] = _Known(tensor, lambda _: self.known.pop(key, None), note)
 
     def get(self, tensor: Any) -> Note | None:
         """The note on a tensor, if there is one that still holds."""
-        found = self.known.get(id(tensor))
-        if found is None or found[0]() is not tensor:
+        known = self.known.get(id(tensor))
+        if known is None or not known.holds(tensor):
             return None
-        _, version, root_version, note = found
-        still = tensor._version == version and note.root._version == root_version
-        return note if still else None
+        return known.note
 
-    def linear(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+    def put_alone(self, tensor: Tensor) -> None:
+        """Remember that each value is a function of one input entry of its own."""
+        key = id(tensor)
+        self.own[key] = _Known(tensor, lambda _: self.own.pop(key, None), None)
+
+    def alone(self, tensor: Tensor) -> bool:
+        """Whether each value is a function of one input entry of its own."""
+        known = self.own.get(id(tensor))
+        return known is not None and known.holds(tensor)
+
+    def same(self, top: Tensor, note: Note) -> bool:
+        """Whether ``top`` is the tensor whose squares a scale sums: itself, or centred alike."""
+        if top is note.root:
+            return True
+        ours = self.get(top)
+        theirs = self.get(note.root)
+        if ours is None or theirs is None:
+            return False
+        if ours.kind != "centred" or theirs.kind != "centred":
+            return False
+        return ours.root is theirs.root and ours.dims == theirs.dims
+
+    # Following the model
+
+    def linear(self, call: Call, result: Any) -> None:
         """Follow a linear operation: sums, means, centring, constants that are added or factors."""
-        first = args[0] if args else None
-        if not isinstance(first, torch.Tensor):
+        first = call.args[0] if call.args else None
+        if not isinstance(first, Tensor):
             return
-        others = (*args[1:], *kwargs.values())
-        if name in _KEPT and self.alone(first) and not any(_depends(value) for value in others):
-            repeats = name == "getitem" and not _plain_index(args[1])
-            for tensor in () if repeats else tensors_of(result):
+        others = (*call.args[1:], *call.kwargs.values())
+        if self.alone(first) and _keeps_entries_apart(call, others):
+            for tensor in tensors_of(result):
                 self.put_alone(tensor)
-        if not isinstance(result, torch.Tensor):
+        if not isinstance(result, Tensor):
             return
         note = self.get(first)
-        if name in ("sum", "mean"):
-            dims = _axes(first, args, kwargs)
-            if dims is not None:
-                self._summed(name, first, note, dims, result)
-        elif name == "sub" and len(args) == 2 and not kwargs:
-            other = self.get(args[1])
+        if call.name in ("sum", "mean"):
+            self._summed(call, first, note, result)
+        elif call.name == "sub" and len(others) == 1 and not call.kwargs:
+            other = self.get(others[0])
             if other is not None and other.kind == "mean" and other.root is first:
                 self.put(result, replace(other, kind="centred"))
-        elif name == "dropout" and note is not None:  # in evaluation, the same numbers
+        elif call.name == "dropout" and note is not None:  # in evaluation, the same numbers
             self.put(result, note)
-        elif note is None or note.kind not in ("squares", "scale", "exps"):
-            if name == "add" and len(args) == 2 and note is None:
-                self._added(args[1], first, result)
-        elif name in _MOVED or (name == "add" and note.kind != "exps" and not _depends(others[0])):
+        elif note is not None and note.kind in _SUMMED:
+            self._of_a_sum(call.name, note, others, result)
+        elif note is None and call.name == "add" and len(call.args) == 2:
+            self._added_to_a_constant(first, others[0], result)
+
+    def _of_a_sum(self, name: str, note: Note, others: tuple[Any, ...], result: Tensor) -> None:
+        """What a constant that is added, or a factor, makes of a noted sum."""
+        constant_added = name == "add" and note.kind != "exps" and not _depends(others[0])
+        if name in _SAME_NUMBERS or constant_added:
             self.put(result, note)
-        elif name in ("mul", "div") and note.kind == "squares" and _number(others[0]) is not None:
-            factor = _number(others[0]) or 0.0
+        elif name in ("mul", "div") and note.kind == "squares":
+            factor = _number(others[0])
             if factor:
                 rate = note.rate * factor if name == "mul" else note.rate / factor
                 self.put(result, replace(note, rate=rate))
 
-    def _added(self, other: Any, first: torch.Tensor, result: torch.Tensor) -> None:
+    def _added_to_a_constant(self, constant: Tensor, other: Any, result: Tensor) -> None:
         note = self.get(other)
-        if note is not None and note.kind in ("squares", "scale") and not _depends(first):
+        if note is not None and note.kind in ("squares", "scale") and not _depends(constant):
             self.put(result, note)
 
-    def _summed(
-        self,
-        name: str,
-        first: torch.Tensor,
-        note: Note | None,
-        dims: tuple[int, ...],
-        result: torch.Tensor,
-    ) -> None:
-        size = 1
-        for axis in dims:
-            size *= first.shape[axis]
+    def _summed(self, call: Call, first: Tensor, note: Note | None, result: Tensor) -> None:
+        dims = _axes(first, call)
+        if dims is None:
+            return
         if note is None or note.kind not in ("exp", "square"):
-            if name == "mean" and note is None:
+            if call.name == "mean" and note is None:
                 self.put(result, Note("mean", first, dims))
-        elif note.kind == "exp" and name == "sum" and len(dims) == 1:
-            self.put(result, Note("exps", note.root, dims))
         elif note.kind == "square":
-            self.put(result, Note("squares", note.root, dims, 1.0 / size if name == "mean" else 1))
+            size = math.prod(first.shape[axis] for axis in dims)
+            rate = 1.0 / size if call.name == "mean" else 1
+            self.put(result, Note("squares", note.root, dims, rate))
+        elif call.name == "sum" and len(dims) == 1:
+            self.put(result, Note("exps", note.root, dims))
 
-    def function(self, name: str, x: torch.Tensor, args: Any, result: Any) -> None:
+    def function(self, name: str, x: Tensor, args: Any, result: Any) -> None:
         """Follow a scalar function of one tensor."""
         if self.alone(x):
             self.put_alone(result)
         note = self.get(x)
-        power = _number(args[1]) if name == "pow" and len(args) > 1 else None
+        power = _POWERS.get(name)
+        if name == "pow" and len(args) > 1:
+            power = _number(args[1])
         if name == "exp":
             self.put(result, Note("exp", x))
-        elif name == "square" or power == 2:
+        elif power == 2:
             self.put(result, Note("square", x))
         elif note is None:
             return
-        elif note.kind == "squares" and (name in ("sqrt", "rsqrt") or power in (0.5, -0.5)):
-            inverse = name == "rsqrt" or power == -0.5
-            self.put(result, replace(note, kind="inverse" if inverse else "scale"))
-        elif note.kind == "scale" and (name == "reciprocal" or power == -1):
+        elif note.kind == "squares" and power in (0.5, -0.5):
+            self.put(result, replace(note, kind="scale" if power == 0.5 else "inverse"))
+        elif note.kind == "scale" and power == -1:
             self.put(result, replace(note, kind="inverse"))
-        elif note.kind in ("squares", "scale") and name in _BOUNDED:
+        elif note.kind in ("squares", "scale") and name in _BOUNDS:
             self.put(result, note)
 
-    def put_alone(self, tensor: torch.Tensor) -> None:
-        """Remember that each value is a function of one input entry of its own."""
-        key = id(tensor)
-        reference = weakref.ref(tensor, lambda _: self.own.pop(key, None))
-        self.own[key] = reference, tensor._version
 
-    def alone(self, tensor: torch.Tensor) -> bool:
-        """Whether each value is a function of one input entry of its own."""
-        found = self.own.get(id(tensor))
-        return found is not None and found[0]() is tensor and found[1] == tensor._version
-
-    def same(self, top: torch.Tensor, note: Note) -> bool:
-        """Whether ``top`` is the tensor whose squares a scale sums: itself, or centred alike."""
-        if top is note.root:
-            return True
-        ours, theirs = self.get(top), self.get(note.root)
-        return (
-            ours is not None
-            and theirs is not None
-            and ours.kind == theirs.kind == "centred"
-            and ours.root is theirs.root
-            and ours.dims == theirs.dims
-        )
-
-
-def along(value: torch.Tensor, like: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor | None:
+def along(value: Tensor, like: Tensor, dims: tuple[int, ...]) -> Tensor | None:
     """A scale with size 1 along ``dims`` of a tensor of the shape of ``like``, or None when it
     varies there."""
     if value.dim() != like.dim():
@@ -183,25 +195,37 @@ def along(value: torch.Tensor, like: torch.Tensor, dims: tuple[int, ...]) -> tor
     return value if list(value.shape) == sizes else None
 
 
-def _axes(x: torch.Tensor, args: Any, kwargs: Any) -> tuple[int, ...] | None:
-    dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
-    if dim is None or isinstance(dim, torch.dtype) or len(args) > 3 or kwargs.get("dtype"):
+def _axes(x: Tensor, call: Call) -> tuple[int, ...] | None:
+    """The axes that a sum or mean runs over; None when it does something else, too."""
+    dim = call.kwargs.get("dim", call.kwargs.get("axis"))
+    if dim is None:
+        dim = call.argument(1, "dim")
+    if dim is None or isinstance(dim, torch.dtype):
+        return None
+    if len(call.args) > 3 or call.kwargs.get("dtype"):
         return None
     listed = [dim] if isinstance(dim, int) else list(dim)
     return tuple(sorted(axis % x.dim() for axis in listed))
 
 
-def _plain_index(index: Any) -> bool:
-    """Whether an index names each entry at most once."""
+def _keeps_entries_apart(call: Call, others: tuple[Any, ...]) -> bool:
+    """Whether each value of the result is a function of one value of the first argument."""
+    if call.name not in _KEEP_ENTRIES_APART or any(_depends(value) for value in others):
+        return False
+    return call.name != "getitem" or _names_entries_once(call.args[1])
+
+
+def _names_entries_once(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
     return all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in parts)
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, torch.Tensor):
+    """A constant number, from Python or in a tensor."""
+    if isinstance(value, Tensor):
         return None if value.requires_grad or value.numel() != 1 else float(value)
     return float(value) if isinstance(value, int | float) else None
 
 
 def _depends(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.requires_grad
+    return isinstance(value, Tensor) and value.requires_grad

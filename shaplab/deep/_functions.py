@@ -17,41 +17,46 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 
-from shaplab.deep.graph import Capture
+from shaplab.deep.graph import Call, Capture
 
 __all__: list[str] = []
 
 _LOCK = threading.Lock()
-_SAVED: list[Any] = []  # what was there before the first of the present runs
-_COUNT = [0]
+_REPLACED: list[Any] = []  # what was there before the first of the present runs
+_RUNS = [0]
 
 
-def _watched() -> Any:
+def _watching_run() -> Capture | None:
     """The run that watches this thread now, or None."""
     mode = torch.overrides._get_current_function_mode()
     return mode if isinstance(mode, Capture) else None
 
 
-def _apply(original: Callable[..., Any]) -> Any:
+def _watched_apply(original: Callable[..., Any]) -> Any:
+    """``Function.apply`` that asks the run of its thread."""
+
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        run = _watched()
+        run = _watching_run()
         if run is None:
             return original(cls, *args, **kwargs)
         if cls is torch.utils.checkpoint.CheckpointFunction:
-            return args[0](*args[2:])
+            wrapped, _preserve_random_state, *inputs = args
+            return wrapped(*inputs)
 
         def call(*own: Any, **named: Any) -> Any:
             return original(cls, *own, **named)
 
         call.written_by_user = True  # type: ignore[attr-defined]
-        return run.custom(cls.__name__, call, args, kwargs)
+        return run.custom(Call(cls.__name__, cls.__name__, call, args, kwargs))
 
     return classmethod(apply)
 
 
-def _plain(original: Callable[..., Any]) -> Callable[..., Any]:
+def _watched_checkpoint(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The generator behind ``checkpoint`` that does nothing in a watched run."""
+
     def generator(*args: Any, **kwargs: Any) -> Iterator[None]:
-        if _watched() is None:
+        if _watching_run() is None:
             yield from original(*args, **kwargs)
         else:
             yield
@@ -62,22 +67,26 @@ def _plain(original: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def functions_watched() -> Iterator[None]:
     """Let custom functions and checkpoints come to the run of their thread; restored at the end."""
-    function, module = torch.autograd.Function, torch.utils.checkpoint
+    function = torch.autograd.Function
+    module = torch.utils.checkpoint
     name = "_checkpoint_without_reentrant_generator"
     with _LOCK:
-        if _COUNT[0] == 0:
-            _SAVED[:] = [function.__dict__["apply"], getattr(module, name, None)]
-            function.apply = _apply(_SAVED[0].__func__)  # type: ignore[method-assign]
-            if _SAVED[1] is not None:
-                setattr(module, name, _plain(_SAVED[1]))
-        _COUNT[0] += 1
+        if _RUNS[0] == 0:
+            apply = function.__dict__["apply"]
+            generator = getattr(module, name, None)
+            _REPLACED[:] = [apply, generator]
+            function.apply = _watched_apply(apply.__func__)  # type: ignore[method-assign]
+            if generator is not None:
+                setattr(module, name, _watched_checkpoint(generator))
+        _RUNS[0] += 1
     try:
         yield
     finally:
         with _LOCK:
-            _COUNT[0] -= 1
-            if _COUNT[0] == 0:
-                function.apply = _SAVED[0]  # type: ignore[method-assign]
-                if _SAVED[1] is not None:
-                    setattr(module, name, _SAVED[1])
-                _SAVED.clear()
+            _RUNS[0] -= 1
+            if _RUNS[0] == 0:
+                apply, generator = _REPLACED
+                function.apply = apply  # type: ignore[method-assign]
+                if generator is not None:
+                    setattr(module, name, generator)
+                _REPLACED.clear()

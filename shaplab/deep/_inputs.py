@@ -1,7 +1,9 @@
 """What a user passes for a network, as tensors: arrays, tables, tensors, several inputs.
 
-Tensors are taken as they are. Arrays and tables take the dtype with which the model runs: where its
-parameters leave a choice, two rows are tried.
+The one door for rows. ``as_inputs``: tensors are taken as they are; arrays and tables take the
+dtype with which the model runs, and where its parameters leave a choice, two rows are tried.
+``as_reference_row``: one baseline. ``as_stage_rows``: arrays for models in series, which need not
+be networks. DASP has a door of its own, as it needs no run of pairs.
 
 Chapter: deep/deep_shap.
 """
@@ -15,16 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from shaplab._validation import (
     UnsupportedModelError,
     as_matrix,
+    as_numbers,
     check_frames,
+    check_rows,
     column_names,
     fail,
     is_frame,
 )
-from shaplab.deep._pairs import Run
+from shaplab.deep._pairs import PairRun, Settings
 
 __all__: list[str] = []
 
@@ -73,14 +78,15 @@ class ByName(torch.nn.Module):
 
     def __init__(self, model: Any, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model = model
+        self.names = names
         self.training = False  # its own flag only: those of the model are not touched
         called = model.forward if isinstance(model, torch.nn.Module) else model
         known = inspect.signature(called).parameters.values()
         every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known)
         self.by_keyword = every or set(names) <= {one.name for one in known}
 
-    def forward(self, *values: torch.Tensor) -> Any:
+    def forward(self, *values: Tensor) -> Any:
         given = dict(zip(self.names, values, strict=True))
         return self.model(**given) if self.by_keyword else self.model(given)
 
@@ -116,18 +122,18 @@ def names_of(X: Any, given: Any) -> list[Any]:
     return list(given)
 
 
-def shown_rows(row: torch.Tensor) -> np.ndarray:
+def shown_rows(row: Tensor) -> np.ndarray:
     """A tensor of rows as an array that loses no digits, one number a row as a column."""
     row = row.float() if row.dtype == torch.bfloat16 else row
     return row.reshape(len(row), -1).cpu().numpy() if row.dim() == 1 else row.cpu().numpy()
 
 
 def as_inputs(
-    model: Any, X: Any, argument: str, like: tuple[torch.Tensor, ...] | None = None
-) -> tuple[torch.Tensor, ...]:
+    model: Any, X: Any, argument: str, like: tuple[Tensor, ...] | None = None
+) -> tuple[Tensor, ...]:
     """Tensors of a model's inputs: arrays and tables take its dtype and device, tensors must have
     them; ``like`` are the inputs whose kind these rows must have."""
-    if isinstance(X, list) and any(isinstance(value, torch.Tensor) for value in X):
+    if isinstance(X, list) and any(isinstance(value, Tensor) for value in X):
         fail(
             argument,
             "one tensor of rows, or a tuple of several inputs",
@@ -137,18 +143,18 @@ def as_inputs(
         )
     values = each_table(X)
     tables = [_table(value, argument) for value in values]
-    given = [isinstance(value, torch.Tensor) for value in values]
-    first = _first(model)
+    given = [isinstance(value, Tensor) for value in values]
+    first = _first_parameter(model)
     for table, fixed in zip(tables, given, strict=True):
         if fixed and first is not None and table.device != first.device:
             _wrong_kind(argument, table, first)
     if first is not None:
         tables = [table.to(first.device) for table in tables]
     if like is None:
-        found = _of_the_model(model, tables, given, argument)
+        rows = _of_the_model(model, tables, given, argument)
     else:
-        found = _of_a_kind(tables, given, like, argument)
-    for table in found:
+        rows = _of_a_kind(tables, given, like, argument)
+    for table in rows:
         if table.is_floating_point() and not torch.isfinite(table).all():
             fail(
                 argument,
@@ -156,18 +162,48 @@ def as_inputs(
                 "NaN or infinity",
                 "Impute or drop missing values first",
             )
-    if any(table.shape[0] != found[0].shape[0] for table in found):
+    lengths = [table.shape[0] for table in rows]
+    if len(set(lengths)) > 1:
         fail(
             argument,
             "the same number of rows in every input",
-            str([table.shape[0] for table in found]),
+            str(lengths),
             "Align the inputs",
         )
-    return found
+    return rows
 
 
-def _table(value: Any, argument: str) -> torch.Tensor:
-    tensor = value.detach() if isinstance(value, torch.Tensor) else _array(value, argument)
+def as_reference_row(given: Any, x: Tensor) -> Tensor:
+    """One baseline row with a leading axis, of the kind of ``x``; zeros by default."""
+    row = torch.zeros_like(x[:1])
+    if given is None:
+        return row
+    if isinstance(given, Tensor):
+        values = given.detach()
+    else:
+        values = torch.as_tensor(np.array(as_numbers(given, "baseline")))
+    if values.numel() != row.numel():
+        fail(
+            "baseline",
+            f"one row of shape {tuple(x.shape[1:])}",
+            f"shape {tuple(values.shape)}",
+            "Use deep_shap for several reference rows",
+        )
+    return values.to(dtype=x.dtype, device=x.device).reshape(row.shape)
+
+
+def as_stage_rows(X: Any, argument: str) -> np.ndarray:
+    """Rows ``(n, ...)`` as an array of floats; float32 stays."""
+    check_rows(X, argument)
+    table = as_numbers(X, argument, dtype=None)
+    table = table.astype(np.float32 if table.dtype == np.float32 else np.float64, copy=False)
+    if table.ndim < 2 or len(table) == 0 or not np.isfinite(table).all():
+        fail(argument, "finite numbers (n, ...)", X, "Pass a batch of rows without missing values")
+    return table
+
+
+def _table(value: Any, argument: str) -> Tensor:
+    tensor = value.detach() if isinstance(value, Tensor) else _tensor_of(value, argument)
     if tensor.dim() < 1 or tensor.shape[0] == 0:
         fail(
             argument,
@@ -178,15 +214,10 @@ def _table(value: Any, argument: str) -> torch.Tensor:
     return tensor
 
 
-def _array(value: Any, argument: str) -> torch.Tensor:
+def _tensor_of(value: Any, argument: str) -> Tensor:
     """A tensor of an array-like of numbers: any byte order, strides and numeric dtype."""
-    if is_frame(value):
-        kinds = {getattr(kind, "kind", "O") for kind in value.dtypes}
-        whole = kinds <= set("biu") and not value.isna().any(axis=None)
-        array = value.to_numpy(dtype=np.int64) if whole else as_matrix(value, argument)
-        if array.dtype == np.float64 and all(kind == np.float32 for kind in value.dtypes):
-            array = array.astype(np.float32)
-    else:
+    array = _array_of_frame(value, argument) if is_frame(value) else None
+    if array is None:
         array = value.to_numpy() if hasattr(value, "to_numpy") else np.asarray(value)
     if array.dtype.kind == "O" and all(
         isinstance(entry, numbers.Real | np.bool_) for entry in array.flat
@@ -208,13 +239,24 @@ def _array(value: Any, argument: str) -> torch.Tensor:
     return torch.tensor(np.ascontiguousarray(array))
 
 
-def _first(model: Any) -> torch.Tensor | None:
+def _array_of_frame(frame: Any, argument: str) -> np.ndarray:
+    """Whole numbers as integers, single precision as such, all else in double precision."""
+    kinds = {getattr(kind, "kind", "O") for kind in frame.dtypes}
+    if kinds <= set("biu") and not frame.isna().any(axis=None):
+        return np.asarray(frame.to_numpy(dtype=np.int64))
+    array = as_matrix(frame, argument)
+    if array.dtype == np.float64 and all(kind == np.float32 for kind in frame.dtypes):
+        array = array.astype(np.float32)
+    return array
+
+
+def _first_parameter(model: Any) -> Tensor | None:
     if not isinstance(model, torch.nn.Module):
         return None
     return next((p for p in model.parameters() if p.is_floating_point()), None)
 
 
-def _wrong_kind(argument: str, table: torch.Tensor, first: torch.Tensor) -> None:
+def _wrong_kind(argument: str, table: Tensor, first: Tensor) -> None:
     fail(
         argument,
         f"dtype {first.dtype} on {first.device}, as the model has",
@@ -224,45 +266,42 @@ def _wrong_kind(argument: str, table: torch.Tensor, first: torch.Tensor) -> None
 
 
 def _of_the_model(
-    model: Any, tables: list[torch.Tensor], given: list[bool], argument: str
-) -> tuple[torch.Tensor, ...]:
-    """The tables with the first dtypes that the model runs with."""
-    first = _first(model)
-    floats: list[torch.dtype] = []
-    if first is not None:
-        kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
-        floats = sorted(kinds, key=lambda kind: (-kind.itemsize, str(kind)))  # keep most digits
-    codes = first is None or any(isinstance(m, torch.nn.Embedding) for m in model.modules())
+    model: Any, tables: list[Tensor], given: list[bool], argument: str
+) -> tuple[Tensor, ...]:
+    """The tables with the first dtypes that the model runs with; given tensors keep theirs."""
+    first = _first_parameter(model)
+    if first is None:
+        return tuple(tables)
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    floats = sorted(kinds, key=lambda kind: (-kind.itemsize, str(kind)))  # keep most digits
+    has_codes = any(isinstance(part, torch.nn.Embedding) for part in model.modules())
     options = []
     for table, fixed in zip(tables, given, strict=True):
-        if fixed or first is None:
+        if fixed:
             options.append([table.dtype])
         elif table.is_floating_point():
             options.append(floats)
         else:
-            options.append([table.dtype, *floats] if codes else [*floats, table.dtype])
-    sure = not any(
-        fixed and floats and table.is_floating_point() and [table.dtype] != floats
-        for table, fixed in zip(tables, given, strict=True)
-    )
+            options.append([table.dtype, *floats] if has_codes else [*floats, table.dtype])
+    tensors = [table for table, fixed in zip(tables, given, strict=True) if fixed]
+    wrong = [t for t in tensors if t.is_floating_point() and [t.dtype] != floats]
     tried = list(itertools.islice(itertools.product(*options), _TRIES))
     for dtypes in tried:
-        found = tuple(table.to(kind) for table, kind in zip(tables, dtypes, strict=True))
-        if (sure and len(tried) == 1) or _runs(model, found):
-            return found
-    if not sure and first is not None:
-        for table, fixed in zip(tables, given, strict=True):
-            if fixed and table.is_floating_point() and table.dtype not in floats:
-                _wrong_kind(argument, table, first)
+        rows = tuple(table.to(kind) for table, kind in zip(tables, dtypes, strict=True))
+        if (len(tried) == 1 and not wrong) or _runs(model, rows):
+            return rows
+    for table in wrong:
+        if table.dtype not in floats:
+            _wrong_kind(argument, table, first)
     return tuple(table.to(kind) for table, kind in zip(tables, tried[0], strict=True))
 
 
-def _runs(model: Any, tables: tuple[torch.Tensor, ...]) -> bool:
+def _runs(model: Any, tables: tuple[Tensor, ...]) -> bool:
     """Whether two rows pass through the model; what it refuses for another reason passes, too."""
     rows = tuple(table[:1].expand(2, *table.shape[1:]).clone() for table in tables)
     random = torch.get_rng_state()
     try:
-        Run(model, "rescale", "exact", None, 2)(rows)
+        PairRun(model, Settings(), 2)(rows)
     except ValueError:  # our own errors, which the real run will raise with its place
         return True
     except Exception:
@@ -273,36 +312,32 @@ def _runs(model: Any, tables: tuple[torch.Tensor, ...]) -> bool:
 
 
 def _of_a_kind(
-    tables: list[torch.Tensor],
-    given: list[bool],
-    like: tuple[torch.Tensor, ...],
-    argument: str,
-) -> tuple[torch.Tensor, ...]:
+    tables: list[Tensor], given: list[bool], like: tuple[Tensor, ...], argument: str
+) -> tuple[Tensor, ...]:
     """The tables with the dtypes of ``like``, which they must fit."""
-    found = []
+    rows = []
     for table, fixed, other in zip(tables, given, like, strict=False):
         numbers_for_codes = table.is_floating_point() and not other.is_floating_point()
         exact = not numbers_for_codes or torch.equal(table, table.to(other.dtype).to(table.dtype))
-        found.append(table.to(other.dtype) if exact and not fixed else table)
+        rows.append(table.to(other.dtype) if exact and not fixed else table)
+    same_number = len(tables) == len(like)
     for i, other in enumerate(like):
-        if (
-            len(tables) != len(like)
-            or found[i].shape[1:] != other.shape[1:]
-            or found[i].dtype != other.dtype
-        ):
-            if len(tables) == len(like) and given[i] and found[i].shape[1:] == other.shape[1:]:
-                _wrong_dtype(argument, found[i], other)
-            fail(
-                argument,
-                f"inputs of shape (B, *{tuple(other.shape[1:])}) and dtype {other.dtype}, as X has",
-                f"{len(tables)} input(s), shapes {[tuple(t.shape) for t in tables]} and "
-                f"{[t.dtype for t in tables]}",
-                "Give rows of the same kind",
-            )
-    return tuple(found)
+        same_shape = same_number and rows[i].shape[1:] == other.shape[1:]
+        if same_shape and rows[i].dtype == other.dtype:
+            continue
+        if same_shape and given[i]:
+            _wrong_dtype(argument, rows[i], other)
+        fail(
+            argument,
+            f"inputs of shape (B, *{tuple(other.shape[1:])}) and dtype {other.dtype}, as X has",
+            f"{len(tables)} input(s), shapes {[tuple(t.shape) for t in tables]} and "
+            f"{[t.dtype for t in tables]}",
+            "Give rows of the same kind",
+        )
+    return tuple(rows)
 
 
-def _wrong_dtype(argument: str, table: torch.Tensor, other: torch.Tensor) -> None:
+def _wrong_dtype(argument: str, table: Tensor, other: Tensor) -> None:
     fail(
         argument,
         f"dtype {other.dtype}, as X has",

@@ -10,80 +10,109 @@ Chapter: deep/graph.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from shaplab._parallel import chunks
 from shaplab._validation import UnsupportedModelError, fail
 from shaplab.deep._codes import Codes
 from shaplab.deep._facts import Notes
 from shaplab.deep._functions import functions_watched
-from shaplab.deep._operations import HANDLERS, affine_of, scalar_rule, where
-from shaplab.deep.graph import place_of_call
+from shaplab.deep._operations import HANDLERS, affine_of, choose_by_mask, scalar_rule
+from shaplab.deep._watched import Rule, UnitPass
+from shaplab.deep.graph import Call, place_of_call
 
 __all__: list[str] = []
 
 _INPUT = 2**40  # entries of integer input i are numbered from i * _INPUT
+_NO_ROWS = -1  # a tensor that is the same for all rows
 _FOLDED = -2  # rows are mixed with another axis: look-up by row number is not possible
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to propagate: see ``deep_shap``."""
+
+    rule: str = "rescale"
+    max_rule: str = "exact"
+    layer: str | None = None
+    batch_size: int = 256
+
+
+# What a run records
 
 
 @dataclass
-class Unit:
-    """One call of a non-linear operation: what it saw, and the rule that reads it."""
+class UnitCall:
+    """One call of a non-linear operation: what it saw, and the rule that reads it.
 
-    run: Run
-    values: list[torch.Tensor]
-    rule: Any
+    ``axes`` say where the rows of each value are, and ``twin`` is the same call in the run whose
+    rows are looked up.
+    """
+
+    run: PairRun
+    values: list[Tensor]
+    rule: Rule
     name: str
+    out: torch.Size
     axes: list[int] = field(default_factory=list)
-    twin: Unit | None = None
-    out: torch.Size = field(default_factory=torch.Size)
+    twin: UnitCall | None = None
     kept: dict[str, Any] = field(default_factory=dict)
 
-    def back(self, q: torch.Tensor) -> list[torch.Tensor]:
+    def meet(self, twin: UnitCall) -> None:
+        """Find the axes of rows by the shapes in both runs."""
+        both = zip(twin.values, self.values, strict=True)
+        axes = [self.run.axis_of_rows(theirs.shape, ours.shape) for theirs, ours in both]
+        self.look_up_in(twin, axes, self.run.axis_of_rows(twin.out, self.out))
+
+    def look_up_in(self, twin: UnitCall, axes: list[int], out_axis: int) -> None:
+        self.twin = twin
+        self.axes = axes
+        self.kept["axes"] = axes, out_axis
+
+    def back(self, q: Tensor) -> list[Tensor]:
         """Multipliers of the inputs from those of the output."""
-        found = self.shared(q)
-        if self.run.strict and not all(bool(torch.isfinite(m).all()) for m in found):
+        multipliers = self._by_rule(q)
+        if self.run.strict and not all(bool(torch.isfinite(m).all()) for m in multipliers):
             raise UnsupportedModelError(
                 f"model: expected finite attributions, got NaN or infinity from {self.name}: its "
                 f"multipliers leave the range of {q.dtype}. Explain with model.double() and "
                 "float64 rows, or explain the part of the model after it."
             )
-        return found
+        return multipliers
 
-    def shared(self, q: torch.Tensor) -> list[torch.Tensor]:
-        f = [
-            self.run.look_up(value, axis)
-            for value, axis in zip(self.twin.values, self.axes, strict=True)  # type: ignore[union-attr]
-        ]
-        b = self.values
-        if q.dtype in (torch.bfloat16, torch.float16):  # too few digits for differences
-            f, b = [t.float() for t in f], [t.float() for t in b]
-            return [m.to(q.dtype) for m in self.rule(f, b, q.float(), self.kept)]
-        return self.rule(f, b, q, self.kept)
+    def _by_rule(self, q: Tensor) -> list[Tensor]:
+        theirs = self.twin.values  # type: ignore[union-attr]
+        f = [self.run.looked_up(v, axis) for v, axis in zip(theirs, self.axes, strict=True)]
+        if q.dtype not in (torch.bfloat16, torch.float16):
+            return self.rule(UnitPass(f, self.values, q, self.kept))
+        # Half precision has too few digits for differences.
+        wide_f = [value.float() for value in f]
+        wide_b = [value.float() for value in self.values]
+        wide = self.rule(UnitPass(wide_f, wide_b, q.float(), self.kept))
+        return [multiplier.to(q.dtype) for multiplier in wide]
 
 
 class _Through(torch.autograd.Function):
     """Identity on a unit's output whose backward pass asks the unit."""
 
     @staticmethod
-    def forward(
-        ctx: Any, unit: Unit, made: list[torch.Tensor], *inputs: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.unit, ctx.shapes = unit, [value.shape for value in inputs]
+    def forward(ctx: Any, unit: UnitCall, made: list[Tensor], *inputs: Tensor) -> Tensor:
+        ctx.unit = unit
+        ctx.shapes = [value.shape for value in inputs]
         return made.pop()  # not an argument, so that it may be changed in place
 
     @staticmethod
-    def backward(ctx: Any, *q: torch.Tensor) -> Any:
-        found = ctx.unit.back(q[0])
-        return (
-            None,
-            None,
-            *(m.sum_to_size(shape) for m, shape in zip(found, ctx.shapes, strict=True)),
-        )
+    def backward(ctx: Any, *q: Tensor) -> Any:
+        multipliers = ctx.unit.back(q[0])
+        shaped = (m.sum_to_size(shape) for m, shape in zip(multipliers, ctx.shapes, strict=True))
+        return (None, None, *shaped)
 
 
 @dataclass
@@ -91,54 +120,38 @@ class Source:
     """A tensor that attributions are read at; ``entry`` says which input entry each value belongs
     to."""
 
-    value: torch.Tensor
+    value: Tensor
     input: int = 0
-    entry: torch.Tensor | None = None
+    entry: Tensor | None = None
     axis: int = 0
 
 
-class Run(Codes):
+class PairRun(Codes):
     """One run of the model on a batch of rows; ``twin`` is the run whose rows are looked up."""
 
     def __init__(
-        self,
-        model: Any,
-        rule: str,
-        max_rule: str,
-        layer: str | None,
-        rows: int,
-        twin: Run | None = None,
+        self, model: Any, settings: Settings, rows: int, twin: PairRun | None = None
     ) -> None:
         super().__init__(model, HANDLERS, rows, twin)
-        self.rule, self.max_rule, self.layer = rule, max_rule, layer
-        self.units: list[Unit] = []
+        self.rule = settings.rule
+        self.max_rule = settings.max_rule
+        self.layer = settings.layer
+        self.units: list[UnitCall] = []
         self.sources: list[Source] = []
         self.affine: dict[int, Any] = {}
-        self.stored: dict[int, list[tuple[Unit, int]]] = {}
-        self.kept_alive: list[torch.Tensor] = []
+        self.notes = Notes()
+        # Units by the memory of what they saw, to keep it when the model overwrites it.
+        self.stored: dict[int, list[tuple[UnitCall, int]]] = {}
+        self.kept_alive: list[Tensor] = []
         self.fused = 0
         self.row = 0
         self.folded = False
-        self.notes = Notes()
         self.strict = False  # whether each unit's multipliers are checked, to name the one at fault
 
     # Running
 
-    def __call__(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        given = []
-        for i, value in enumerate(inputs):
-            if value.is_floating_point():
-                start = self.leaf(value)
-                if self.layer is None:
-                    self.add(Source(start, i))
-                with torch.enable_grad():
-                    given.append(start.clone())
-                self.notes.put_alone(given[-1])
-            else:
-                copy = value.clone()
-                entry = torch.arange(copy.numel(), device=copy.device).reshape(copy.shape)
-                self.positions[id(copy)] = (copy, entry + i * _INPUT)
-                given.append(copy)
+    def __call__(self, inputs: Tensors) -> Tensor:
+        given = [self._input(place, value) for place, value in enumerate(inputs)]
         hook = _listen(self) if self.layer is not None else None
         try:
             stance = torch.compiler.set_stance("force_eager")
@@ -173,128 +186,133 @@ class Run(Codes):
         with torch.enable_grad():
             return self._checked(out)
 
-    def _checked(self, out: Any) -> torch.Tensor:
-        if (
-            not isinstance(out, torch.Tensor)
-            or out.dim() not in (1, 2)
-            or out.shape[0] != self.rows
-        ):
-            shown = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+    def _input(self, place: int, value: Tensor) -> Tensor:
+        """What the model is given: a copy, so that it may change it."""
+        if value.is_floating_point():
+            start = self.leaf(value)
+            if self.layer is None:
+                self.add(Source(start, place))
+            with torch.enable_grad():
+                copy = start.clone()
+            self.notes.put_alone(copy)
+            return copy
+        copy = value.clone()
+        entries = torch.arange(copy.numel(), device=copy.device).reshape(copy.shape)
+        self._put_entries(copy, entries + place * _INPUT)
+        return copy
+
+    def _checked(self, out: Any) -> Tensor:
+        """The output, which must be one tensor with a row for each row."""
+        is_tensor = isinstance(out, Tensor)
+        if not is_tensor or out.dim() not in (1, 2) or out.shape[0] != self.rows:
             fail(
                 "model",
                 f"one tensor of shape ({self.rows},) or ({self.rows}, K) for {self.rows} rows",
-                str(shown),
+                str(tuple(out.shape) if is_tensor else type(out).__name__),
                 "Wrap the model so that it returns one row of outputs for each row of input",
             )
         if not torch.isfinite(out).all():
             fail("model", "finite outputs", "NaN or infinity", "Check the inputs and weights")
         return out
 
-    # What the capture asks for
+    # What handlers ask for
 
-    def unit(
-        self,
-        inputs: list[torch.Tensor],
-        out: torch.Tensor,
-        rule: Any,
-        others: tuple[torch.Tensor, ...] = (),
-    ) -> torch.Tensor:
+    def unit(self, inputs: list[Tensor], out: Tensor, rule: Rule, others: Tensors = ()) -> Tensor:
         """Record a non-linear unit; ``others`` are stored with its inputs for the rule to look
         up."""
         values = [value.detach() for value in (*inputs, *others)]
-        unit = Unit(self, values, rule, f"`{self.calling}`{place_of_call()}", out=out.shape)
+        unit = UnitCall(self, values, rule, f"`{self.calling}`{place_of_call()}", out.shape)
+        unit.kept["name"] = unit.name
         if self.twin is not None:
-            twin = (
-                self.twin.units[len(self.units)] if len(self.units) < len(self.twin.units) else None
-            )
+            place = len(self.units)
+            twin = self.twin.units[place] if place < len(self.twin.units) else None
             if twin is None or len(twin.values) != len(values):
                 self.refuse("forward", "other rows take another path through the model")
-            unit.twin = twin
-            unit.axes = [
-                self.axis(theirs.shape, ours.shape)
-                for theirs, ours in zip(twin.values, values, strict=True)
-            ]
-            unit.kept["axes"] = unit.axes, self.axis(twin.out, out.shape)
-        unit.kept["name"] = unit.name
+            unit.meet(twin)
         self.units.append(unit)
         for place, value in enumerate(values):
-            self.stored.setdefault(value.untyped_storage().data_ptr(), []).append((unit, place))
+            memory = value.untyped_storage().data_ptr()
+            self.stored.setdefault(memory, []).append((unit, place))
         return _Through.apply(unit, [out], *inputs)
 
-    def writing(self, target: torch.Tensor) -> None:
+    def writing(self, target: Tensor) -> None:
         self.affine.pop(id(target), None)
-        if target.device.type != "meta":
-            for unit, place in self.stored.pop(target.untyped_storage().data_ptr(), ()):
-                unit.values[place] = unit.values[place].clone()
+        if target.device.type == "meta":
+            return
+        for unit, place in self.stored.pop(target.untyped_storage().data_ptr(), ()):
+            unit.values[place] = unit.values[place].clone()
 
-    def linear(
-        self, name: str, func: Any, args: Any, kwargs: Any, found: list[torch.Tensor]
-    ) -> Any:
-        result = func(*args, **kwargs)
-        if name in ("sum", "mean") or self.notes.known or self.notes.own:
-            self.notes.linear(name, args, kwargs, result)
+    def linear(self, call: Call, inputs: list[Tensor]) -> Any:
+        result = call.do()
+        if call.name in ("sum", "mean") or self.notes.known or self.notes.own:
+            self.notes.linear(call, result)
         if self.rule != "rescale":
-            affine = affine_of(self, name, func, args, kwargs)
+            affine = affine_of(self, call)
             if affine is not None:
                 self.affine[id(result)] = affine
                 self.kept_alive.append(result)  # an id is only a name while its tensor lives
         return result
 
-    def begin(self, values: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
+    def begin(self, values: Tensor, entries: Tensor) -> Tensor:
         start = self.leaf(values)
         if self.layer is None:
             self.add(Source(start, entry=entries))
         with torch.enable_grad():
             return start.clone()
 
-    def _step(self, name: str, difference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def step(self, name: str, difference: Tensor, mask: Tensor) -> Tensor:
         compare = getattr(torch, name)
 
-        def step(z: torch.Tensor) -> torch.Tensor:
+        def zero_or_one(z: Tensor) -> Tensor:
             return compare(z, torch.zeros_like(z)).to(z.dtype)
 
         self.calling = name
-        return self.unit([difference], mask.to(difference.dtype), scalar_rule(step, "step", name))
+        rule = scalar_rule(zero_or_one, "step", name)
+        return self.unit([difference], mask.to(difference.dtype), rule)
 
-    def choose(self, mask: torch.Tensor, yes: Any, no: Any, native: torch.Tensor) -> torch.Tensor:
+    def choose(self, mask: Tensor, yes: Any, no: Any, native: Tensor) -> Tensor:
         self.calling = "where"
-        return where(self, mask, yes, no, native)
+        return choose_by_mask(self, mask, yes, no, native)
 
     def add(self, source: Source) -> None:
+        """A further tensor to read attributions at."""
         if self.twin is not None:
-            source.axis = self.axis(
-                self.twin.sources[len(self.sources)].value.shape, source.value.shape
-            )
+            twin = self.twin.sources[len(self.sources)]
+            source.axis = self.axis_of_rows(twin.value.shape, source.value.shape)
         self.sources.append(source)
 
     # Finding the explained row
 
-    def axis(self, theirs: torch.Size, ours: torch.Size) -> int:
-        """The axis of rows: the one whose size is the number of rows in both runs; -1 when there is
-        none."""
+    def axis_of_rows(self, theirs: torch.Size, ours: torch.Size) -> int:
+        """The axis whose size is the number of rows in both runs."""
         if theirs == ours:
-            return -1
-        n, m = self.twin.rows, self.rows
-        differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
+            return _NO_ROWS
+        n = self.twin.rows
+        m = self.rows
+        both = enumerate(zip(theirs, ours, strict=False))
+        differ = [axis for axis, (size, other) in both if size != other]
         if len(theirs) != len(ours) or len(differ) != 1:
             self.refuse(
                 "reshape",
                 f"shapes {tuple(theirs)} and {tuple(ours)} for {n} and {m} rows do not "
                 f"keep rows apart",
             )
-        if theirs[differ[0]] == n and ours[differ[0]] == m:
-            return differ[0]
+        axis = differ[0]
+        if theirs[axis] == n and ours[axis] == m:
+            return axis
         self.folded = True
         return _FOLDED
 
-    def look_up(self, value: torch.Tensor, axis: int) -> torch.Tensor:
+    def looked_up(self, value: Tensor, axis: int) -> Tensor:
+        """The present row of a value of the other run."""
         return value if axis < 0 else value.narrow(axis, self.row, 1)
 
 
-def _listen(run: Run) -> Any:
+def _listen(run: PairRun) -> Any:
     """Keep the output of the named module: torch's hook for all modules, in this thread, until it
     is removed."""
-    name, _, count = str(run.layer).partition(":")
+    name, _, number = str(run.layer).partition(":")
+    wanted = int(number or 0)
     modules = dict(run.model.named_modules())
     if name not in modules:
         fail(
@@ -303,15 +321,18 @@ def _listen(run: Run) -> Any:
             repr(run.layer),
             f"Pass one of {', '.join(list(modules)[1:9])}",
         )
-    target, thread, calls = modules[name], threading.get_ident(), [0]
+    target = modules[name]
+    thread = threading.get_ident()
+    calls = 0
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:
+        nonlocal calls
         if module is not target or threading.get_ident() != thread:
             return None
-        calls[0] += 1
-        if calls[0] - 1 != int(count or 0):
+        calls += 1
+        if calls - 1 != wanted:
             return None
-        if not isinstance(output, torch.Tensor):
+        if not isinstance(output, Tensor):
             fail(
                 "layer",
                 "a module that returns one tensor",
@@ -328,154 +349,160 @@ def _listen(run: Run) -> Any:
 # Pairs of rows
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to propagate: see ``deep_shap``."""
-
-    rule: str = "rescale"
-    max_rule: str = "exact"
-    layer: str | None = None
-    batch_size: int = 256
-
-
 @dataclass
 class Block:
     """Row ``one`` of the looped table against rows ``many`` of the other; outputs ``(K,)`` and
-    ``(m, K)``; ``steps`` non-linear operations lie between."""
+    ``(m, K)``."""
 
     one: int
     many: slice
-    out_one: torch.Tensor
-    out_many: torch.Tensor
-    steps: int
-    read: Callable[[torch.Tensor], list[Any]]
-    run: Any
+    out_one: Tensor
+    out_many: Tensor
+    run: PairRun
+    reader: _Reader
+
+    @property
+    def steps(self) -> int:
+        """How many non-linear operations lie between input and output."""
+        return len(self.run.units)
+
+    def read(self, seed: Tensor) -> list[Any]:
+        """Attributions ``(m, *input)`` of ``seed * (model(one) - model(many))`` for each input,
+        None for an input that has none; ``seed`` weighs the outputs, ``(m, K)`` or ``(m,)``."""
+        return self.reader.read(seed)
 
     def shared(self) -> float:
         """The largest share of an operation's contributions that its path integral missed."""
         return max((unit.kept.get("missing", 0.0) for unit in self.run.units), default=0.0)
 
 
-def _padded(table: tuple[torch.Tensor, ...], rows: slice, size: int) -> tuple[torch.Tensor, ...]:
-    """Rows of every input, the first repeated until there are ``size``."""
-    found = []
-    for value in table:
-        part = value[rows]
-        extra = size - part.shape[0]
-        found.append(
-            torch.cat([part, part[:1].expand(extra, *part.shape[1:])]) if extra > 0 else part
-        )
-    return tuple(found)
-
-
-def pairs(
-    model: Any, loop: tuple[torch.Tensor, ...], batch: tuple[torch.Tensor, ...], settings: Settings
-) -> Iterator[Block]:
+def pairs(model: Any, loop: Tensors, batch: Tensors, settings: Settings) -> Iterator[Block]:
     """Every pair of rows of two tables, as blocks of one row against many.
 
-    ``Block.read(seed)`` takes weights of the outputs, ``(m, K)`` or ``(m,)``, and returns, for each
-    input, attributions of ``seed * (model(one) - model(many))`` with shape ``(m, *input)``. Runs
-    are padded to at least two rows and to different numbers of rows, so that the axis of rows can
-    be told by its size.
+    Runs are padded to at least two rows and to different numbers of rows, so that the axis of rows
+    can be told by its size.
     """
-
-    def start(table: tuple[torch.Tensor, ...], twin: Run | None = None) -> tuple[Run, torch.Tensor]:
-        run = Run(model, settings.rule, settings.max_rule, settings.layer, table[0].shape[0], twin)
-        return run, run(table)
-
-    for outer in chunks(loop[0].shape[0], settings.batch_size):
-        count = outer.stop - outer.start
-        sizes = {
-            max(2, part.stop - part.start)
-            for part in chunks(batch[0].shape[0], settings.batch_size)
-        }
-        size = max(2, count)
-        while size in sizes:
+    outers = list(chunks(loop[0].shape[0], settings.batch_size))
+    inners = list(chunks(batch[0].shape[0], settings.batch_size))
+    widths = {_at_least_two(inner) for inner in inners}
+    for outer in outers:
+        size = _at_least_two(outer)
+        while size in widths:
             size += 1
-        first, out_first = start(_padded(loop, outer, size))
-        for inner in chunks(batch[0].shape[0], settings.batch_size):
-            m = inner.stop - inner.start
-            width = max(2, m)
-            many = _padded(batch, inner, width)
-            run, out = start(many, first)
-            for i in range(count):
+        first = PairRun(model, settings, size)
+        out_first = first(_padded(loop, outer, size))
+        for inner in inners:
+            width = _at_least_two(inner)
+            rows = _padded(batch, inner, width)
+            run = PairRun(model, settings, width, first)
+            out = run(rows)
+            shapes = tuple(value.shape for value in rows)
+            count = inner.stop - inner.start
+            for i in range(outer.stop - outer.start):
+                one = outer.start + i
+                sources = first.sources
                 if run.folded:
-                    alone = tuple(
-                        value[i + outer.start : i + outer.start + 1].expand(width, *value.shape[1:])
-                        for value in loop
-                    )
-                    tiled, _ = start(alone)
-                    for unit, twin in zip(run.units, tiled.units, strict=True):
-                        unit.twin, unit.axes = twin, [-1] * len(unit.values)
-                        unit.kept["axes"] = unit.axes, -1
-                    for source, _theirs in zip(run.sources, tiled.sources, strict=True):
-                        source.axis = -1
-                    sources = tiled.sources
-                else:
-                    sources = first.sources
+                    sources = _meet_alone(run, loop, one, settings)
                 run.row = i
-                yield Block(
-                    outer.start + i,
-                    inner,
-                    out_first[i].detach(),
-                    out[:m].detach(),
-                    len(run.units),
-                    _reader(run, sources, out, m, tuple(value.shape for value in many)),
-                    run,
-                )
+                reader = _Reader(run, sources, out, count, shapes)
+                yield Block(one, inner, out_first[i].detach(), out[:count].detach(), run, reader)
+
+
+def _at_least_two(rows: slice) -> int:
+    return max(2, rows.stop - rows.start)
+
+
+def _padded(table: Tensors, rows: slice, size: int) -> Tensors:
+    """Rows of every input, the first repeated until there are ``size``."""
+    padded = []
+    for value in table:
+        part = value[rows]
+        missing = size - part.shape[0]
+        if missing > 0:
+            part = torch.cat([part, part[:1].expand(missing, *part.shape[1:])])
+        padded.append(part)
+    return tuple(padded)
+
+
+def _meet_alone(run: PairRun, loop: Tensors, one: int, settings: Settings) -> list[Source]:
+    """Run one row by itself, repeated, where rows are folded into another axis; its sources."""
+    repeated = tuple(value[one : one + 1].expand(run.rows, *value.shape[1:]) for value in loop)
+    alone = PairRun(run.model, settings, run.rows)
+    alone(repeated)
+    for unit, twin in zip(run.units, alone.units, strict=True):
+        unit.look_up_in(twin, [_NO_ROWS] * len(unit.values), _NO_ROWS)
+    for source, _twin in zip(run.sources, alone.sources, strict=True):
+        source.axis = _NO_ROWS
+    return alone.sources
+
+
+class _Reader:
+    """Attributions of one row against a batch, read off at the sources of the batch's run."""
+
+    def __init__(
+        self,
+        run: PairRun,
+        sources: list[Source],
+        out: Tensor,
+        count: int,
+        shapes: tuple[torch.Size, ...],
+    ) -> None:
+        self.run = run
+        self.sources = sources  # of the explained row
+        self.out = out
+        self.count = count  # rows that are no padding
+        self.shapes = shapes
+
+    def _multipliers(self, seed: Tensor) -> Any:
+        points = [source.value for source in self.run.sources]
+        return torch.autograd.grad(self.out, points, seed, retain_graph=True, allow_unused=True)
+
+    def _finite_multipliers(self, seed: Tensor) -> Any:
+        if not self.out.requires_grad:
+            return [None] * len(self.run.sources)
+        multipliers = self._multipliers(seed)
+        if all(m is None or bool(torch.isfinite(m).all()) for m in multipliers):
+            return multipliers
+        self.run.strict = True
+        self._multipliers(seed)  # raises where a unit is at fault
+        raise UnsupportedModelError(
+            "model: expected finite attributions, got NaN or infinity from a linear operation: "
+            f"its weights leave the range of {self.out.dtype}. Explain with model.double()."
+        )
+
+    def read(self, seed: Tensor) -> list[Any]:
+        """See ``Block.read``."""
+        full = torch.zeros_like(self.out)
+        full[: self.count] = seed.to(self.out.dtype)
+        multipliers = self._finite_multipliers(full)
+        credits: list[Any] = [None] * len(self.shapes)
+        for source, theirs, m in zip(self.run.sources, self.sources, multipliers, strict=True):
+            if m is None:
+                continue
+            f = self.run.looked_up(theirs.value, source.axis).detach()
+            b = source.value.detach()
+            if b.dtype.itemsize < 4:  # too few digits for differences
+                f, b, m = f.float(), b.float(), m.float()
+            credit = m * (f - b)
+            parts = [(source.input, credit)]
+            if source.entry is not None:
+                parts = _by_entry(source.entry, credit, self.shapes)
+            for place, part in parts:
+                credits[place] = part if credits[place] is None else credits[place] + part
+        return [None if part is None else part[: self.count] for part in credits]
 
 
 def _by_entry(
-    entry: torch.Tensor, credit: torch.Tensor, shapes: tuple[torch.Size, ...]
-) -> list[tuple[int, torch.Tensor]]:
+    entry: Tensor, credit: Tensor, shapes: tuple[torch.Size, ...]
+) -> list[tuple[int, Tensor]]:
     """Credit of values summed at the entries of integer inputs that they are functions of."""
-    flat, found = entry.reshape(-1), []
-    sums = credit.reshape(flat.shape[0], -1).sum(1, dtype=torch.float64)
-    for k, shape in enumerate(shapes):
-        mine = (flat >= k * _INPUT) & (flat < (k + 1) * _INPUT)
+    entries = entry.reshape(-1)
+    sums = credit.reshape(entries.shape[0], -1).sum(1, dtype=torch.float64)
+    parts = []
+    for place, shape in enumerate(shapes):
+        mine = (entries >= place * _INPUT) & (entries < (place + 1) * _INPUT)
         if bool(mine.any()):
             total = torch.zeros(shape.numel(), dtype=torch.float64, device=credit.device)
-            total.index_add_(0, flat[mine] - k * _INPUT, sums[mine])
-            found.append((k, total.reshape(shape)))
-    return found
-
-
-def _reader(
-    run: Run, sources: list[Source], out: torch.Tensor, m: int, shapes: tuple[torch.Size, ...]
-) -> Any:
-    def multipliers(full: torch.Tensor) -> Any:
-        return torch.autograd.grad(
-            out,
-            [source.value for source in run.sources],
-            full,
-            retain_graph=True,
-            allow_unused=True,
-        )
-
-    def read(seed: torch.Tensor) -> list[Any]:
-        full = torch.zeros_like(out)
-        full[:m] = seed.to(out.dtype)
-        grads: Any = multipliers(full) if out.requires_grad else [None] * len(run.sources)
-        if not all(grad is None or bool(torch.isfinite(grad).all()) for grad in grads):
-            run.strict = True
-            multipliers(full)
-            raise UnsupportedModelError(
-                "model: expected finite attributions, got NaN or infinity from a linear operation: "
-                f"its weights leave the range of {out.dtype}. Explain with model.double()."
-            )
-        found: list[Any] = [None] * len(shapes)
-        for source, theirs, grad in zip(run.sources, sources, grads, strict=True):
-            if grad is None:
-                continue
-            f, b = run.look_up(theirs.value, source.axis).detach(), source.value.detach()
-            if b.dtype.itemsize < 4:  # too few digits for differences
-                f, b, grad = f.float(), b.float(), grad.float()
-            credit = grad * (f - b)
-            parts = [(source.input, credit)]
-            if source.entry is not None:
-                parts = _by_entry(source.entry, credit, shapes)
-            for k, part in parts:
-                found[k] = part if found[k] is None else found[k] + part
-        return [None if part is None else part[:m] for part in found]
-
-    return read
+            total.index_add_(0, entries[mine] - place * _INPUT, sums[mine])
+            parts.append((place, total.reshape(shape)))
+    return parts

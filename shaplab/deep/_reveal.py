@@ -10,257 +10,259 @@ convolutions.
 
 Cost: threshold 0, two products forward and three back for each pair of rows; mean, two passes over
 all weights for each pair of rows and each window.
+
+Chapter: deep/reveal_cancel
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from shaplab._parallel import chunks
-from shaplab.deep.kernels.units import above_mean, padded, split_at_mean
-from shaplab.deep.rules import aligned, slope
+from shaplab.deep._watched import Rule, UnitPass
+from shaplab.deep.kernels.units import (
+    Contributions,
+    UnitEnds,
+    above_mean,
+    padded,
+    split_at_mean,
+)
+from shaplab.deep.rules import Function, aligned, slope
 
 __all__: list[str] = []
 
-_CELLS = 2**22  # largest number of compared weights at once without a kernel
+_COMPARED = 2**22  # largest number of weights compared at once without a kernel
 
 
-@dataclass
+@dataclass(frozen=True)
 class Affine:
     """Where a tensor came from: ``apply(x, weight)`` without bias; ``table(x, z)`` gives a
     convolution's windows."""
 
-    x: torch.Tensor
-    weight: torch.Tensor
-    apply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    x: Tensor
+    weight: Tensor
+    apply: Callable[[Tensor, Tensor], Tensor]
     table: Callable[[torch.Size, torch.Size], np.ndarray] | None = None
     groups: int = 1
     out_axis: int = 0
 
-    def scaled(self, scale: torch.Tensor) -> Affine:
+    def scaled(self, scale: Tensor) -> Affine:
         """The same followed by a factor for each output channel (BatchNorm in eval mode)."""
         shape = [1] * self.weight.dim()
         shape[self.out_axis] = -1
-        return Affine(
-            self.x,
-            self.weight * scale.detach().to(self.weight.dtype).view(shape),
-            self.apply,
-            self.table,
-            self.groups,
-            self.out_axis,
-        )
+        factor = scale.detach().to(self.weight.dtype).view(shape)
+        return replace(self, weight=self.weight * factor)
 
 
-def parts(
-    of_f: tuple[torch.Tensor, torch.Tensor],
-    of_b: tuple[torch.Tensor, torch.Tensor],
-    corners: tuple[torch.Tensor, torch.Tensor],
-    z_f: torch.Tensor,
-    z_b: torch.Tensor,
-    up: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multipliers of the part above the threshold, with sum ``up``, and of the rest, from values
-    and slopes."""
-    whole, cross, flat = of_f[0] - of_b[0], corners[0] - corners[1], (of_f[1] + of_b[1]) / 2
-    down, tiny = z_f - z_b - up, 16 * torch.finfo(z_b.dtype).eps * (1 + z_b.abs())
+class ValueAndSlope(NamedTuple):
+    """A function at some sums ``z``."""
+
+    z: Tensor
+    value: Tensor
+    slope: Tensor
+
+
+def _value_and_slope(g: Function, z: Tensor) -> ValueAndSlope:
+    return ValueAndSlope(z, g(z), slope(g, z))
+
+
+def multipliers_of_parts(
+    ours: ValueAndSlope, theirs: ValueAndSlope, up: Tensor, cross: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Multipliers of the part above the threshold, with sum ``up``, and of the rest. ``cross`` is
+    the value with the first part alone less that with the second alone."""
+    whole = ours.value - theirs.value
+    flat = (ours.slope + theirs.slope) / 2
+    down = ours.z - theirs.z - up
+    nothing = 16 * torch.finfo(theirs.z.dtype).eps * (1 + theirs.z.abs())
     return (
-        torch.where(up.abs() <= tiny, flat, (whole + cross) / (2 * up)),
-        torch.where(down.abs() <= tiny, flat, (whole - cross) / (2 * down)),
+        torch.where(up.abs() <= nothing, flat, (whole + cross) / (2 * up)),
+        torch.where(down.abs() <= nothing, flat, (whole - cross) / (2 * down)),
     )
 
 
-def fused(g: Callable[[torch.Tensor], torch.Tensor], affine: Affine, which: str) -> Any:
+def fused(g: Function, affine: Affine, which: str) -> Rule:
     """The rule of one unit; its inputs are ``x`` and, for look-up only, ``z``."""
+    split = _split_at_zero if which == "reveal_cancel" else _split_at_mean
 
-    def rule(
-        f: list[torch.Tensor], b: list[torch.Tensor], q: torch.Tensor, kept: dict[str, Any]
-    ) -> list[torch.Tensor]:
-        (x_f, z_f), (x_b, z_b) = f, b
-        if "known" not in kept:
-            kept["known"] = (g(z_b), slope(g, z_b))
-        of_f = (g(z_f), slope(g, z_f))
-
-        def corners(up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return g(z_b + up), g(z_f - up)
-
-        if which == "reveal_cancel":
-            return [_at_zero(affine, x_f - x_b, (z_f, z_b), of_f, corners, q, kept)]
-        return [_at_mean(affine, (x_f, x_b), (z_f, z_b), of_f, corners, q, kept)]
+    def rule(seen: UnitPass) -> list[Tensor]:
+        if "known" not in seen.kept:
+            seen.kept["known"] = _value_and_slope(g, seen.b[1])
+        return [split(g, affine, seen, _value_and_slope(g, seen.f[1]))]
 
     return rule
 
 
-def _at_zero(
-    affine: Affine,
-    step: torch.Tensor,
-    z: tuple[torch.Tensor, torch.Tensor],
-    of_f: tuple[torch.Tensor, torch.Tensor],
-    corners: Any,
-    q: torch.Tensor,
-    kept: dict[str, Any],
-) -> torch.Tensor:
+# Threshold 0
+
+
+def _split_at_zero(g: Function, affine: Affine, seen: UnitPass, ours: ValueAndSlope) -> Tensor:
+    step = seen.f[0] - seen.b[0]
+    theirs = seen.kept["known"]
     positive = affine.weight.clamp(min=0)
     negative = affine.weight - positive
     up = affine.apply(step.clamp(min=0), positive) + affine.apply(step.clamp(max=0), negative)
-    m_up, m_down = parts(of_f, kept["known"], corners(up), *z, up)
-    if "back" not in kept:
+    cross = g(theirs.z + up) - g(ours.z - up)
+    m_up, m_down = multipliers_of_parts(ours, theirs, up, cross)
+    if "back" not in seen.kept:
         with torch.enable_grad():
             point = torch.zeros_like(step).requires_grad_()
-            kept["back"] = (
-                point,
-                affine.apply(point, affine.weight),
-                affine.apply(point, positive),
-            )
-    point, whole, plus = kept["back"]
+            whole = affine.apply(point, affine.weight)
+            seen.kept["back"] = point, whole, affine.apply(point, positive)
+    point, whole, plus = seen.kept["back"]
 
-    def back(of: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-        return torch.autograd.grad(of, point, by, retain_graph=True)[0]
+    def back(out: Tensor, multipliers: Tensor) -> Tensor:
+        return torch.autograd.grad(out, point, multipliers, retain_graph=True)[0]
 
-    spread = q * (m_up - m_down)
-    base, extra, both = back(whole, q * m_down), back(plus, spread), back(whole, spread)
+    spread = seen.q * (m_up - m_down)
+    base = back(whole, seen.q * m_down)
+    by_positive = back(plus, spread)
+    by_all = back(whole, spread)
     # A positive step meets positive weights above the threshold; a negative step meets negative
     # ones.
-    share = torch.where(step > 0, extra, torch.where(step < 0, both - extra, both / 2))
-    return base + share
+    by_sign = torch.where(step < 0, by_all - by_positive, by_all / 2)
+    return base + torch.where(step > 0, by_positive, by_sign)
 
 
-class Dense:
+# The mean as threshold
+
+
+class DenseTables:
     """How inputs and units become tables, one of each for each group of channels; a dense layer has
     one group."""
 
-    def __init__(self, affine: Affine, x: torch.Tensor, z: torch.Tensor) -> None:
-        self.x, self.z, groups = x.shape, z.shape, affine.groups
-        self.weights = list(affine.weight.detach().reshape(groups, -1, affine.weight[0].numel()))
+    def __init__(self, affine: Affine, x: Tensor, z: Tensor) -> None:
+        self.x = x.shape
+        self.z = z.shape
+        inputs = affine.weight[0].numel()
+        self.weights = list(affine.weight.detach().reshape(affine.groups, -1, inputs))
         self.players = torch.full((1,), float(x.shape[-1]), dtype=x.dtype, device=x.device)
 
-    def rows(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def of_inputs(self, x: Tensor) -> list[Tensor]:
         return [aligned(x, self.x).reshape(-1, x.shape[-1])]
 
-    def columns(self, z: torch.Tensor) -> list[torch.Tensor]:
+    def of_units(self, z: Tensor) -> list[Tensor]:
         return [aligned(z, self.z).reshape(-1, z.shape[-1])]
 
-    def units(self, columns: list[torch.Tensor]) -> torch.Tensor:
-        return columns[0].reshape(self.z)
+    def units(self, tables: list[Tensor]) -> Tensor:
+        return tables[0].reshape(self.z)
 
-    def inputs(self, rows: list[torch.Tensor]) -> torch.Tensor:
-        return rows[0].reshape(self.x)
+    def inputs(self, tables: list[Tensor]) -> Tensor:
+        return tables[0].reshape(self.x)
 
 
-class Windowed(Dense):
+class WindowTables(DenseTables):
     """A convolution: each window of the input is a row of a dense layer; ``index`` -1 reads
     padding."""
 
-    def __init__(self, affine: Affine, x: torch.Tensor, z: torch.Tensor) -> None:
+    def __init__(self, affine: Affine, x: Tensor, z: Tensor) -> None:
         super().__init__(affine, x, z)
-        self.index = torch.as_tensor(affine.table(x.shape, z.shape), device=x.device)  # type: ignore[misc]
-        self.players = ((self.index >= 0).sum(1) * (x.shape[1] // affine.groups)).to(x.dtype)
+        windows = affine.table(x.shape, z.shape)  # type: ignore[misc]
+        self.index = torch.as_tensor(windows, device=x.device)
+        channels = x.shape[1] // affine.groups
+        self.players = ((self.index >= 0).sum(1) * channels).to(x.dtype)
 
-    def rows(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def of_inputs(self, x: Tensor) -> list[Tensor]:
         flat = x.flatten(2)
-        seen = torch.cat([flat, torch.zeros_like(flat[..., :1])], -1)[
-            :, :, self.index
-        ]  # (B, C, W, k)
-        return [t.movedim(2, 1).flatten(2).flatten(0, 1) for t in seen.chunk(len(self.weights), 1)]
+        # Index -1 reads the zero that is joined here.
+        flat = torch.cat([flat, torch.zeros_like(flat[..., :1])], -1)
+        windows = flat[:, :, self.index]  # (rows, channels, windows, taps)
+        groups = windows.chunk(len(self.weights), 1)
+        return [group.movedim(2, 1).flatten(2).flatten(0, 1) for group in groups]
 
-    def columns(self, z: torch.Tensor) -> list[torch.Tensor]:
-        return [t.movedim(1, 2).flatten(0, 1) for t in z.flatten(2).chunk(len(self.weights), 1)]
+    def of_units(self, z: Tensor) -> list[Tensor]:
+        groups = z.flatten(2).chunk(len(self.weights), 1)
+        return [group.movedim(1, 2).flatten(0, 1) for group in groups]
 
-    def units(self, columns: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat(
-            [t.reshape(self.z[0], len(self.index), -1).movedim(1, 2) for t in columns], 1
-        ).reshape(self.z)
+    def units(self, tables: list[Tensor]) -> Tensor:
+        shape = self.z[0], len(self.index), -1
+        return torch.cat([t.reshape(shape).movedim(1, 2) for t in tables], 1).reshape(self.z)
 
-    def inputs(self, rows: list[torch.Tensor]) -> torch.Tensor:
-        outer, channels, *spatial = self.x
+    def inputs(self, tables: list[Tensor]) -> Tensor:
+        rows, channels, *spatial = self.x
         windows, taps = self.index.shape
-        found = [t.reshape(outer, windows, -1, taps).movedim(1, 2).flatten(2) for t in rows]
+        shape = rows, windows, -1, taps
+        credit = torch.cat([t.reshape(shape).movedim(1, 2).flatten(2) for t in tables], 1)
         size = int(np.prod(spatial))
-        sums = rows[0].new_zeros(outer, channels, size + 1)
-        sums.index_add_(
-            2, torch.where(self.index < 0, size, self.index).reshape(-1), torch.cat(found, 1)
-        )
+        sums = credit.new_zeros(rows, channels, size + 1)
+        places = torch.where(self.index < 0, size, self.index).reshape(-1)
+        sums.index_add_(2, places, credit)
         return sums[..., :-1].reshape(self.x)
 
 
-def _at_mean(
-    affine: Affine,
-    x: tuple[torch.Tensor, torch.Tensor],
-    z: tuple[torch.Tensor, torch.Tensor],
-    of_f: tuple[torch.Tensor, torch.Tensor],
-    corners: Any,
-    q: torch.Tensor,
-    kept: dict[str, Any],
-) -> torch.Tensor:
+def _split_at_mean(g: Function, affine: Affine, seen: UnitPass, ours: ValueAndSlope) -> Tensor:
+    q = seen.q
+    theirs = seen.kept["known"]
     fast = q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
-    first: Any = above_mean if fast else _above
-    second: Any = split_at_mean if fast else _split
+    above = above_mean if fast else above_mean_in_torch
+    split = split_at_mean if fast else split_at_mean_in_torch
 
-    def ready(tables: list[torch.Tensor]) -> list[Any]:
-        return [np.ascontiguousarray(t.detach().numpy()) for t in tables] if fast else tables
+    def ready(tables: list[Tensor]) -> list[Any]:
+        if not fast:
+            return tables
+        return [np.ascontiguousarray(table.detach().numpy()) for table in tables]
 
-    if "tables" not in kept:
-        made = (Dense if affine.table is None else Windowed)(affine, x[1], z[1])
-        weights = [padded(w) for w in ready(made.weights)] if fast else made.weights
-        kept["tables"] = made, weights, ready([1 / made.players])[0]
-    made, weights, inverse = kept["tables"]
-    xs = [ready(made.rows(t)) for t in x]
-    zs = [ready(made.columns(t)) for t in z]
-    shared = list(zip(*xs, weights, *zs, [inverse] * len(weights), strict=True))
-    ups = [torch.as_tensor(first(*some)) for some in shared]
-    up = made.units(ups)
-    more = [ready(made.columns(t)) for t in (up, *of_f, *kept["known"], *corners(up), q)]
-    tiny = 16 * torch.finfo(q.dtype).eps
-    found = [
-        second(*some, tiny, *own) for some, own in zip(shared, zip(*more, strict=True), strict=True)
+    if "tables" not in seen.kept:
+        kind = DenseTables if affine.table is None else WindowTables
+        made = kind(affine, seen.b[0], theirs.z)
+        weights = ready(made.weights)
+        if fast:
+            weights = [padded(weight) for weight in weights]
+        seen.kept["tables"] = made, weights, ready([1 / made.players])[0]
+    made, weights, inverse = seen.kept["tables"]
+    inputs = ready(made.of_inputs(seen.f[0])), ready(made.of_inputs(seen.b[0]))
+    totals = ready(made.of_units(ours.z)), ready(made.of_units(theirs.z))
+    sums = [
+        Contributions(f, b, weight, z_f, z_b, inverse)
+        for f, b, weight, z_f, z_b in zip(*inputs, weights, *totals, strict=True)
     ]
-    return made.inputs([torch.as_tensor(rows) for rows in found])
+    up = made.units([torch.as_tensor(above(group)) for group in sums])
+    at_parts = g(theirs.z + up), g(ours.z - up)
+    ends = (up, ours.value, ours.slope, theirs.value, theirs.slope, *at_parts)
+    tables = zip(*(ready(made.of_units(t)) for t in ends), strict=True)
+    tiny = 16 * torch.finfo(q.dtype).eps
+    multipliers = [
+        split(group, UnitEnds(*table), by, tiny)
+        for group, table, by in zip(sums, tables, ready(made.of_units(q)), strict=True)
+    ]
+    return made.inputs([torch.as_tensor(rows) for rows in multipliers])
 
 
 # What the two kernels do, where numba does not reach: a few rows at a time
 
 
-def _compared(x_f: Any, x_b: Any, weight: Any, z_f: Any, z_b: Any, inverse: Any) -> Any:
-    for rows in chunks(len(x_b), max(1, _CELLS // weight.numel())):
-        at = torch.arange(rows.start, rows.stop, device=x_b.device)
-        rise = z_f[at % len(z_f)] - z_b[rows]
-        c = (x_f[at % len(x_f)] - x_b[rows])[:, None] * weight
-        yield rows, c, (rise * inverse[at % len(inverse), None])[..., None]
+def _compared(sums: Any) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """For some rows at a time: the rows, their contributions, and which lie above the mean."""
+    f, b, weight, z_f, z_b, inverse = sums
+    for rows in chunks(len(b), max(1, _COMPARED // weight.numel())):
+        place = torch.arange(rows.start, rows.stop, device=b.device)
+        rise = z_f[place % len(z_f)] - z_b[rows]
+        mean = rise * inverse[place % len(inverse), None]
+        contributions = (f[place % len(f)] - b[rows])[:, None] * weight
+        yield rows, contributions, contributions > mean[..., None]
 
 
-def _above(*shared: Any) -> torch.Tensor:
-    return torch.cat([torch.where(c > bound, c, 0.0).sum(-1) for _, c, bound in _compared(*shared)])
+def above_mean_in_torch(sums: Any) -> Tensor:
+    """``above_mean`` of tensors on any device."""
+    return torch.cat([torch.where(above, c, 0.0).sum(-1) for _, c, above in _compared(sums)])
 
 
-def _split(
-    x_f: Any,
-    x_b: Any,
-    weight: Any,
-    z_f: Any,
-    z_b: Any,
-    inverse: Any,
-    tiny: float,
-    up: Any,
-    at_f: Any,
-    slope_f: Any,
-    at_b: Any,
-    slope_b: Any,
-    at_up: Any,
-    at_down: Any,
-    q: Any,
-) -> torch.Tensor:
-    times = len(z_b) // len(z_f)
-    wide = [t.repeat(times, 1) for t in (at_f, slope_f, z_f)]
-    high, low = (
-        q * m
-        for m in parts((wide[0], wide[1]), (at_b, slope_b), (at_up, at_down), wide[2], z_b, up)
+def split_at_mean_in_torch(sums: Any, ends: Any, q: Tensor, tiny: float) -> Tensor:
+    """``split_at_mean`` of tensors on any device."""
+    times = len(sums.z_b) // len(sums.z_f)
+    ours = ValueAndSlope(*(t.repeat(times, 1) for t in (sums.z_f, ends.at_f, ends.slope_f)))
+    theirs = ValueAndSlope(sums.z_b, ends.at_b, ends.slope_b)
+    parts = multipliers_of_parts(ours, theirs, ends.up, ends.at_up - ends.at_down)
+    high, low = (q * part for part in parts)
+    return torch.cat(
+        [
+            (torch.where(above, high[rows, :, None], low[rows, :, None]) * sums.weight).sum(1)
+            for rows, _, above in _compared(sums)
+        ]
     )
-    found = [
-        (torch.where(c > bound, high[rows, :, None], low[rows, :, None]) * weight).sum(1)
-        for rows, c, bound in _compared(x_f, x_b, weight, z_f, z_b, inverse)
-    ]
-    return torch.cat(found)

@@ -10,42 +10,43 @@ Chapter: deep/deep_shap.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from shaplab._parallel import chunks
-from shaplab._validation import as_numbers, check_int, fail
+from shaplab._validation import check_int, fail
 from shaplab.deep._inputs import (
     as_inputs,
+    as_reference_row,
     check_model,
     check_tables,
     each_table,
     names_of,
     shown_rows,
 )
+from shaplab.deep._pairs import Tensors
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.explanation import Explanation
 
 __all__ = ["deeplift", "gradients", "input_x_gradient", "integrated_gradients", "occlusion"]
 
 
-Tensors = tuple[torch.Tensor, ...]
-
-
-def _rows(x: Tensors, rows: slice) -> Tensors:
+def _part_of(x: Tensors, rows: slice) -> Tensors:
+    """Some rows of every input."""
     return tuple(part[rows] for part in x)
 
 
-def _evaluate(model: Any, x: Tensors, batch_size: int) -> torch.Tensor:
+def _evaluate(model: Any, x: Tensors, batch_size: int) -> Tensor:
     with torch.no_grad():
-        parts = [model(*_rows(x, rows)) for rows in chunks(len(x[0]), batch_size)]
+        parts = [model(*_part_of(x, rows)) for rows in chunks(len(x[0]), batch_size)]
     return torch.cat(parts).double()
 
 
 @torch.inference_mode(False)
-def _slopes(model: Any, x: Tensors, batch_size: int) -> list[torch.Tensor]:
+def _gradients_at(model: Any, x: Tensors, batch_size: int) -> list[Tensor]:
     """Gradients ``(N, *input, K)`` of each input, parameters and their gradients untouched."""
     if not all(part.is_floating_point() for part in x):
         fail(
@@ -55,35 +56,32 @@ def _slopes(model: Any, x: Tensors, batch_size: int) -> list[torch.Tensor]:
             "Use deep_shap, which explains codes at their embedding",
             TypeError,
         )
-    found: list[list[torch.Tensor]] = []
+    parts: list[list[Tensor]] = []
     # cuDNN has no gradients of recurrent layers in evaluation mode.
-    recurrent = isinstance(model, torch.nn.Module) and any(
-        isinstance(m, torch.nn.RNNBase) for m in model.modules()
-    )
-    with (
-        torch.enable_grad(),
-        torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
-    ):
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    recurrent = any(isinstance(part, torch.nn.RNNBase) for part in modules)
+    without_cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with torch.enable_grad(), without_cudnn:
         for rows in chunks(len(x[0]), batch_size):
-            points = tuple(part.detach().clone().requires_grad_() for part in _rows(x, rows))
+            points = tuple(part.detach().clone().requires_grad_() for part in _part_of(x, rows))
             out = model(*points)
             each = out.unbind(1) if out.dim() == 2 else [out]
             slopes = [_gradient(part.sum(), points) for part in each]
-            found.append([torch.stack(parts, -1) for parts in zip(*slopes, strict=True)])
-    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+            parts.append([torch.stack(of_input, -1) for of_input in zip(*slopes, strict=True)])
+    return [torch.cat(of_input) for of_input in zip(*parts, strict=True)]
 
 
-def _gradient(total: torch.Tensor, points: Tensors) -> list[torch.Tensor]:
-    found: Any = (None,) * len(points)
+def _gradient(total: Tensor, points: Tensors) -> list[Tensor]:
+    slopes: Any = (None,) * len(points)
     if total.requires_grad:
-        found = torch.autograd.grad(total, points, retain_graph=True, allow_unused=True)
+        slopes = torch.autograd.grad(total, points, retain_graph=True, allow_unused=True)
     return [
         torch.zeros_like(point, dtype=torch.float64) if slope is None else slope.double()
-        for point, slope in zip(points, found, strict=True)
+        for point, slope in zip(points, slopes, strict=True)
     ]
 
 
-def _inputs(model: Any, X: Any, background: Any) -> tuple[Tensors, Tensors]:
+def _both_tables(model: Any, X: Any, background: Any) -> tuple[Tensors, Tensors]:
     """Explained rows and reference rows as tensors, for each input."""
     check_model(model)
     check_tables(X, background)
@@ -91,14 +89,18 @@ def _inputs(model: Any, X: Any, background: Any) -> tuple[Tensors, Tensors]:
     return x, as_inputs(model, background, "background", x)
 
 
+class _Label(NamedTuple):
+    method: str
+    evaluations: int
+
+
 def _explained(
     model: Any,
     X: Any,
-    values: list[torch.Tensor],
+    values: list[Tensor],
     x: Tensors,
-    base: torch.Tensor,
-    name: str,
-    evaluations: int,
+    base: Tensor,
+    label: _Label,
 ) -> Any:
     """One Explanation, or a tuple of them, one for each of several inputs."""
     out = _evaluate(model, x, 256)
@@ -119,9 +121,9 @@ def _explained(
             cut(start),
             shown_rows(x[i]),
             names_of(X, None)[i],
-            method=name,
+            method=label.method,
             rest=cut(sum(totals) - totals[i]) if len(tables) > 1 else None,
-            info={"gap": cut(gap), "evaluations": evaluations},
+            info={"gap": cut(gap), "evaluations": label.evaluations},
         )
         for i, table in enumerate(tables)
     )
@@ -147,9 +149,9 @@ def gradients(model: Any, X: Any, *, batch_size: int = 256) -> Any:
     """
     check_model(model)
     x = as_inputs(model, X, "X")
-    slopes = _slopes(model, x, batch_size)
+    slopes = _gradients_at(model, x, batch_size)
     base = torch.zeros(slopes[0].shape[-1], dtype=torch.float64)
-    return _explained(model, X, slopes, x, base, "gradients", len(x[0]))
+    return _explained(model, X, slopes, x, base, _Label("gradients", len(x[0])))
 
 
 def input_x_gradient(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> Any:
@@ -164,13 +166,13 @@ def input_x_gradient(model: Any, X: Any, background: Any, *, batch_size: int = 2
     -------
     Explanation
     """
-    x, r = _inputs(model, X, background)
+    x, r = _both_tables(model, X, background)
     base = _evaluate(model, r, batch_size).mean(0)
     values = [
         slope * (part.double() - other.double().mean(0))[..., None]
-        for slope, part, other in zip(_slopes(model, x, batch_size), x, r, strict=True)
+        for slope, part, other in zip(_gradients_at(model, x, batch_size), x, r, strict=True)
     ]
-    return _explained(model, X, values, x, base, "input_x_gradient", len(x[0]))
+    return _explained(model, X, values, x, base, _Label("input_x_gradient", len(x[0])))
 
 
 def integrated_gradients(
@@ -195,24 +197,20 @@ def integrated_gradients(
     Sundararajan, Taly and Yan (2017).
     """
     check_int(steps, "steps")
-    x, r = _inputs(model, X, background)
+    x, r = _both_tables(model, X, background)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     total = [torch.zeros((), dtype=torch.float64, device=part.device) for part in x]
     for i in range(len(r[0])):
-        one = _rows(r, slice(i, i + 1))
+        start = _part_of(r, slice(i, i + 1))
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            points = tuple(t + float(node) * (s - t) for s, t in zip(x, one, strict=True))
-            for k, slope in enumerate(_slopes(model, points, batch_size)):
-                total[k] = total[k] + weight * slope * (x[k] - one[k]).double()[..., None]
-    return _explained(
-        model,
-        X,
-        [part / len(r[0]) for part in total],
-        x,
-        _evaluate(model, r, batch_size).mean(0),
-        f"integrated_gradients, {steps} steps",
-        steps * len(r[0]) * len(x[0]),
-    )
+            points = tuple(b + float(node) * (f - b) for f, b in zip(x, start, strict=True))
+            for k, slope in enumerate(_gradients_at(model, points, batch_size)):
+                step = (x[k] - start[k]).double()[..., None]
+                total[k] = total[k] + weight * slope * step
+    values = [part / len(r[0]) for part in total]
+    base = _evaluate(model, r, batch_size).mean(0)
+    label = _Label(f"integrated_gradients, {steps} steps", steps * len(r[0]) * len(x[0]))
+    return _explained(model, X, values, x, base, label)
 
 
 def occlusion(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> Any:
@@ -231,23 +229,25 @@ def occlusion(model: Any, X: Any, background: Any, *, batch_size: int = 256) -> 
     ----------
     Zeiler and Fergus (2014).
     """
-    x, r = _inputs(model, X, background)
+    x, r = _both_tables(model, X, background)
     out = _evaluate(model, x, batch_size)
-    found, count = [], 0
+    results = []
+    count = 0
     for k, part in enumerate(x):
-        flat, width = part.reshape(len(part), -1), part[0].numel()
-        values = torch.zeros((len(part), width, *out.shape[1:]), dtype=torch.float64)
+        flat = part.reshape(len(part), -1)
+        width = part[0].numel()
         count += width
+        values = torch.zeros((len(part), width, *out.shape[1:]), dtype=torch.float64)
         for i in range(width):
             for one in r[k].reshape(len(r[k]), -1):
-                changed = flat.clone()
-                changed[:, i] = one[i]
-                others = (*x[:k], changed.reshape(part.shape), *x[k + 1 :])
-                values[:, i] += (out - _evaluate(model, others, batch_size)).cpu() / len(r[k])
-        found.append(values.reshape(*part.shape, -1))
+                occluded = flat.clone()
+                occluded[:, i] = one[i]
+                inputs = (*x[:k], occluded.reshape(part.shape), *x[k + 1 :])
+                values[:, i] += (out - _evaluate(model, inputs, batch_size)).cpu() / len(r[k])
+        results.append(values.reshape(*part.shape, -1))
     base = _evaluate(model, r, batch_size).mean(0)
     evaluations = (count * len(r[0]) + 1) * len(x[0])
-    return _explained(model, X, found, x, base, "occlusion", evaluations)
+    return _explained(model, X, results, x, base, _Label("occlusion", evaluations))
 
 
 def deeplift(
@@ -280,24 +280,6 @@ def deeplift(
             f"{len(given)}",
             "Pass a tuple with a row of each input",
         )
-    rows = tuple(_row(one, part) for one, part in zip(given, x, strict=True))
+    rows = tuple(as_reference_row(one, part) for one, part in zip(given, x, strict=True))
     row = rows if isinstance(X, tuple) else rows[0]
     return deep_shap(model, X, row, rule=rule, **options)
-
-
-def _row(given: Any, x: torch.Tensor) -> torch.Tensor:
-    """One baseline row with a leading axis, zeros by default."""
-    row = torch.zeros_like(x[:1])
-    if given is None:
-        return row
-    numbers = given.detach() if isinstance(given, torch.Tensor) else as_numbers(given, "baseline")
-    found = torch.as_tensor(np.array(numbers) if isinstance(numbers, np.ndarray) else numbers)
-    found = found.to(dtype=x.dtype, device=x.device)
-    if found.numel() != row.numel():
-        fail(
-            "baseline",
-            f"one row of shape {tuple(x.shape[1:])}",
-            f"shape {tuple(found.shape)}",
-            "Use deep_shap for several reference rows",
-        )
-    return found.reshape(row.shape)

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from shaplab._parallel import chunks, progress_bar
 from shaplab._validation import (
@@ -48,8 +50,10 @@ def coalition_moments_literal(contributions: np.ndarray, i: int, k: int) -> tupl
     others = [c for j, c in enumerate(contributions) if j != i]
     count = len(others)
     mean = sum(others) / count
+    if count == 1:
+        return k * mean, 0.0
     population = sum((c - mean) ** 2 for c in others) / count
-    return k * mean, k * population * (1 - (k - 1) / (count - 1)) if count > 1 else 0.0
+    return k * mean, k * population * (1 - (k - 1) / (count - 1))
 
 
 def size_nodes(
@@ -99,23 +103,19 @@ def size_nodes(
     return chosen / max(1, n - 1), np.full(len(chosen), 1.0 / len(chosen))
 
 
-def _tensor(value: Any, model: torch.nn.Module, argument: str) -> torch.Tensor:
+def like_parameters(model: torch.nn.Module, value: Any, argument: str) -> Tensor:
+    """Rows with the dtype and device of the model's parameters, float64 when it has none."""
     first = next(iter([*model.parameters(), *model.buffers()]), None)
-    like = (
-        first
-        if first is not None and first.is_floating_point()
-        else torch.zeros(1, dtype=torch.float64)
-    )
+    if first is None or not first.is_floating_point():
+        first = torch.zeros(1, dtype=torch.float64)
     try:
-        found = torch.as_tensor(
-            np.array(value) if not isinstance(value, torch.Tensor) else value.detach()
-        )
+        rows = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
     except (TypeError, ValueError):
         fail(argument, "an array or tensor (n, ...)", value, "Pass numbers", TypeError)
-    found = found.to(like)
-    if not torch.isfinite(found).all():
+    rows = rows.to(first)
+    if not torch.isfinite(rows).all():
         fail(argument, "finite numbers", "NaN or infinity", "Impute missing values first")
-    return found
+    return rows
 
 
 @torch.inference_mode(False)
@@ -157,9 +157,12 @@ def dasp(
     feature_names, output_names : names of the players (the columns of a DataFrame by default) and
         of the outputs.
 
-    Returns ------- Explanation with ``values`` of the input's shape (``(N, *spatial)`` for pixels),
-    and a last axis exactly when the model's output has one. ``info`` holds ``gap``, f(x) minus base
-    minus the values as propagated, and ``evaluations``, all propagations.
+    Returns
+    -------
+    Explanation
+        ``values`` has the input's shape (``(N, *spatial)`` for pixels), and a last axis exactly
+        when the model's output has one. ``info`` holds ``gap``, f(x) minus base minus the values as
+        propagated, and ``evaluations``, all propagations.
 
     Raises
     ------
@@ -200,7 +203,8 @@ def dasp(
     pixels = check_choice(players, "players", ["features", "pixels"]) == "pixels"
     batch = check_int(batch_size, "batch_size")
     check_frames(X, baseline, "baseline")
-    rows, references = _tensor(X, model, "X"), _tensor(baseline, model, "baseline")
+    rows = like_parameters(model, X, "X")
+    references = like_parameters(model, baseline, "baseline")
     if rows.ndim < 2 or len(rows) == 0:
         fail("X", "rows (N, ...)", f"shape {tuple(rows.shape)}", "Give a single row as X[None]")
     if pixels and rows.ndim < 3:
@@ -222,100 +226,122 @@ def dasp(
     shape = tuple(rows.shape[2:] if pixels else rows.shape[1:])
     n = int(np.prod(shape))
     shares, weights = size_nodes(n, sizes, method)
-    values = torch.zeros(len(rows), n, 1, dtype=torch.float64, device="cpu")
-    masks = torch.eye(n, dtype=torch.bool, device=rows.device).reshape(
-        n, *((1,) if pixels else ()), *shape
-    )
-    pair = 2 * len(shares)
-    step = max(
-        -(-(n + 1) // pair),
-        batch // (pair * (1 if covariance == "diagonal" else 1 + n * (n + 3) // 2)),
-    )
-    weight = torch.as_tensor(weights, device="cpu")
-
-    def propagated(
-        x: torch.Tensor, b: torch.Tensor, players: np.ndarray, shares: np.ndarray
-    ) -> torch.Tensor:
-        run = Propagation(model, players, shares, method, covariance)
-        with torch.no_grad(), run:
-            out = model(run.leaf(torch.cat([b[None], torch.where(masks, x, b)])))
-        mean = run.moments(out).mean[: 2 * len(shares) * len(players)].double().cpu()
-        return mean.reshape(len(players), len(shares), 2, -1)
-
-    ends = propagated(
-        rows[0], references[0], np.arange(1), np.array([0.0, 1.0])
-    )  # nobody and everybody: no chance
-    with (
-        torch.no_grad()
-    ):  # that run has refused dropout and batch statistics: the model may run unwatched
-        top, base = model(rows).double(), model(references).double()
-    scale, digits = (
-        max(top.abs().max().item(), base.abs().max().item()),
-        torch.finfo(rows.dtype).eps,
-    )
-    rise, fall = (top.amax(0) - base.amin(0)).max(), (base.amax(0) - top.amin(0)).max()
-    change = max(rise.item(), fall.item())
-    allowed = min(0.1, 10 * digits**0.5) * change + 30 * digits * scale
-    for found, true, what in (
-        (ends[0, 0, 0], base[0], "nobody"),
-        (ends[0, 1, 1], top[0], "everybody"),
-    ):
-        off = (found - true.reshape(-1).cpu()).abs().max().item()
-        if not off <= allowed:  # beside the change of output, as for the sums of deep_shap
-            got = f"one that is {off:.3g} off, where the outputs change by up to {change:.3g}"
-            fail(
-                "model",
-                f"the model's own output for the coalition of {what}",
-                got,
-                "Some step is hidden from torch "
-                "or mixes rows; rewrite it in torch operations on the input, row by row",
-                UnsupportedModelError,
-            )
-    with progress_bar(len(rows) * len(references) * n, progress, "dasp") as bar:
-        for r, x in enumerate(rows):
-            for b in references:
-                for part in chunks(n, step):
-                    mean = propagated(x, b, np.arange(n)[part], shares)
-                    if mean.shape[3] > values.shape[2]:
-                        values = values.repeat(1, 1, mean.shape[3])
-                    difference = mean[:, :, 1] - mean[:, :, 0]
-                    values[r, part] += torch.einsum("iko,k->io", difference, weight) / len(
-                        references
-                    )
-                    bar.update(part.stop - part.start)
+    # One row for each player: where its entries are.
+    masks = torch.eye(n, dtype=torch.bool, device=rows.device)
+    masks = masks.reshape(n, *((1,) if pixels else ()), *shape)
+    propagator = _Propagator(model, masks, method, covariance)
+    ends = propagator.means(rows[0], references[0], np.arange(1), np.array([0.0, 1.0]))
+    with torch.no_grad():
+        # That run has refused dropout and batch statistics: the model may run unwatched.
+        top = model(rows).double()
+        base = model(references).double()
+    _check_ends(ends, top, base, torch.finfo(rows.dtype).eps)
     several = top.ndim == 2
+    with progress_bar(len(rows) * len(references) * n, progress, "dasp") as bar:
+        step = _players_at_once(n, len(shares), batch, covariance)
+        values = _values(propagator, (rows, references), (shares, weights), step, bar)
     center = base.mean(0).reshape(-1).cpu()
-    target = top.reshape(len(rows), -1).cpu()
-    gap = target - center - values.sum(1)
+    gap = top.reshape(len(rows), -1).cpu() - center - values.sum(1)
     if normalize:
-        size = values.abs()
-        total = size.sum(1, keepdim=True)
-        values = values + gap[:, None] * torch.where(
-            total > 0, size / total.clamp_min(1e-300), 1.0 / n
-        )
-    result = (
-        values.reshape(len(rows), *shape, -1)
-        if several
-        else values[..., 0].reshape(len(rows), *shape)
-    )
-    names = check_names(
-        column_names(X) if feature_names is None else feature_names, n, "feature_names"
-    )
+        values = values + gap[:, None] * _shares_by_size(values)
+    result = values.reshape(len(rows), *shape, -1)
+    names = column_names(X) if feature_names is None else feature_names
     scaled = ", normalised" if normalize else ""
-    label = f"dasp ({method}, {len(shares)} sizes, {covariance} covariance{scaled})"
     return Explanation(
-        result.numpy(),
+        (result if several else result[..., 0]).numpy(),
         (center if several else center[0]).expand(gap.shape if several else (len(rows),)).numpy(),
         data=(rows.float() if rows.dtype.itemsize < 4 else rows).cpu().numpy(),
-        feature_names=names,
+        feature_names=check_names(names, n, "feature_names"),
         output_names=None if output_names is None else tuple(output_names),
         index=X.index if is_frame(X) else None,
-        method=label,
+        method=f"dasp ({method}, {len(shares)} sizes, {covariance} covariance{scaled})",
         info={
             "gap": (gap if several else gap[:, 0]).numpy(),
             "evaluations": 2 * len(shares) * n * len(references) * len(rows),
         },
     )
+
+
+@dataclass(frozen=True)
+class _Propagator:
+    """A network and how coalitions are drawn; ``masks`` tell each player's entries in a row."""
+
+    model: torch.nn.Module
+    masks: Tensor
+    method: str
+    covariance: str
+
+    def means(self, x: Tensor, b: Tensor, players: np.ndarray, shares: np.ndarray) -> Tensor:
+        """Means of the outputs ``(players, shares, 2, K)``, without and with the player."""
+        run = Propagation(self.model, players, shares, self.method, self.covariance)
+        alone = torch.where(self.masks, x, b)
+        with torch.no_grad(), run:
+            out = self.model(run.leaf(torch.cat([b[None], alone])))
+        mean = run.moments(out).mean[: 2 * len(shares) * len(players)].double().cpu()
+        return mean.reshape(len(players), len(shares), 2, -1)
+
+
+def _players_at_once(n: int, sizes: int, batch: int, covariance: str) -> int:
+    """How many players share one run: the batch bounds rows and terms, and plain rows must fit."""
+    pair = 2 * sizes
+    passes = 1 if covariance == "diagonal" else 1 + n * (n + 3) // 2
+    return max(-(-(n + 1) // pair), batch // (pair * passes))
+
+
+def _values(
+    propagator: _Propagator,
+    tables: tuple[Tensor, Tensor],
+    sizes: tuple[np.ndarray, np.ndarray],
+    step: int,
+    bar: Any,
+) -> Tensor:
+    """Values ``(N, n, K)``: weighted over the sizes, averaged over the references."""
+    rows, references = tables
+    shares, weights = sizes
+    n = len(propagator.masks)
+    weight = torch.as_tensor(weights, device="cpu")
+    values = torch.zeros(len(rows), n, 1, dtype=torch.float64, device="cpu")
+    for r, x in enumerate(rows):
+        for b in references:
+            for part in chunks(n, step):
+                mean = propagator.means(x, b, np.arange(n)[part], shares)
+                if mean.shape[3] > values.shape[2]:
+                    values = values.repeat(1, 1, mean.shape[3])
+                difference = mean[:, :, 1] - mean[:, :, 0]
+                mine = torch.einsum("iko,k->io", difference, weight)
+                values[r, part] += mine / len(references)
+                bar.update(part.stop - part.start)
+    return values
+
+
+def _check_ends(ends: Tensor, top: Tensor, base: Tensor, digits: float) -> None:
+    """Refuse a model whose output for nobody and for everybody, where nothing is left to chance, is
+    not the propagated one; as with the sums of deep_shap, beside the change of output."""
+    scale = max(top.abs().max().item(), base.abs().max().item())
+    rise = (top.amax(0) - base.amin(0)).max().item()
+    fall = (base.amax(0) - top.amin(0)).max().item()
+    change = max(rise, fall)
+    allowed = min(0.1, 10 * digits**0.5) * change + 30 * digits * scale
+    nobody = ends[0, 0, 0]
+    everybody = ends[0, 1, 1]
+    for mean, true, what in ((nobody, base[0], "nobody"), (everybody, top[0], "everybody")):
+        off = (mean - true.reshape(-1).cpu()).abs().max().item()
+        if not off <= allowed:  # also NaN
+            fail(
+                "model",
+                f"the model's own output for the coalition of {what}",
+                f"one that is {off:.3g} off, where the outputs change by up to {change:.3g}",
+                "Some step is hidden from torch "
+                "or mixes rows; rewrite it in torch operations on the input, row by row",
+                UnsupportedModelError,
+            )
+
+
+def _shares_by_size(values: Tensor) -> Tensor:
+    """Shares ``(N, n, K)`` of each row's total size; equal ones where all values are 0."""
+    size = values.abs()
+    total = size.sum(1, keepdim=True)
+    return torch.where(total > 0, size / total.clamp_min(1e-300), 1.0 / values.shape[1])
 
 
 def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], Any]]) -> Any:
@@ -346,9 +372,9 @@ def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], A
     lines = {}
     for name, call in methods.items():
         start = time.process_time()
-        found = call()
+        result = call()
         seconds = time.process_time() - start
-        values = np.asarray(getattr(found, "values", found), dtype=np.float64)
+        values = np.asarray(getattr(result, "values", result), dtype=np.float64)
         if values.size != truth.size:
             fail(
                 f"methods[{name!r}]",
@@ -358,7 +384,7 @@ def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], A
             )
         values = values.reshape(truth.shape)
         ranks = [spearmanr(a, b).statistic for a, b in zip(values, truth, strict=True)]
-        cost = getattr(found, "info", {}).get("evaluations", np.nan)
+        cost = getattr(result, "info", {}).get("evaluations", np.nan)
         error = float(np.sqrt(((values - truth) ** 2).mean()))
         lines[name] = {
             "RMSE": error,

@@ -2,9 +2,10 @@
 background.
 
 For an explained row ``x`` and a reference row ``r`` every non-linear operation sees two inputs,
-``f`` and ``b``, and turns the multiplier of its output into multipliers of its inputs (``rules``);
-autograd does the linear operations between them. Then ``phi_i(x, r) = M_i (x_i - r_i)``, which sums
-to ``model(x) - model(r)``, and by Theorem 1 ``phi_i(x)`` is the mean over all background rows.
+``f`` of ``x`` and ``b`` of ``r``, and turns the multiplier of its output into multipliers of its
+inputs (see ``shaplab.deep.rules``); autograd does the linear operations between them. Then
+``phi_i(x, r) = M_i (x_i - r_i)``, which sums to ``model(x) - model(r)``. Shapley values are linear
+in the game, so ``phi_i(x)`` is the mean over all background rows (Theorem 1 of the source).
 
 One run of the model on explained rows stores the inputs of its non-linear units. One run on the
 background builds a graph in which each unit is a ``torch.autograd.Function`` whose backward pass
@@ -12,10 +13,11 @@ looks up one explained row. One backward pass through it for each explained row 
 multipliers against all background rows. Multipliers are symmetric in ``x`` and ``r``, so the
 shorter of the two is looped over.
 
-Approximate for the interventional game, except for linear networks, single units, products and
-maxima. Additive always, which says nothing about the split: a rule can share any amount between two
-inputs and still add up. What the rules are chosen for is the distance from enumeration. Cost: ``N +
-B`` rows forward, ``N B K`` rows backward; memory of ``batch_size`` rows of activations, twice.
+Approximate for the interventional game, except for linear networks and for one operation alone: a
+function of one number, a product, an exact maximum. Whatever does not add up is refused, but that
+values add up says nothing about the split: a rule can share any amount between two inputs. What the
+rules are chosen for is the distance from enumeration. Cost: ``N + B`` rows forward, ``N B K`` rows
+backward; memory of ``batch_size`` rows of activations, twice.
 Source: Chen, Lundberg and Lee (2019), "Propagating Shapley values".
 
 Chapter: deep/rules
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from shaplab._parallel import progress_bar
 from shaplab._validation import UnsupportedModelError, check_choice, check_int, fail
@@ -68,18 +71,19 @@ def deep_shap(
     model : torch.nn.Module in evaluation mode, or function of tensors; rows along the first axis of
         every input; output ``(N,)`` or ``(N, K)``.
     X : tensor, array or DataFrame ``(N, ...)``, rows to explain; a tuple for several inputs, or a
-        dict for inputs that have names (then a dict of results). Integer inputs are explained where
-        they become numbers, in an embedding or a table or as floats. Arrays and tables take the
-        dtypes that the model runs with.
+        dict for inputs that have names (then a dict of results). Integer inputs, such as words, are
+        explained where they become numbers: in an embedding, a table, or as floats. Arrays and
+        tables take the dtypes that the model runs with.
     background : like ``X``, ``(B, ...)``, reference rows. All are used.
-    rule : ``"rescale"``, ``"reveal_cancel"`` or ``"reveal_cancel_mean"``. The latter two see a
-        linear or convolution layer (and a BatchNorm after it) together with the function it feeds;
+    rule : ``"rescale"`` takes the slope from ``b`` to ``f``; ``"reveal_cancel"`` and
+        ``"reveal_cancel_mean"`` see a linear or convolution layer (and a BatchNorm after it)
+        together with the function it feeds, and treat what raises and what lowers its sum apart;
         elsewhere Rescale.
-    max_rule : ``"exact"``, Shapley values of each window's maximum, or ``"cross"``, the cheap rule
-        that credits one input of a window.
+    max_rule : of max-pooling: ``"exact"``, Shapley values of each window's maximum, or ``"cross"``,
+        the cheap rule that credits one input of a window.
     outputs : index or list of indices of the outputs to explain; None for all.
     layer : name of a module: attributions to its output instead of the input; ``"name:1"`` for its
-        second call.
+        second call. Its outputs have no names, so ``feature_names`` stays None.
     batch_size : rows of each table held in memory at once.
     feature_names, output_names : names for the result.
     progress : show a progress bar.
@@ -89,11 +93,12 @@ def deep_shap(
     Explanation
         ``values`` has the shape of ``X`` (``(N, 1)`` for one number a row), and a last axis exactly
         when the model's output has one and ``outputs`` is no single index, in units of the output.
-        ``base_values`` is the mean output over the background.
-        ``info["gap"]`` is the additivity residual of each row, ``(N,)`` or ``(N, K)``;
-        ``info["shared"]`` the largest share of an operation's contributions that its path integral
-        missed and that was shared among them. A tuple, one for each of several inputs; then
-        ``rest`` of each holds the others' sums.
+        ``base_values`` is the mean output over the background. ``info["gap"]`` is the additivity
+        residual of each row, ``(N,)`` or ``(N, K)``; ``info["shared"]`` the largest part of an
+        operation's change of output that its path rule (see the chapter) left over and that was
+        divided among its inputs; ``info["evaluations"]`` the rows that the model was run on;
+        ``info["scale"]`` the largest output. A tuple, one for each of several inputs; then ``rest``
+        of each holds the others' sums.
 
     Raises
     ------
@@ -130,49 +135,64 @@ def deep_shap(
     check_choice(max_rule, "max_rule", ("exact", "cross"))
     check_int(batch_size, "batch_size")
     check_model(model)
+    if layer is not None and feature_names is not None:
+        fail(
+            "feature_names",
+            "None beside layer, whose outputs have no names",
+            feature_names,
+            "Leave it out",
+        )
     if isinstance(X, dict):
-        return _by_name(locals())
+        options: dict[str, Any] = {"rule": rule, "max_rule": max_rule, "outputs": outputs}
+        options |= {"layer": layer, "batch_size": batch_size, "progress": progress}
+        options |= {"feature_names": feature_names, "output_names": output_names}
+        return _by_name(model, X, background, options)
     check_tables(X, background)
     rows = as_inputs(model, X, "X")
     references = as_inputs(model, background, "background", rows)
-    n, size = rows[0].shape[0], references[0].shape[0]
+    n = rows[0].shape[0]
+    size = references[0].shape[0]
     swapped = size < n
     loop, batch = (references, rows) if swapped else (rows, references)
     settings = Settings(rule, max_rule, layer, batch_size)
+    totals = _Totals(n, size, swapped, outputs)
     with progress_bar(n * size, progress, "deep_shap") as bar:
-        seen = _Totals(n, size, swapped, outputs)
         for block in pairs(model, loop, batch, settings):
-            seen.take(block)
+            totals.take(block)
             bar.update(block.many.stop - block.many.start)
-    out, base = torch.stack(seen.out_rows).numpy(), torch.stack(seen.out_references).numpy()
-    count = out.shape[1]
-    values = [
-        np.zeros((n, *row.shape[1:], count)) if total is None else total / size
-        for total, row in zip(seen.sums, rows, strict=True)
-    ]
-    values = [part.reshape(n, 1, count) if part.ndim == 2 else part for part in values]
-    shown = names_of(X, feature_names)
+    out = torch.stack(totals.out_rows).numpy()
+    base = torch.stack(totals.out_references).numpy()
+    values = totals.values(rows)
+    names = names_of(X, feature_names)
     data: list[Any] = [shown_rows(row) for row in rows]
-    if layer is not None:
-        values, shown, data = values[:1], [None], [None]
-    totals = [value.reshape(n, -1, count).sum(1) for value in values]
-    digits = max(seen.digits, _coarsest(model, rows))
-    gap = _gap(out - base.mean(0) - sum(totals), out, base, digits * (1 + seen.steps) ** 0.5, layer)
+    if layer is not None:  # its outputs have no table and no names
+        values = values[:1]
+        names = [None]
+        data = [None]
+    sums = [value.reshape(n, -1, out.shape[1]).sum(1) for value in values]
+    # Rounding of independent operations adds up like a random walk.
+    rounding = max(totals.digits, _coarsest(model, rows)) * (1 + totals.steps) ** 0.5
+    gap = _gap(out - base.mean(0) - sum(sums), out, base, rounding, layer)
 
     def cut(table: np.ndarray) -> np.ndarray:
-        return table[..., 0] if seen.single else table
+        """Without the axis of outputs when the model or the caller has but one."""
+        return table[..., 0] if totals.single else table
 
-    info = {"gap": cut(gap), "evaluations": n + size, "shared": seen.shared}
-    info["scale"] = max(float(np.abs(out).max()), float(np.abs(base).max()), 1e-300)
+    info = {
+        "gap": cut(gap),
+        "evaluations": n + size,
+        "shared": totals.shared,
+        "scale": max(float(np.abs(out).max()), float(np.abs(base).max()), 1e-300),
+    }
     results = tuple(
         Explanation(
             cut(value),
             cut(np.tile(base.mean(0), (n, 1))),
             data[i],
-            shown[i],
+            names[i],
             output_names,
             method=f"deep_shap, {rule}, interventional game",
-            rest=cut(sum(totals) - totals[i]) if len(values) > 1 else None,
+            rest=cut(sum(sums) - sums[i]) if len(values) > 1 else None,
             info=info,
         )
         for i, value in enumerate(values)
@@ -180,79 +200,99 @@ def deep_shap(
     return results[0] if len(results) == 1 else results
 
 
-def _by_name(given: dict[str, Any]) -> Any:
+def _by_name(model: Any, X: dict[str, Any], background: Any, options: dict[str, Any]) -> Any:
     """The call with a dictionary of inputs, as one with a tuple; a dictionary of results."""
-    X, background = given["X"], given["background"]
+    names = tuple(X)
     if not isinstance(background, dict) or set(background) != set(X) or not X:
+        given = list(background) if isinstance(background, dict) else type(background).__name__
         fail(
             "background",
             f"a dict with the inputs {', '.join(map(str, X))}",
-            f"{list(background) if isinstance(background, dict) else type(background).__name__}",
+            f"{given}",
             "Give both tables the same inputs",
         )
-    names = tuple(X)
-    given |= {"model": ByName(given["model"], names), "X": tuple(X.values())}
-    given["background"] = tuple(background[name] for name in names)
-    if isinstance(given["feature_names"], dict):
-        given["feature_names"] = tuple(given["feature_names"].get(name) for name in names)
-    found = deep_shap(**given)
-    if given["layer"] is not None:
-        return found
-    return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
+    feature_names = options["feature_names"]
+    if isinstance(feature_names, dict):
+        options["feature_names"] = tuple(feature_names.get(name) for name in names)
+    tables = tuple(X.values()), tuple(background[name] for name in names)
+    results = deep_shap(ByName(model, names), *tables, **options)
+    if options["layer"] is not None:
+        return results
+    listed = results if isinstance(results, tuple) else (results,)
+    return dict(zip(names, listed, strict=True))
 
 
 class _Totals:
     """Sums over the background of what the blocks of pairs say."""
 
     def __init__(self, n: int, size: int, swapped: bool, outputs: Any) -> None:
-        self.n, self.swapped, self.outputs = n, swapped, outputs
+        self.n = n
+        self.size = size
+        self.swapped = swapped
+        self.outputs = outputs
         self.out_rows: list[Any] = [None] * n
         self.out_references: list[Any] = [None] * size
         self.sums: list[Any] = []
         self.chosen: list[int] = []
-        self.single, self.steps, self.digits, self.shared = True, 0, 0.0, 0.0
+        self.single = True
+        self.steps = 0
+        self.digits = 0.0
+        self.shared = 0.0
 
     def take(self, block: Block) -> None:
         """Add the pairs of a block, output by output."""
         several = block.out_one.dim() == 1
         if not self.chosen:
-            self.chosen = _chosen(self.outputs, block.out_one.shape[0] if several else 1)
+            self.chosen = chosen_outputs(self.outputs, block.out_one.shape[0] if several else 1)
             self.single = not several or isinstance(self.outputs, int | np.integer)
-            self.steps, self.digits = block.steps, torch.finfo(block.out_one.dtype).eps
-        ours, theirs = self.out_rows, self.out_references
+            self.steps = block.steps
+            self.digits = torch.finfo(block.out_one.dtype).eps
+        looped = self.out_rows
+        batched = self.out_references
         if self.swapped:
-            ours, theirs = theirs, ours
-        ours[block.one] = block.out_one.double().reshape(-1)[self.chosen].cpu()
-        if theirs[block.many.start] is None:
+            looped, batched = batched, looped
+        looped[block.one] = block.out_one.double().reshape(-1)[self.chosen].cpu()
+        if batched[block.many.start] is None:
             table = block.out_many.double().reshape(len(block.out_many), -1)
-            theirs[block.many] = table[:, self.chosen].cpu()
-        for place, k in enumerate(self.chosen):
+            batched[block.many] = table[:, self.chosen].cpu()
+        for place, output in enumerate(self.chosen):
             seed = torch.zeros_like(block.out_many)
-            seed[..., k if several else slice(None)] = 1
-            self.add(block, place, block.read(seed))
+            seed[..., output if several else slice(None)] = 1
+            self._add(block, place, block.read(seed))
         self.shared = max(self.shared, block.shared())
 
-    def add(self, block: Block, place: int, found: list[Any]) -> None:
+    def _add(self, block: Block, place: int, attributions: list[Any]) -> None:
         """Add attributions ``(m, *input)`` of one output, for each input that has some."""
         if not self.sums:
             self.sums = [
                 None if part is None else np.zeros((self.n, *part.shape[1:], len(self.chosen)))
-                for part in found
+                for part in attributions
             ]
-        for total, part in zip(self.sums, found, strict=True):
-            if part is not None and self.swapped:
+        for total, part in zip(self.sums, attributions, strict=True):
+            if part is None:
+                continue
+            if self.swapped:  # from the reference's side: the change is the other way
                 total[block.many, ..., place] -= part.cpu().numpy()
-            elif part is not None:
+            else:
                 total[block.one, ..., place] += part.sum(0, dtype=torch.float64).cpu().numpy()
 
+    def values(self, rows: tuple[Tensor, ...]) -> list[np.ndarray]:
+        """Means over the background, ``(N, *input, K)`` for each input."""
+        count = len(self.chosen)
+        values = []
+        for total, row in zip(self.sums, rows, strict=True):
+            mean = np.zeros((self.n, *row.shape[1:], count)) if total is None else total / self.size
+            values.append(mean.reshape(self.n, 1, count) if mean.ndim == 2 else mean)
+        return values
 
-def _chosen(outputs: Any, count: int) -> list[int]:
+
+def chosen_outputs(outputs: Any, count: int) -> list[int]:
+    """Numbers of the outputs to explain; negative ones count from the end."""
     if outputs is None:
         return list(range(count))
     listed = [outputs] if isinstance(outputs, int | np.integer) else list(outputs)
-    if not listed or any(
-        not isinstance(k, int | np.integer) or not -count <= k < count for k in listed
-    ):
+    valid = [isinstance(k, int | np.integer) and -count <= k < count for k in listed]
+    if not listed or not all(valid):
         fail(
             "outputs",
             f"indices of the {count} output(s)",
@@ -262,7 +302,7 @@ def _chosen(outputs: Any, count: int) -> list[int]:
     return [int(k) % count for k in listed]
 
 
-def _coarsest(model: Any, rows: tuple[torch.Tensor, ...]) -> float:
+def _coarsest(model: Any, rows: tuple[Tensor, ...]) -> float:
     """The largest rounding unit among the inputs and the model's parameters."""
     parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
     kinds = {t.dtype for t in (*rows, *parameters) if t.is_floating_point()}
@@ -286,17 +326,21 @@ def _gap(
     scale = max(float(np.abs(out).max()), float(np.abs(out_references).max()))
     worst = float(np.abs(gap).max())
     # Hidden values may be larger than the outputs they cancel to, and round accordingly; half
-    # precision has no digits to spare for that.
+    # precision has no digits to spare for that. The numbers leave room for networks of hundreds of
+    # operations; a hidden step loses far more.
     floor = (64 if rounding < 1e-5 else 8) * rounding * scale
-    if worst <= min(0.1, 10 * rounding**0.5) * change + floor:  # not with NaN
+    allowed = min(0.1, 10 * rounding**0.5) * change + floor
+    if worst <= allowed:  # NaN compares false
         return gap
     why = (
         "Some step is hidden from torch (another library, a mask made from the input) or mixes "
         "rows; rewrite it in torch operations on the input"
-        if layer is None
-        else f"Part of the output does not pass through {layer!r}: a parallel branch bypasses it. "
-        "Name a layer that everything passes through"
     )
+    if layer is not None:
+        why = (
+            f"Part of the output does not pass through {layer!r}: a parallel branch bypasses it. "
+            "Name a layer that everything passes through"
+        )
     raise UnsupportedModelError(
         f"model: expected attributions that sum to the change of output, got a residual of "
         f"{worst:.3g} where the outputs change by up to {change:.3g}. {why}."

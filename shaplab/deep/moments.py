@@ -26,9 +26,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from shaplab._validation import fail
 
@@ -87,7 +89,9 @@ def smooth_literal(
     """Mean and variance of g(X), X ~ N(mu, v) or with third cumulant k3 as above, by a fine Riemann
     sum."""
     z = np.linspace(-12.0, 12.0, 20001)
-    weight = np.exp(-0.5 * z**2) * (1 + (k3 / (6 * v**1.5) * (z**3 - 3 * z) if k3 else 0.0))
+    weight = np.exp(-0.5 * z**2)
+    if k3:
+        weight = weight * (1 + k3 / (6 * v**1.5) * (z**3 - 3 * z))
     values = g(mu + math.sqrt(v) * z)
     mean = float((weight * values).sum() / weight.sum())
     return mean, float((weight * (values - mean) ** 2).sum() / weight.sum())
@@ -97,14 +101,15 @@ def pair_literal(A: np.ndarray, B: np.ndarray, f: float, c: float) -> tuple[np.n
     """Covariances and third cumulants of entries with terms ``A (p, n)`` and ``B (p, n, n)``, sum
     by sum."""
     p, n = A.shape
-    cov, third = np.zeros((p, p)), np.zeros(p)
+    cov = np.zeros((p, p))
+    third = np.zeros(p)
     for a in range(p):
         for j in range(n):
             third[a] += c * A[a, j] ** 3
             cov[a] += f * A[a, j] * A[:, j]
-            for m in range(n):
-                cov[a] += 0.5 * f**2 * B[a, j, m] * B[:, j, m]
-                third[a] += 3 * f**2 * A[a, j] * B[a, j, m] * A[a, m]
+            for l in range(n):
+                cov[a] += 0.5 * f**2 * B[a, j, l] * B[:, j, l]
+                third[a] += 3 * f**2 * A[a, j] * B[a, j, l] * A[a, l]
     return cov, third
 
 
@@ -122,10 +127,10 @@ class Moments:
 
     def __init__(
         self,
-        mean: torch.Tensor,
-        rest: torch.Tensor,
-        terms: torch.Tensor | None = None,
-        law: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+        mean: Tensor,
+        rest: Tensor,
+        terms: Tensor | None = None,
+        law: tuple[Tensor, Tensor | None] | None = None,
     ) -> None:
         if (terms is None) != (law is None):
             fail(
@@ -135,57 +140,69 @@ class Moments:
                 "Pass both or none",
                 TypeError,
             )
-        self.mean, self.rest, self.terms, self.law = mean, rest, terms, law
+        self.mean = mean
+        self.rest = rest
+        self.terms = terms
+        self.law = law
 
-    def shared(self, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    def shared(self, one: Tensor, two: Tensor) -> Tensor:
         """Covariance of entries from their terms, ``(t, rows, ...)`` each."""
-        i, j, n = _pairs(len(one))
+        i, j, n = _player_pairs(len(one))
         f = self.law[0]  # type: ignore[index]
-        weight = torch.cat([f.expand(n, -1), torch.where(i == j, 0.5, 1.0).to(f)[:, None] * f**2])
+        of_pairs = torch.where(i == j, 0.5, 1.0).to(f)[:, None] * f**2
+        weight = torch.cat([f.expand(n, -1), of_pairs])
         return torch.einsum("tr,tr...,tr...->r...", weight, one, two)
 
     @property
-    def var(self) -> torch.Tensor:
+    def var(self) -> Tensor:
         """Variance of every entry."""
-        return self.rest if self.terms is None else self.rest + self.shared(self.terms, self.terms)
+        if self.terms is None:
+            return self.rest
+        return self.rest + self.shared(self.terms, self.terms)
 
     @property
-    def skew(self) -> torch.Tensor | float:
+    def skew(self) -> Tensor | float:
         """Third cumulant of every entry over s^3, held within 3: beyond, no short series serves."""
         if self.terms is None or self.law is None or self.law[1] is None:
             return 0.0
-        i, j, n = _pairs(len(self.terms))
+        i, j, n = _player_pairs(len(self.terms))
         ones = (1,) * (self.mean.ndim - 1)
-        f, c = (part.reshape(-1, *ones) for part in self.law)  # type: ignore[union-attr]
+        f = self.law[0].reshape(-1, *ones)
+        c = self.law[1].reshape(-1, *ones)
         s = self.var.sqrt()
         unit = torch.where(s > 0, self.terms / s, torch.zeros_like(s))
-        A, B = unit[:n], unit[n:] * torch.where(i == j, 3.0, 6.0).to(s).reshape(-1, 1, *ones)
+        A = unit[:n]
+        B = unit[n:] * torch.where(i == j, 3.0, 6.0).to(s).reshape(-1, 1, *ones)
         return (c * (A**3).sum(0) + f**2 * (B * A[i] * A[j]).sum(0)).clamp(-3, 3)
 
-    def bent(
-        self, mean: torch.Tensor, var: torch.Tensor, first: torch.Tensor, second: torch.Tensor
-    ) -> Moments:
+    def bent(self, mean: Tensor, var: Tensor, first: Tensor, second: Tensor) -> Moments:
         """Moments behind a non-linear g from the mean and variance of g and the means of g' and
         g''."""
         if self.terms is None:
             return Moments(mean, var.clamp_min(0))
-        i, j, n = _pairs(len(self.terms))
+        i, j, n = _player_pairs(len(self.terms))
         terms = first * self.terms
         terms[n:] += second * self.terms[i] * self.terms[j]
         return Moments(mean, (var - self.shared(terms, terms)).clamp_min(0), terms, self.law)
 
 
-def _pairs(t: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """The pairs j <= l of n players that t = n + n (n + 1) / 2 terms are for, and n."""
-    n = (math.isqrt(9 + 8 * t) - 3) // 2
+def _player_pairs(count: int) -> tuple[Tensor, Tensor, int]:
+    """The pairs j <= l of n players that so many terms, n + n (n + 1) / 2, are for, and n."""
+    n = (math.isqrt(9 + 8 * count) - 3) // 2
     i, j = torch.triu_indices(n, n)
     return i, j, n
 
 
-def _normal(ratio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _normal(ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Density and both tails of a standard normal; erfc keeps each tail exact."""
     phi = torch.exp(-0.5 * ratio**2) / math.sqrt(2 * math.pi)
     return phi, 0.5 * torch.erfc(-ratio / _ROOT2), 0.5 * torch.erfc(ratio / _ROOT2)
+
+
+def _in_spreads(gap: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """A distance in units of ``s``, within 50, and an ``s`` that may be divided by."""
+    safe = torch.where(s > 0, s, torch.ones_like(s))
+    return torch.where(s > 0, gap / safe, torch.sign(gap) * 50.0).clamp(-50.0, 50.0), safe
 
 
 def leaky_relu(X: Moments, slope: float = 0.0) -> Moments:
@@ -194,15 +211,16 @@ def leaky_relu(X: Moments, slope: float = 0.0) -> Moments:
     The variance is written as v times a function of mu / s, so nothing cancels far out in the
     tails: at mu = -40 s the result is 0 and at mu = 40 s it is v, without NaN.
     """
-    mu, v = X.mean, X.var
+    mu = X.mean
+    v = X.var
     s = v.sqrt()
-    safe = torch.where(s > 0, s, torch.ones_like(s))
-    ratio = torch.where(s > 0, mu / safe, torch.sign(mu) * 50.0).clamp(-50.0, 50.0)
+    ratio, safe = _in_spreads(mu, s)
     phi, Phi, tail = _normal(ratio)
     # In units of s, with r = mu / s: the corrections of E[X; X > 0], of its variance and of its
     # covariance with X.
     third = X.skew / 6 * phi
-    shift, rise = -third * ratio, ratio * Phi + phi
+    shift = -third * ratio
+    rise = ratio * Phi + phi
     wide = 2 * third - 2 * rise * shift - shift**2
     along = 2 * third - ratio * shift
     positive = torch.where(s > 0, mu * Phi + s * (phi + shift), mu.clamp_min(0))
@@ -210,63 +228,65 @@ def leaky_relu(X: Moments, slope: float = 0.0) -> Moments:
     # Var[max(X, 0)] / v = Phi + (r Phi + phi)(r (1 - Phi) - phi), and the leaky part adds its own
     # share.
     up = rise * (ratio * tail - phi)
-    var = v * (
-        Phi
-        + up
-        + slope**2 * (tail + up)
-        - 2 * slope * up
-        + (1 - slope) ** 2 * wide
-        + 2 * slope * (1 - slope) * along
-    )
-    return X.bent(
-        mean, var, slope + (1 - slope) * Phi, (1 - slope) * torch.where(s > 0, phi / safe, 0 * s)
-    )
+    leak = slope**2 * (tail + up)
+    skewed = (1 - slope) ** 2 * wide
+    var = v * (Phi + up + leak - 2 * slope * up + skewed + 2 * slope * (1 - slope) * along)
+    first = slope + (1 - slope) * Phi
+    second = (1 - slope) * torch.where(s > 0, phi / safe, 0 * s)
+    return X.bent(mean, var, first, second)
 
 
-def quadrature(X: Moments, function: Callable[[torch.Tensor], torch.Tensor]) -> Moments:
+def quadrature(X: Moments, function: Callable[[Tensor], Tensor]) -> Moments:
     """Any smooth elementwise function by Gauss-Hermite quadrature (sigmoid, tanh, GELU, ...).
 
     Within 1% of the spread and of the variance up to a spread of 4; for functions with kinks
     (hardtanh, hardswish, ReLU6) within 4%.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    nodes, weights = nodes[weights > 1e-16], weights[weights > 1e-16]
-    mu, s, third = X.mean, X.var.sqrt(), X.skew / 6
+    counted = weights > 1e-16
+    mu = X.mean
+    s = X.var.sqrt()
+    third = X.skew / 6
+    weights = weights[counted] / weights[counted].sum()
     values = [
         (float(z), float(w), function(mu + float(z) * s))
-        for z, w in zip(nodes, weights / weights.sum(), strict=True)
+        for z, w in zip(nodes[counted], weights, strict=True)
     ]
 
-    def expect(f: Callable[[float, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def expect(f: Callable[[float, Tensor], Tensor]) -> Tensor:
         return sum((w * f(z, g) for z, w, g in values), torch.zeros_like(mu))
 
     mean = expect(lambda z, g: (1 + third * (z**3 - 3 * z)) * g)
     var = expect(lambda z, g: (1 + third * (z**3 - 3 * z)) * (g - mean) ** 2)
     safe = torch.where(s > 0, s, torch.ones_like(s))
-    return X.bent(
-        mean, var, expect(lambda z, g: z * g) / safe, expect(lambda z, g: (z * z - 1) * g) / safe**2
-    )
+    first = expect(lambda z, g: z * g) / safe
+    second = expect(lambda z, g: (z * z - 1) * g) / safe**2
+    return X.bent(mean, var, first, second)
 
 
-def _two_max(
-    a: torch.Tensor, va: torch.Tensor, b: torch.Tensor, vb: torch.Tensor, c: torch.Tensor | float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and variance of the larger of two, the chance that it is the first, and the density of a
-    tie."""
+class _Larger(NamedTuple):
+    """The larger of two Gaussians: ``first`` is the chance that it is the first, ``tie`` the
+    density of a tie."""
+
+    mean: Tensor
+    var: Tensor
+    first: Tensor
+    tie: Tensor
+
+
+def _larger_of_two(a: Tensor, va: Tensor, b: Tensor, vb: Tensor, c: Tensor | float) -> _Larger:
     s2 = (va + vb - 2 * c).clamp_min(0)
     s = s2.sqrt()
-    safe = torch.where(s > 0, s, torch.ones_like(s))
-    gap = a - b
-    alpha = torch.where(s > 0, gap / safe, torch.sign(gap) * 50.0).clamp(-50.0, 50.0)
+    alpha, safe = _in_spreads(a - b, s)
     phi, Phi, tail = _normal(alpha)
     mean = torch.where(s > 0, b + s * (alpha * Phi + phi), torch.maximum(a, b))
     # Around the mean: Phi va + (1 - Phi) vb + s^2 (alpha Phi + phi)(alpha (1 - Phi) - phi), free of
     # large squares.
     var = Phi * va + tail * vb + s2 * (alpha * Phi + phi) * (alpha * tail - phi)
-    return mean, var.clamp_min(0), Phi, torch.where(s > 0, phi / safe, 0 * s)
+    return _Larger(mean, var.clamp_min(0), Phi, torch.where(s > 0, phi / safe, 0 * s))
 
 
-def max_pool(X: Moments, windows: torch.Tensor, out_shape: tuple[int, ...]) -> Moments:
+def max_pool(X: Moments, windows: Tensor, out_shape: tuple[int, ...]) -> Moments:
     """The maximum over windows, pair by pair from the first entry on.
 
     Parameters
@@ -284,38 +304,44 @@ def max_pool(X: Moments, windows: torch.Tensor, out_shape: tuple[int, ...]) -> M
     """
     rows = len(X.mean)
     windows = windows.to(X.mean.device)
-    windows = windows.gather(
-        1, torch.argsort((windows < 0).long(), dim=1, stable=True)
-    )  # padding last
+    padding_last = torch.argsort((windows < 0).long(), dim=1, stable=True)
+    windows = windows.gather(1, padding_last)
     index = windows.clamp_min(0)
-    mu, var = X.mean.reshape(rows, -1), X.var.reshape(rows, -1)
+    mu = X.mean.reshape(rows, -1)
+    var = X.var.reshape(rows, -1)
     known = None if X.terms is None else X.terms.reshape(len(X.terms), rows, -1)
-    mean, spread = mu[:, index[:, 0]], var[:, index[:, 0]]
+    mean = mu[:, index[:, 0]]
+    spread = var[:, index[:, 0]]
     terms = None if known is None else known[:, :, index[:, 0]]
     for k in range(1, windows.shape[1]):
-        nth, here = index[:, k], windows[:, k] >= 0
+        nth = index[:, k]
+        here = windows[:, k] >= 0
         rival = None if known is None else known[:, :, nth]
         c = 0.0 if terms is None or rival is None else X.shared(terms, rival)
-        best, wide, first, tie = _two_max(mean, spread, mu[:, nth], var[:, nth], c)
-        mean, spread = torch.where(here, best, mean), torch.where(here, wide, spread)
+        larger = _larger_of_two(mean, spread, mu[:, nth], var[:, nth], c)
+        mean = torch.where(here, larger.mean, mean)
+        spread = torch.where(here, larger.var, spread)
         if terms is not None and rival is not None:
-            i, j, n = _pairs(len(terms))
-            gap = terms[:n] - rival[:n]
-            mixed = first * terms + (1 - first) * rival
-            mixed[n:] += tie * gap[i] * gap[j]
-            terms = torch.where(here, mixed, terms)
+            terms = torch.where(here, _terms_of_larger(terms, rival, larger), terms)
     shape = (rows, *out_shape)
     if terms is None:
         return Moments(mean.reshape(shape), spread.reshape(shape))
     rest = (spread - X.shared(terms, terms)).clamp_min(0)
-    return Moments(
-        mean.reshape(shape), rest.reshape(shape), terms.reshape(len(terms), *shape), X.law
-    )
+    terms = terms.reshape(len(terms), *shape)
+    return Moments(mean.reshape(shape), rest.reshape(shape), terms, X.law)
+
+
+def _terms_of_larger(terms: Tensor, rival: Tensor, larger: _Larger) -> Tensor:
+    i, j, n = _player_pairs(len(terms))
+    gap = terms[:n] - rival[:n]
+    mixed = larger.first * terms + (1 - larger.first) * rival
+    mixed[n:] += larger.tie * gap[i] * gap[j]
+    return mixed
 
 
 def spatial_linear(
-    function: Callable[[torch.Tensor], torch.Tensor], spatial: tuple[int, ...]
-) -> Callable[[torch.Tensor], torch.Tensor]:
+    function: Callable[[Tensor], Tensor], spatial: tuple[int, ...]
+) -> Callable[[Tensor], Tensor]:
     """The map of variances through a linear operation on the last axes that is the same for every
     channel.
 
@@ -335,7 +361,7 @@ def spatial_linear(
     out = matrix.shape[2:]
     squared = matrix.reshape(p, -1) ** 2
 
-    def apply(var: torch.Tensor) -> torch.Tensor:
+    def apply(var: Tensor) -> Tensor:
         flat = var.reshape(*var.shape[: var.ndim - len(spatial)], p)
         return (flat @ squared.to(var)).reshape(*flat.shape[:-1], *out)
 

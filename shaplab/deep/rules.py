@@ -22,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from math import factorial
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from shaplab.deep.kernels.units import rescale_rows
+from shaplab.deep.kernels.units import FunctionEnds, rescale_rows
 
 __all__ = [
     "maximum_literal",
@@ -37,7 +37,7 @@ __all__ = [
     "reveal_cancel_literal",
 ]
 
-Function = Callable[[torch.Tensor], torch.Tensor]
+Function = Callable[[Tensor], Tensor]
 
 
 def rescale_literal(g: Callable[[float], float], f: float, b: float) -> float:
@@ -64,7 +64,8 @@ def rescale_literal(g: Callable[[float], float], f: float, b: float) -> float:
     """
     if abs(f - b) > 1e-6 * (1 + abs(b)):
         return (g(f) - g(b)) / (f - b)
-    middle, h = (f + b) / 2, 1e-5
+    middle = (f + b) / 2
+    h = 1e-5
     return (g(middle + h) - g(middle - h)) / (2 * h)
 
 
@@ -108,16 +109,20 @@ def reveal_cancel_literal(
     t = c.mean() if threshold == "mean" else float(threshold)
     up = c > t
     base = float(w @ b) + bias
-    h_up, h_down = float(c[up].sum()), float(c[~up].sum())
+    h_up = float(c[up].sum())
+    h_down = float(c[~up].sum())
     phi_up = 0.5 * ((g(base + h_up + h_down) - g(base + h_down)) + (g(base + h_up) - g(base)))
     phi_down = 0.5 * ((g(base + h_up + h_down) - g(base + h_up)) + (g(base + h_down) - g(base)))
     phi = np.zeros(len(c))
     for part, total, value, other in ((up, h_up, phi_up, h_down), (~up, h_down, phi_down, h_up)):
-        if part.any():
-            step = 0.5 * (
-                rescale_literal(g, base, base) + rescale_literal(g, base + other, base + other)
-            )
-            phi[part] = c[part] * (value / total if abs(total) > 1e-12 else step)
+        if not part.any():
+            continue
+        if abs(total) > 1e-12:
+            share = value / total
+        else:  # nothing to share in proportion to: the slope with and without the other part
+            slopes = rescale_literal(g, base, base), rescale_literal(g, base + other, base + other)
+            share = 0.5 * sum(slopes)
+        phi[part] = c[part] * share
     return phi
 
 
@@ -167,10 +172,12 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
     phi = np.zeros(len(f))
     levels = np.unique(np.concatenate([f, b]))
     for low, high in pairwise(levels):
-        A, C = (f > low) & (b <= low), (b > low) & (f <= low)
         if ((f > low) & (b > low)).any():
             continue
-        a, c = int(A.sum()), int(C.sum())
+        A = (f > low) & (b <= low)
+        C = (b > low) & (f <= low)
+        a = int(A.sum())
+        c = int(C.sum())
         if a:
             phi[A] += (high - low) * factorial(a - 1) * factorial(c) / factorial(a + c)
         if c:
@@ -179,7 +186,12 @@ def maximum_literal(f: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def normalise_literal(
-    f: np.ndarray, b: np.ndarray, q: np.ndarray, eps: float = 0.0, steps: int = 4000
+    f: np.ndarray,
+    b: np.ndarray,
+    q: np.ndarray,
+    eps: float = 0.0,
+    steps: int = 4000,
+    centre: bool = False,
 ) -> np.ndarray:
     """Multipliers of ``x / sqrt(mean(x^2) + eps)`` as integrals over the share p of inputs present.
 
@@ -189,6 +201,7 @@ def normalise_literal(
     q : array ``(d,)``, multipliers of the outputs.
     eps : added to the mean square.
     steps : midpoints of the integrals.
+    centre : subtract the mean first, as LayerNorm does.
 
     Returns
     -------
@@ -197,55 +210,89 @@ def normalise_literal(
     Notes
     -----
     With a share p of many inputs present, chosen at random, an input is on average ``b + p (f -
-    b)`` and the mean square ``B + p (F - B)``, which is not the mean square of the average.
+    b)`` and the mean square ``B + p (F - B)``, which is not the mean square of the average. The
+    variance is that mean square less the square of the mean.
 
     Examples
     --------
     >>> normalise_literal(np.array([2.0]), np.array([0.0]), np.ones(1)).round(2)
     array([0.5])
     """
-    low, high = np.mean(b**2) + eps, np.mean(f**2) + eps
+    low = np.mean(b**2)
+    high = np.mean(f**2)
+    own = q - q.mean() if centre else q
     found = np.zeros(len(f))
-    for p in ((np.arange(steps) + 0.5) / steps) ** 2:  # dp = 2 sqrt(p) d sqrt(p), for low = 0
-        square, weight = low + p * (high - low), 2 * p**0.5 / steps
-        found += weight * q / square**0.5
-        pull = q @ (b + p * (f - b)) * -0.5 / square**1.5
-        found += weight * pull * (f + b) / len(f)
+    for angle in (np.arange(steps) + 0.5) / steps * np.pi / 2:
+        # p = sin(angle)^2 lingers at both ends, where the square may be 0.
+        p = np.sin(angle) ** 2
+        dp = np.pi / 2 / steps * np.sin(2 * angle)
+        x = b + p * (f - b)
+        mean = x.mean() if centre else 0.0
+        square = low + p * (high - low) - mean**2 + eps
+        found += dp * own / square**0.5
+        pull = q @ (x - mean) * -0.5 / square**1.5
+        found += dp * pull * (f + b - 2 * mean) / len(f)
     return found
 
 
-SLOPES: dict[
-    str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-] = {  # of (x, g(x)), where they are cheap
-    "relu": lambda x, y: (x > 0).to(x.dtype),
-    "sigmoid": lambda x, y: y * (1 - y),
-    "tanh": lambda x, y: 1 - y * y,
-    "exp": lambda x, y: y,
-    "abs": lambda x, y: x.sign(),
-    "square": lambda x, y: 2 * x,
+# Functions of one input
+
+
+def _exp_slope(x: Tensor, y: Tensor) -> Tensor:
+    return y
+
+
+def _relu_slope(x: Tensor, y: Tensor) -> Tensor:
+    return (x > 0).to(x.dtype)
+
+
+def _sigmoid_slope(x: Tensor, y: Tensor) -> Tensor:
+    return y * (1 - y)
+
+
+def _square_slope(x: Tensor, y: Tensor) -> Tensor:
+    return 2 * x
+
+
+def _tanh_slope(x: Tensor, y: Tensor) -> Tensor:
+    return 1 - y * y
+
+
+def _absolute_slope(x: Tensor, y: Tensor) -> Tensor:
+    return x.sign()
+
+
+# Derivatives that are cheap once the value is known.
+SLOPES_FROM_VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "relu": _relu_slope,
+    "sigmoid": _sigmoid_slope,
+    "tanh": _tanh_slope,
+    "exp": _exp_slope,
+    "abs": _absolute_slope,
+    "square": _square_slope,
 }
 
 
-def slope(
-    g: Function, x: torch.Tensor, y: torch.Tensor | None = None, name: str = ""
-) -> torch.Tensor:
+def slope(g: Function, x: Tensor, y: Tensor | None = None, name: str = "") -> Tensor:
     """Derivative of an elementwise function at ``x``, where its value is ``y``; 0 where it is
     infinite, as a step of 0 from there changes nothing."""
-    if name in SLOPES and y is not None:
-        return SLOPES[name](x, y)
+    if name in SLOPES_FROM_VALUES and y is not None:
+        return SLOPES_FROM_VALUES[name](x, y)
     with torch.enable_grad():
         point = x.detach().requires_grad_()
         value = g(point)
         if not value.requires_grad:  # a step function
             return torch.zeros_like(x)
-        found = torch.autograd.grad(value.sum(), point)[0].detach()
-        return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+        derivative = torch.autograd.grad(value.sum(), point)[0].detach()
+        return torch.nan_to_num(derivative, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def aligned(f: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+def aligned(f: Tensor, shape: torch.Size) -> Tensor:
     """``f`` so that its rows repeat over those of a tensor of this shape when both are flattened to
     tables."""
-    return f if f.shape[1:] == shape[1:] and f.shape[0] in (1, shape[0]) else f.expand(shape)
+    if f.shape[1:] == shape[1:] and f.shape[0] in (1, shape[0]):
+        return f
+    return f.expand(shape)
 
 
 # When the mean of the slopes at both ends stands in for the quotient, by kind of function: scale
@@ -254,47 +301,49 @@ def aligned(f: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 # root of eps, the unit of scale.
 LIMITS = {
     "smooth": (0.25, 1.0, np.inf, 0.0),
-    "pole": (0.25, 0.0, np.inf, 0.0),  # steep near 0, smooth only relative to |b|
-    "kinked": (0.25, 1.0, 0.0, 0.0),  # piecewise linear: only when both ends lie on the same piece
-    "bent": (
-        0.25,
-        1.0,
-        0.0,
-        8.0,
-    ),  # smooth pieces: only when the slopes differ as little as a smooth function's
-    "step": (0.0, 1.0, np.inf, 0.0),  # only where nothing changed
+    # Steep near 0, smooth only relative to |b|.
+    "pole": (0.25, 0.0, np.inf, 0.0),
+    # Piecewise linear: only when both ends lie on the same piece.
+    "kinked": (0.25, 1.0, 0.0, 0.0),
+    # Smooth pieces: only when the slopes differ as little as a smooth function's.
+    "bent": (0.25, 1.0, 0.0, 8.0),
+    # Only where nothing changed.
+    "step": (0.0, 1.0, np.inf, 0.0),
 }
 
 
 def limits(kind: str, dtype: torch.dtype) -> np.ndarray:
     """The four numbers of ``LIMITS`` for a dtype."""
-    scale, *rest = LIMITS[kind]
-    return np.array(
-        [scale * torch.finfo(dtype).eps ** (1 / 3), *rest], "f8" if dtype.itemsize == 8 else "f4"
-    )
+    scale, *others = LIMITS[kind]
+    unit = torch.finfo(dtype).eps ** (1 / 3)
+    return np.array([scale * unit, *others], "f8" if dtype.itemsize == 8 else "f4")
 
 
 def rescale(
     g: Function,
-    f: torch.Tensor,
-    b: torch.Tensor,
+    f: Tensor,
+    b: Tensor,
     kind: str = "smooth",
-    known: tuple[torch.Tensor, torch.Tensor] | None = None,
+    known: tuple[Tensor, Tensor] | None = None,
     name: str = "",
-    q: torch.Tensor | None = None,
-) -> torch.Tensor:
+    q: Tensor | None = None,
+) -> Tensor:
     """``q`` times the multiplier of Rescale; ``known`` is ``(g(b), slope at b)`` when computed
     before."""
-    at_b, slope_b = known or (g(b), slope(g, b))
+    if known is None:
+        known = g(b), slope(g, b)
+    at_b, slope_b = known
     at_f = g(f)
-    slope_f, q = slope(g, f, at_f, name), torch.ones_like(b) if q is None else q
+    slope_f = slope(g, f, at_f, name)
+    if q is None:
+        q = torch.ones_like(b)
     if b.device.type == "cpu" and b.dim():
-        tensors = [aligned(t, b.shape) for t in (f, at_f, slope_f, b, at_b, slope_b, q)]
-        tables: Any = [np.ascontiguousarray(t.numpy().reshape(len(t), -1)) for t in tensors]
-        out = np.empty(tables[3].shape, tables[3].dtype)
-        rescale_rows(*tables, limits(kind, b.dtype), out)  # type: ignore[call-arg]
+        ours = FunctionEnds(*(_as_rows(t, b.shape) for t in (f, at_f, slope_f)))
+        theirs = FunctionEnds(*(_as_rows(t, b.shape) for t in (b, at_b, slope_b)))
+        out = np.empty(theirs.x.shape, theirs.x.dtype)
+        rescale_rows(ours, theirs, _as_rows(q, b.shape), limits(kind, b.dtype), out)
         return torch.from_numpy(out).reshape(b.shape)
-    scale, offset, apart, bend = (float(v) for v in limits(kind, b.dtype))
+    scale, offset, apart, bend = (float(limit) for limit in limits(kind, b.dtype))
     step = f - b
     close = step.abs() <= scale * (offset + b.abs())
     close &= (slope_f - slope_b).abs() <= apart + bend * step.abs()
@@ -302,68 +351,137 @@ def rescale(
     return q * torch.where(close, (slope_f + slope_b) / 2, (at_f - at_b) / step)
 
 
+def _as_rows(values: Tensor, shape: torch.Size) -> np.ndarray:
+    """A table for the kernel, whose rows repeat over those of a tensor of this shape."""
+    values = aligned(values, shape)
+    return np.ascontiguousarray(values.numpy().reshape(len(values), -1))
+
+
+# Functions of two inputs
+
+
 def two_players(
-    g: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    f: tuple[torch.Tensor, torch.Tensor],
-    b: tuple[torch.Tensor, torch.Tensor],
-) -> tuple[torch.Tensor, torch.Tensor]:
+    g: Callable[[Tensor, Tensor], Tensor],
+    f: tuple[Tensor, Tensor],
+    b: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
     """Multipliers of both inputs of an elementwise ``g(x, y)``, by its four corners; the mean of
     the slopes where an input is the same in both rows."""
-    both, first, second, none = g(f[0], f[1]), g(f[0], b[1]), g(b[0], f[1]), g(b[0], b[1])
-    found: list[torch.Tensor] = []
-    for step, gain, ends in (
-        (f[0] - b[0], both - second + first - none, ((b[0], f[1]), (b[0], b[1]))),
-        (f[1] - b[1], both - first + second - none, ((f[0], b[1]), (b[0], b[1]))),
-    ):
-        same, place = step == 0, len(found)
-        share = gain / (2 * torch.where(same, 1.0, step))
+    both = g(f[0], f[1])
+    first = g(f[0], b[1])
+    second = g(b[0], f[1])
+    none = g(b[0], b[1])
+    gains = both - second + first - none, both - first + second - none
+    # Where the other input is present, and where it is absent.
+    points = ((b[0], f[1]), (b[0], b[1])), ((f[0], b[1]), (b[0], b[1]))
+    multipliers = []
+    for place in (0, 1):
+        step = f[place] - b[place]
+        same = step == 0
+        share = gains[place] / (2 * torch.where(same, 1.0, step))
         if same.device.type == "meta" or bool(same.any()):
-            flat = (_partial(g, ends[0], place) + _partial(g, ends[1], place)) / 2
-            share = torch.where(same, flat, share)
-        found.append(share)
-    return found[0], found[1]
+            present, absent = (_partial(g, point, place) for point in points[place])
+            share = torch.where(same, (present + absent) / 2, share)
+        multipliers.append(share)
+    return multipliers[0], multipliers[1]
 
 
 def _partial(
-    g: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    at: tuple[torch.Tensor, torch.Tensor],
+    g: Callable[[Tensor, Tensor], Tensor],
+    at: tuple[Tensor, Tensor],
     place: int,
-) -> torch.Tensor:
+) -> Tensor:
     """Derivative of ``g`` in one of its inputs, 0 where it is infinite."""
     with torch.enable_grad():
         ends = [t.detach().clone().requires_grad_() for t in torch.broadcast_tensors(*at)]
-        found = torch.autograd.grad(g(*ends).sum(), ends[place], allow_unused=True)[0]
-    if found is None:
+        derivative = torch.autograd.grad(g(*ends).sum(), ends[place], allow_unused=True)[0]
+    if derivative is None:
         return torch.zeros_like(ends[place])
-    return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    return torch.nan_to_num(derivative, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+# Inputs that share a denominator
 
 
 def normalise(
-    f: torch.Tensor,
-    b: torch.Tensor,
-    q: torch.Tensor,
+    f: Tensor,
+    b: Tensor,
+    q: Tensor,
     dims: tuple[int, ...],
     eps: float,
     centre: bool = True,
-) -> torch.Tensor:
+) -> Tensor:
     """Multipliers of ``(x - mean) / sqrt(var + eps)`` (or, without ``centre``, of ``x /
     sqrt(mean(x^2) + eps)``).
 
-    Centring is linear. The inputs then are many small players: when a share p of them is present,
-    the mean square is near ``B + p (F - B)``. Integrated over p, with ``t = s_f + s_b``, an input
-    has the multiplier ``2 / t`` on its own output, and on all outputs together, through the
-    square, ``-(f + b) / n * sum(q (f / s_f + b / s_b)) / t^2``.
+    The inputs are many small players: when a share p of them is present, the mean square is near
+    ``B + p (F - B)``, and the mean is linear in p. See ``quotient_of_norm``.
     """
+    shift = None
     if centre:
-        f, b = f - f.mean(dims, keepdim=True), b - b.mean(dims, keepdim=True)
+        mean_f = f.mean(dims, keepdim=True)
+        mean_b = b.mean(dims, keepdim=True)
+        shift = mean_f - mean_b
+        f = f - mean_f
+        b = b - mean_b
     s_f = torch.sqrt((f * f).mean(dims, keepdim=True) + eps)
     s_b = torch.sqrt((b * b).mean(dims, keepdim=True) + eps)
     size = b[0:1].numel() // s_b[0:1].numel()
-    out = quotient_of_norm(f, b, q, (s_f, s_b), dims, 1.0 / size)
-    return out - out.mean(dims, keepdim=True) if centre else out
+    return quotient_of_norm(f, b, q, (s_f, s_b), dims, 1.0 / size, shift)
 
 
-def softmax_of_entries(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
+def quotient_of_norm(
+    f: Tensor,
+    b: Tensor,
+    q: Tensor,
+    scales: tuple[Tensor, Tensor],
+    dims: tuple[int, ...],
+    rate: float | Tensor,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """Multipliers of ``x / s(x)``, where ``s^2`` changes by ``rate`` times the sum of squares.
+
+    Integrated over the share p of inputs present, with ``t = s_f + s_b``, an input has the
+    multiplier ``2 / t`` on its own output, and on all outputs together, through the square,
+    ``-rate (f + b) * sum(q (f / s_f + b / s_b)) / t^2``.
+
+    With ``shift``, ``f`` and ``b`` are centred, their means differed by ``shift``, and the
+    multipliers are those of the inputs before centring. A coalition then mixes rows of two levels,
+    and that adds ``p (1 - p) between`` to its variance, where ``between = rate n shift^2``.
+    """
+    s_f, s_b = scales
+    t = s_f + s_b
+    inverse = torch.where(t == 0, 0.0, 1 / t)
+    at_f = torch.where(s_f == 0, 0.0, (q * f).sum(dims, keepdim=True) / s_f)
+    at_b = torch.where(s_b == 0, 0.0, (q * b).sum(dims, keepdim=True) / s_b)
+    if shift is None:
+        return 2 * inverse * q - rate * inverse * inverse * (at_f + at_b) * (f + b)
+    size = b[0:1].numel() // s_b[0:1].numel()
+    between = rate * size * shift * shift
+    whole = t * t + between
+    bounded = torch.where(whole == 0, 0.0, 1 / whole)
+    own, cross = _mean_of_inverse_scales(t, between)
+    pull = bounded * (at_f + at_b)
+    # What the mean of the inputs present does to their variance: it grows while few are.
+    lean = bounded * (at_b - at_f) + cross * (at_f * s_f - at_b * s_b)
+    return own * (q - q.mean(dims, keepdim=True)) - rate * (pull * (f + b) + lean * shift)
+
+
+def _mean_of_inverse_scales(t: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
+    """Integrals over p in [0, 1] of ``1 / s`` and of ``p (1 - p) / s^3``, where ``s^2 = (1 - p)
+    s_b^2 + p s_f^2 + p (1 - p) between`` and ``t = s_f + s_b``."""
+    width = torch.sqrt(between)
+    inverse = torch.where(t == 0, 0.0, 1 / t)
+    near = between <= 1e-3 * t * t
+    safe = torch.where(near, 1.0, between)
+    own = 2 * torch.where(width == 0, inverse, torch.atan2(width, t) / width)
+    cross = (own - 2 * t / (t * t + safe)) / safe
+    r = between * inverse * inverse
+    series = (4 / 3 - r * (8 / 5 - r * (12 / 7 - r * 16 / 9))) * inverse**3
+    return own, torch.where(near, series, cross)
+
+
+def softmax_of_entries(f: Tensor, b: Tensor, q: Tensor, dim: int) -> Tensor:
     """Multipliers of logits that are players themselves, under softmax.
 
     Each probability is the sigmoid of its logit minus the log-sum-exp of the others: a game of two
@@ -371,56 +489,47 @@ def softmax_of_entries(f: torch.Tensor, b: torch.Tensor, q: torch.Tensor, dim: i
     exponential. Bounded, as both shares are differences of probabilities.
     """
     f, b = (t.movedim(dim, -1) for t in torch.broadcast_tensors(f, b))
-    same = torch.eye(f.shape[-1], dtype=torch.bool, device=f.device)
-    rest_f, rest_b = (_others(t, same) for t in (f, b))
-    own = (_sigmoid_secant(f - rest_f, b - rest_f) + _sigmoid_secant(f - rest_b, b - rest_b)) / 2
-    them = (_sigmoid_secant(f - rest_f, f - rest_b) + _sigmoid_secant(b - rest_f, b - rest_b)) / 2
-    share = _log_secant(f, b).unsqueeze(-2) - _log_secant(rest_f, rest_b).unsqueeze(-1)
-    share = torch.nan_to_num(torch.exp(share.masked_fill(same, -torch.inf)), nan=0.0)
+    itself = torch.eye(f.shape[-1], dtype=torch.bool, device=f.device)
+    others_f = _log_sum_of_others(f, itself)
+    others_b = _log_sum_of_others(b, itself)
+    own = _sigmoid_secant(f - others_f, b - others_f) + _sigmoid_secant(f - others_b, b - others_b)
+    them = _sigmoid_secant(f - others_f, f - others_b) + _sigmoid_secant(b - others_f, b - others_b)
+    of_each = sum(log_secant(f, b))
+    of_all = sum(log_secant(others_f, others_b))
+    log_share = of_each.unsqueeze(-2) - of_all.unsqueeze(-1)  # type: ignore[union-attr]
+    share = torch.nan_to_num(torch.exp(log_share.masked_fill(itself, -torch.inf)), nan=0.0)
     weight = q.movedim(dim, -1)
-    found = weight * own - ((weight * them).unsqueeze(-1) * share).sum(-2)
-    return found.movedim(-1, dim)
+    from_others = (weight * (them / 2)).unsqueeze(-1) * share
+    return (weight * (own / 2) - from_others.sum(-2)).movedim(-1, dim)
 
 
-def _others(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+def _log_sum_of_others(logits: Tensor, itself: Tensor) -> Tensor:
     """Log-sum-exp of all logits but each one."""
-    return torch.logsumexp(logits.unsqueeze(-2).masked_fill(same, -torch.inf), -1)
+    return torch.logsumexp(logits.unsqueeze(-2).masked_fill(itself, -torch.inf), -1)
 
 
-def _secant_of_decay(step: torch.Tensor) -> torch.Tensor:
+def _secant_of_decay(step: Tensor) -> Tensor:
     """``(1 - exp(-step)) / step`` for a step of at least 0."""
     return torch.where(step == 0, 1.0, -torch.expm1(-step) / torch.where(step == 0, 1.0, step))
 
 
-def _sigmoid_secant(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def _sigmoid_secant(u: Tensor, v: Tensor) -> Tensor:
     """``(sigmoid u - sigmoid v) / (u - v)`` without cancellation."""
-    top, low = torch.maximum(u, v), torch.minimum(u, v)
+    top = torch.maximum(u, v)
+    low = torch.minimum(u, v)
     return torch.sigmoid(top) * torch.sigmoid(-low) * _secant_of_decay(top - low)
 
 
-def _log_secant(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Logarithm of ``(exp u - exp v) / (u - v)``."""
-    return torch.maximum(u, v) + torch.log(_secant_of_decay((u - v).abs()))
+def log_secant(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Two parts of the logarithm of ``(exp u - exp v) / (u - v)``, or of ``exp u`` where they are
+    equal: the larger of both, and what is left, which is at most 0."""
+    return torch.maximum(u, v), torch.log(_secant_of_decay((u - v).abs()))
 
 
-def quotient_of_norm(
-    f: torch.Tensor,
-    b: torch.Tensor,
-    q: torch.Tensor,
-    scales: tuple[torch.Tensor, torch.Tensor],
-    dims: tuple[int, ...],
-    rate: float | torch.Tensor,
-) -> torch.Tensor:
-    """Multipliers of ``x / s(x)``, where ``s^2`` changes by ``rate`` times the sum of squares."""
-    s_f, s_b = scales
-    t = s_f + s_b
-    inverse = torch.where(t == 0, 0.0, 1 / t)
-    ends = torch.where(s_f == 0, 0.0, f / s_f) + torch.where(s_b == 0, 0.0, b / s_b)
-    pulled = (q * ends).sum(dims, keepdim=True) * inverse * inverse
-    return 2 * q * inverse - rate * (f + b) * pulled
+# The maximum
 
 
-def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def maximum(f: Tensor, b: Tensor) -> Tensor:
     """Exact multipliers of the inputs of ``max`` over the last axis; ``-inf`` in both marks a
     missing input.
 
@@ -430,37 +539,46 @@ def maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     k = f.shape[-1]
     levels, _ = torch.cat([f, b], -1).sort(-1, descending=True)
     count = torch.arange(2 * k + 2, device=f.device, dtype=torch.float64)
-    weight = torch.lgamma(count.clamp(min=1))  # weight[n + 1] = log n!
+    log_factorial = torch.lgamma(count.clamp(min=1))  # of n at place n + 1
     phi = torch.zeros_like(f, dtype=torch.float64)
     for i in range(2 * k - 1):
         low = levels[..., i + 1 : i + 2]
         width = torch.nan_to_num(levels[..., i : i + 1] - low, nan=0.0, posinf=0.0).double()
-        above, below = f > low, b > low
-        A, C = above & ~below, below & ~above
-        open_ = ~(above & below).any(-1, keepdim=True)
-        a, c = A.sum(-1, keepdim=True), C.sum(-1, keepdim=True)
+        above = f > low
+        below = b > low
+        A = above & ~below
+        C = below & ~above
+        undecided = ~(above & below).any(-1, keepdim=True)
+        a = A.sum(-1, keepdim=True)
+        c = C.sum(-1, keepdim=True)
         for members, own, other, sign in ((A, a, c, 1.0), (C, c, a, -1.0)):
-            share = torch.exp(
-                weight[own.clamp(min=1)] + weight[other + 1] - weight[own + other + 1]
-            )
-            phi += sign * torch.where(members & open_, width * share, 0.0)
-    step = (f - b).double()
+            orders = log_factorial[own.clamp(min=1)] + log_factorial[other + 1]
+            share = torch.exp(orders - log_factorial[own + other + 1])
+            phi += sign * torch.where(members & undecided, width * share, 0.0)
     with torch.no_grad():
-        x = torch.where(f == b, b, torch.full_like(b, torch.inf)).unsqueeze(-1)
-        above, below = f.unsqueeze(-2) > x, b.unsqueeze(-2) > x
-        a, c = (above & ~below).sum(-1), (below & ~above).sum(-1)
-        tie = torch.exp(weight[a + 1] + weight[c + 1] - weight[a + c + 2])
-        tie = torch.where((above & below).any(-1) | torch.isinf(f), 0.0, tie)
-    return torch.where(f == b, tie, phi / step).to(b.dtype)
+        tie = _share_at_own_level(f, b, log_factorial)
+    return torch.where(f == b, tie, phi / (f - b).double()).to(b.dtype)
 
 
-def cross_maximum(f: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _share_at_own_level(f: Tensor, b: Tensor, log_factorial: Tensor) -> Tensor:
+    """For inputs with ``f = b``: the share of orders in which they decide at their level."""
+    level = torch.where(f == b, b, torch.full_like(b, torch.inf)).unsqueeze(-1)
+    above = f.unsqueeze(-2) > level
+    below = b.unsqueeze(-2) > level
+    a = (above & ~below).sum(-1)
+    c = (below & ~above).sum(-1)
+    orders = log_factorial[a + 1] + log_factorial[c + 1]
+    tie = torch.exp(orders - log_factorial[a + c + 2])
+    return torch.where((above & below).any(-1) | torch.isinf(f), 0.0, tie)
+
+
+def cross_maximum(f: Tensor, b: Tensor) -> Tensor:
     """Cheap multipliers of ``max`` over the last axis: all credit to the input that made the larger
     maximum."""
     f, b = torch.broadcast_tensors(f, b)
     top_f, at_f = f.max(-1, keepdim=True)
     top_b, at_b = b.max(-1, keepdim=True)
-    at = torch.where(top_f > top_b, at_f, at_b)
-    step = f.gather(-1, at) - b.gather(-1, at)
+    place = torch.where(top_f > top_b, at_f, at_b)
+    step = f.gather(-1, place) - b.gather(-1, place)
     share = torch.where(step == 0, torch.ones_like(step), (top_f - top_b) / step)
-    return torch.zeros_like(b).scatter(-1, at, share)
+    return torch.zeros_like(b).scatter(-1, place, share)

@@ -25,23 +25,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from shaplab._validation import (  # isort: skip
+from shaplab._losses import check_probabilities, check_target, get_loss, secant
+from shaplab._parallel import chunks, progress_bar
+from shaplab._validation import (
     UnsupportedModelError,
-    as_numbers,
     check_callable,
     check_choice,
     check_frames,
     check_int,
     check_result,
-    check_rows,
     column_names,
     fail,
     is_frame,
 )
-from shaplab._losses import check_probabilities, check_target, get_loss, secant
-from shaplab._parallel import chunks, progress_bar
+from shaplab.deep._inputs import as_inputs, as_stage_rows, check_model
 from shaplab.deep._pairs import Settings, pairs
-from shaplab.deep.deep_shap import RULES, as_inputs, check_model
+from shaplab.deep.deep_shap import RULES
+from shaplab.deep.rules import log_secant
 from shaplab.explanation import Explanation
 from shaplab.foundations.exact import shapley_coefficients
 from shaplab.foundations.games import all_coalitions, group_labels
@@ -50,9 +50,9 @@ from shaplab.trees.interventional import interventional_tree_shap
 
 __all__ = ["FunctionStage", "SplitStage", "pull_back", "stack_shap"]
 
-_FLOATS = 2**24  # numbers held for all pairs of a chunk
+_HELD = 2**24  # numbers held for all pairs of a chunk
 _TRIED = 256  # mixed rows that tell what a function is
-_MIXED = 10  # inputs of a function whose coalitions are all evaluated
+_MOST_MIXED = 10  # inputs of a function whose coalitions are all evaluated
 
 
 def pull_back(phi: np.ndarray, f: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -82,7 +82,8 @@ class NetworkStage:
 
     def __init__(self, model: Any, settings: Settings) -> None:
         check_model(model)
-        self.model, self.settings = model, settings
+        self.model = model
+        self.settings = settings
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -95,21 +96,16 @@ class NetworkStage:
     def pull(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Attributions ``(N, B, *input)`` of ``weights (N, B, K)`` times the change of output."""
         swap = len(R) < len(X)
-        loop, batch = (R, X) if swap else (X, R)
+        loop = as_inputs(self.model, R if swap else X, "X")
+        batch = as_inputs(self.model, X if swap else R, "X")
         result = np.zeros((len(X), len(R), *X.shape[1:]))
-        for block in pairs(
-            self.model,
-            as_inputs(self.model, loop, "X"),
-            as_inputs(self.model, batch, "X"),
-            self.settings,
-        ):
-            seed = weights[block.many, block.one] if swap else weights[block.one, block.many]
-            seed = seed if block.out_many.dim() == 2 else seed[:, 0]
-            found = block.read(torch.as_tensor(seed, device=block.out_many.device))[0].cpu().numpy()
-            if swap:
-                result[block.many, block.one] = -found
-            else:
-                result[block.one, block.many] = found
+        for block in pairs(self.model, loop, batch, self.settings):
+            place = (block.many, block.one) if swap else (block.one, block.many)
+            seed = weights[place]
+            if block.out_many.dim() == 1:
+                seed = seed[:, 0]
+            credit = block.read(torch.as_tensor(seed, device=block.out_many.device))[0]
+            result[place] = (-credit if swap else credit).cpu().numpy()
         return result
 
 
@@ -177,31 +173,33 @@ class FunctionStage:
     def kind(self, X: np.ndarray, R: np.ndarray) -> str:
         """ "each", "sum" or "mixed": what mixtures of some explained and reference rows say."""
         rng = np.random.default_rng(0)
-        count, d = min(_TRIED, len(X) * len(R)), X.shape[1]
-        f, b = X[rng.integers(len(X), size=count)], R[rng.integers(len(R), size=count)]
-        ours, theirs = _wide(self(f)), _wide(self(b))
+        count = min(_TRIED, len(X) * len(R))
+        d = X.shape[1]
+        f = X[rng.integers(len(X), size=count)]
+        b = R[rng.integers(len(R), size=count)]
+        ours = _as_columns(self(f))
+        theirs = _as_columns(self(b))
         # Each output has a scale of its own.
         scale = np.maximum(np.abs(ours).max(axis=0), np.abs(theirs).max(axis=0))
         mask = rng.random((count, d)) < 0.5
-        mixed = _wide(self(np.where(mask, f, b)))
+        mixed = _as_columns(self(np.where(mask, f, b)))
 
-        def same(found: np.ndarray) -> bool:
+        def same(one: np.ndarray, other: np.ndarray) -> bool:
             # Single-precision functions round at some 1e-7 of their scale.
-            return bool((np.abs(found - mixed) <= 1e-5 * scale).all())
+            return bool((np.abs(one - other) <= 1e-5 * scale).all())
 
-        if ours.shape[1] == d and same(np.where(mask, ours, theirs)):
+        if ours.shape[1] == d and same(np.where(mask, ours, theirs), mixed):
             return "each"
-        steps = np.stack(
-            [_wide(self(np.where(np.arange(d) == i, f, b))) - theirs for i in range(d)], axis=1
-        )
-        left = np.abs(theirs + steps.sum(axis=1) - ours)
-        if (left <= 1e-5 * scale).all() and same(theirs + (steps * mask[:, :, None]).sum(axis=1)):
+        alone = [_as_columns(self(np.where(np.arange(d) == i, f, b))) for i in range(d)]
+        steps = np.stack(alone, axis=1) - theirs[:, None]
+        present = theirs + (steps * mask[:, :, None]).sum(axis=1)
+        if same(theirs + steps.sum(axis=1), ours) and same(present, mixed):
             return "sum"
-        if d > _MIXED:
+        if d > _MOST_MIXED:
             fail(
                 "stages",
-                f"a function of each input by itself, a sum of such, or one of at most {_MIXED} "
-                f"inputs that mixes them",
+                f"a function of each input by itself, a sum of such, or one of at most "
+                f"{_MOST_MIXED} inputs that mixes them",
                 f"one that mixes {d} inputs",
                 "Say how to explain it: FunctionStage(function, explainer), for example with "
                 "explainer=lambda X, r: permutation_shap(function, X, r, rng=0).values",
@@ -209,14 +207,14 @@ class FunctionStage:
         return "mixed"
 
     def _each(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return weights * (_wide(self(X))[:, None] - _wide(self(R))[None])
+        return weights * (_as_columns(self(X))[:, None] - _as_columns(self(R))[None])
 
     def _sum(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
         result = np.empty((len(X), len(R), X.shape[1]))
         for i, r in enumerate(R):
-            start = _wide(self(r[None]))
+            start = _as_columns(self(r[None]))
             for j in range(X.shape[1]):
-                step = _wide(self(np.where(np.arange(len(r)) == j, X, r))) - start
+                step = _as_columns(self(np.where(np.arange(len(r)) == j, X, r))) - start
                 result[:, i, j] = (step * weights[:, i]).sum(-1)
         return result
 
@@ -225,9 +223,9 @@ class FunctionStage:
         share = shapley_coefficients(S)
         result = np.empty((len(X), len(R), X.shape[1]))
         for i, r in enumerate(R):
-            for rows in chunks(len(X), max(1, _FLOATS // S.size)):
+            for rows in chunks(len(X), max(1, _HELD // S.size)):
                 table = np.where(S, X[rows][:, None], r).reshape(-1, X.shape[1])
-                game = _wide(self(table)).reshape(rows.stop - rows.start, len(S), -1)
+                game = _as_columns(self(table)).reshape(rows.stop - rows.start, len(S), -1)
                 result[rows, i] = (game * weights[rows, i][:, None]).sum(-1) @ share.T
         return result
 
@@ -249,8 +247,8 @@ class SplitStage:
         rule: str = "rescale",
         max_rule: str = "exact",
     ) -> None:
-        pairs_given = isinstance(parts, Sequence) and len(parts) > 0
-        if not pairs_given or any(not isinstance(p, tuple | list) or len(p) != 2 for p in parts):
+        listed = isinstance(parts, Sequence) and len(parts) > 0
+        if not listed or any(not isinstance(p, tuple | list) or len(p) != 2 for p in parts):
             fail(
                 "parts",
                 "a list of pairs (stage, columns)",
@@ -258,11 +256,9 @@ class SplitStage:
                 "Write [(stage, [0, 1]), (None, [2])]",
                 TypeError,
             )
+        settings = Settings(rule, max_rule)
         self.parts = [
-            (
-                None if stage is None else as_stage(stage, Settings(rule, max_rule)),
-                _columns(columns),
-            )
+            (None if stage is None else as_stage(stage, settings), _column_numbers(columns))
             for stage, columns in parts
         ]
         masks = [len(mask) for _, mask in parts if np.asarray(mask).dtype == bool]
@@ -281,42 +277,43 @@ class SplitStage:
             )
         return np.hstack(
             [
-                X[:, columns] if stage is None else _wide(stage(X[:, columns]))
+                X[:, columns] if stage is None else _as_columns(stage(X[:, columns]))
                 for stage, columns in self.parts
             ]
         )
 
     def pull(self, X: np.ndarray, R: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Attributions ``(N, B, d)``; a column that several parts read adds them up."""
-        result, start = np.zeros((len(X), len(R), X.shape[1])), 0
+        result = np.zeros((len(X), len(R), X.shape[1]))
+        start = 0
         for stage, columns in self.parts:
-            ours, theirs = X[:, columns], R[:, columns]
-            width = len(columns) if stage is None else _wide(stage(ours[:1])).shape[1]
-            mine = weights[..., start : start + width]
-            part = (
-                mine * (ours[:, None] - theirs[None])
-                if stage is None
-                else stage.pull(ours, theirs, mine)
-            )
+            ours = X[:, columns]
+            theirs = R[:, columns]
+            width = len(columns) if stage is None else _as_columns(stage(ours[:1])).shape[1]
+            own = weights[..., start : start + width]
+            start += width
+            if stage is None:
+                part = own * (ours[:, None] - theirs[None])
+            else:
+                part = stage.pull(ours, theirs, own)
             for place, column in enumerate(columns):
                 result[..., column] += part[..., place]
-            start += width
         return result
 
 
-def _columns(columns: Any) -> np.ndarray:
+def _column_numbers(columns: Any) -> np.ndarray:
     """Numbers of columns, from numbers or from a mask."""
-    found = np.asarray(columns)
-    if found.dtype == bool and found.ndim == 1 and found.any():
-        return np.flatnonzero(found)
-    if found.ndim != 1 or found.size == 0 or found.dtype.kind not in "iu" or found.min() < 0:
+    given = np.asarray(columns)
+    if given.dtype == bool and given.ndim == 1 and given.any():
+        return np.flatnonzero(given)
+    if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu" or given.min() < 0:
         fail(
             "parts",
             "for each stage a list of column numbers from 0, or a mask with some True",
             columns,
             "Write (stage, [0, 1, 2])",
         )
-    return found.astype(int)
+    return given.astype(int)
 
 
 def as_stage(stage: Any, settings: Settings) -> Any:
@@ -333,7 +330,8 @@ def as_stage(stage: Any, settings: Settings) -> Any:
     return FunctionStage(check_callable(stage, "stages"))
 
 
-def _wide(values: np.ndarray) -> np.ndarray:
+def _as_columns(values: np.ndarray) -> np.ndarray:
+    """One column for one number a row."""
     return values[:, None] if values.ndim == 1 else values
 
 
@@ -410,7 +408,8 @@ def stack_shap(
     series = [as_stage(stage, settings) for stage in stages]
     names = feature_names if feature_names is not None else column_names(X)
     check_frames(X, background)
-    rows, references = (_array(part, name) for part, name in ((X, "X"), (background, "background")))
+    rows = as_stage_rows(X, "X")
+    references = as_stage_rows(background, "background")
     if rows.shape[1:] != references.shape[1:]:
         fail(
             "background",
@@ -427,41 +426,30 @@ def stack_shap(
             "one without the other",
             "Pass both or none",
         )
-    ours, theirs = _forward(series, rows, references)
-    count = ours[-1].shape[1]
-    priced = None if loss is None else Priced(loss, y, ours[-1], theirs[-1])
-    chosen = [0] if priced else _chosen(outputs, count, output_names)
-    values = np.empty((*rows.shape, len(chosen)))
-    widest = max(int(np.prod(acts.shape[1:])) for acts in ours)
+    seen = _forward(series, rows, references)
+    priced = None if loss is None else LossOfStack(loss, y, seen.ours[-1], seen.theirs[-1])
+    chosen = [0] if priced else _named_outputs(outputs, seen.count, output_names)
     with progress_bar(len(rows), progress, "stack_shap") as bar:
-        for part in chunks(len(rows), max(1, _FLOATS // (len(references) * widest))):
-            for place, k in enumerate(chosen):
-                weights = np.zeros((part.stop - part.start, len(references), count))
-                weights[..., k] = 1.0
-                weights = weights if priced is None else priced.multipliers(part)
-                for depth in range(len(series) - 1, -1, -1):
-                    f, b = ours[depth][part], theirs[depth]
-                    phi = series[depth].pull(f, b, weights)
-                    weights = pull_back(phi, f, b) if depth else weights
-                values[part, ..., place] = phi.mean(1)
-            bar.update(part.stop - part.start)
+        values = _attributions(series, seen, priced, chosen, bar)
     check_result(values, column_names(X), "stages")
-    made, base = ours[-1][:, chosen], np.tile(theirs[-1][:, chosen].mean(0), (len(rows), 1))
-    if priced is not None:
-        made, base = priced.ours[:, None], priced.theirs.mean(1)[:, None]
+    if priced is None:
+        made = seen.ours[-1][:, chosen]
+        base = np.tile(seen.theirs[-1][:, chosen].mean(0), (len(rows), 1))
+    else:
+        made = priced.ours[:, None]
+        base = priced.theirs.mean(1)[:, None]
     gap = made - base - values.reshape(len(rows), -1, len(chosen)).sum(1)
     if groups is not None:
         values = np.stack([values[:, label == g].sum(1) for g in range(len(titles))], axis=1)
         names = titles if feature_names is None else feature_names
     one = isinstance(outputs, str | int | np.integer)
-    single = len(chosen) == 1 and (priced is not None or count == 1 or one)
+    single = len(chosen) == 1 and (priced is not None or seen.count == 1 or one)
     if priced is None and output_names is not None and outputs is not None:
         output_names = None if single else [list(output_names)[k] for k in chosen]
-    data = rows if groups is None else None
     return Explanation(
         values[..., 0] if single else values,
         base[:, 0] if single else base,
-        data,
+        rows if groups is None else None,
         None if names is None else tuple(names),
         output_names,
         method=f"stack_shap, {rule}" + ("" if priced is None else f", loss {priced.loss.name}"),
@@ -470,11 +458,56 @@ def stack_shap(
     )
 
 
-def _forward(
-    series: Sequence[Any], rows: np.ndarray, references: np.ndarray
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+@dataclass(frozen=True)
+class _Activations:
     """What goes into each stage, and what comes out last, for explained and reference rows."""
-    ours, theirs = [rows], [references]
+
+    ours: list[np.ndarray]
+    theirs: list[np.ndarray]
+
+    @property
+    def count(self) -> int:
+        """Outputs of the last stage."""
+        return self.ours[-1].shape[1]
+
+    def rows_at_once(self) -> int:
+        """Explained rows whose pairs with all references fit into memory at every stage."""
+        widest = max(int(np.prod(acts.shape[1:])) for acts in self.ours)
+        return max(1, _HELD // (len(self.theirs[0]) * widest))
+
+
+def _attributions(
+    series: Sequence[Any],
+    seen: _Activations,
+    priced: LossOfStack | None,
+    chosen: list[int],
+    bar: Any,
+) -> np.ndarray:
+    """Values ``(N, *input, K)``: back through the stages for each pair of rows, then the mean."""
+    rows = seen.ours[0]
+    values = np.empty((*rows.shape, len(chosen)))
+    for part in chunks(len(rows), seen.rows_at_once()):
+        for place, output in enumerate(chosen):
+            if priced is None:
+                weights = np.zeros((part.stop - part.start, len(seen.theirs[0]), seen.count))
+                weights[..., output] = 1.0
+            else:
+                weights = priced.multipliers(part)
+            for depth in range(len(series) - 1, -1, -1):
+                f = seen.ours[depth][part]
+                b = seen.theirs[depth]
+                phi = series[depth].pull(f, b, weights)
+                if depth:
+                    weights = pull_back(phi, f, b)
+            values[part, ..., place] = phi.mean(1)
+        bar.update(part.stop - part.start)
+    return values
+
+
+def _forward(series: Sequence[Any], rows: np.ndarray, references: np.ndarray) -> _Activations:
+    """Run all stages on both tables, checking what they hand on."""
+    ours = [rows]
+    theirs = [references]
     for number, stage in enumerate(series):
         wanted = getattr(getattr(stage, "trees", None), "n_features", None)
         if wanted is not None and wanted != ours[-1].shape[1]:
@@ -485,7 +518,7 @@ def _forward(
                 "Check the order of the stages",
             )
         for acts, what in ((ours, "X"), (theirs, "background")):
-            made = _wide(np.asarray(stage(acts[-1]), np.float64))
+            made = _as_columns(np.asarray(stage(acts[-1]), np.float64))
             if len(made) != len(acts[-1]) or not np.isfinite(made).all():
                 fail(
                     "stages",
@@ -494,21 +527,22 @@ def _forward(
                     "Check this stage by itself",
                 )
             acts.append(made)
-    return ours, theirs
+    return _Activations(ours, theirs)
 
 
-def _chosen(outputs: Any, count: int, names: Any) -> list[int]:
+def _named_outputs(outputs: Any, count: int, names: Any) -> list[int]:
     """Numbers of the outputs to explain, given as one or several numbers or names."""
     if outputs is None:
         return list(range(count))
     known = [] if names is None else [str(name) for name in names]
-    one = isinstance(outputs, str | int | np.integer)
-    listed = [outputs] if one else list(np.ravel(np.asarray(outputs)).tolist())
+    if isinstance(outputs, str | int | np.integer):
+        listed: list[Any] = [outputs]
+    else:
+        listed = list(np.ravel(np.asarray(outputs)).tolist())
     chosen = [known.index(part) if part in known else part for part in listed]
     for part in chosen:
-        if isinstance(part, bool) or not isinstance(part, int | np.integer):
-            part = -1
-        if not 0 <= part < count:
+        number = isinstance(part, int | np.integer) and not isinstance(part, bool)
+        if not number or not 0 <= part < count:
             fail(
                 "outputs",
                 f"indices from 0 to {count - 1}" + (" or names" if known else ""),
@@ -520,7 +554,7 @@ def _chosen(outputs: Any, count: int, names: Any) -> list[int]:
     return [int(part) for part in chosen]
 
 
-class Priced:
+class LossOfStack:
     """The loss as a last stage: multipliers of the outputs for each pair of rows, with the
     explained row's label."""
 
@@ -537,52 +571,39 @@ class Priced:
             )
         for made in (f, b):
             check_probabilities(made if count > 1 else made[:, 0], self.loss, classes=count > 1)
-        self.f, self.b = f, b
+        self.f = f
+        self.b = b
         self.ours = self._value(f, self.y)
         self.theirs = np.stack([self._value(np.tile(r, (len(f), 1)), self.y) for r in b], axis=1)
 
     def _value(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            self.loss.value(outputs[:, 0] if outputs.shape[1] == 1 else outputs, y), np.float64
-        )
+        if outputs.shape[1] == 1:
+            outputs = outputs[:, 0]
+        return np.asarray(self.loss.value(outputs, y), np.float64)
 
     def multipliers(self, part: slice) -> np.ndarray:
         """``(n, B, K)``: Rescale of the loss; for softmax cross entropy, the rule of
         log(sum(exp))."""
-        f, b, y = self.f[part], self.b, self.y[part]
+        f = self.f[part]
+        b = self.b
+        y = self.y[part]
         if f.shape[1] == 1:
             return secant(self.loss, f.T, b, y).T[..., None]
-        hot = np.arange(f.shape[1]) == y[:, None]
+        label = np.arange(f.shape[1]) == y[:, None]
         if self.loss.name == "softmax_cross_entropy":
-            # How much the exponential of one output moves against their sum, both over their path;
-            # in logarithms, as outputs may lie hundreds apart. Never above 1.
-            top, steep = _log_secant(f[:, None], b[None])
-            whole, total = _log_secant(_log_sum(f)[:, None], _log_sum(b)[None])
-            # Large parts first: they may be equal, and lose the digits of the small ones.
-            share = (top - whole[..., None]) + (steep - total[..., None])
-            return np.exp(share) - hot[:, None]
-        gain = (self.ours[part, None] - self.theirs[part])[..., None] * hot[:, None]
+            return _weights_of_log_sum(f, b) - label[:, None]
+        gain = (self.ours[part, None] - self.theirs[part])[..., None] * label[:, None]
         return pull_back(gain, f, b)
 
 
-def _log_sum(logits: np.ndarray) -> np.ndarray:
-    top = logits.max(axis=-1)
-    return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1)))
-
-
-def _log_secant(a: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two parts of the logarithm of ``(exp(a) - exp(c)) / (a - c)``, or of ``exp(a)`` where they
-    are equal: the larger of both, and what is left, which is at most 0."""
-    gap = np.abs(a - c)
-    # log((1 - exp(-gap)) / gap), which is 0 at 0.
-    inner = np.log(-np.expm1(-np.maximum(gap, 1e-300)) / np.maximum(gap, 1e-300))
-    return np.maximum(a, c), np.where(gap == 0, 0.0, inner)
-
-
-def _array(X: Any, argument: str) -> np.ndarray:
-    check_rows(X, argument)
-    table = as_numbers(X, argument, dtype=None)
-    table = table.astype(np.float32 if table.dtype == np.float32 else np.float64, copy=False)
-    if table.ndim < 2 or len(table) == 0 or not np.isfinite(table).all():
-        fail(argument, "finite numbers (n, ...)", X, "Pass a batch of rows without missing values")
-    return table
+def _weights_of_log_sum(f: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How much the exponential of one output moves against their sum, both over their path,
+    ``(n, B, K)``; in logarithms, as outputs may lie hundreds apart. Never above 1."""
+    logits_f = torch.from_numpy(f)
+    logits_b = torch.from_numpy(b)
+    top, steep = log_secant(logits_f[:, None], logits_b[None])
+    totals = torch.logsumexp(logits_f, -1)[:, None], torch.logsumexp(logits_b, -1)[None]
+    top_of_sum, steep_of_sum = log_secant(*totals)
+    # Large parts first: they may be equal, and lose the digits of the small ones.
+    log_share = (top - top_of_sum[..., None]) + (steep - steep_of_sum[..., None])
+    return torch.exp(log_share).numpy()

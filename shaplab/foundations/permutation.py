@@ -1,21 +1,26 @@
 r"""Sampling orderings: Shapley values of any model, with standard errors.
 
-The Shapley value is a mean over orderings, :math:`\varphi_i = E_\pi[v(P_i^\pi \cup i) -
-v(P_i^\pi)]`, where
-:math:`P_i^\pi` are the players before :math:`i`; a mean can be sampled. For the marginal game,
-itself a mean over background rows :math:`b` of the games :math:`v_b(S) = f(x_S, b_{\bar S})`, one
-*round* gives every
-:math:`b` its own random ordering and walks it twice, once adding features in order to the empty
-coalition and once to its complement (antithetic):
+The Shapley value is a mean over orderings,
+
+.. math:: \varphi_i = E_\pi[v(P_i^\pi \cup i) - v(P_i^\pi)],
+
+where :math:`P_i^\pi` are the players before :math:`i`; a mean can be sampled. The marginal game is
+itself a mean over background rows :math:`b` of the games :math:`v_b(S) = f(x_S, b_{\bar S})`. One
+*round* gives every :math:`b` random orderings of its own and walks each twice (antithetic): once
+adding the features in order to the empty coalition, once taking them in order from the full one.
+With :math:`P` the features before :math:`i` and :math:`\bar P` the others,
 
 .. math:: \delta_i = \tfrac12\{[v_b(P \cup i) - v_b(P)] + [v_b(\bar P) - v_b(\bar P \setminus i)]\}.
 
 It is unbiased, the sum over features is exact, and one round is exact for models with interactions
-of at most two features. The same ordering turned by half is walked as well: of three players
-another one is then mostly in the middle, so that errors cancel in part. Rounds are independent, so
-their spread gives the standard error. Source: Strumbelj and Kononenko (2014), Methods 7-8 of
-Lundberg et al. (2020). Cost: at most :math:`4(d-1)B` model rows a round and explained row; steps
-between equal values cost nothing.
+of at most two features. An ordering turned by half of its length is walked as well: who came early
+comes late there, so that errors cancel in part. Rounds are independent, so their spread gives the
+standard error. Cost: at most :math:`4(d-1)B` model rows a round and explained row, for backgrounds
+of 16 rows and more (smaller ones are walked several times); steps between equal values cost
+nothing. Source: Methods 7-8 of Lundberg et al. (2020).
+
+``ime`` is the older way, *interactions-based method for explanation*: one feature's step at a time,
+more samples where they help most. Source: Strumbelj and Kononenko (2014).
 """
 
 from __future__ import annotations
@@ -58,8 +63,8 @@ def permutation_shap_literal(
     samples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Shapley values of one row as IME samples them: an ordering and a reference row, one feature's
-    step.
+    """Shapley values of one row as IME samples them, in the paper's notation: an ordering and a
+    reference row, one feature's step.
 
     Returns ``(d,)`` for a model with one output. Cost: ``2 * d * samples`` model rows.
     """
@@ -179,7 +184,8 @@ def permutation_shap(
         need.
     thresh : float, stop a row when its largest standard error is below this share of the spread of
         its values (largest minus smallest, zero included; of the output with the largest spread).
-    max_evaluations : int, budget in model rows for the whole call; at least two rounds.
+    max_evaluations : int, budget in model rows for the whole call; at least two rounds, or what
+        enumeration costs.
     rng : None, int or Generator; one seed gives the same numbers for any ``n_jobs``, backend and
         batch size.
     n_jobs : int, through joblib: ``joblib.parallel_config("dask")`` and others apply.
@@ -205,7 +211,7 @@ def permutation_shap(
         For a model that returns NaN, another number of rows, or other values for the same row. An
         exception from the model keeps its traceback; finished rounds are in its attribute
         ``partial``. After Ctrl-C, what has been computed is returned, ``info["stopped"]`` being
-        ``"interrupted"``.
+        ``"interrupted"``, once there are the two rounds that a standard error needs.
 
     Notes
     -----
@@ -214,7 +220,7 @@ def permutation_shap(
     Cost: ``4 (d - 1) B`` model rows a round and row (a background of fewer than 16 rows is walked
     more than once), less where features of row and reference agree. Standard errors come from ``R``
     independent rounds, so intervals use Student's t with ``R - 1`` degrees of freedom: see
-    :func:`confidence_interval`. Less than one round is not offered: its error is poor.
+    :func:`confidence_interval`.
 
     References
     ----------
@@ -268,17 +274,18 @@ def confidence_interval(
             "explanation",
             "sampled values with standard errors",
             explanation,
-            "Exact values need no interval",
+            "Pass what permutation_shap, kernel_shap, loss_shap or sage sampled. "
+            "Exact values need no interval; those of ime have errors, but no rounds",
         )
     freedom = np.asarray(explanation.info["rounds"], dtype=float) - 1.0
-    # Rounds of rows, or of rows and features, hold for all that follows.
+    # Rounds are one number a row, or a row and feature; they count for all axes after these.
     axes_after = explanation.values.ndim - freedom.ndim
     freedom = freedom.reshape(freedom.shape + (1,) * axes_after)
     std = np.asarray(explanation.std)
     # An error of zero stays zero at any level, where the quantile may be infinite.
     quantile = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0))
     quantile = np.where(std == 0, 0.0, quantile)
-    reach = np.where(std == 0, 0.0, std) * quantile
+    reach = std * quantile
     return explanation.values - reach, explanation.values + reach
 
 
@@ -295,30 +302,31 @@ class ImeRow(NamedTuple):
 def _ime_row(
     evaluator: Evaluator, row: int, min_samples: int, samples: int | None, entropy: list[int]
 ) -> ImeRow:
-    """Samples of one row, shared among the features that can matter for it."""
+    """Values of one row: enumerated where that is cheaper, else from samples that are shared among
+    the features that can matter for it."""
     members = np.flatnonzero(evaluator.matters[row])
     values, std = np.zeros((2, evaluator.n_active, evaluator.n_outputs))
-    shared = np.zeros(evaluator.n_active, dtype=int)
+    counts = np.zeros(evaluator.n_active, dtype=int)
     if samples is None:
         samples = SAMPLES * len(members)
         enumeration = int(evaluator.enumeration_cost[row])
         if enumeration <= 2 * samples:
             exact = evaluator.exact_values(np.array([row]), evaluator.means, evaluator.n_outputs)
-            return ImeRow(exact[0], std, shared, enumeration)
+            return ImeRow(exact[0], std, counts, enumeration)
     if len(members) == 0:
-        return ImeRow(values, std, shared, 0)
-    means, errors, counts = _adaptive_means(evaluator, row, min_samples, samples, entropy)
+        return ImeRow(values, std, counts, 0)
+    means, errors, taken = _adaptive_means(evaluator, row, min_samples, samples, entropy)
     values[members] = means
     std[members] = errors
-    shared[members] = counts
-    return ImeRow(values, std, shared, 2 * int(counts.sum()))
+    counts[members] = taken
+    return ImeRow(values, std, counts, 2 * int(taken.sum()))
 
 
 def _adaptive_means(
     evaluator: Evaluator, row: int, min_samples: int, samples: int, entropy: list[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean steps and their standard errors ``(a, K)`` of the features that can matter, and how many
-    of the samples each got ``(a,)``."""
+    """Mean steps and their standard errors ``(a, K)`` of the ``a`` features that can matter, and
+    how many of the samples each got ``(a,)``."""
     n_features = int(evaluator.matters[row].sum())
     features = np.repeat(np.arange(n_features), min_samples)
     steps = _ime_steps(evaluator, row, features, entropy, 0)
@@ -327,7 +335,8 @@ def _adaptive_means(
     squares = (steps**2).sum(axis=1)
     count = np.full(n_features, min_samples)
     visit = 0
-    # A tenth of the samples before a new look at the variances; every turn adds at least one.
+    # A tenth of what is left after the first ones is spent between two looks at the variances; at
+    # least one sample, so that the loop ends.
     portion = max(1, (samples - n_features * min_samples) // 10)
     while count.sum() < samples:
         mean = total / count[:, None]

@@ -128,7 +128,9 @@ def owen_values(
     n = sum(1 for _ in _leaves(players))
     _check_partition(players, n, "unions")
     _check_known(game, n)
-    joining, before, weights = [], [], []
+    joining = []
+    before = []
+    weights = []
     for player, coalitions, shares in _contexts(players, n):
         joining.append(np.full(len(shares), player))
         before.append(coalitions)

@@ -5,14 +5,16 @@ SAGE values are the Shapley values of the game
 .. math:: v(S) = -\frac1N \sum_{i=1}^N \ell\Bigl(\tfrac1B \sum_b f(x_{i,S}, b_{\bar S}),\,
    y_i\Bigr),
 
-the mean of the LossSHAP games of all rows, so SAGE is the mean of LossSHAP. It is estimated by one
-antithetic walk for each visit of a row; rows are visited in epochs, each row once in random order,
-because chance in *which* rows are visited would be the largest part of the error. Two errors are
-kept apart: the Monte-Carlo error for these
-:math:`N` rows, :math:`N^{-2} \sum_i s_i^2 / r_i` with :math:`s_i^2` the variance between the
-:math:`r_i` visits of a row, which more computing lowers, and the error from having these rows and
-not others, which only data lowers.
-Source: Covert, Lundberg and Lee (2020), Algorithm 1. Cost of a visit: as a walk of LossSHAP.
+the mean of the LossSHAP games of all rows, so SAGE is the mean of LossSHAP (``weights`` count some
+rows more; conditional removal lets the background follow the known features). It is estimated by
+one antithetic walk for each visit of a row. Rows are visited in epochs, all of them once in random
+order before any row again, because chance in *which* rows are visited would be the largest part of
+the error; only a first block of a large table is visited twice at once, to learn the variance
+between visits. Two errors are kept apart: the Monte-Carlo error for these :math:`N` rows,
+:math:`N^{-2} \sum_i s^2 / r_i` with :math:`s^2` the variance between the visits of a row (pooled)
+and :math:`r_i` their number, which more computing lowers; and the error from having these rows and
+not others, which only data lowers. Source: Covert, Lundberg and Lee (2020), Algorithm 1. Cost of a
+visit: a walk of LossSHAP, ``2 (d - 1)`` coalitions of a few references each.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class ErrorMoments(NamedTuple):
 
 
 class Epochs(LossWalks):
-    """Visits of all rows in epochs, for one answer."""
+    """Visits of all rows in epochs, for one answer: the mean over rows."""
 
     pooled = True
 
@@ -83,8 +85,10 @@ class Epochs(LossWalks):
         super().__init__(game, removal, walks=1)
         n_rows = self.evaluator.n_rows
         self.blocks = -(-n_rows // ROWS_A_ROUND)
+        # Of one or two blocks, second visits come soon enough by themselves.
         self.pilot = int(self.blocks > 2)
-        # Before this many visits a standard error is not trusted; two of each row of a small table.
+        # Before this many visits a standard error is not trusted: two of each row of a small table,
+        # but at least 64, of which a spread is known to a tenth or so.
         visits = max(64, min(2 * n_rows, 4 * ROWS_A_ROUND))
         self.least = -(-visits * self.blocks // n_rows)
         self.mark["method"] = "sage"
@@ -116,7 +120,8 @@ class Epochs(LossWalks):
         return ErrorMoments(variance, covariance, within, freedom)
 
     def _between_rows(self, tally: Tally, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Variance ``(p,)`` of row means and covariance with their sum, scaled to all rows."""
+        """Variance ``(p,)`` of row means and covariance with their sum over players, scaled to all
+        rows."""
         mean = tally.mean[seen, :, 0]
         away = mean - mean.mean(axis=0)
         freedom = max(len(mean) - 1, 1)
@@ -148,7 +153,8 @@ class Epochs(LossWalks):
 
     def freedom(self, tally: Tally) -> np.ndarray:
         """Degrees of freedom ``(p,)`` of the errors: fewer than visits if few rows make most of the
-        error (Welch)."""
+        error. Welch and Satterthwaite: the square of the sum of all rows' squares, over the sum of
+        each row's own squared, divided by its degrees of freedom."""
         moments = self.moments(tally)
         if moments.within is None:
             return np.full(self.shape[1], float(moments.freedom))
@@ -157,7 +163,7 @@ class Epochs(LossWalks):
         spread = (m2**2 / (tally.count[again, None] - 1)).sum(axis=0)
         return np.clip(m2.sum(axis=0) ** 2 / np.maximum(spread, 1e-300), 1.0, moments.freedom)
 
-    def sampling_error(self, tally: Tally) -> np.ndarray:
+    def test_error(self, tally: Tally) -> np.ndarray:
         """Standard error ``(p,)`` from having these rows: the spread of row values, less what
         visits add to it."""
         seen = tally.count >= 1
@@ -199,9 +205,9 @@ def sage(
         torch module.
     X : array or DataFrame ``(N, d)``, rows on which the loss is measured: a test set.
     y : array ``(N,)``, targets; class labels 0, 1, ... in the order of the model's outputs.
-    background : array or DataFrame ``(B, d)``, used whole: beyond a few predictions of each of its
-        rows, which tell whether some are too extreme to be drawn by chance, its size hardly changes
-        the cost.
+    background : array or DataFrame ``(B, d)``; the mean is over all of it. Walks draw a few
+        references each, so its size hardly changes the cost; a few predictions of every row tell
+        whether some are too extreme to be drawn by chance.
     loss : ``"mse"``, ``"cross_entropy"`` (probabilities), ``"logistic"`` or
         ``"softmax_cross_entropy"`` (margins), or a callable ``(output, y) -> (n,)`` of mean outputs
         ``(n,)`` or ``(n, K)`` and targets ``(n,)``.
@@ -226,7 +232,9 @@ def sage(
         the loss more. ``base_values`` is minus the loss of the mean prediction, ``prediction``
         minus the model's loss. ``std`` is the Monte-Carlo error for these rows;
         ``info["test_std"]`` ``(d,)`` the error from having these rows and not others, to be added
-        in squares for statements about the population.
+        in squares for statements about the population. ``info["rounds"]`` ``(1, d)`` is one more
+        than the degrees of freedom of ``std``, ``info["epochs"]`` the mean number of visits of a
+        row, ``info["rows"]`` how many rows were visited.
 
     Raises
     ------
@@ -267,7 +275,7 @@ def sage(
             "rounds": 1.0 + evaluator.expand(sampler.freedom(tally)[None]),
             "epochs": 0.0 if is_exact else float(tally.count.mean()),
             "rows": int((tally.count > 0).sum()),
-            "test_std": evaluator.expand(sampler.sampling_error(tally), axis=0),
+            "test_std": evaluator.expand(sampler.test_error(tally), axis=0),
         }
         return Explanation(
             values=evaluator.expand(values[..., 0]),

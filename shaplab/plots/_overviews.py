@@ -466,7 +466,8 @@ def images(
     drawn = panels(ax, len(chosen), len(titles), 1.75 * len(titles) + 0.9, 1.95 * len(chosen) + 0.2)
     for place, n in enumerate(chosen):
         line = drawn[place * len(titles) :][: len(titles)]
-        (low, high) = (pictures[n].min(), pictures[n].max())
+        low = pictures[n].min()
+        high = pictures[n].max()
         line[0].imshow((pictures[n] - low) / ((high - low) or 1.0), cmap="gray", vmin=0, vmax=1)
         line[0].set_xlabel(f"row {n}")
         for one, part in zip(line[1:], maps.values(), strict=True):

@@ -1,46 +1,67 @@
-"""Rows in, values out: encode rows batch by batch, collect their values, and look for overflow."""
+"""Rows in, an explanation out: encode rows batch by batch, collect their values, and look for
+overflow."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from shaplab._parallel import chunks, progress_bar
-from shaplab._tables import take_rows
+from shaplab._tables import displayed, take_rows
 from shaplab._validation import fail
-from shaplab.trees.kernels.quadrature import BLOCK
+from shaplab.explanation import Explanation
+from shaplab.trees.ensemble import TreeEnsemble
+from shaplab.trees.kernels.quadrature import WALK_ROWS
 
-__all__ = ["explain_rows"]
+__all__ = ["RowOptions", "explain_rows", "tree_explanation"]
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """The keywords of ``tree_shap`` that say how rows are explained, not what."""
+
+    n_jobs: int | None = 1
+    batch_size: int | None = None
+    out: Any = None
+    progress: bool = False
 
 
 def explain_rows(
-    trees: Any,
+    trees: TreeEnsemble,
     X: Any,
     pairs: bool,
-    compute: Callable[[np.ndarray], np.ndarray],
-    out: Any = None,
-    batch_size: int | None = None,
-    progress: bool = False,
+    sums_of: Callable[[np.ndarray], np.ndarray],
+    options: RowOptions,
 ) -> np.ndarray:
-    """Encode rows of a table in batches and write their values to ``out`` ``(N, d[, d][, K])``,
-    made here unless given."""
-    d, k = trees.n_features, trees.n_outputs
+    """Values ``(N, d[, d][, K])`` of a table's rows, in ``options.out`` if given.
+
+    ``sums_of`` turns codes ``(d, n)`` into sums ``(n_targets, n)``, see ``walk_trees``.
+    """
     if len(X.shape) != 2 or X.shape[0] == 0:
-        trees.encode(X)
-    shape = (X.shape[0], d, *((d,) if pairs else ()), *((k,) if trees.has_outputs else ()))
+        trees.encode(X)  # says what is wrong
+    n_rows = X.shape[0]
+    d = trees.n_features
+    k = trees.n_outputs
+    shape: tuple[int, ...] = (n_rows, d)
+    if pairs:
+        shape += (d,)
+    if trees.has_outputs:
+        shape += (k,)
+    size = options.batch_size
+    if size is None:
+        size = max(WALK_ROWS, min(65536, 2**23 // ((d + d * d * pairs) * k)))
     try:
-        found = _result(out, shape)
-        size = 2**23 // ((d + d * d * pairs) * k)
-        size = max(BLOCK, min(65536, size)) if batch_size is None else batch_size
-        with progress_bar(X.shape[0], progress, "rows") as bar:
-            for part in chunks(X.shape[0], size):
+        values = _result(options.out, shape)
+        with progress_bar(n_rows, options.progress, "rows") as bar:
+            for part in chunks(n_rows, size):
                 codes = np.ascontiguousarray(trees.encode(take_rows(X, part)).T)
-                target = found[part] if trees.has_outputs else found[part][..., None]
-                _unfold(compute(codes), d, k, pairs, target)
-                _check_finite(trees, codes, found[part], part.start)
+                target = values[part] if trees.has_outputs else values[part][..., None]
+                _unfold(sums_of(codes), d, k, pairs, target)
+                _check_finite(trees, codes, values[part], part.start)
                 bar.update(codes.shape[1])
     except MemoryError:
         fail(
@@ -51,10 +72,11 @@ def explain_rows(
             "shape) with a smaller batch_size",
             MemoryError,
         )
-    return found
+    return values
 
 
 def _result(out: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The array that the values go to."""
     if out is None:
         return np.empty(shape)
     if (
@@ -84,12 +106,13 @@ def _unfold(sums: np.ndarray, d: int, k: int, pairs: bool, target: np.ndarray) -
     target[:] = both.transpose(3, 0, 1, 2)
 
 
-def _check_finite(trees: Any, codes: np.ndarray, values: np.ndarray, first: int) -> None:
+def _check_finite(trees: TreeEnsemble, codes: np.ndarray, values: np.ndarray, first: int) -> None:
     """Values overflow only where leaves are near the largest float; say where."""
     if np.isfinite(values).all():
         return
     place = np.argwhere(~np.isfinite(values))[0]
-    row, j = int(place[0]), int(place[1])
+    row = int(place[0])
+    j = int(place[1])
     own = trees.predict_codes(np.ascontiguousarray(codes[:, row : row + 1].T))[0]
     if not np.isfinite(own).all():
         fail(
@@ -108,3 +131,18 @@ def _check_finite(trees: Any, codes: np.ndarray, values: np.ndarray, first: int)
         f"leaf, node {leaf - trees.tree_start[tree]} of tree {tree}, pays {trees.value[leaf]}",
         "Scale the target of the model",
     )
+
+
+def tree_explanation(
+    trees: TreeEnsemble,
+    X: Any,
+    values: np.ndarray,
+    base: np.ndarray,
+    feature_names: tuple[str, ...] | None,
+    **more: Any,
+) -> Explanation:
+    """An ``Explanation`` of rows that share their base value ``(K,)``."""
+    base = np.broadcast_to(base, (len(values), trees.n_outputs))
+    if not trees.has_outputs:
+        base = base[:, 0]
+    return Explanation(values, base, displayed(X), feature_names, trees.output_names, **more)

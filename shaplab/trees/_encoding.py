@@ -18,7 +18,7 @@ import numpy as np
 
 from shaplab._tables import Column, as_rows, columns, is_present, numeric_matrix
 from shaplab._validation import as_matrix, column_names, fail, has, plain, shorten
-from shaplab.trees.kernels.predict import encode_rows
+from shaplab.trees.kernels.predict import Codebook, encode_rows
 
 __all__ = ["Encoder", "compare_names"]
 
@@ -87,22 +87,20 @@ class Encoder:
         codes = np.empty(table.shape, np.int32)
         # LightGBM's kZeroThreshold is the float32 1e-35: smaller magnitudes are missing (rule 1) or
         # zero (rule 2).
-        zero, missing = float(np.float32(1e-35)), self.cuts.dtype.type(self.missing_value)
-        # LightGBM cuts -0.5 to category 0, XGBoost knows no negative category.
-        encode_rows(
-            table,
-            self.cuts,
-            self.cut_start,
-            self.categorical,
-            self.categories,
-            self.category_start,
-            self.zero_rule,
-            zero,
-            missing,
-            self.unseen == "missing",
-            -1.0 if table.dtype == np.float64 else -1e-45,
-            codes,
+        book = Codebook(
+            cuts=self.cuts,
+            cut_start=self.cut_start,
+            categorical=self.categorical,
+            categories=self.categories,
+            category_start=self.category_start,
+            zero_rule=self.zero_rule,
+            tiny=float(np.float32(1e-35)),
+            missing=self.cuts.dtype.type(self.missing_value),
+            unseen_missing=self.unseen == "missing",
+            # LightGBM cuts -0.5 to category 0, XGBoost knows no negative category.
+            lowest_category=-1.0 if table.dtype == np.float64 else -1e-45,
         )
+        encode_rows(table, book, codes)
         return codes
 
     def _numbers(self, X: Any, argument: str) -> np.ndarray:
@@ -290,7 +288,8 @@ class Encoder:
         """Codes of a column whose training labels XGBoost stored cut: bytes at character
         offsets."""
         names = [str(label) for label in column.labels or ()]
-        text, ends = "".join(names).encode(), np.cumsum([0] + [len(name) for name in names])
+        text = "".join(names).encode()
+        ends = np.cumsum([0] + [len(name) for name in names])
         if not column.declared or tuple(text[a:b] for a, b in pairwise(ends)) != labels:
             fail(
                 argument,

@@ -71,10 +71,8 @@ def paper_trees(model: Any) -> Iterator[PaperTree]:
 
         part = slice(start, stop)
         leaf = e.feature[part] < 0
-        v = [
-            (w if e.has_outputs else w[0]) if end else None
-            for end, w in zip(leaf, e.value[part], strict=True)
-        ]
+        values = e.value[part] if e.has_outputs else e.value[part, 0]
+        v = [w if end else None for end, w in zip(leaf, values, strict=True)]
         yield PaperTree(
             v,
             list(e.left[part] - start),
@@ -99,7 +97,11 @@ def exp_value_literal(x: Any, S: Iterable[int], tree: PaperTree, root: int = 0) 
     ----------
     Lundberg et al. 2020, Algorithm 1.
     """
-    v, a, b, r, d = tree.v, tree.a, tree.b, tree.r, tree.d
+    v = tree.v
+    a = tree.a
+    b = tree.b
+    r = tree.r
+    d = tree.d
     known = set(S)
 
     def G(j: int) -> Any:
@@ -172,7 +174,8 @@ def path_dependent_game(model: Any, X: Any) -> Callable[[np.ndarray], np.ndarray
         def G(tree: PaperTree, went: list[np.ndarray], j: int) -> np.ndarray:
             if tree.v[j] is not None:
                 return np.broadcast_to(np.reshape(tree.v[j], (1, 1, -1)), (1, 1, e.n_outputs))
-            left, right = G(tree, went, tree.a[j]), G(tree, went, tree.b[j])
+            left = G(tree, went, tree.a[j])
+            right = G(tree, went, tree.b[j])
             share = (
                 (tree.r[tree.a[j]] / tree.r[j], tree.r[tree.b[j]] / tree.r[j])
                 if tree.r[j] > 0
@@ -203,7 +206,8 @@ def _node_means(e: Any) -> np.ndarray:
     mean = np.array(e.value)
     for node in range(len(e.feature) - 1, -1, -1):  # children have larger ids
         if e.feature[node] >= 0:
-            l, r = e.left[node], e.right[node]
+            l = e.left[node]
+            r = e.right[node]
             mean[node] = (
                 (e.cover[l] * mean[l] + e.cover[r] * mean[r]) / e.cover[node]
                 if e.cover[node] > 0
@@ -261,7 +265,8 @@ def saabas(model: Any, X: Any, *, feature_names: Any = None) -> Explanation:
     (1000, 30)
     """
     e, X = as_ensemble(model), as_rows(X, "X")
-    codes, mean = e.encode(X), _node_means(e)
+    codes = e.encode(X)
+    mean = _node_means(e)
     values = np.zeros((len(codes), e.n_features, e.n_outputs))
     for part in chunks(len(codes), max(1, 2**20 // max(1, e.n_trees))):
         here = codes[part]
@@ -318,8 +323,10 @@ def gain_importance(model: Any) -> np.ndarray:
     et al. 2020, Methods 5. Parameters as in ``split_count``.
     """
     e = as_ensemble(model)
-    mean, inner = _node_means(e), np.flatnonzero(e.feature >= 0)
-    a, b = e.left[inner], e.right[inner]
+    mean = _node_means(e)
+    inner = np.flatnonzero(e.feature >= 0)
+    a = e.left[inner]
+    b = e.right[inner]
     total = e.cover[a] + e.cover[b]
     weight = np.divide(e.cover[a] * e.cover[b], total, out=np.zeros(len(inner)), where=total > 0)
     return np.bincount(

@@ -20,16 +20,16 @@ import numpy as np
 
 from shaplab._parallel import chunks
 from shaplab._validation import check_choice, check_names, column_names, describe, fail
-from shaplab.trees._arrange import DAMAGED, RawTrees, arrange
 from shaplab.trees._encoding import Encoder
 from shaplab.trees._links import LINKS
-from shaplab.trees.kernels.predict import find_leaves, predict_rows
+from shaplab.trees.kernels.predict import Nodes, find_leaves, predict_rows
 from shaplab.trees.readers import read_model
+from shaplab.trees.readers._arrange import DAMAGED, RawTrees, arrange, increases_to
 
 __all__ = ["TreeEnsemble", "as_ensemble"]
 
-_ROWS = 65_536
-_ARRAYS = {
+_LEAVES_AT_ONCE = 65_536  # rows times trees whose leaves are counted together
+_ARRAY_TYPES = {
     "tree_start": np.int64,
     "feature": np.int32,
     "left": np.int32,
@@ -103,7 +103,7 @@ class TreeEnsemble:
     link_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, dtype in _ARRAYS.items():
+        for name, dtype in _ARRAY_TYPES.items():
             array: np.ndarray = np.ascontiguousarray(getattr(self, name), dtype)
             if array is getattr(self, name) and array.flags.writeable:
                 array = array.copy()
@@ -173,17 +173,16 @@ class TreeEnsemble:
             check_choice(link, "link", LINKS)
         raw = read_model(model, missing, iteration_range)
         built = cls.from_raw(raw)
-        if (
-            raw.probe is not None
-        ):  # the meaning of what XGBoost stores has changed between its versions
+        # The meaning of what XGBoost stores has changed between its versions.
+        if raw.probe is not None:
             row, expected = raw.probe
-            found = built.predict(row)
-            if not np.allclose(found, np.reshape(expected, found.shape), rtol=1e-3, atol=1e-3):
+            output = built.predict(row)
+            if not np.allclose(output, np.reshape(expected, output.shape), rtol=1e-3, atol=1e-3):
                 fail(
                     "model",
                     f"a reader that gives the library's {np.ravel(expected)} for a row of "
                     f"missing values",
-                    f"{np.ravel(found)}",
+                    f"{np.ravel(output)}",
                     "Please report the version of the library",
                 )
         return built if link is None else replace(built, link=link, link_factor=1.0)
@@ -238,63 +237,62 @@ class TreeEnsemble:
         >>> tree.predict([[0, 0], [0, 1], [1, 0]]).tolist()
         [1.0, 3.0, 7.0]
         """
-        found = np.asarray(value, np.float64)
-        n = found.shape[0] if found.ndim else 0
-        if found.ndim not in (1, 2) or n == 0:
+        value = np.asarray(value, np.float64)
+        n = value.shape[0] if value.ndim else 0
+        if value.ndim not in (1, 2) or n == 0:
             fail(
                 "value",
                 "shape (n_nodes,) or (n_nodes, K)",
-                found,
+                value,
                 "Pass one row of outputs for each node",
             )
         check_choice(link, "link", LINKS)
         if compare not in ("<", "<="):
             fail("compare", "'<' or '<='", repr(compare), "Pass one of these")
-        columns = {"feature": feature, "threshold": threshold, "left": left, "right": right}
-        given = {name: np.asarray(column) for name, column in columns.items()}
-        given["missing_left"] = (
-            np.zeros(n, bool) if missing_left is None else np.asarray(missing_left, bool)
-        )
+        columns: dict[str, Any] = {
+            "feature": np.asarray(feature),
+            "threshold": np.asarray(threshold),
+            "left": np.asarray(left),
+            "right": np.asarray(right),
+            "missing_left": np.zeros(n, bool),
+        }
+        if missing_left is not None:
+            columns["missing_left"] = np.asarray(missing_left, bool)
         if cover is not None:
-            given["cover"] = np.asarray(cover, np.float64)
-        for name, column in given.items():
+            columns["cover"] = np.asarray(cover, np.float64)
+        for name, column in columns.items():
             if column.shape != (n,):
                 fail(name, f"shape ({n},), as value has", column, "Pass one entry for each node")
-        feature, left, right = (
-            given[name].astype(np.int64) for name in ("feature", "left", "right")
-        )
-        d = (
-            int(n_features)
-            if n_features is not None
-            else (
-                len(feature_names)
-                if feature_names is not None
-                else max(int(feature.max(initial=-1)) + 1, 1)
+        for name in ("feature", "left", "right"):
+            columns[name] = columns[name].astype(np.int64)
+        columns["threshold"] = columns["threshold"].astype(np.float64)
+        columns.setdefault("cover", np.where(columns["left"] < 0, 1.0, 0.0))
+        if n_features is not None:
+            d = int(n_features)
+        elif feature_names is not None:
+            d = len(feature_names)
+        else:
+            d = max(int(columns["feature"].max(initial=-1)) + 1, 1)
+        has_outputs = value.ndim == 2
+        value = value.reshape(n, -1)
+        n_outputs = value.shape[1]
+        built = cls.from_raw(
+            RawTrees(
+                tree_start=np.array([0, n]) if tree_start is None else np.asarray(tree_start),
+                value=value,
+                base=np.asarray(base, np.float64) * np.ones(n_outputs),
+                n_features=d,
+                has_outputs=has_outputs,
+                compare=compare,
+                dtype=dtype,
+                sets={int(node): np.asarray(of, np.int64) for node, of in (sets or {}).items()},
+                feature_names=check_names(feature_names, d, "feature_names"),
+                output_names=check_names(output_names, n_outputs, "output_names"),
+                objective=objective,
+                link=link,
+                **columns,
             )
         )
-        raw = RawTrees(
-            tree_start=np.array([0, n]) if tree_start is None else np.asarray(tree_start),
-            feature=feature,
-            left=left,
-            right=right,
-            threshold=given["threshold"].astype(np.float64),
-            missing_left=given["missing_left"],
-            cover=given.get("cover", np.where(left < 0, 1.0, 0.0)),
-            value=found.reshape(n, -1),
-            base=np.asarray(base, np.float64) * np.ones(found.reshape(n, -1).shape[1]),
-            n_features=d,
-            has_outputs=found.ndim == 2,
-            compare=compare,
-            dtype=dtype,
-            sets={int(node): np.asarray(codes, np.int64) for node, codes in (sets or {}).items()},
-            feature_names=check_names(feature_names, d, "feature_names"),
-            output_names=check_names(
-                output_names, found.shape[-1] if found.ndim == 2 else 1, "output_names"
-            ),
-            objective=objective,
-            link=link,
-        )
-        built = cls.from_raw(raw)
         return built if cover is not None else replace(built, cover=_sum_up(built, built.cover))
 
     @classmethod
@@ -328,21 +326,20 @@ class TreeEnsemble:
         return self.tree_start[:-1]
 
     @property
+    def nodes(self) -> Nodes:
+        """The arrays that compiled loops take."""
+        return Nodes(*(getattr(self, name) for name in Nodes._fields))
+
+    @property
     def max_depth(self) -> int:
         """Most splits on a path."""
-        depth = np.zeros(len(self.feature), np.int32)
-        frontier, level = self.roots, 0
-        while len(frontier):
-            depth[frontier] = level
-            inner = frontier[self.feature[frontier] >= 0]
-            frontier, level = np.concatenate([self.left[inner], self.right[inner]]), level + 1
-        return int(depth.max(initial=0))
+        return max(0, len(_inner_by_level(self)) - 1)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         encoder = self.encoder
-        arrays = [getattr(self, name) for name in _ARRAYS]
+        arrays = [getattr(self, name) for name in _ARRAY_TYPES]
         arrays += [encoder.cuts, encoder.cut_start, encoder.categories, encoder.category_start]
         return int(sum(array.nbytes for array in arrays))
 
@@ -362,12 +359,12 @@ class TreeEnsemble:
         or another one, else those the library made up."""
         if given is not None:
             return check_names(given, self.n_features, "feature_names")
-        found = column_names(X) or others
-        if found is None or len(found) != self.n_features:
+        names = column_names(X) or others
+        if names is None or len(names) != self.n_features:
             return self.feature_names
         # LightGBM's model knows a name with blanks only by its underscores; the table passed.
         own = self.encoder.names_made or self.encoder.blanks_replaced or not self.feature_names
-        return tuple(found) if own else self.feature_names
+        return tuple(names) if own else self.feature_names
 
     def encode(self, X: Any, argument: str = "X") -> np.ndarray:
         """Codes of rows, int32 ``(N, d)``; -1 is missing."""
@@ -376,20 +373,7 @@ class TreeEnsemble:
     def predict_codes(self, codes: np.ndarray) -> np.ndarray:
         """Raw output ``(N, K)`` of encoded rows."""
         out = np.empty((len(codes), self.n_outputs))
-        predict_rows(
-            codes,
-            self.roots,
-            self.feature,
-            self.left,
-            self.right,
-            self.rank,
-            self.missing_left,
-            self.set_start,
-            self.set_bits,
-            self.value,
-            self.base,
-            out,
-        )
+        predict_rows(codes, self.nodes, self.base, out)
         return out
 
     def predict(self, X: Any) -> np.ndarray:
@@ -407,18 +391,7 @@ class TreeEnsemble:
     def leaves(self, codes: np.ndarray) -> np.ndarray:
         """Leaf that each encoded row reaches in each tree, node ids int32 ``(N, T)``."""
         out = np.empty((len(codes), self.n_trees), np.int32)
-        find_leaves(
-            codes,
-            self.roots,
-            self.feature,
-            self.left,
-            self.right,
-            self.rank,
-            self.missing_left,
-            self.set_start,
-            self.set_bits,
-            out,
-        )
+        find_leaves(codes, self.nodes, out)
         return out
 
     def with_covers(self, X: Any, sample_weight: Any = None) -> TreeEnsemble:
@@ -430,9 +403,9 @@ class TreeEnsemble:
         sample_weight : ``(N,)`` weights >= 0; by default 1 each.
         """
         codes = self.encode(X)
-        weight = (
-            np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-        )
+        weight = np.ones(len(codes))
+        if sample_weight is not None:
+            weight = np.asarray(sample_weight, np.float64)
         if weight.shape != (len(codes),) or not np.isfinite(weight).all() or (weight < 0).any():
             fail(
                 "sample_weight",
@@ -441,7 +414,7 @@ class TreeEnsemble:
                 "Pass one weight for each row",
             )
         cover = np.zeros(len(self.feature))
-        for part in chunks(len(codes), max(1, _ROWS // max(1, self.n_trees))):
+        for part in chunks(len(codes), max(1, _LEAVES_AT_ONCE // max(1, self.n_trees))):
             reached = self.leaves(codes[part])
             repeated = np.repeat(weight[part], self.n_trees)
             cover += np.bincount(reached.ravel(), weights=repeated, minlength=len(cover))
@@ -450,55 +423,20 @@ class TreeEnsemble:
     def _check(self) -> None:
         """Everything the compiled loops rely on, so that no model makes them read outside an
         array."""
-        n, k, d = len(self.feature), len(self.base), self.n_features
-        start, left, right, leaf = self.tree_start, self.left, self.right, self.feature < 0
-        shapes = {
+        n = len(self.feature)
+        shapes: dict[str, tuple[int, ...]] = {
             name: (n,)
             for name in ("left", "right", "rank", "missing_left", "set_start", "cover", "threshold")
         }
-        for name, shape in (shapes | {"value": (n, k)}).items():
+        shapes["value"] = (n, len(self.base))
+        for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 fail(name, f"shape {shape}", getattr(self, name), DAMAGED)
-        if (
-            start.ndim != 1
-            or len(start) < 1
-            or start[0] != 0
-            or start[-1] != n
-            or (np.diff(start) <= 0).any()
-        ):
+        start = self.tree_start
+        if not increases_to(n, start):
             fail("tree_start", f"increasing node ids from 0 to {n}", describe(start), DAMAGED)
-        end = np.repeat(start[1:], np.diff(start))
-        node = np.arange(n)
-        children = np.concatenate([left[~leaf], right[~leaf]])
-        inside = all(((c > node) & (c < end))[~leaf].all() for c in (left, right))
-        if (
-            not inside
-            or (self.feature < -1).any()
-            or (self.feature >= d).any()
-            or (left[leaf] != -1).any()
-        ):
-            fail(
-                "model",
-                "children and features in range",
-                "a node that points outside its tree",
-                DAMAGED,
-            )
-        parents = np.bincount(children, minlength=n)
-        parents[start[:-1]] += 1
-        if (parents != 1).any():
-            odd = int(np.argmax(parents != 1))
-            fail("model", "trees", f"node {odd} with {parents[odd]} parents", DAMAGED)
-        n_codes = self.encoder.n_codes
-        if n_codes.shape != (d,):
-            fail("encoder", f"{d} features", f"{len(n_codes)}", DAMAGED)
-        size = (
-            np.where(leaf, 0, n_codes[np.maximum(self.feature, 0)]) if d else np.zeros(n, np.int64)
-        )
-        sets, rank = (self.set_start >= 0) & ~leaf, self.rank[~leaf]
-        if (self.set_start[sets] + size[sets] > len(self.set_bits)).any() or (
-            (rank < 0) | (rank >= size[~leaf])
-        ).any():
-            fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)
+        self._check_children()
+        self._check_codes()
         if not np.isfinite(self.base).all():
             fail("base", "finite numbers", f"{self.base}", DAMAGED)
         for name, array in (("output", self.value), ("cover", self.cover[:, None])):
@@ -513,6 +451,46 @@ class TreeEnsemble:
                     "finite either",
                 )
 
+    def _check_children(self) -> None:
+        """Every node but the roots has one parent, which stands before it in the same tree."""
+        n = len(self.feature)
+        start = self.tree_start
+        leaf = self.feature < 0
+        end = np.repeat(start[1:], np.diff(start))[~leaf]
+        inner = np.flatnonzero(~leaf)
+        children = np.concatenate([self.left[inner], self.right[inner]])
+        inside = (children > np.tile(inner, 2)) & (children < np.tile(end, 2))
+        if (
+            not inside.all()
+            or (self.feature < -1).any()
+            or (self.feature >= self.n_features).any()
+            or (self.left[leaf] != -1).any()
+        ):
+            fail(
+                "model",
+                "children and features in range",
+                "a node that points outside its tree",
+                DAMAGED,
+            )
+        parents = np.bincount(children, minlength=n)
+        parents[start[:-1]] += 1
+        if (parents != 1).any():
+            odd = int(np.argmax(parents != 1))
+            fail("model", "trees", f"node {odd} with {parents[odd]} parents", DAMAGED)
+
+    def _check_codes(self) -> None:
+        """Ranks are codes of their feature, and sets hold an entry for each of its codes."""
+        n_codes = self.encoder.n_codes
+        if n_codes.shape != (self.n_features,):
+            fail("encoder", f"{self.n_features} features", f"{len(n_codes)}", DAMAGED)
+        inner = np.flatnonzero(self.feature >= 0)
+        size = n_codes[self.feature[inner]]
+        rank = self.rank[inner]
+        first = self.set_start[inner]
+        beyond = (first >= 0) & (first + size > len(self.set_bits))
+        if beyond.any() or ((rank < 0) | (rank >= size)).any():
+            fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)
+
 
 def as_ensemble(model: Any) -> TreeEnsemble:
     """Return ``model`` if it is a ``TreeEnsemble``, else read it with
@@ -520,14 +498,20 @@ def as_ensemble(model: Any) -> TreeEnsemble:
     return model if isinstance(model, TreeEnsemble) else TreeEnsemble.from_model(model)
 
 
-def _sum_up(ensemble: TreeEnsemble, cover: np.ndarray) -> np.ndarray:
-    """Covers of inner nodes from those of the leaves."""
-    total = np.where(ensemble.feature < 0, cover, 0.0)
-    levels, frontier = [], ensemble.roots
+def _inner_by_level(ensemble: TreeEnsemble) -> list[np.ndarray]:
+    """Inner nodes of all trees by their depth, level 0 first; the last level has none."""
+    levels = []
+    frontier = ensemble.roots
     while len(frontier):
         inner = frontier[ensemble.feature[frontier] >= 0]
         levels.append(inner)
         frontier = np.concatenate([ensemble.left[inner], ensemble.right[inner]])
-    for inner in reversed(levels):
+    return levels
+
+
+def _sum_up(ensemble: TreeEnsemble, cover: np.ndarray) -> np.ndarray:
+    """Covers of inner nodes from those of the leaves."""
+    total = np.where(ensemble.feature < 0, cover, 0.0)
+    for inner in reversed(_inner_by_level(ensemble)):
         total[inner] = total[ensemble.left[inner]] + total[ensemble.right[inner]]
     return total

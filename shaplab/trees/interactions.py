@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from shaplab.explanation import Explanation
+from shaplab.trees._batches import RowOptions
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.interventional import explain_background, independent_tree_shap_literal
 from shaplab.trees.path_dependent import explain_paths, tree_shap_literal
@@ -33,19 +34,12 @@ def interactions_literal(x: Any, tree: PaperTree) -> np.ndarray:
     ----------
     Lundberg et al. 2020, Equations 15-18.
     """
-    M = len(x)
-    Phi = np.stack(
-        [
-            (
-                tree_shap_literal(x, tree, fixed=j, present=True)
-                - tree_shap_literal(x, tree, fixed=j)
-            )
-            / 2
-            for j in range(M)
-        ],
-        axis=1,
-    )
-    return _with_diagonal(Phi, tree_shap_literal(x, tree))
+    columns = []
+    for j in range(len(x)):
+        known = tree_shap_literal(x, tree, fixed=j, present=True)
+        unknown = tree_shap_literal(x, tree, fixed=j)
+        columns.append((known - unknown) / 2)
+    return _with_diagonal(np.stack(columns, axis=1), tree_shap_literal(x, tree))
 
 
 def interventional_interactions_literal(x: Any, refset: Any, tree: PaperTree) -> np.ndarray:
@@ -55,24 +49,23 @@ def interventional_interactions_literal(x: Any, refset: Any, tree: PaperTree) ->
     Feature j is known to both sides when the reference has x's value, and to neither when x has the
     reference's.
     """
-    M, parts = len(x), []
+    parts = []
     for c in refset:
         columns = []
-        for j in range(M):
-            c_known, x_unknown = np.array(c), np.array(x)
-            c_known[j], x_unknown[j] = x[j], c[j]
-            columns.append(
-                (
-                    independent_tree_shap_literal(x, [c_known], tree)
-                    - independent_tree_shap_literal(x_unknown, [c], tree)
-                )
-                / 2
-            )
+        for j in range(len(x)):
+            c_known = np.array(c)
+            c_known[j] = x[j]
+            x_unknown = np.array(x)
+            x_unknown[j] = c[j]
+            known = independent_tree_shap_literal(x, [c_known], tree)
+            unknown = independent_tree_shap_literal(x_unknown, [c], tree)
+            columns.append((known - unknown) / 2)
         parts.append(np.stack(columns, axis=1))
     return _with_diagonal(np.mean(parts, axis=0), independent_tree_shap_literal(x, refset, tree))
 
 
 def _with_diagonal(Phi: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """Put main effects on the diagonal, so that rows sum to the Shapley values ``phi``."""
     for i in range(len(phi)):
         Phi[i, i] = 0.0
         Phi[i, i] = phi[i] - Phi[i].sum(axis=0)
@@ -116,18 +109,8 @@ def tree_shap_interactions(
     >>> tree_shap_interactions(model, X).values.shape  # doctest: +SKIP
     (1000, 30, 30)
     """
-    return explain_paths(
-        model,
-        X,
-        True,
-        n_jobs,
-        batch_size,
-        out,
-        progress,
-        route,
-        feature_names,
-        "tree_shap_interactions (path-dependent)",
-    )
+    options = RowOptions(n_jobs, batch_size, out, progress)
+    return explain_paths(model, X, True, route, feature_names, options)
 
 
 def interventional_tree_shap_interactions(
@@ -170,6 +153,5 @@ def interventional_tree_shap_interactions(
     >>> interventional_tree_shap_interactions(model, X, X_train).values.shape  # doctest: +SKIP
     (1000, 30, 30)
     """
-    return explain_background(
-        model, X, background, True, weights, n_jobs, batch_size, out, progress, route, feature_names
-    )
+    options = RowOptions(n_jobs, batch_size, out, progress)
+    return explain_background(model, X, background, True, weights, route, feature_names, options)

@@ -1,10 +1,13 @@
 """Independent Tree SHAP: exact Shapley values of the interventional game over a whole background.
 
-v(S) averages f over background rows c with the features of S taken from x. A leaf pays when every
-player of its path agrees on the side it is taken from; the values need only the pattern of agreeing
-players of x, and the histogram of the background's patterns, so the cost adds rows and background
-instead of multiplying them.
-Source: Lundberg et al. 2020, Algorithm 3. Cost: O(T R L) for each row, literally.
+v(S) averages f over background rows c with the features of S taken from x. The players of a leaf
+are the features on its path; the leaf pays in a coalition if each of them sends the row it is taken
+from (x for members, c for the others) along the path. So all that counts of a row is its *pattern*:
+which of the leaf's players send it along. With two players and patterns 10 of x and 01 of c the
+leaf pays when the first is in and the second is not. The library counts the patterns of the
+background once and looks those of x up in tables, so the cost adds rows and background instead of
+multiplying them, as the literal version does: O(rows x background x leaves).
+Source: Lundberg et al. 2020, Algorithm 3. The chapter trees/kernels derives the tables.
 """
 
 from __future__ import annotations
@@ -15,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._parallel import chunks
-from shaplab._tables import as_rows, displayed
+from shaplab._tables import as_rows
 from shaplab._validation import (
     check_choice,
     check_frames,
@@ -26,16 +28,12 @@ from shaplab._validation import (
     fail,
 )
 from shaplab.explanation import Explanation
-from shaplab.trees._batches import explain_rows
+from shaplab.trees._batches import RowOptions, explain_rows, tree_explanation
 from shaplab.trees._encoding import compare_names
+from shaplab.trees._paths import Paths
+from shaplab.trees._plans import InterventionalPlan, threads
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
-from shaplab.trees.kernels.routes import (
-    Paths,
-    interventional_plan,
-    interventional_sums,
-    threads,
-)
 
 __all__ = ["BackgroundTrees", "independent_tree_shap_literal", "interventional_tree_shap"]
 
@@ -54,6 +52,8 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
     ----------
     Lundberg et al. 2020, Algorithm 3.
     """
+    # V players have sent x and c different ways so far, and U of them followed x; xlist and clist
+    # tell which. A leaf returns what it pays to a player that followed x, and to one that did not.
     phi: list[Any] = [0.0] * len(x)
 
     def calcweight(U: int, V: int) -> float:
@@ -62,7 +62,8 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
     def recurse(
         j: int, U: int, V: int, xlist: list[int], clist: list[int], c: Any
     ) -> tuple[Any, Any]:
-        v, d = tree.v[j], tree.d[j]
+        v = tree.v[j]
+        d = tree.d[j]
         if v is not None:
             pos = calcweight(U - 1, V) * v if U != 0 else 0.0 * v
             neg = -calcweight(U, V) * v if U != V else 0.0 * v
@@ -84,7 +85,8 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
 
     for c in refset:
         recurse(0, 0, 0, [0] * len(x), [0] * len(x), c)
-    return np.array([p + 0.0 * tree.v[-1] for p in phi]) / len(refset)
+    nothing = 0.0 * tree.v[-1]  # of an output's shape; the last node is a leaf
+    return np.array([p + nothing for p in phi]) / len(refset)
 
 
 class BackgroundTrees:
@@ -130,68 +132,31 @@ class BackgroundTrees:
         feature_names: Any = None,
     ) -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
-        self.trees, self.interactions = as_ensemble(model), bool(interactions)
+        self.trees = as_ensemble(model)
+        self.interactions = bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
         self.columns = column_names(background)
         self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
         codes = self.trees.encode(background, "background")
-        r = len(codes)
-        given = np.ones(r) if weights is None else np.asarray(weights, np.float64)
-        if (
-            given.shape != (r,)
-            or not np.isfinite(given).all()
-            or (given < 0).any()
-            or given.sum() <= 0
-        ):
-            fail(
-                "weights",
-                f"{r} finite numbers >= 0 with a positive sum",
-                given,
-                "Give one weight a background row",
-            )
-        self.weights = given / given.sum()
-        self.paths = Paths(self.trees)
-        self.slow, self.plan = interventional_plan(
-            self.paths, self.interactions, check_int(n_rows, "n_rows"), r, route
-        )
-        self.background = np.ascontiguousarray(codes.T)
-        self.histogram = self.plan.histogram(self.background, self.weights, threads(n_jobs))
-        self._mean: np.ndarray | None = None
-        if self.slow.any():
-            self._mean = sum(
-                self.weights[part] @ self.trees.predict_codes(codes[part])
-                for part in chunks(r, 65536)
-            )
-        else:
-            self.background = self.background[:, :0].copy()  # the histogram says it all
-        self._tables: np.ndarray | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_tables": None}
+        self.weights = _check_weights(weights, len(codes))
+        n_rows = check_int(n_rows, "n_rows")
+        plan = InterventionalPlan(Paths(self.trees), self.interactions, n_rows, len(codes), route)
+        columns = np.ascontiguousarray(codes.T)
+        self._prepared = plan.prepare(columns, self.weights, threads(n_jobs))
 
     @property
     def nbytes(self) -> int:
         """Bytes held: trees, paths, histograms and, after the first call, tables."""
-        plan = self.plan
-        arrays = (
-            self.histogram,
-            self.background,
-            plan.ops,
-            plan.clusters,
-            plan.columns,
-            plan.targets,
-        )
-        return (
-            self.trees.nbytes
-            + self.paths.nbytes
-            + sum(a.nbytes for a in arrays)
-            + (0 if self._tables is None else self._tables.nbytes)
-        )
+        return self.trees.nbytes + self._prepared.plan.paths.nbytes + self._prepared.nbytes
+
+    @property
+    def _trees_by_patterns(self) -> int:
+        return int(self._prepared.plan.by_patterns.sum())
 
     def __repr__(self) -> str:
         return (
             f"BackgroundTrees({self.trees.n_trees} trees, {len(self.weights)} background rows, "
-            f"{self.nbytes / 1e6:.1f} MB, {int(self.slow.sum())} trees by patterns)"
+            f"{self.nbytes / 1e6:.1f} MB, {self._trees_by_patterns} trees by patterns)"
         )
 
     def __call__(
@@ -211,55 +176,46 @@ class BackgroundTrees:
         if batch_size is not None:
             check_int(batch_size, "batch_size")
         jobs = threads(n_jobs)
-        if (
-            self._tables is None
-            and 8 * self.plan.entries <= self.memory_limit
-            and len(self.plan.clusters)
-        ):
-            tables = np.empty(self.plan.entries)
-            jobs(
-                lambda part: self.plan.build(part.start, part.stop, self.histogram, 0, tables),
-                list(chunks(len(self.plan.clusters), 64)),
-            )
-            self._tables = tables
-        e = self.trees
-        names_of_result = self.feature_names or e.names_for(X, None, self.columns)
+        self._prepared.keep_tables(self.memory_limit, jobs)
+        names_of_result = self.feature_names or self.trees.names_for(X, None, self.columns)
         values = explain_rows(
-            e,
+            self.trees,
             X,
             self.interactions,
-            lambda codes: interventional_sums(
-                self.paths,
-                self.slow,
-                self.plan,
-                self.histogram,
-                self._tables,
-                self.background,
-                self.weights,
-                codes,
-                self.interactions,
-                jobs,
-            ),
-            out,
-            batch_size,
-            progress,
+            lambda codes: self._prepared.sums(codes, jobs),
+            RowOptions(n_jobs, batch_size, out, progress),
         )
         name = "interventional_tree_shap" + "_interactions" * self.interactions
-        base = self._mean
-        if base is None:  # the leaves' masses, summed while the tables were built
-            alone = e.roots[self.paths.counts[:, 0] == 1]
-            base = e.base + e.value[alone].sum(axis=0) + self.plan.means.sum(axis=0)
-        base = np.broadcast_to(base, (len(values), e.n_outputs))
-        return Explanation(
+        return tree_explanation(
+            self.trees,
+            X,
             values,
-            base if e.has_outputs else base[:, 0],
-            displayed(X),
+            self._prepared.expected(),
             names_of_result,
-            e.output_names,
             method=f"{name} (interventional)",
             interaction=self.interactions,
-            info={"bytes": self.nbytes, "trees_by_patterns": int(self.slow.sum())},
+            info={"bytes": self.nbytes, "trees_by_patterns": self._trees_by_patterns},
         )
+
+
+def _check_weights(weights: Any, n_background: int) -> np.ndarray:
+    """Weights of the background rows that sum to 1."""
+    if weights is None:
+        weights = np.ones(n_background)
+    given = np.asarray(weights, np.float64)
+    if (
+        given.shape != (n_background,)
+        or not np.isfinite(given).all()
+        or (given < 0).any()
+        or given.sum() <= 0
+    ):
+        fail(
+            "weights",
+            f"{n_background} finite numbers >= 0 with a positive sum",
+            given,
+            "Give one weight a background row",
+        )
+    return given / given.sum()
 
 
 def interventional_tree_shap(
@@ -283,7 +239,7 @@ def interventional_tree_shap(
         ``BackgroundTrees``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
-    weights : ``(R,)`` weights of the background rows, equal by default.
+    weights : ``(R,)`` weights >= 0 of the background rows, equal by default.
     n_jobs : threads, through joblib; the numbers do not depend on it.
     batch_size : rows explained at a time; bounds the memory beside the result.
     out : float64 array or ``np.memmap`` of the result's shape, filled batch by batch.
@@ -312,19 +268,8 @@ def interventional_tree_shap(
     >>> interventional_tree_shap(stump, [[1.0]], [[0.0], [0.2], [0.3], [0.9]]).values.tolist()
     [[7.5]]
     """
-    return explain_background(
-        model,
-        X,
-        background,
-        False,
-        weights,
-        n_jobs,
-        batch_size,
-        out,
-        progress,
-        route,
-        feature_names,
-    )
+    options = RowOptions(n_jobs, batch_size, out, progress)
+    return explain_background(model, X, background, False, weights, route, feature_names, options)
 
 
 def explain_background(
@@ -333,15 +278,20 @@ def explain_background(
     background: Any,
     pairs: bool,
     weights: Any,
-    n_jobs: int | None,
-    batch_size: int | None,
-    out: Any,
-    progress: bool,
     route: str,
     feature_names: Any,
+    options: RowOptions,
 ) -> Explanation:
     """Values, or interactions if ``pairs``, of the interventional game."""
+    prepared = model
     if isinstance(model, BackgroundTrees):
+        if weights is not None or route != "auto":
+            fail(
+                "model",
+                "the model itself beside weights or a route",
+                repr(model),
+                "Give them to BackgroundTrees, which prepares with them",
+            )
         if background is not None or model.interactions != pairs:
             fail(
                 "model",
@@ -349,29 +299,36 @@ def explain_background(
                 repr(model),
                 "Prepare it for this function, or pass the model and the background",
             )
-        found = model(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)
-        names = check_names(feature_names, model.trees.n_features, "feature_names")
-        return found if names is None else replace(found, feature_names=names)
-    if background is None:
-        fail(
-            "background",
-            "rows (R, d)",
-            "None",
-            "Pass a background, such as training rows",
-            TypeError,
+    else:
+        if background is None:
+            fail(
+                "background",
+                "rows (R, d)",
+                "None",
+                "Pass a background, such as training rows",
+                TypeError,
+            )
+        X = as_rows(X, "X")
+        check_frames(X, background)
+        n_rows = X.shape[0] if X.shape else 0
+        prepared = BackgroundTrees(
+            model,
+            background,
+            weights=weights,
+            interactions=pairs,
+            n_rows=max(1, n_rows),
+            n_jobs=options.n_jobs,
+            # One batch needs its tables once; several would build them again each time.
+            memory_limit=0 if n_rows <= 2**16 else 2**28,
+            route=route,
+            feature_names=feature_names,
         )
-    X = as_rows(X, "X")
-    check_frames(X, background)
-    n = X.shape[0] if X.shape else 0
-    prepared = BackgroundTrees(
-        model,
-        background,
-        weights=weights,
-        interactions=pairs,
-        n_rows=max(1, n),
-        n_jobs=n_jobs,
-        memory_limit=0 if n <= 65536 else 2**28,
-        route=route,
-        feature_names=feature_names,
+    explanation = prepared(
+        X,
+        n_jobs=options.n_jobs,
+        batch_size=options.batch_size,
+        out=options.out,
+        progress=options.progress,
     )
-    return prepared(X, n_jobs=n_jobs, batch_size=batch_size, out=out, progress=progress)
+    names = check_names(feature_names, prepared.trees.n_features, "feature_names")
+    return explanation if names is None else replace(explanation, feature_names=names)

@@ -26,7 +26,6 @@ from shaplab._parallel import chunks, progress_bar
 from shaplab._tables import as_rows, displayed
 from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
-from shaplab.trees._arrange import sampled_call
 from shaplab.trees._links import (
     SAME,
     SOFTMAX,
@@ -35,15 +34,12 @@ from shaplab.trees._links import (
     probability,
     scaled_logistic,
 )
+from shaplab.trees._paths import Paths
+from shaplab.trees._plans import InterventionalPlan, Jobs, threads
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.kernels.patterns import coalition_outputs
-from shaplab.trees.kernels.routes import (
-    Paths,
-    interventional_plan,
-    interventional_sums,
-    threads,
-)
+from shaplab.trees.readers._arrange import sampled_call
 
 __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
 
@@ -67,7 +63,8 @@ def cox_loss(margin: Any, y: Any) -> Loss:
     y : ``(N,)`` times, negative when censored (XGBoost's convention).
     """
     margin, y = np.asarray(margin, np.float64), np.asarray(y, np.float64)
-    time, died = np.abs(y), (y > 0).astype(float)
+    time = np.abs(y)
+    died = (y > 0).astype(float)
     order = np.argsort(-time, kind="stable")
     top = margin.max()
     weight = np.exp(margin - top)
@@ -162,21 +159,23 @@ def tree_loss_shap(
         priced = Priced(SAME, resolved)
         if isinstance(loss, str):
             priced = _on_raw(e, resolved)
-    return _explain(
-        e,
-        X,
-        codes,
-        target,
-        background,
-        priced,
-        game,
-        n_jobs,
-        max_players,
-        progress,
-        e.names_for(X, feature_names),
-        f"tree_loss_shap ({priced.loss.name}, {game})",
-        call,
+    question = Question(
+        game, max_players, n_jobs, progress, f"tree_loss_shap ({priced.loss.name}, {game})", call
     )
+    explained = _explain(e, codes, target, background, priced, question)
+    return replace(explained, data=displayed(X), feature_names=e.names_for(X, feature_names))
+
+
+class Question(NamedTuple):
+    """Which game is asked for, how it may be computed, and ``instead``, the call that works where
+    no game here can be computed."""
+
+    game: str
+    max_players: int
+    n_jobs: int | None
+    progress: bool
+    method: str
+    instead: str
 
 
 class Priced(NamedTuple):
@@ -202,7 +201,8 @@ _OUTPUTS = {
 def _misfit(e: TreeEnsemble, loss: str, more: str = "") -> NoReturn:
     what, remedy = _OUTPUTS.get(e.link, ("of another kind", "'squared_error'"))
     if e.link == "logistic" and e.has_outputs:
-        what, remedy = "log-odds of several yes-or-no questions", "a function (outputs, y)"
+        what = "log-odds of several yes-or-no questions"
+        remedy = "a function (outputs, y)"
     fail(
         "loss",
         f"a loss of this model's outputs, which are {what} (objective {e.objective!r})",
@@ -214,7 +214,8 @@ def _misfit(e: TreeEnsemble, loss: str, more: str = "") -> NoReturn:
 
 def _on_raw(e: TreeEnsemble, loss: Loss) -> Priced:
     """A loss by name as a loss of the raw output, or an error where the two do not fit."""
-    link, factor = e.link, e.link_factor
+    link = e.link
+    factor = e.link_factor
     margins = link in ("logistic", "log-odds") and not e.has_outputs
     scaled = Change(lambda raw: factor * raw, lambda raw: np.full_like(raw, factor))
     if link == "" or (loss.name == "softmax_cross_entropy" and link == "softmax"):
@@ -255,7 +256,8 @@ def _reach(e: TreeEnsemble) -> tuple[float, float]:
 
 def _composed(loss: Loss, change: Change) -> Loss:
     """The loss of a changed output as a loss of the output."""
-    outer, inner = loss.slope, change.slope
+    outer = loss.slope
+    inner = change.slope
 
     def value(raw: np.ndarray, y: np.ndarray) -> np.ndarray:
         return loss.value(change.value(raw), y)
@@ -325,21 +327,10 @@ def tree_output_shap(
         call = "permutation_shap(lambda rows: transform(raw output of the rows), X, background)"
     codes = e.encode(X)
     check_frames(X, background)
-    return _explain(
-        e,
-        X,
-        codes,
-        np.zeros(len(codes)),
-        background,
-        Priced(SAME, loss),
-        game,
-        n_jobs,
-        max_players,
-        progress,
-        e.names_for(X, feature_names),
-        method,
-        call,
-    )
+    question = Question(game, max_players, n_jobs, progress, method, call)
+    no_target = np.zeros(len(codes))
+    explained = _explain(e, codes, no_target, background, Priced(SAME, loss), question)
+    return replace(explained, data=displayed(X), feature_names=e.names_for(X, feature_names))
 
 
 def _transform(e: TreeEnsemble, transform: Any) -> Change:
@@ -351,7 +342,8 @@ def _transform(e: TreeEnsemble, transform: Any) -> Change:
         return Change(np.exp, np.exp)
     if transform == "prediction":
         change = prediction(e.link, e.link_factor)
-        rule, remedy = "a model whose prediction has a known formula", "Pass a function"
+        rule = "a model whose prediction has a known formula"
+        remedy = "Pass a function"
     else:
         change = probability(e.link, e.link_factor, e.has_outputs)
         rule = "a model that gives probabilities"
@@ -371,20 +363,15 @@ def _transform(e: TreeEnsemble, transform: Any) -> Change:
 
 def _explain(
     e: TreeEnsemble,
-    X: Any,
     codes: np.ndarray,
     y: np.ndarray,
     background: Any,
     priced: Priced,
-    game: str,
-    n_jobs: int | None,
-    max_players: int,
-    progress: bool,
-    feature_names: tuple[str, ...] | None,
-    method: str,
-    call: str,
+    question: Question,
 ) -> Explanation:
-    """``call`` is what to use instead where no game here can be computed."""
+    """Values of the game asked for, without the rows and their names."""
+    game = question.game
+    max_players = question.max_players
     check_choice(game, "game", GAMES)
     check_int(max_players, "max_players", minimum=0, maximum=_PLAYERS)
     references = e.encode(background, "background")
@@ -397,19 +384,23 @@ def _explain(
             "'loss_of_mean' or 'mean_of_loss' for several outputs or a function without a "
             "derivative",
             "'rescaled_margin'",
-            "Choose one of the exact games" if few else f"Sample instead: {call}",
+            "Choose one of the exact games" if few else f"Sample instead: {question.instead}",
         )
     if game == "rescaled_margin":
-        values, base = _rescaled(e, codes, y, references, priced.loss, n_jobs, progress)
+        values, base = _rescaled(
+            e, codes, y, references, priced.loss, question.n_jobs, question.progress
+        )
     elif few:
-        values, base = _enumerated(e, codes, y, references, priced, game, players, progress)
+        values, base = _enumerated(
+            e, codes, y, references, priced, game, players, question.progress
+        )
     else:
         remedies = ["use game='rescaled_margin'"] if rescales else []
         if len(players) <= _PLAYERS:
             remedies.insert(
                 0, f"raise max_players (each feature above {max_players} doubles the cost)"
             )
-        remedies.append(f"sample: {call}")
+        remedies.append(f"sample: {question.instead}")
         text = ", or ".join(remedies)
         fail(
             "model",
@@ -418,10 +409,10 @@ def _explain(
             text[0].upper() + text[1:],
         )
     if not (np.isfinite(values).all() and np.isfinite(base).all()):
-        _not_finite(e, codes, references, values, base, method)
+        _not_finite(e, codes, references, values, base, question.method)
     names = e.output_names if base.ndim == 2 else None
     return Explanation(
-        values, base, displayed(X), feature_names, names, method=method, info={"game": game}
+        values, base, output_names=names, method=question.method, info={"game": game}
     )
 
 
@@ -479,33 +470,21 @@ def _enumerated(
     progress: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact values of "loss_of_mean" and "mean_of_loss": every coalition, every reference."""
-    m, k = len(players), e.n_outputs
+    m = len(players)
+    k = e.n_outputs
     player = np.zeros(codes.shape[1], np.int64)
     player[players] = np.arange(m)
     some = max(1, min(len(references), _CELLS // (k << m)))
-    parts, bases = [], []
+    parts = []
+    bases = []
     with progress_bar(len(codes), progress, "rows") as bar:
         for rows in chunks(len(codes), max(1, _CELLS // (some * k << m))):
-            here, target = codes[rows], y[rows]
+            here = codes[rows]
+            target = y[rows]
             v: Any = 0.0
             for refs in chunks(len(references), some):
                 outputs = np.empty((len(references[refs]), len(here), k, 1 << m))
-                coalition_outputs(
-                    e.roots,
-                    e.feature,
-                    e.left,
-                    e.right,
-                    e.rank,
-                    e.missing_left,
-                    e.set_start,
-                    e.set_bits,
-                    e.value,
-                    e.base,
-                    player,
-                    here,
-                    references[refs],
-                    outputs,
-                )
+                coalition_outputs(e.nodes, e.base, player, here, references[refs], outputs)
                 found = (
                     np.moveaxis(outputs, -1, 0)
                     if e.has_outputs
@@ -538,57 +517,44 @@ def _rescaled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The compositional approximation: values against each reference, times the secant of the
     loss."""
-    paths, jobs = Paths(e), threads(n_jobs)
+    jobs = threads(n_jobs)
     columns = np.ascontiguousarray(codes.T)
-    f_x, f_r = e.predict_codes(codes)[:, 0], e.predict_codes(references)[:, 0]
+    row_outputs = e.predict_codes(codes)[:, 0]
+    reference_outputs = e.predict_codes(references)[:, 0]
     if loss is get_loss("squared_error"):
-        return _rescaled_square(paths, codes, y, references, f_x, f_r, jobs)
-    values, base = np.zeros(codes.shape), np.zeros(len(codes))
-    slow, plan = interventional_plan(paths, False, len(codes), 1, "auto")
-    one = np.ones(1)
+        return _rescaled_square(e, codes, y, references, row_outputs, reference_outputs, jobs)
+    values = np.zeros(codes.shape)
+    base = np.zeros(len(codes))
+    plan = InterventionalPlan(Paths(e), False, len(codes), 1, "auto")
     with progress_bar(len(references), progress, "references") as bar:
-        for reference, output in zip(references, f_r, strict=True):
-            there = np.ascontiguousarray(reference[:, None])
-            counts = plan.histogram(there, one, jobs)
-            phi = interventional_sums(
-                paths, slow, plan, counts, None, there, one, columns, False, jobs
-            )
-            loss_r = loss.value(np.full(len(codes), output), y)
-            factor = secant(loss, f_x, output, y)
-            values += phi.T * factor[:, None] / len(references)
-            base += loss_r / len(references)
+        for reference, output in zip(references, reference_outputs, strict=True):
+            single = plan.prepare(np.ascontiguousarray(reference[:, None]), np.ones(1), jobs)
+            slope = secant(loss, row_outputs, output, y)
+            values += single.sums(columns, jobs).T * slope[:, None] / len(references)
+            base += loss.value(np.full(len(codes), output), y) / len(references)
             bar.update()
     return values, base
 
 
 def _rescaled_square(
-    paths: Paths,
+    e: TreeEnsemble,
     codes: np.ndarray,
     y: np.ndarray,
     references: np.ndarray,
-    f_x: np.ndarray,
-    f_r: np.ndarray,
-    jobs: Any,
+    row_outputs: np.ndarray,
+    reference_outputs: np.ndarray,
+    jobs: Jobs,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same for the squared error, whose secant f_x + f_r - 2 y splits: two weightings of the
     whole background."""
-    there, columns, middle = (
-        np.ascontiguousarray(references.T),
-        np.ascontiguousarray(codes.T),
-        f_r.mean(),
-    )
-    slow, plan = interventional_plan(paths, False, len(codes), len(references), "auto")
+    n_references = len(references)
+    background = np.ascontiguousarray(references.T)
+    columns = np.ascontiguousarray(codes.T)
+    middle = reference_outputs.mean()
+    plan = InterventionalPlan(Paths(e), False, len(codes), n_references, "auto")
+    equal = plan.prepare(background, np.ones(n_references) / n_references, jobs)
     values = np.zeros(codes.shape)
-    for weights, factor in (
-        (np.ones(len(f_r)), f_x + middle - 2.0 * y),
-        (f_r - middle, np.ones(len(f_x))),
-    ):
-        weights = weights / len(f_r)
-        counts = plan.histogram(there, weights, jobs)
-        values += (
-            interventional_sums(
-                paths, slow, plan, counts, None, there, weights, columns, False, jobs
-            ).T
-            * factor[:, None]
-        )
-    return values, (y - middle) ** 2 + f_r.var()
+    values += equal.sums(columns, jobs).T * (row_outputs + middle - 2.0 * y)[:, None]
+    tilted = plan.prepare(background, (reference_outputs - middle) / n_references, jobs)
+    values += tilted.sums(columns, jobs).T
+    return values, (y - middle) ** 2 + reference_outputs.var()

@@ -14,18 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._tables import as_rows, displayed
+from shaplab._tables import as_rows
 from shaplab._validation import check_choice, check_int
 from shaplab.explanation import Explanation
-from shaplab.trees._batches import explain_rows
+from shaplab.trees._batches import RowOptions, explain_rows, tree_explanation
+from shaplab.trees._paths import Paths
+from shaplab.trees._plans import PathDependentPlan, threads
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
-from shaplab.trees.kernels.routes import (
-    Paths,
-    path_dependent_plan,
-    path_dependent_sums,
-    threads,
-)
 
 __all__ = ["tree_shap", "tree_shap_literal"]
 
@@ -64,7 +60,8 @@ def tree_shap_literal(
             if not present:
                 recurse(c, m, fraction * share[1])
             return
-        i_z, i_o = 1.0, 1.0
+        i_z = 1.0
+        i_o = 1.0
         k = next((k for k in range(1, len(m)) if m[k][0] == tree.d[j]), None)
         if k is not None:
             _, i_z, i_o, _ = m[k]
@@ -83,7 +80,8 @@ def tree_shap_literal(
         return m
 
     def unwind(m: list[list[Any]], i: int) -> list[list[Any]]:
-        l, n = len(m), m[-1][3]
+        l = len(m)
+        n = m[-1][3]
         _, z, o, _ = m[i]
         w = [part[3] for part in m]
         for j in range(l - 1, 0, -1):
@@ -148,58 +146,32 @@ def tree_shap(
     >>> tree_shap(stump, [[0.0], [1.0]]).values.tolist()
     [[-5.0], [5.0]]
     """
-    return explain_paths(
-        model,
-        X,
-        False,
-        n_jobs,
-        batch_size,
-        out,
-        progress,
-        route,
-        feature_names,
-        "tree_shap (path-dependent)",
-    )
+    options = RowOptions(n_jobs, batch_size, out, progress)
+    return explain_paths(model, X, False, route, feature_names, options)
 
 
 def explain_paths(
-    model: Any,
-    X: Any,
-    pairs: bool,
-    n_jobs: int | None,
-    batch_size: int | None,
-    out: Any,
-    progress: bool,
-    route: str,
-    feature_names: Any,
-    method: str,
+    model: Any, X: Any, pairs: bool, route: str, feature_names: Any, options: RowOptions
 ) -> Explanation:
     """Values, or interactions if ``pairs``, of the path-dependent game."""
     check_choice(route, "route", ("auto", "tables", "walk"))
-    rows = 65536 if batch_size is None else check_int(batch_size, "batch_size")
-    e, X = as_ensemble(model), as_rows(X, "X")
-    names = e.names_for(X, feature_names)
-    paths, jobs = Paths(e), threads(n_jobs)
-    walked, plan = path_dependent_plan(
-        paths, pairs, min(max(1, X.shape[0] if X.shape else 0), rows), route
-    )
-    values = explain_rows(
-        e,
+    batch = 65536
+    if options.batch_size is not None:
+        batch = check_int(options.batch_size, "batch_size")
+    trees, X = as_ensemble(model), as_rows(X, "X")
+    names = trees.names_for(X, feature_names)
+    n_rows = X.shape[0] if X.shape else 0
+    plan = PathDependentPlan(Paths(trees), pairs, min(max(1, n_rows), batch), route)
+    jobs = threads(options.n_jobs)
+    values = explain_rows(trees, X, pairs, lambda codes: plan.sums(codes, jobs), options)
+    n_walked = int(plan.walked.sum())
+    return tree_explanation(
+        trees,
         X,
-        pairs,
-        lambda codes: path_dependent_sums(paths, walked, plan, codes, pairs, jobs),
-        out,
-        batch_size,
-        progress,
-    )
-    base = np.broadcast_to(paths.expected, (len(values), e.n_outputs))
-    return Explanation(
         values,
-        base if e.has_outputs else base[:, 0],
-        displayed(X),
+        plan.paths.expected,
         names,
-        e.output_names,
-        method=method,
+        method="tree_shap" + "_interactions" * pairs + " (path-dependent)",
         interaction=pairs,
-        info={"walked_trees": int(walked.sum()), "tabulated_trees": int((~walked).sum())},
+        info={"walked_trees": n_walked, "tabulated_trees": trees.n_trees - n_walked},
     )

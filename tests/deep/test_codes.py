@@ -6,6 +6,7 @@ entry, with at most one scalar function behind it, has exact values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,7 @@ EXACT: dict[str, Callable[..., torch.Tensor]] = {
         torch.tanh(n.e(i)).masked_fill(~(i > 4)[..., None], 0.0).sum(1)
     )[:, 0],
     "isin": lambda n, i: torch.isin(i, torch.tensor([1, 3])).double().sum(1),
+    "EmbeddingBag, padded sum": lambda n, i: n.l(n.kept(i))[:, 0],
     "two masks": lambda n, i: ((i > 2) & (i < 7) | (i == 8)).double().sum(1),
 }
 
@@ -69,6 +71,9 @@ def _model(run: Callable[..., torch.Tensor]) -> Net:
     torch.manual_seed(0)
     parts: dict[str, Any] = {"e": nn.Embedding(20, 3), "l": Linear(3, 1), "o": Linear(20, 1)}
     parts["bag"] = nn.EmbeddingBag(20, 3, mode="mean")
+    parts["padded"] = nn.EmbeddingBag(20, 3, mode="mean", padding_idx=5)
+    parts["kept"] = nn.EmbeddingBag(20, 3, mode="sum", padding_idx=5)
+    parts["top"] = nn.EmbeddingBag(20, 3, mode="max", padding_idx=5)
     parts["total"] = nn.EmbeddingBag(20, 3, mode="sum")
     return Net(run, **parts).double().eval()
 
@@ -88,6 +93,7 @@ def test_codes_are_followed_to_where_they_become_numbers(name: str) -> None:
 NEAR: dict[str, tuple[Callable[..., torch.Tensor], float]] = {
     "EmbeddingBag, mean": (lambda n, i: n.l(torch.tanh(n.bag(i)))[:, 0], 0.1),
     "EmbeddingBag, sum": (lambda n, i: n.l(torch.tanh(n.total(i)))[:, 0], 0.6),
+    "EmbeddingBag, padded mean": (lambda n, i: n.l(n.padded(i))[:, 0], 0.6),
     "masked mean": (
         lambda n, i: n.l(
             (torch.tanh(n.e(i)) * (i > 4)[..., None]).sum(1)
@@ -172,6 +178,47 @@ def test_numbers_turned_into_codes_are_told_to_be_an_input_of_their_own() -> Non
     model = _model(lambda n, x: _sum(n, n.e(x.long())))
     with pytest.raises(UnsupportedModelError, match=r"`long` at .*an integer input of their own"):
         deep_shap(model, X.double(), B.double())
+
+
+def _bags(n: Any, i: torch.Tensor) -> torch.Tensor:
+    ends = torch.arange(len(i)) * i.shape[1] + torch.arange(len(i)) % 2
+    return n.l(n.bag(i.reshape(-1), ends))[:, 0]
+
+
+REFUSED: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
+    "uneven bags": (_bags, "`embedding_bag` .*bags of different sizes"),
+    "maximum without padding": (lambda n, i: n.l(n.top(i))[:, 0], "`embedding_bag` .*padding"),
+    "positions that count words": (
+        lambda n, i: _sum(n, n.e((i > 4).long().cumsum(1))),
+        "`embedding` .*counts several entries",
+    ),
+    "bins": (
+        lambda n, i: _sum(n, n.e(torch.bucketize(n.e(i)[..., 0], torch.tensor([0.0]).double()))),
+        "`bucketize` .*an integer input of their own",
+    ),
+    "places of a sort": (
+        lambda n, i: n.l(n.e(i).gather(1, n.e(i).argsort(1))[:, 0])[:, 0],
+        "`argsort`",
+    ),
+    "places of a pool": (
+        lambda n, i: n.l(
+            F.max_unpool1d(*F.max_pool1d(n.e(i).mT, 2, return_indices=True), 2).mT[:, 0]
+        )[:, 0],
+        "`max_pool1d_with_indices`",
+    ),
+    "no derivative": (
+        lambda n, i: n.l(n.e(i).sum(1).unique(dim=1))[:, 0],
+        "`unique` .*no derivative",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_what_has_no_slope_is_refused_with_its_reason_and_line(name: str) -> None:
+    run, reason = REFUSED[name]
+    with pytest.raises(UnsupportedModelError, match=reason) as problem:
+        deep_shap(_model(run), X, B)
+    assert re.search(r"at .*test_codes\.py:\d+", str(problem.value))
 
 
 @pytest.mark.parametrize("padded", ["none", "rows", "both"])

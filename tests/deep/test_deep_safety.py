@@ -25,7 +25,7 @@ from shaplab import (
 )
 from shaplab.deep import rules
 from shaplab.deep.deep_shap import _gap
-from shaplab.deep.kernels.units import rescale_rows
+from shaplab.deep.kernels.units import FunctionEnds, rescale_rows
 
 RNG = np.random.default_rng(0)
 ROWS = torch.tensor(RNG.normal(size=(3, 4)), dtype=torch.float32)
@@ -42,7 +42,7 @@ def test_a_step_of_zero_takes_the_slope_even_when_the_two_slopes_differ_by_round
     x, y, q = np.full((1, 3), 2.0, dtype), np.ones((1, 3), dtype), np.ones((1, 3), dtype)
     out = np.empty_like(x)
     limits = rules.limits(kind, torch.float64 if dtype is np.float64 else torch.float32)
-    rescale_rows(x, y, slope, x, y, other, q, limits, out)
+    rescale_rows(FunctionEnds(x, y, slope), FunctionEnds(x, y, other), q, limits, out)
     assert_allclose(out, 0.5, rtol=4 * np.finfo(dtype).eps)  # the mean of both slopes
 
 

@@ -331,3 +331,10 @@ def test_work_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
     shown = deep_shap(model, X, B, outputs=[1, 0], progress=True)
     assert "deep_shap" in capsys.readouterr().err
     assert_array_equal(shown.values, found.values[..., ::-1])
+
+
+def test_names_beside_a_layer_are_refused():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).eval()
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="feature_names: expected None beside layer"):
+        deep_shap(net, x, x + 1, layer="1", feature_names=["a", "b", "c"])

@@ -12,7 +12,7 @@ from torch import nn
 from shaplab import dasp, deep_shap, deeplift, gradients, integrated_gradients, stack_shap
 from shaplab.deep._pairs import Settings, pairs
 from shaplab.deep._propagation import Propagation
-from shaplab.deep._windows import _everywhere, exact_windows, window_table
+from shaplab.deep._windows import Window, _windows_in_torch, exact_windows, window_table
 
 NAMES = list(networks())
 
@@ -40,16 +40,15 @@ def test_rules_stay_on_the_device(name, rule, max_rule, monkeypatch):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_kernel_of_the_maximum_is_the_formula_for_other_devices(stride):
     rng = torch.Generator().manual_seed(stride)
-    table = window_table(
-        (6, 5), (7 // stride, 6 // stride), (2, 2), (stride, stride), (1, 1), (1, 1)
-    )
+    window = Window((2, 2), (stride, stride), (1, 1), (1, 1))
+    table = window_table((6, 5), (7 // stride, 6 // stride), window)
     f, b = (
         torch.randint(0, 9, (count, 30), generator=rng).double() for count in (2, 6)
     )  # with ties
     q = torch.randn(6, len(table), generator=rng, dtype=torch.float64)
     # Sums of products of a few numbers below ten: rounding only.
     assert torch.allclose(
-        _everywhere(torch.as_tensor(table), f, b, q),
+        _windows_in_torch(torch.as_tensor(table), f, b, q),
         exact_windows(table, f.repeat(3, 1), b, q),
         atol=1e-12,
     )

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from shaplab import UnsupportedModelError, deep_shap, integrated_gradients
 from shaplab.deep._path import integrated, path_literal, softmax_path
+from shaplab.deep._watched import UnitPass
 
 D = torch.float64
 
@@ -90,11 +91,11 @@ def test_the_path_rule_is_the_exact_value_of_a_product_and_of_a_scalar_function(
     f, b = [_rows(0, 1, 4), _rows(1, 1, 4)], [_rows(2, 3, 4), _rows(3, 3, 4)]
     q = _rows(4, 3, 4)
     kept = {"axes": ([0, 0], 0), "name": "product"}
-    found = integrated(lambda v: v[0] * v[1], f, b, q, kept)
+    found = integrated(lambda v: v[0] * v[1], UnitPass(f, b, q, kept))
     assert_allclose(found[0].numpy(), (q * (f[1] + b[1]) / 2).numpy(), atol=1e-14)
     assert_allclose(found[1].numpy(), (q * (f[0] + b[0]) / 2).numpy(), atol=1e-14)
     kept = {"axes": ([0], 0), "name": "tanh"}
-    (found_one,) = integrated(lambda v: torch.tanh(v[0]), f[:1], b[:1], q, kept)
+    (found_one,) = integrated(lambda v: torch.tanh(v[0]), UnitPass(f[:1], b[:1], q, kept))
     quotient = q * (torch.tanh(f[0]) - torch.tanh(b[0])) / (f[0] - b[0])
     assert_allclose(found_one.numpy(), quotient.numpy(), atol=1e-3)  # the nodes stop at 1e-4
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 from oracles.nets import brute_force
 
+from shaplab import deep_shap
 from shaplab.deep import rules
 from shaplab.deep._path import softmax_path
-from shaplab.deep._reveal import _above, _split
-from shaplab.deep._windows import exact_windows, window_table
-from shaplab.deep.kernels.units import above_mean, padded, split_at_mean
+from shaplab.deep._reveal import above_mean_in_torch, split_at_mean_in_torch
+from shaplab.deep._windows import Window, exact_windows, window_table
+from shaplab.deep.kernels.units import (
+    Contributions,
+    UnitEnds,
+    above_mean,
+    padded,
+    split_at_mean,
+)
 
 
 def _rows(seed: int, *shape: int) -> torch.Tensor:
@@ -57,7 +66,7 @@ def test_exact_maximum_of_many_inputs_uses_stable_weights() -> None:
 
 
 def test_the_two_paths_over_windows_agree() -> None:
-    table = window_table((5, 5), (3, 3), (3, 3), (2, 2), (1, 1), (1, 1))
+    table = window_table((5, 5), (3, 3), Window((3, 3), (2, 2), (1, 1), (1, 1)))
     assert (
         table < 0
     ).sum() == 9 * 9 - 49  # 7 + 7 taps of padding, by hand: 3x3 windows over a padded 7x7 grid
@@ -136,17 +145,40 @@ def test_compositions_are_additive(name: str, native: object) -> None:
     assert_allclose(rule()[:6].numpy(), point.grad[:6].numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.05, 1.0, 40.0])
+@pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("eps", [0.0, 0.3])
-def test_normalisation_is_its_literal_twin(eps: float) -> None:
-    f, b, q = _rows(0, 1, 5) * 3, _rows(1, 4, 5) * 3, _rows(2, 4, 5)
+def test_normalisation_is_its_literal_twin(eps: float, centre: bool, shift: float) -> None:
+    f, b, q = _rows(0, 1, 5) * 3 + shift, _rows(1, 4, 5) * 3, _rows(2, 4, 5)
     b[0] = 0.0
-    found = rules.normalise(f, b, q, (-1,), eps, centre=False).numpy()
+    found = rules.normalise(f, b, q, (-1,), eps, centre=centre).numpy()
     literal = [
-        rules.normalise_literal(f[0].numpy(), *(t[i].numpy() for t in (b, q)), eps)
+        rules.normalise_literal(f[0].numpy(), *(t[i].numpy() for t in (b, q)), eps, centre=centre)
         for i in range(4)
     ]
-    # Midpoint rule of 4000 steps, in the square root of p: errors near 1e-7 of numbers of order 1.
+    # Midpoint rule of 4000 steps, slow at both ends: errors near 1e-7 of numbers of order 1.
     assert_allclose(found, literal, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0.0, 10.0, 100.0])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda x: torch.nn.functional.layer_norm(x, (8,)),
+        lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True),
+    ],
+)
+def test_rows_far_from_a_calm_baseline_get_values_of_the_size_of_the_exact_ones(
+    norm: Callable[[torch.Tensor], torch.Tensor], shift: float
+) -> None:
+    weights = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    model = lambda x: norm(x) @ weights  # noqa: E731
+    x, calm = _rows(0, 1, 8) + shift, 1e-2 * _rows(1, 1, 8)
+    exact = brute_force(model, x[0], calm[0]).numpy()
+    found = deep_shap(model, x, calm).values[0]
+    # Centring as a step of its own, which is linear, gave 10 and 100 times the exact values.
+    assert np.abs(found - exact).max() < 1.2 * np.abs(exact).max()
+    assert_allclose(found.sum(), exact.sum(), atol=1e-9)
 
 
 def test_normalisation_from_zero_is_bounded_where_a_product_of_factors_is_not() -> None:
@@ -217,20 +249,17 @@ def test_kernels_of_reveal_cancel_mean_are_the_formulas_for_other_devices(
 ) -> None:
     w, f, b = _rows(0, units, n), _rows(1, tokens, n), _rows(2, rows * tokens, n)
     z_f, z_b, inverse = f @ w.T, b @ w.T, torch.full((tokens,), 1.0 / n, dtype=torch.float64)
-    kernel = [t.numpy() for t in (f, b, z_f, z_b, inverse)]
-    weight = padded(w.numpy())
-    up = above_mean(kernel[0], kernel[1], weight, *kernel[2:])
-    assert_allclose(up, _above(f, b, w, z_f, z_b, inverse).numpy(), atol=1e-12)
-    own = [torch.from_numpy(up), z_f.tanh(), 1 - z_f.tanh() ** 2, z_b.tanh(), 1 - z_b.tanh() ** 2]
-    own += [
-        (z_b + own[0]).tanh(),
-        (z_f.repeat(rows, 1) - own[0]).tanh(),
-        _rows(3, rows * tokens, units),
-    ]
-    shared = (kernel[0], kernel[1], weight, *kernel[2:])
-    found = split_at_mean(*shared, 1e-14, *[t.numpy() for t in own])
-    expected = _split(f, b, w, z_f, z_b, inverse, 1e-14, *own)
+    tensors = Contributions(f, b, w, z_f, z_b, inverse)
+    arrays = Contributions(*(t.numpy() for t in tensors))._replace(weight=padded(w.numpy()))
+    up = torch.from_numpy(above_mean(arrays))
+    assert_allclose(up.numpy(), above_mean_in_torch(tensors).numpy(), atol=1e-12)
+    slopes = 1 - z_f.tanh() ** 2, 1 - z_b.tanh() ** 2
+    parts = (z_b + up).tanh(), (z_f.repeat(rows, 1) - up).tanh()
+    ends = UnitEnds(up, z_f.tanh(), slopes[0], z_b.tanh(), slopes[1], *parts)
+    q = _rows(3, rows * tokens, units)
+    found = split_at_mean(arrays, UnitEnds(*(t.numpy() for t in ends)), q.numpy(), 1e-14)
+    expected = split_at_mean_in_torch(tensors, ends, q, 1e-14)
     assert_allclose(found, expected.numpy(), atol=1e-12)
     step = f.repeat(rows, 1) - b
-    change = own[-1] * (z_f.repeat(rows, 1).tanh() - z_b.tanh())
+    change = q * (z_f.repeat(rows, 1).tanh() - z_b.tanh())
     assert_allclose((found * step.numpy()).sum(1), change.sum(1).numpy(), atol=1e-12)

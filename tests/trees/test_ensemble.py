@@ -4,6 +4,7 @@ arrays."""
 from __future__ import annotations
 
 import pickle
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import numpy as np
@@ -16,7 +17,8 @@ from scipy import sparse
 
 from shaplab import UnsupportedModelError
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
-from shaplab.trees.kernels.predict import encode_rows, find_leaves, predict_rows
+from shaplab.trees.kernels import predict
+from shaplab.trees.kernels.predict import Codebook, encode_rows, find_leaves, predict_rows
 
 
 def grow(rng, depth, d, grid, n_outputs=1, full=0.0):
@@ -117,6 +119,15 @@ def test_predict_equals_a_plain_walk(seed, depth, compare, single, n_outputs):
     np.testing.assert_array_equal(ensemble.right[inner], ensemble.left[inner] + 1)
 
 
+@contextmanager
+def python_loops():
+    """What the loops call is Python, too, while their own Python source is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_count_below", "_leaf_of", "goes_left"):
+            patch.setattr(predict, name, getattr(predict, name).py_func)
+        yield
+
+
 def test_compiled_loops_equal_their_python_source():
     rng = np.random.default_rng(0)
     trees = [grow(rng, 5, 3, rng.normal(size=9)) for _ in range(3)]
@@ -124,26 +135,26 @@ def test_compiled_loops_equal_their_python_source():
     X[::4, 1] = np.nan
     codes = np.empty((20, 3), np.int32)
     c = e.encoder
-    encode_rows.py_func(
-        X,
+    book = Codebook(
         c.cuts,
         c.cut_start,
         c.categorical,
         c.categories,
         c.category_start,
         c.zero_rule,
-        0.0,
-        np.nan,
-        False,
-        -1.0,
-        codes,
+        tiny=0.0,
+        missing=np.nan,
+        unseen_missing=False,
+        lowest_category=-1.0,
     )
+    with python_loops():
+        encode_rows.py_func(X, book, codes)
     np.testing.assert_array_equal(codes, e.encode(X))
     out, reached = np.empty((20, 1)), np.empty((20, 3), np.int32)
-    walked = (e.feature, e.left, e.right, e.rank, e.missing_left, e.set_start, e.set_bits)
-    predict_rows.py_func(codes, e.roots, *walked, e.value, e.base, out)
+    with python_loops():
+        predict_rows.py_func(codes, e.nodes, e.base, out)
+        find_leaves.py_func(codes, e.nodes, reached)
     np.testing.assert_array_equal(out, e.predict_codes(codes))
-    find_leaves.py_func(codes, e.roots, *walked, reached)
     np.testing.assert_array_equal(reached, e.leaves(codes))
     np.testing.assert_allclose(e.value[reached, 0].sum(axis=1), out[:, 0], rtol=1e-14, atol=1e-15)
 
@@ -440,20 +451,8 @@ def test_no_damage_makes_the_loops_read_outside():
             continue
         c = changed
         assert c.left.min() >= -1
-        predict_rows.py_func(
-            codes,
-            c.roots,
-            c.feature,
-            c.left,
-            c.right,
-            c.rank,
-            c.missing_left,
-            c.set_start,
-            c.set_bits,
-            c.value,
-            c.base,
-            np.empty((5, c.n_outputs)),
-        )
+        with python_loops():
+            predict_rows.py_func(codes, c.nodes, c.base, np.empty((5, c.n_outputs)))
     assert refused > 100
 
 

@@ -140,3 +140,13 @@ def test_wrong_arguments_are_named():
     for argument, call in cases:
         with pytest.raises((ValueError, TypeError), match=f"^{argument}: expected"):
             call()
+
+
+def test_what_a_prepared_background_cannot_heed_is_refused():
+    rng = np.random.default_rng(0)
+    e = random_ensemble(rng)
+    X, background = random_rows(rng, e, 3), random_rows(rng, e, 5)
+    prepared = BackgroundTrees(e, background)
+    for options in ({"weights": np.ones(5)}, {"route": "patterns"}):
+        with pytest.raises(ValueError, match="model: expected the model itself beside weights"):
+            interventional_tree_shap(prepared, X, **options)

@@ -15,6 +15,9 @@ from oracles.random_trees import random_ensemble
 from properties import examples
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
+from shaplab.trees import _paths
+from shaplab.trees._paths import Paths, exact_nodes
+from shaplab.trees._plans import shapley_factors
 from shaplab.trees.conditional_expectation import paper_trees
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.interactions import (
@@ -26,7 +29,6 @@ from shaplab.trees.interventional import (
     independent_tree_shap_literal,
     interventional_tree_shap,
 )
-from shaplab.trees.kernels import routes
 from shaplab.trees.loss import tree_loss_shap
 from shaplab.trees.path_dependent import tree_shap
 
@@ -217,7 +219,7 @@ def sparse_forest(kind=RandomForestClassifier, trees=6, rows=800):
 def test_a_sparse_forest_of_unlimited_depth_by_the_literal_algorithm(kind):
     model, X = sparse_forest(kind)
     e = TreeEnsemble.from_model(model)
-    assert routes.Paths(e).counts[:, 1].max() > 64
+    assert Paths(e).arrays.tree_players.max() > 64
     rows, references = e.encode(X[:3]), e.encode(X[10:18])
     expected = [
         sum(independent_tree_shap_literal(x, references, tree) for tree in paper_trees(e))
@@ -259,7 +261,7 @@ def test_the_search_for_nodes_ends_beside_a_path_of_nearly_all_rows(first, other
         cover=columns["cover"],
         tree_start=start,
     )
-    nodes = routes.Paths(e).tree_rule
+    nodes = Paths(e).arrays.tree_rule
     assert nodes[0] <= 9 and nodes[1] <= (first + 1) // 2
     expected = np.zeros(first)
     for players, share in trees:
@@ -272,8 +274,8 @@ def test_the_search_for_nodes_ends_beside_a_path_of_nearly_all_rows(first, other
 def test_the_search_for_nodes_ends_for_the_seed_that_hung():
     rng = np.random.default_rng(6277267)
     e = random_ensemble(rng, trees=2, d=80, depth=int(rng.integers(16, 90)), chain=True)
-    paths = routes.Paths(e)
-    assert (paths.tree_rule <= routes.exact_nodes(paths.counts[:, 1])).all()
+    paths = Paths(e).arrays
+    assert (paths.tree_rule <= exact_nodes(paths.tree_players)).all()
 
 
 @pytest.mark.timeout(20)
@@ -286,17 +288,17 @@ def test_the_chosen_rule_is_as_good_as_the_exact_one(seed):
     X = rng.normal(size=(4, 120))
     if len(e.set_bits):
         X[:, -1] = rng.integers(0, 4, 4)
-    paths = routes.Paths(e)
-    exact = routes.exact_nodes(paths.counts[:, 1])
+    paths = Paths(e).arrays
+    exact = exact_nodes(paths.tree_players)
     assert (paths.tree_rule <= exact).all()
     short = tree_shap(e, X, route="walk").values
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(routes, "quadrature_nodes", lambda paths: exact)
+        patch.setattr(_paths, "quadrature_nodes", lambda *_: exact)
         np.testing.assert_allclose(short, tree_shap(e, X, route="walk").values, atol=1e-10)
 
 
 def test_factors_of_a_thousand_players_stay_finite():
-    factor = routes.shapley_factors(1100)
+    factor = shapley_factors(1100)
     assert np.isfinite(factor).all()
     assert factor[0, 1099] == 1 / 1100
     assert factor[3, 2] == math.factorial(2) * math.factorial(3) / math.factorial(6)

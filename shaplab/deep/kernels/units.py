@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
@@ -11,172 +13,205 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _LANES = 16  # rows of inputs are padded to a multiple, so that no loop has a slow end
 
 
+class FunctionEnds(NamedTuple):
+    """A scalar function on some rows: its inputs, values and slopes, ``(R, D)`` each."""
+
+    x: np.ndarray
+    y: np.ndarray
+    slope: np.ndarray
+
+
 @numba.njit(cache=True, error_model="numpy")
 def rescale_rows(
-    f: np.ndarray,
-    at_f: np.ndarray,
-    slope_f: np.ndarray,
-    b: np.ndarray,
-    at_b: np.ndarray,
-    slope_b: np.ndarray,
+    ours: FunctionEnds,
+    theirs: FunctionEnds,
     q: np.ndarray,
     limits: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """``q`` times the multipliers of Rescale, in one pass; ``limits`` as in ``rules.LIMITS``.
 
-    ``f (R_f, D)`` with its values and slopes repeats over the rows of ``b (R, D)``.
+    Rows of ``ours``, the explained ones, repeat over those of ``theirs``.
     """
+    f, at_f, slope_f = ours
+    b, at_b, slope_b = theirs
     scale, offset, apart, bend = limits
     half = b.dtype.type(0.5)
     for r in range(b.shape[0]):
         source = r % f.shape[0]
         for j in range(b.shape[1]):
             step = f[source, j] - b[r, j]
-            near = (abs(step) <= scale * (offset + abs(b[r, j]))) & (
-                abs(slope_f[source, j] - slope_b[r, j]) <= apart + bend * abs(step)
-            )
-            close = near | (step == 0)  # slopes of equal inputs may differ by rounding
+            short = abs(step) <= scale * (offset + abs(b[r, j]))
+            alike = abs(slope_f[source, j] - slope_b[r, j]) <= apart + bend * abs(step)
+            # Slopes of equal inputs may differ by rounding.
+            close = (short & alike) | (step == 0)
             flat = half * (slope_f[source, j] + slope_b[r, j])
             out[r, j] = q[r, j] * (flat if close else (at_f[source, j] - at_b[r, j]) / step)
+
+
+class Contributions(NamedTuple):
+    """What the contributions ``weight[o, i] * (f - b)[r, i]`` are made of.
+
+    ``f (R_f, n)`` repeats over the rows of ``b (R, n)``; ``weight`` is ``padded``; ``z_f`` and
+    ``z_b`` are the sums, ``(R, O)``; ``inverse`` is one over the number of players of a row.
+    ``z_f`` and ``inverse`` repeat as ``f`` does.
+    """
+
+    f: np.ndarray
+    b: np.ndarray
+    weight: np.ndarray
+    z_f: np.ndarray
+    z_b: np.ndarray
+    inverse: np.ndarray
+
+
+class UnitEnds(NamedTuple):
+    """A function of units, ``(R, O)`` each: ``up``, the sum of the contributions above their mean;
+    values and slopes at ``z_f`` and ``z_b``; values at ``z_b + up`` and at ``z_f - up``."""
+
+    up: np.ndarray
+    at_f: np.ndarray
+    slope_f: np.ndarray
+    at_b: np.ndarray
+    slope_b: np.ndarray
+    at_up: np.ndarray
+    at_down: np.ndarray
 
 
 @numba.njit(cache=True)
 def padded(weight: np.ndarray) -> np.ndarray:
     """``weight (O, n)`` with zero rows and columns, which change no sum, up to multiples of 4 and
     of 16."""
-    wide = np.zeros(
-        (-(-weight.shape[0] // 4) * 4, -(-weight.shape[1] // _LANES) * _LANES), dtype=weight.dtype
-    )
-    wide[: weight.shape[0], : weight.shape[1]] = weight
+    units, inputs = weight.shape
+    rows = -(-units // 4) * 4
+    columns = -(-inputs // _LANES) * _LANES
+    wide = np.zeros((rows, columns), dtype=weight.dtype)
+    wide[:units, :inputs] = weight
     return wide
 
 
-@numba.njit(cache=True, fastmath=_FAST)
-def above_mean(
-    f: np.ndarray,
-    b: np.ndarray,
-    weight: np.ndarray,
-    z_f: np.ndarray,
-    z_b: np.ndarray,
-    inverse: np.ndarray,
-) -> np.ndarray:
-    """Sums ``(R, O)`` of the contributions ``weight[o, i] * (f - b)[r, i]`` above their mean.
+# Both passes take eight rows at a time: four rows of weights serve them all while they are in the
+# nearest cache. Four units at once, written out, are what compilers turn into vector operations.
 
-    ``f (R_f, n)`` repeats over the rows of ``b (R, n)``; ``weight`` is ``padded``; the mean is
-    ``(z_f - z_b) * inverse``, with ``inverse`` one over the number of players of a row. ``z_f`` and
-    ``inverse`` repeat as ``f`` does.
-    """
+
+@numba.njit(cache=True, fastmath=_FAST)
+def above_mean(sums: Contributions) -> np.ndarray:
+    """Sums ``(R, O)`` of the contributions above their mean, ``(z_f - z_b) * inverse``."""
+    f, b, weight, z_f, z_b, inverse = sums
     zero = b.dtype.type(0)
     up = np.empty_like(z_b)
     step = np.zeros((8, weight.shape[1]), dtype=b.dtype)
-    bound = np.zeros((8, weight.shape[0]), dtype=b.dtype)
-    found = np.zeros_like(bound)
-    for start in range(
-        0, b.shape[0], 8
-    ):  # four rows of weights serve eight rows while they are in the nearest cache
+    mean = np.zeros((8, weight.shape[0]), dtype=b.dtype)
+    above = np.zeros_like(mean)
+    for start in range(0, b.shape[0], 8):
         stop = min(start + 8, b.shape[0])
         for r in range(start, stop):
-            k, source = r - start, r % z_f.shape[0]
+            k = r - start
+            source = r % z_f.shape[0]
             step[k, : b.shape[1]] = f[r % f.shape[0]] - b[r]
             for o in range(z_b.shape[1]):
-                bound[k, o] = (z_f[source, o] - z_b[r, o]) * inverse[r % inverse.shape[0]]
+                mean[k, o] = (z_f[source, o] - z_b[r, o]) * inverse[r % inverse.shape[0]]
         for o in range(0, weight.shape[0], 4):
-            w0, w1, w2, w3 = weight[o], weight[o + 1], weight[o + 2], weight[o + 3]
+            w0 = weight[o]
+            w1 = weight[o + 1]
+            w2 = weight[o + 2]
+            w3 = weight[o + 3]
             for k in range(stop - start):
-                row, t, total = step[k], bound[k, o : o + 4], found[k, o : o + 4]
-                t0, t1, t2, t3 = t[0], t[1], t[2], t[3]
-                s0, s1, s2, s3 = zero, zero, zero, zero
+                row = step[k]
+                t0 = mean[k, o]
+                t1 = mean[k, o + 1]
+                t2 = mean[k, o + 2]
+                t3 = mean[k, o + 3]
+                s0 = s1 = s2 = s3 = zero
                 for i in range(row.shape[0]):
-                    c0, c1, c2, c3 = w0[i] * row[i], w1[i] * row[i], w2[i] * row[i], w3[i] * row[i]
+                    c0 = w0[i] * row[i]
+                    c1 = w1[i] * row[i]
+                    c2 = w2[i] * row[i]
+                    c3 = w3[i] * row[i]
                     s0 += c0 if c0 > t0 else zero
                     s1 += c1 if c1 > t1 else zero
                     s2 += c2 if c2 > t2 else zero
                     s3 += c3 if c3 > t3 else zero
-                total[0], total[1], total[2], total[3] = s0, s1, s2, s3
+                above[k, o] = s0
+                above[k, o + 1] = s1
+                above[k, o + 2] = s2
+                above[k, o + 3] = s3
         for r in range(start, stop):
-            up[r] = found[r - start, : z_b.shape[1]]
+            up[r] = above[r - start, : z_b.shape[1]]
     return up
 
 
 @numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
-def split_at_mean(
-    f: np.ndarray,
-    b: np.ndarray,
-    weight: np.ndarray,
-    z_f: np.ndarray,
-    z_b: np.ndarray,
-    inverse: np.ndarray,
-    tiny: float,
-    up: np.ndarray,
-    at_f: np.ndarray,
-    slope_f: np.ndarray,
-    at_b: np.ndarray,
-    slope_b: np.ndarray,
-    at_up: np.ndarray,
-    at_down: np.ndarray,
-    q: np.ndarray,
-) -> np.ndarray:
+def split_at_mean(sums: Contributions, ends: UnitEnds, q: np.ndarray, tiny: float) -> np.ndarray:
     """Multipliers ``(R, n)`` of the inputs, given those of the units, ``q (R, O)``: each
-    contribution takes its part's.
-
-    First arguments as in ``above_mean``; then values and slopes of the function at ``z_f`` and
-    ``z_b`` and its values at ``z_b + up`` and ``z_f - up``; a part within ``tiny`` of zero takes
-    the slope.
-    """
-    one, half = b.dtype.type(1), b.dtype.type(0.5)
-    units, n = z_b.shape[1], b.shape[1]
+    contribution takes its part's; a part within ``tiny`` of zero takes the slope."""
+    f, b, weight, z_f, z_b, inverse = sums
+    units = z_b.shape[1]
+    inputs = b.shape[1]
+    one = b.dtype.type(1)
+    half = b.dtype.type(0.5)
     small = b.dtype.type(tiny)
     out = np.empty_like(b)
     step = np.zeros((8, weight.shape[1]), dtype=b.dtype)
     total = np.empty_like(step)
     high = np.zeros((8, weight.shape[0]), dtype=b.dtype)
-    low, bound = np.zeros_like(high), np.zeros_like(high)
-    gain, flat = np.empty(units, dtype=b.dtype), np.empty(units, dtype=b.dtype)
+    low = np.zeros_like(high)
+    mean = np.zeros_like(high)
+    gain = np.empty(units, dtype=b.dtype)
+    flat = np.empty(units, dtype=b.dtype)
     for start in range(0, b.shape[0], 8):
         stop = min(start + 8, b.shape[0])
         for r in range(start, stop):
-            k, source = r - start, r % z_f.shape[0]
-            step[k, :n] = f[r % f.shape[0]] - b[r]
-            whole, part, level = inverse[r % inverse.shape[0]], up[r], z_b[r]
-            for o in range(
-                units
-            ):  # loops of one result each, which compilers turn into vector operations
-                bound[k, o] = (z_f[source, o] - level[o]) * whole
+            k = r - start
+            source = r % z_f.shape[0]
+            step[k, :inputs] = f[r % f.shape[0]] - b[r]
+            share = inverse[r % inverse.shape[0]]
+            up = ends.up[r]
+            level = z_b[r]
+            # Loops of one result each, which compilers turn into vector operations.
             for o in range(units):
-                gain[o] = half * (at_f[source, o] - at_b[r, o] + (at_up[r, o] - at_down[r, o]))
+                mean[k, o] = (z_f[source, o] - level[o]) * share
             for o in range(units):
-                flat[o] = half * (slope_f[source, o] + slope_b[r, o])
+                cross = ends.at_up[r, o] - ends.at_down[r, o]
+                gain[o] = half * (ends.at_f[source, o] - ends.at_b[r, o] + cross)
             for o in range(units):
-                close = abs(part[o]) <= small * (one + abs(level[o]))
-                high[k, o] = q[r, o] * (flat[o] if close else gain[o] / part[o])
+                flat[o] = half * (ends.slope_f[source, o] + ends.slope_b[r, o])
             for o in range(units):
-                rest, close = z_f[source, o] - level[o] - part[o], small * (one + abs(level[o]))
-                least = at_f[source, o] - at_b[r, o] - gain[o]
-                low[k, o] = q[r, o] * (flat[o] if abs(rest) <= close else least / rest)
+                nothing = abs(up[o]) <= small * (one + abs(level[o]))
+                high[k, o] = q[r, o] * (flat[o] if nothing else gain[o] / up[o])
+            for o in range(units):
+                down = z_f[source, o] - level[o] - up[o]
+                nothing = abs(down) <= small * (one + abs(level[o]))
+                loss = ends.at_f[source, o] - ends.at_b[r, o] - gain[o]
+                low[k, o] = q[r, o] * (flat[o] if nothing else loss / down)
         total[:] = 0
         for o in range(0, weight.shape[0], 4):
-            w0, w1, w2, w3 = weight[o], weight[o + 1], weight[o + 2], weight[o + 3]
+            w0 = weight[o]
+            w1 = weight[o + 1]
+            w2 = weight[o + 2]
+            w3 = weight[o + 3]
             for k in range(stop - start):
-                row, found, u, d, t = (
-                    step[k],
-                    total[k],
-                    high[k, o : o + 4],
-                    low[k, o : o + 4],
-                    bound[k, o : o + 4],
-                )
-                u0, u1, u2, u3 = u[0], u[1], u[2], u[3]
-                d0, d1, d2, d3 = d[0], d[1], d[2], d[3]
-                t0, t1, t2, t3 = t[0], t[1], t[2], t[3]
+                row = step[k]
+                earned = total[k]
+                u0 = high[k, o]
+                u1 = high[k, o + 1]
+                u2 = high[k, o + 2]
+                u3 = high[k, o + 3]
+                d0 = low[k, o]
+                d1 = low[k, o + 1]
+                d2 = low[k, o + 2]
+                d3 = low[k, o + 3]
+                t0 = mean[k, o]
+                t1 = mean[k, o + 1]
+                t2 = mean[k, o + 2]
+                t3 = mean[k, o + 3]
                 for i in range(row.shape[0]):
                     s = row[i]
-                    found[i] += (
-                        w0[i] * (u0 if w0[i] * s > t0 else d0)
-                        + w1[i] * (u1 if w1[i] * s > t1 else d1)
-                    ) + (
-                        w2[i] * (u2 if w2[i] * s > t2 else d2)
-                        + w3[i] * (u3 if w3[i] * s > t3 else d3)
-                    )
+                    m0 = w0[i] * (u0 if w0[i] * s > t0 else d0)
+                    m1 = w1[i] * (u1 if w1[i] * s > t1 else d1)
+                    m2 = w2[i] * (u2 if w2[i] * s > t2 else d2)
+                    m3 = w3[i] * (u3 if w3[i] * s > t3 else d3)
+                    earned[i] += (m0 + m1) + (m2 + m3)
         for r in range(start, stop):
-            out[r] = total[r - start, :n]
+            out[r] = total[r - start, :inputs]
     return out

@@ -12,9 +12,11 @@ import numpy as np
 
 __all__: list[str] = []
 
+_LISTED = 30  # shares of windows of up to so many inputs are looked up
+
 
 @numba.njit(cache=True, inline="always")
-def _share(a: int, c: int) -> float:
+def _share_of_orders(a: int, c: int) -> float:
     """Share of orders in which one of ``a`` players decides against ``c``: (a-1)! c! / (a+c)!."""
     if c == 0:
         return 1.0 / a
@@ -26,6 +28,32 @@ def _share(a: int, c: int) -> float:
     for j in range(1, c + 1):
         share *= j / (a + j)
     return share
+
+
+@numba.njit(cache=True, inline="always")
+def _listed_shares(k: int) -> np.ndarray:
+    """The shares of all numbers of players in windows of ``k`` inputs; an empty list for many."""
+    listed = k + 2 if k <= _LISTED else 1
+    shares = np.zeros((listed, listed))
+    for a in range(1, listed):
+        for c in range(listed):
+            shares[a, c] = _share_of_orders(a, c)
+    return shares
+
+
+@numba.njit(cache=True, inline="always")
+def _sort_down(level: np.ndarray, who: np.ndarray, count: int) -> None:
+    """Sort the first inputs by their level, the highest first."""
+    for j in range(1, count):
+        larger = level[j]
+        i = who[j]
+        place = j
+        while place > 0 and level[place - 1] < larger:
+            level[place] = level[place - 1]
+            who[place] = who[place - 1]
+            place -= 1
+        level[place] = larger
+        who[place] = i
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -41,42 +69,43 @@ def pooled_maximum(
     what it was when it joined.
     """
     windows, k = table.shape
-    top, who, when = np.empty(k + 1), np.empty(k + 1, dtype=np.int64), np.empty(k)
-    xs, ys = np.empty(k, dtype=f.dtype), np.empty(k, dtype=f.dtype)
-    few = k <= 30  # their shares are looked up
-    listed = k + 2 if few else 1
-    shares = np.zeros((listed, listed))
-    for a in range(1, listed):
-        for c in range(listed):
-            shares[a, c] = _share(a, c)
+    level = np.empty(k + 1)
+    who = np.empty(k + 1, dtype=np.int64)
+    when = np.empty(k)
+    xs = np.empty(k, dtype=f.dtype)
+    ys = np.empty(k, dtype=f.dtype)
+    lowest = f.dtype.type(-np.inf)
+    few = k <= _LISTED
+    shares = _listed_shares(k)
     for r in range(b.shape[0]):
-        ours, theirs, found = f[r % f.shape[0]], b[r], out[r]
+        ours = f[r % f.shape[0]]
+        theirs = b[r]
+        credit = out[r]
         for w in range(windows):
             weight = q[r, w]
             if weight == 0.0:
                 continue
-            floor = f.dtype.type(-np.inf)
+            floor = lowest
             for i in range(k):
                 place = table[w, i]
-                x = y = f.dtype.type(-np.inf)
+                x = y = lowest
                 if place >= 0:
-                    x, y = ours[np.uint64(place)], theirs[np.uint64(place)]
-                xs[i], ys[i] = x, y
+                    x = ours[np.uint64(place)]
+                    y = theirs[np.uint64(place)]
+                xs[i] = x
+                ys[i] = y
                 floor = max(floor, min(x, y))
             joined = tied = 0
             for i in range(k):  # no branches: which inputs decide is unpredictable
-                x, y = xs[i], ys[i]
+                x = xs[i]
+                y = ys[i]
                 larger = max(x, y)
-                top[joined], who[joined] = larger, i
+                level[joined] = larger
+                who[joined] = i
                 joined += larger > floor
                 tied += (x == floor) & (y == floor)
-            for j in range(1, joined):
-                larger, i, at = top[j], who[j], j
-                while at > 0 and top[at - 1] < larger:
-                    top[at], who[at] = top[at - 1], who[at - 1]
-                    at -= 1
-                top[at], who[at] = larger, i
-            top[joined] = floor
+            _sort_down(level, who, joined)
+            level[joined] = floor
             a = c = 0
             rise = fall = 0.0
             for j in range(joined):
@@ -85,20 +114,20 @@ def pooled_maximum(
                 when[j] = rise if up else fall
                 a += up
                 c += not up
-                width = top[j] - top[j + 1]
+                width = level[j] - level[j + 1]
                 if few:
                     rise += width * shares[a, c]
                     fall += width * shares[c, a]
                 elif width > 0.0:
-                    rise += width * _share(a, c) if a else 0.0
-                    fall += width * _share(c, a) if c else 0.0
+                    rise += width * _share_of_orders(a, c) if a else 0.0
+                    fall += width * _share_of_orders(c, a) if c else 0.0
             for j in range(joined):
                 i = who[j]
                 step = xs[i] - ys[i]
                 earned = rise - when[j] if step > 0 else fall - when[j]
-                found[np.uint64(table[w, i])] += weight * earned / abs(step)
+                credit[np.uint64(table[w, i])] += weight * earned / abs(step)
             if tied > 0:  # equal values decide at the floor as a vanishing step would
-                share = shares[a + 1, c] if few else _share(a + 1, c)
+                share = shares[a + 1, c] if few else _share_of_orders(a + 1, c)
                 for i in range(k):
                     if xs[i] == floor and ys[i] == floor and table[w, i] >= 0:
-                        found[np.uint64(table[w, i])] += weight * share
+                        credit[np.uint64(table[w, i])] += weight * share

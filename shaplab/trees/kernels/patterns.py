@@ -6,352 +6,367 @@ d - |c| that only a satisfies, the leaf's Shapley values are (n10 - 1)! n01! / (
 latter and
 -n10! (n01 - 1)! / (n10 + n01)! for the former. Rows with equal patterns are grouped on the way
 down.
+
+The end of idea 4 of the chapter *Fast enough for everything* (trees/kernels): a path with forty
+features has no more kinds than there are rows. The chapter's kind of a row is its pattern here.
 """
 
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-__all__ = ["coalition_outputs", "pair_patterns"]
+from shaplab.trees.kernels.compiling import UNCOUNTED
+from shaplab.trees.kernels.predict import Nodes, goes_left
+from shaplab.trees.kernels.structure import (
+    BIT,
+    EARLIER,
+    LEVEL,
+    PARENT,
+    PLAYERS,
+    PathArrays,
+    path_players,
+    table_columns,
+)
+
+__all__ = ["Background", "coalition_outputs", "pair_patterns"]
+
+
+class Background(NamedTuple):
+    """Encoded background rows and what their pairs with a row weigh."""
+
+    codes: np.ndarray  # (d, R)
+    weights: np.ndarray  # (R,)
+    factor: np.ndarray  # factor[a, b] = a! b! / (a + b + 1)!
+
+
+class _Groups(NamedTuple):
+    """Rows grouped by their patterns at every level of a path."""
+
+    of_row: np.ndarray  # (levels, n): the group of each row
+    patterns: np.ndarray  # (levels, n, words) of each group, 64 players a word
+    n_groups: np.ndarray  # (levels,)
+    goes: np.ndarray  # (n,) which way each row goes at the present split
+    renamed: np.ndarray  # (2 n,): new number of each old group's rows that disagree and that agree
+
+
+class _Opponents(NamedTuple):
+    """The background's patterns at one leaf."""
+
+    patterns: np.ndarray  # (groups, words)
+    mass: np.ndarray  # (groups,) weight of the rows in each
+    size: np.ndarray  # (groups,) players that agree
+    factor: np.ndarray  # as in ``Background``
+    absent: np.ndarray  # room for a list of players
 
 
 @njit(cache=True, nogil=True)
-def _refine(
-    child_is_right, bit, fresh, goes, groups, patterns, n_groups, renamed, new_groups, new_patterns
-):
-    """Split the groups by whether their rows take this edge; returns the number of new groups."""
-    word = bit >> 6
-    one = np.uint64(1) << np.uint64(bit & 63)
-    renamed[: 2 * n_groups] = -1
+def _make_groups(levels, n, words):
+    """One group of all rows, without players, at every level."""
+    return _Groups(
+        np.zeros((levels, n), np.int32),
+        np.zeros((levels, n, words), np.uint64),
+        np.ones(levels, np.int32),
+        np.zeros(n, np.bool_),
+        np.zeros(2 * n, np.int32),
+    )
+
+
+@njit(**UNCOUNTED)
+def _refine(node, groups: _Groups, nodes: Nodes, edges, codes, low):
+    """Split the groups of the level above by whether their rows take the edge to ``node``.
+
+    ``codes`` ``(d, n)``; the groups hold its rows from ``low`` on.
+    """
+    split = edges[node, PARENT]
+    level = edges[node, LEVEL]
+    fresh = edges[node, EARLIER] == 0
+    is_right = nodes.right[split] == node
+    word = edges[node, BIT] >> 6
+    one = np.uint64(1) << np.uint64(edges[node, BIT] & 63)
+    column = codes[nodes.feature[split]]
+    goes = groups.goes
+    renamed = groups.renamed
+    above = groups.patterns[level - 1]
+    here = groups.patterns[level]
+    group_above = groups.of_row[level - 1]
+    group_here = groups.of_row[level]
+    for i in range(goes.shape[0]):
+        goes[i] = goes_left(nodes, split, column[low + i])
+    renamed[: 2 * groups.n_groups[level - 1]] = -1
     count = 0
-    for i in range(groups.shape[0]):
-        g = groups[i]
-        agrees = goes[i] != child_is_right
-        key = 2 * g + (1 if agrees else 0)
+    for i in range(goes.shape[0]):
+        agrees = goes[i] != is_right
+        key = 2 * group_above[i] + (1 if agrees else 0)
         if renamed[key] < 0:
             renamed[key] = count
-            new_patterns[count] = patterns[g]
+            for w in range(here.shape[1]):
+                here[count, w] = above[group_above[i], w]
             if fresh and agrees:
-                new_patterns[count, word] |= one
+                here[count, word] |= one
             elif not agrees:
-                new_patterns[count, word] &= ~one
+                here[count, word] &= ~one
             count += 1
-        new_groups[i] = renamed[key]
-    return count
+        group_here[i] = renamed[key]
+    groups.n_groups[level] = count
 
 
-@njit(cache=True, nogil=True)
-def _goes_left(column, rank, missing_left, first_bit, set_bits, goes):
-    for i in range(column.shape[0]):
-        if column[i] < 0:
-            goes[i] = missing_left
-        elif first_bit < 0:
-            goes[i] = column[i] < rank
-        else:
-            goes[i] = set_bits[first_bit + column[i]] != 0
-
-
-@njit(cache=True, nogil=True)
+@njit(**UNCOUNTED)
 def _size(pattern):
+    """How many players of a pattern agree."""
     count = 0
-    for w in range(pattern.shape[0]):
-        rest = pattern[w]
+    for word in range(pattern.shape[0]):
+        rest = pattern[word]
         while rest != np.uint64(0):
             rest &= rest - np.uint64(1)
             count += 1
     return count
 
 
-@njit(cache=True, nogil=True)
-def _has(pattern, k):
-    return (pattern[k >> 6] >> np.uint64(k & 63)) & np.uint64(1) != np.uint64(0)
+@njit(**UNCOUNTED)
+def _has(pattern, player):
+    """Whether a player of a pattern agrees."""
+    return (pattern[player >> 6] >> np.uint64(player & 63)) & np.uint64(1) != np.uint64(0)
 
 
-@njit(cache=True, nogil=True)
-def _leaf_values(d, a, c, mass, c_size, factor, pairs, absent, phi):
-    """Values of a leaf of weight 1 for one row pattern: d players, then pairs (i, j < i)."""
+@njit(**UNCOUNTED)
+def _every_player_agrees(a, c, d):
+    """Whether each of the d players agrees in one of two patterns at least."""
+    for word in range(a.shape[0]):
+        # A leaf with fewer players than the widest one of the call leaves later words empty.
+        kept = max(0, min(64, d - 64 * word))
+        full = ~np.uint64(0) if kept == 64 else (np.uint64(1) << np.uint64(kept)) - np.uint64(1)
+        if (a[word] | c[word]) != full:
+            return False
+    return True
+
+
+@njit(**UNCOUNTED)
+def _leaf_values(d, a, opponents: _Opponents, pairs, phi):
+    """Values of a leaf of weight 1 for one row pattern: d players, then pairs (i, j < i).
+
+    Pairs of two players that only the row satisfies, or only the reference, are alike; one of each
+    is mixed.
+    """
+    factor = opponents.factor
+    mass = opponents.mass
+    absent = opponents.absent
     phi[:] = 0.0
     n01 = d - _size(a)
-    minus = 0.0
-    both = 0.0
-    words = a.shape[0]
-    for g in range(c.shape[0]):
-        if mass[g] == 0.0:
+    minus = 0.0  # of each player that only the reference satisfies
+    both = 0.0  # of each pair of them
+    for g in range(opponents.patterns.shape[0]):
+        c = opponents.patterns[g]
+        if mass[g] == 0.0 or not _every_player_agrees(a, c, d):
             continue
-        live = True
-        for w in range(words):
-            # A leaf with fewer players than the widest one of the call leaves later words empty.
-            kept = max(0, min(64, d - 64 * w))
-            full = ~np.uint64(0) if kept == 64 else (np.uint64(1) << np.uint64(kept)) - np.uint64(1)
-            live &= (a[w] | c[g, w]) == full
-        if not live:
-            continue
-        n10 = d - c_size[g]
+        n10 = d - opponents.size[g]
         if n01 > 0:
             minus += mass[g] * factor[n10, n01 - 1]
         if n10 > 0:
             plus = mass[g] * factor[n10 - 1, n01]
             count = 0
-            for k in range(d):
-                if not _has(c[g], k):
-                    phi[k] += plus
-                    absent[count] = k
+            for player in range(d):
+                if not _has(c, player):
+                    phi[player] += plus
+                    absent[count] = player
                     count += 1
             if pairs:
                 mixed = 0.5 * mass[g] * factor[n10 - 1, n01 - 1] if n01 > 0 else 0.0
                 alike = 0.5 * mass[g] * factor[n10 - 2, n01] if n10 > 1 else 0.0
-                for s in range(count):
-                    i = absent[s]
-                    for r in range(s):
-                        phi[d + (i * (i - 1)) // 2 + absent[r]] += alike
-                    for j in range(d if n01 > 0 else 0):
-                        if not _has(a, j):
-                            big, small = max(i, j), min(i, j)
-                            phi[d + (big * (big - 1)) // 2 + small] -= mixed
+                _add_leaf_pairs(d, a, absent[:count], alike, mixed, phi)
         if pairs and n01 > 1:
             both += 0.5 * mass[g] * factor[n10, n01 - 2]
-    for k in range(d):
-        if not _has(a, k):
-            phi[k] -= minus
+    for player in range(d):
+        if not _has(a, player):
+            phi[player] -= minus
             if pairs:
-                for j in range(k):
-                    if not _has(a, j):
-                        phi[d + (k * (k - 1)) // 2 + j] += both
+                for other in range(player):
+                    if not _has(a, other):
+                        phi[_pair_column(d, player, other)] += both
+
+
+@njit(**UNCOUNTED)
+def _add_leaf_pairs(d, a, absent, alike, mixed, phi):
+    """Add the pairs that hold a player that only the row satisfies, one of ``absent``."""
+    all_agree = _size(a) == d
+    for s in range(absent.shape[0]):
+        player = absent[s]
+        for r in range(s):
+            phi[_pair_column(d, player, absent[r])] += alike
+        if all_agree:
+            continue
+        for other in range(d):
+            if not _has(a, other):
+                phi[_pair_column(d, max(player, other), min(player, other))] -= mixed
+
+
+@njit(**UNCOUNTED)
+def _pair_column(d, larger, smaller):
+    """Column of a pair of players, after those of d players."""
+    return d + (larger * (larger - 1)) // 2 + smaller
 
 
 @njit(cache=True, nogil=True)
 def pair_patterns(
-    chosen,
-    low,
-    high,
-    tree_start,
-    feature,
-    left,
-    right,
-    order,
-    edges,
-    trees,
-    rank,
-    missing_left,
-    set_start,
-    set_bits,
-    value,
-    codes,
-    background,
-    weights,
-    factor,
-    pairs,
-    sums,
+    chosen, rows, nodes: Nodes, paths: PathArrays, codes, background: Background, pairs, sums
 ):
-    """Add the values of the ``chosen`` trees to ``sums`` ``(n_targets, n)`` for rows low to high.
-
-    ``codes`` ``(d, n)`` and ``background`` ``(d, R)``; targets as in ``walk_trees``.
-    """
-    d = codes.shape[0]
-    n_outputs = value.shape[1]
-    n, r = high - low, background.shape[1]
-    depth = 1
-    widest = 1
-    for k in range(chosen.shape[0]):
-        widest = max(widest, trees[chosen[k], 1])
-        for i in range(tree_start[chosen[k]], tree_start[chosen[k] + 1]):
-            depth = max(depth, edges[i, 1] + 1)
+    """Add the values of the ``chosen`` trees to ``sums`` ``(n_targets, n)`` for ``rows[0]`` to
+    ``rows[1]`` of ``codes`` ``(d, n)``; targets as in ``walk_trees``."""
+    edges = paths.edges
+    low = rows[0]
+    n = rows[1] - rows[0]
+    n_background = background.codes.shape[1]
+    levels = 2
+    widest = 1  # most players of a path
+    for tree in chosen:
+        widest = max(widest, paths.tree_players[tree])
+        for node in range(nodes.tree_start[tree], nodes.tree_start[tree + 1]):
+            levels = max(levels, edges[node, LEVEL] + 2)
     words = (widest + 63) // 64
-    x_groups = np.zeros((depth + 1, n), np.int32)
-    b_groups = np.zeros((depth + 1, r), np.int32)
-    x_patterns = np.zeros((depth + 1, n, words), np.uint64)
-    b_patterns = np.zeros((depth + 1, r, words), np.uint64)
-    x_count = np.ones(depth + 1, np.int32)
-    b_count = np.ones(depth + 1, np.int32)
-    renamed = np.zeros(2 * max(n, r), np.int32)
-    goes = np.zeros(max(n, r), np.bool_)
-    mass = np.zeros(r)
-    sizes = np.zeros(r, np.int32)
+    ours = _make_groups(levels, n, words)
+    theirs = _make_groups(levels, n_background, words)
+    mass = np.zeros(n_background)
+    size = np.zeros(n_background, np.int32)
     absent = np.zeros(widest, np.int32)
-    wide = widest + ((widest * (widest - 1)) // 2 if pairs else 0)
-    phi = np.zeros((n, wide))
     players = np.zeros(widest, np.int32)
-    for k in range(chosen.shape[0]):
-        tree = chosen[k]
-        start = tree_start[tree]
-        x_patterns[0, 0] = np.uint64(0)
-        b_patterns[0, 0] = np.uint64(0)
-        for m in range(1, trees[tree, 0]):
-            node = order[start + m]
-            level = edges[node, 1]
-            parent = edges[node, 0]
-            is_right = right[parent] == node
-            fresh = edges[node, 4] == 0
-            f = feature[parent]
-            _goes_left(
-                codes[f, low:high],
-                rank[parent],
-                missing_left[parent],
-                set_start[parent],
-                set_bits,
-                goes[:n],
-            )
-            x_count[level] = _refine(
-                is_right,
-                edges[node, 3],
-                fresh,
-                goes[:n],
-                x_groups[level - 1],
-                x_patterns[level - 1],
-                x_count[level - 1],
-                renamed,
-                x_groups[level],
-                x_patterns[level],
-            )
-            _goes_left(
-                background[f],
-                rank[parent],
-                missing_left[parent],
-                set_start[parent],
-                set_bits,
-                goes[:r],
-            )
-            b_count[level] = _refine(
-                is_right,
-                edges[node, 3],
-                fresh,
-                goes[:r],
-                b_groups[level - 1],
-                b_patterns[level - 1],
-                b_count[level - 1],
-                renamed,
-                b_groups[level],
-                b_patterns[level],
-            )
-            if feature[node] >= 0:
+    phi = np.zeros((n, table_columns(widest, pairs)))
+    for tree in chosen:
+        start = nodes.tree_start[tree]
+        ours.patterns[0, 0] = np.uint64(0)
+        theirs.patterns[0, 0] = np.uint64(0)
+        for i in range(1, paths.tree_nodes[tree]):
+            node = paths.order[start + i]
+            _refine(node, ours, nodes, edges, codes, low)
+            _refine(node, theirs, nodes, edges, background.codes, 0)
+            if nodes.feature[node] >= 0:
                 continue
-            players_count = edges[node, 2]
-            above = node
-            players[:players_count] = -1
-            while edges[above, 0] >= 0:
-                players[edges[above, 3]] = feature[edges[above, 0]]
-                above = edges[above, 0]
-            mass[: b_count[level]] = 0.0
-            for i in range(r):
-                mass[b_groups[level, i]] += weights[i]
-            for g in range(b_count[level]):
-                sizes[g] = _size(b_patterns[level, g])
-            for g in range(x_count[level]):
-                _leaf_values(
-                    players_count,
-                    x_patterns[level, g],
-                    b_patterns[level, : b_count[level]],
-                    mass,
-                    sizes,
-                    factor,
-                    pairs,
-                    absent,
-                    phi[g],
-                )
-            for output in range(n_outputs):
-                v = value[node, output]
-                if v == 0.0:
-                    continue
-                for p in range(players_count):
-                    total = sums[players[p] * n_outputs + output]
-                    for i in range(n):
-                        total[low + i] += v * phi[x_groups[level, i], p]
-                    for s in range(p if pairs else 0):
-                        i_f, j_f = max(players[p], players[s]), min(players[p], players[s])
-                        total = sums[(d + i_f * d + j_f) * n_outputs + output]
-                        column = players_count + (p * (p - 1)) // 2 + s
-                        for i in range(n):
-                            total[low + i] += v * phi[x_groups[level, i], column]
+            level = edges[node, LEVEL]
+            d = edges[node, PLAYERS]
+            count = theirs.n_groups[level]
+            mass[:count] = 0.0
+            for r in range(n_background):
+                mass[theirs.of_row[level, r]] += background.weights[r]
+            for g in range(count):
+                size[g] = _size(theirs.patterns[level, g])
+            opponents = _Opponents(
+                theirs.patterns[level, :count], mass, size, background.factor, absent
+            )
+            for g in range(ours.n_groups[level]):
+                _leaf_values(d, ours.patterns[level, g], opponents, pairs, phi[g])
+            path_players(node, nodes, edges, players)
+            _pay_leaf(
+                node, nodes.value, players[:d], ours.of_row[level], phi, codes.shape[0], low, sums
+            )
+
+
+@njit(**UNCOUNTED)
+def _pay_leaf(leaf, value, players, group_of_row, phi, n_features, low, sums):
+    """Add what a leaf pays to its players for every row and output, and, where ``phi`` has columns
+    for pairs, to pairs of them."""
+    d = players.shape[0]
+    n_outputs = value.shape[1]
+    pairs = sums.shape[0] > n_features * n_outputs
+    for output in range(n_outputs):
+        pay = value[leaf, output]
+        if pay == 0.0:
+            continue
+        for p in range(d):
+            total = sums[players[p] * n_outputs + output]
+            for i in range(group_of_row.shape[0]):
+                total[low + i] += pay * phi[group_of_row[i], p]
+            if not pairs:
+                continue
+            for s in range(p):
+                larger = max(players[p], players[s])
+                smaller = min(players[p], players[s])
+                pair = n_features + larger * n_features + smaller
+                total = sums[pair * n_outputs + output]
+                column = _pair_column(d, p, s)
+                for i in range(group_of_row.shape[0]):
+                    total[low + i] += pay * phi[group_of_row[i], column]
 
 
 @njit(cache=True, nogil=True)
-def coalition_outputs(
-    roots,
-    feature,
-    left,
-    right,
-    rank,
-    missing_left,
-    set_start,
-    set_bits,
-    value,
-    base,
-    player,
-    rows,
-    references,
-    outputs,
-):
+def coalition_outputs(nodes: Nodes, base, player, rows, references, outputs):
     """The model's output for every coalition of players, ``(R, N, K, 2^M)``, features of S from the
-    row.
+    row; ``player`` is the bit of each feature.
 
     A leaf pays in the coalitions that hold all players whose split only the row passes and none
     whose split only the reference passes; its signed weights are spread by sums over subsets, so no
     hybrid row is ever predicted.
     """
-    size = outputs.shape[3]
-    nodes = np.empty(feature.shape[0] + 1, np.int32)
-    row_fails = np.empty(feature.shape[0] + 1, np.int64)
-    reference_fails = np.empty(feature.shape[0] + 1, np.int64)
+    room = nodes.feature.shape[0] + 1
+    stack = np.empty(room, np.int32)
+    # Players that a waiting node needs to be out of the coalition, and those that it needs in.
+    must_be_out = np.empty(room, np.int64)
+    must_be_in = np.empty(room, np.int64)
     for r in range(references.shape[0]):
         for i in range(rows.shape[0]):
-            outputs[r, i] = 0.0
-            for root in roots:
-                top = 1
-                nodes[0], row_fails[0], reference_fails[0] = root, 0, 0
-                while top > 0:
-                    top -= 1
-                    node, out, must = nodes[top], row_fails[top], reference_fails[top]
-                    f = feature[node]
-                    if f < 0:
-                        part = out
-                        while True:
-                            sign = 1.0
-                            rest = part
-                            while rest:
-                                rest &= rest - 1
-                                sign = -sign
-                            for k in range(value.shape[1]):
-                                outputs[r, i, k, must | part] += sign * value[node, k]
-                            if part == 0:
-                                break
-                            part = (part - 1) & out
+            signed = outputs[r, i]
+            signed[:] = 0.0
+            for root in nodes.tree_start[:-1]:
+                stack[0] = root
+                must_be_out[0] = 0
+                must_be_in[0] = 0
+                waiting = 1
+                while waiting > 0:
+                    waiting -= 1
+                    node = stack[waiting]
+                    out = must_be_out[waiting]
+                    inside = must_be_in[waiting]
+                    feature = nodes.feature[node]
+                    if feature < 0:
+                        _pay_coalitions(node, out, inside, nodes.value, signed)
                         continue
-                    bit = np.int64(1) << player[f]
-                    ours, theirs = rows[i, f], references[r, f]
-                    a = (
-                        missing_left[node]
-                        if ours < 0
-                        else (
-                            ours < rank[node]
-                            if set_start[node] < 0
-                            else set_bits[set_start[node] + ours] != 0
-                        )
-                    )
-                    c = (
-                        missing_left[node]
-                        if theirs < 0
-                        else (
-                            theirs < rank[node]
-                            if set_start[node] < 0
-                            else set_bits[set_start[node] + theirs] != 0
-                        )
-                    )
+                    bit = np.int64(1) << player[feature]
+                    row_left = goes_left(nodes, node, rows[i, feature])
+                    reference_left = goes_left(nodes, node, references[r, feature])
                     for side in range(2):
-                        child_out = out if a == (side == 0) else out | bit
-                        child_must = must if c == (side == 0) else must | bit
-                        if child_out & child_must == 0:
-                            nodes[top] = left[node] if side == 0 else right[node]
-                            row_fails[top], reference_fails[top] = child_out, child_must
-                            top += 1
-            run = 1
-            while run < size:
-                for k in range(value.shape[1]):
-                    for block in range(0, size, 2 * run):
-                        for s in range(block, block + run):
-                            outputs[r, i, k, s + run] += outputs[r, i, k, s]
-                run *= 2
-            for k in range(value.shape[1]):
-                for s in range(size):
-                    outputs[r, i, k, s] += base[k]
+                        child_out = out
+                        child_in = inside
+                        if row_left != (side == 0):
+                            child_out |= bit
+                        if reference_left != (side == 0):
+                            child_in |= bit
+                        if child_out & child_in == 0:
+                            stack[waiting] = nodes.left[node] if side == 0 else nodes.right[node]
+                            must_be_out[waiting] = child_out
+                            must_be_in[waiting] = child_in
+                            waiting += 1
+            _sum_over_subsets(signed)
+            for k in range(signed.shape[0]):
+                for s in range(signed.shape[1]):
+                    signed[k, s] += base[k]
+
+
+@njit(inline="always")
+def _pay_coalitions(leaf, out, inside, value, signed):
+    """Write a leaf's signed weights, whose sums over subsets are its value in coalitions that hold
+    all of ``inside`` and nobody of ``out``, 0 elsewhere."""
+    part = out
+    while True:
+        sign = 1.0
+        rest = part
+        while rest:
+            rest &= rest - 1
+            sign = -sign
+        for k in range(value.shape[1]):
+            signed[k, inside | part] += sign * value[leaf, k]
+        if part == 0:
+            break
+        part = (part - 1) & out
+
+
+@njit(**UNCOUNTED)
+def _sum_over_subsets(numbers):
+    """Replace each number ``[k, S]`` by the sum over all subsets of S."""
+    run = 1
+    while run < numbers.shape[1]:
+        for k in range(numbers.shape[0]):
+            for block in range(0, numbers.shape[1], 2 * run):
+                for s in range(block, block + run):
+                    numbers[k, s + run] += numbers[k, s]
+        run *= 2

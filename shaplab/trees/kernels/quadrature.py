@@ -6,310 +6,457 @@ new factor over old factor; going up, it adds its players' change of S = (b - z)
 x), times what the leaves below pay, to the feature. Written with the bits o (the player agreed so
 far) and t (and the row goes left), all of these are c0 + o c1 + t c2 with coefficients that do not
 depend on the row, so nothing is divided by a small number.
+
+Idea 2 of the chapter *Fast enough for everything* (trees/kernels), "walk with many rows at once".
 """
 
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-__all__ = ["BLOCK", "leaf_products", "sorted_shares", "walk_trees"]
+from shaplab.trees.kernels.compiling import UNCOUNTED
+from shaplab.trees.kernels.predict import Nodes, goes_left
+from shaplab.trees.kernels.structure import (
+    BIT,
+    COVER_RATIO,
+    EARLIER,
+    LEVEL,
+    PARENT,
+    PLAYERS,
+    RULE_NODE,
+    RULE_WEIGHT,
+    SHARE,
+    SHARE_BEFORE,
+    PathArrays,
+)
 
-BLOCK = 128
+__all__ = ["WALK_ROWS", "leaf_products", "sorted_shares", "walk_trees"]
+
+WALK_ROWS = 128  # rows of a block: what a walk keeps of them stays in the cache
+
+# Columns of ``jobs``: what one walk is for.
+JOB_TREE = 0
+JOB_OUTPUT = 1
+
+# Columns of the coefficients of a split at one node of the rule. Groups follow each other: those of
+# the left edge, then those of the right one.
+GOING_DOWN = 0  # 3 an edge: c0, c1, c2 of new factor over old factor
+CREDIT = 6  # 2 an edge: of o and of t, in the change of S
+BOTH_UP = 10  # 3 where both children are leaves: c0, c1, c2 of what they pay together
+BOTH_CREDIT = 13  # 2 there: of o and of t, in what they give to the feature
+AGREEING = 15  # 1 an edge: S where the player agrees less S where it does not
+_N_COEFFICIENTS = 17
+
+
+class _WalkSpace(NamedTuple):
+    """What a walk keeps; the last axis of most arrays is the rows of a block."""
+
+    coefficients: np.ndarray  # (nodes of the tree, nodes of the rule, 17), without rows
+    products: np.ndarray  # (3, levels, nodes): going down, sums from the left child, from the right
+    agreed: np.ndarray  # (levels,) 1 where the row satisfies the edge's player so far
+    before: np.ndarray  # (levels + 1,) o of a split; the last one stays 1, for a player's first
+    ahead: np.ndarray  # (levels,) t of a split
+    given: np.ndarray  # (nodes,) what the present split gives to its feature
+    half: np.ndarray  # (levels, nodes) half of the edge's AGREEING coefficient, without rows
+    stack: np.ndarray  # (levels,) splits of the present path, without rows
+    stage: np.ndarray  # (levels,) 0 new, 1 left child done, 2 both done; without rows
+    later: np.ndarray  # (levels,) 1 where the edge's player splits again below; without rows
+    both_absent: np.ndarray  # () part of a pair's value that all pairs share
+
+
+class _Visit(NamedTuple):
+    """The split that a walk has come to."""
+
+    output: int
+    block: int
+    n_rule: int  # nodes of the tree's rule
+    level: int
+    split: int
+    feature: int
+    earlier: int  # level of the last edge above on the same feature, 0 if there is none
+    before: int  # row of ``before`` that holds o
+    place: int  # of the split in the coefficients
 
 
 @njit(cache=True, nogil=True)
-def sorted_shares(leaves, edges, shares, found):
-    """Write each leaf's z of its players, largest first, to ``found`` ``(n, width)``."""
+def sorted_shares(leaves, paths_edges, paths_shares, sorted_z):
+    """Write each leaf's z of its players, largest first, to ``sorted_z`` ``(n, width)``."""
     for i in range(leaves.shape[0]):
         node = leaves[i]
-        players = edges[node, 2]
-        row = found[i]
+        players = paths_edges[node, PLAYERS]
+        row = sorted_z[i]
         row[:] = np.nan
-        while edges[node, 0] >= 0:
+        while paths_edges[node, PARENT] >= 0:
             # The lowest edge on a feature comes first and holds the product of all of them.
-            if np.isnan(row[edges[node, 3]]):
-                row[edges[node, 3]] = shares[node, 0]
-            node = edges[node, 0]
+            if np.isnan(row[paths_edges[node, BIT]]):
+                row[paths_edges[node, BIT]] = paths_shares[node, SHARE]
+            node = paths_edges[node, PARENT]
         row[:players] = np.sort(row[:players])[::-1]
 
 
 @njit(cache=True, nogil=True)
-def leaf_products(shares, players, rows, x, weights, found):
+def leaf_products(shares, players, rows, x, weights, integrals):
     """Integrate each leaf's product by a rule, with its first k players absent, the rest present.
 
-    ``shares`` as from ``sorted_shares``; ``found[i, k]`` for the leaves ``i`` in ``rows``, k = 0 to
-    ``players[i]``.
+    ``shares`` as from ``sorted_shares``; ``integrals[i, k]`` for the leaves ``i`` in ``rows``, k =
+    0 to ``players[i]``.
     """
     present = np.ones(shares.shape[1] + 1)
     for i in rows:
         d = players[i]
-        found[i] = 0.0
+        integrals[i] = 0.0
         for q in range(x.shape[0]):
             present[d] = 1.0
             for k in range(d - 1, -1, -1):
                 present[k] = present[k + 1] * (shares[i, k] + (1.0 - shares[i, k]) * x[q])
             absent = weights[q]
             for k in range(d + 1):
-                found[i, k] += absent * present[k]
+                integrals[i, k] += absent * present[k]
                 if k < d:
                     absent *= shares[i, k] * (1.0 - x[q])
 
 
+@njit(**UNCOUNTED)
+def _tree_coefficients(tree, output, nodes: Nodes, paths: PathArrays, coefficients):
+    """Fill the coefficients of all splits of a tree at all nodes of its rule."""
+    start = nodes.tree_start[tree]
+    first_rule = paths.rule_start[paths.tree_rule[tree]]
+    n_rule = paths.rule_start[paths.tree_rule[tree] + 1] - first_rule
+    for i in range(start, start + paths.tree_nodes[tree]):
+        split = paths.order[i]
+        left = nodes.left[split]
+        right = nodes.right[split]
+        if nodes.feature[split] < 0:
+            continue
+        for q in range(n_rule):
+            own = coefficients[split - start, q]
+            x = paths.rules[first_rule + q, RULE_NODE]
+            _edge_coefficients(left, 0, x, paths, own)
+            _edge_coefficients(right, 1, x, paths, own)
+            _leaf_coefficients(nodes.value[left, output], nodes.value[right, output], own)
+
+
+@njit(inline="always")
+def _edge_coefficients(child, side, x, paths: PathArrays, c):
+    """Coefficients of the left (side 0) or right edge of a split, at node ``x`` of the rule."""
+    z = paths.shares[child, SHARE]
+    factor = z * (1.0 - x) + x
+    s_fails = -1.0 / (1.0 - x)
+    s_agrees = (1.0 - z) / factor
+    credit_t = s_agrees - s_fails
+    if paths.edges[child, EARLIER] == 0:
+        c0 = factor - x
+        c1 = 0.0
+        c2 = x
+        credit_o = s_fails
+    else:
+        z_before = paths.shares[child, SHARE_BEFORE]
+        factor_before = z_before * (1.0 - x) + x
+        c0 = paths.shares[child, COVER_RATIO]
+        c1 = (factor - x) / factor_before - c0
+        c2 = x / factor_before
+        credit_o = s_fails - (1.0 - z_before) / factor_before
+    if side == 1:
+        # The row goes right where it does not go left: o - t instead of t.
+        c1 = c1 + c2
+        c2 = -c2
+        credit_o = credit_o + credit_t
+        credit_t = -credit_t
+        if paths.edges[child, EARLIER] == 0:  # o is 1
+            c0 = c0 + c1
+            c1 = 0.0
+    c[GOING_DOWN + 3 * side] = c0
+    c[GOING_DOWN + 3 * side + 1] = c1
+    c[GOING_DOWN + 3 * side + 2] = c2
+    c[CREDIT + 2 * side] = credit_o
+    c[CREDIT + 2 * side + 1] = credit_t
+    c[AGREEING + side] = s_agrees - s_fails
+
+
+@njit(inline="always")
+def _leaf_coefficients(left_pay, right_pay, c):
+    """Coefficients of a split whose children are leaves: products of their edges', by o and t,
+    where o o = o, t t = t and o t = t."""
+    l0 = c[GOING_DOWN]
+    l1 = c[GOING_DOWN + 1]
+    l2 = c[GOING_DOWN + 2]
+    r0 = c[GOING_DOWN + 3]
+    r1 = c[GOING_DOWN + 4]
+    r2 = c[GOING_DOWN + 5]
+    lo = c[CREDIT]
+    lt = c[CREDIT + 1]
+    ro = c[CREDIT + 2]
+    rt = c[CREDIT + 3]
+    c[BOTH_UP] = l0 * left_pay + r0 * right_pay
+    c[BOTH_UP + 1] = l1 * left_pay + r1 * right_pay
+    c[BOTH_UP + 2] = l2 * left_pay + r2 * right_pay
+    c[BOTH_CREDIT] = (l0 + l1) * lo * left_pay + (r0 + r1) * ro * right_pay
+    c[BOTH_CREDIT + 1] = ((l0 + l1) * lt + l2 * (lo + lt)) * left_pay + (
+        (r0 + r1) * rt + r2 * (ro + rt)
+    ) * right_pay
+
+
 @njit(cache=True, nogil=True)
-def _coefficients(j, x, left, right, edges, shares, vl, vr, C):
-    """Coefficients of split ``j`` at node ``x``.
+def walk_trees(jobs, nodes: Nodes, paths: PathArrays, codes, pairs, sums):
+    """Add the values of each (tree, output) in ``jobs`` to ``sums`` ``(blocks, n_targets,
+    WALK_ROWS)``.
 
-    C[0:3], C[3:6]: down to the left and right child; C[6:8], C[8:10]: their share for the feature;
-    C[10:13], C[13:15]: the split's own sum and share when both children are leaves that pay vl, vr;
-    C[15], C[16]: S(1) - S(0) of the left and right edge.
+    ``codes`` is ``(blocks, d, WALK_ROWS)``. Targets: ``feature * n_outputs + output``; with
+    ``pairs`` also, after ``d * n_outputs`` of those, the interactions, ``(larger * d + smaller) *
+    n_outputs + output``.
     """
-    s0 = -1.0 / (1.0 - x)
-    for side in range(2):
-        child = left[j] if side == 0 else right[j]
-        z = shares[child, 0]
-        new = z * (1.0 - x) + x
-        s1 = (1.0 - z) / new
-        if edges[child, 4] == 0:
-            c0, c1, c2 = new - x, 0.0, x
-            m1, m2 = s0, s1 - s0
-        else:
-            old_z = shares[child, 1]
-            old = old_z * (1.0 - x) + x
-            c0 = shares[child, 2]
-            c1 = (new - x) / old - c0
-            c2 = x / old
-            m1 = s0 - (1.0 - old_z) / old
-            m2 = s1 - s0
-        if side == 1:
-            # The row goes right where it does not go left: o - t instead of t.
-            c1, c2 = c1 + c2, -c2
-            m1, m2 = m1 + m2, -m2
-            if edges[child, 4] == 0:
-                c0, c1 = c0 + c1, 0.0
-        C[3 * side], C[3 * side + 1], C[3 * side + 2] = c0, c1, c2
-        C[6 + 2 * side], C[7 + 2 * side] = m1, m2
-        C[15 + side] = s1 - s0
-    C[10] = C[0] * vl + C[3] * vr
-    C[11] = C[1] * vl + C[4] * vr
-    C[12] = C[2] * vl + C[5] * vr
-    C[13] = (C[0] + C[1]) * C[6] * vl + (C[3] + C[4]) * C[8] * vr
-    C[14] = ((C[0] + C[1]) * C[7] + C[2] * (C[6] + C[7])) * vl + (
-        (C[3] + C[4]) * C[9] + C[5] * (C[8] + C[9])
-    ) * vr
-
-
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def walk_trees(
-    jobs,
-    tree_start,
-    feature,
-    left,
-    right,
-    order,
-    edges,
-    shares,
-    trees,
-    rank,
-    missing_left,
-    set_start,
-    set_bits,
-    value,
-    rules_start,
-    rules,
-    tree_rule,
-    codes,
-    pairs,
-    n_outputs,
-    sums,
-):
-    """Add the values of each (tree, output) in ``jobs`` to ``sums`` ``(blocks, n_targets, BLOCK)``.
-
-    ``codes`` is ``(blocks, d, BLOCK)``. Targets: ``feature * n_outputs + output``; with ``pairs``
-    also, after ``d * n_outputs`` of those, the interactions, ``(larger * d + smaller) * n_outputs +
-    output``.
-    """
-    # Arrays are indexed in place, never sliced or passed on, below: counting references to them
-    # would cost more than the arithmetic. ``state`` holds three sections of rows: products going
-    # down, sums from the left, the right.
-    d = codes.shape[1]
-    depth = 1
-    widest = 1
-    most = 1
-    for k in range(jobs.shape[0]):
-        widest = max(
-            widest, rules_start[tree_rule[jobs[k, 0]] + 1] - rules_start[tree_rule[jobs[k, 0]]]
-        )
-        most = max(most, tree_start[jobs[k, 0] + 1] - tree_start[jobs[k, 0]])
-    for i in range(edges.shape[0]):
-        depth = max(depth, edges[i, 1] + 1)
-    padded = (widest + 3) // 4 * 4
-    section = (depth + 1) * widest
-    state = np.zeros((3 * section, BLOCK))
-    bit = np.ones((depth + 1, BLOCK))
-    old = np.ones((depth + 2, BLOCK))  # the last row stays 1: a feature's first split
-    ahead = np.zeros((depth + 1, BLOCK))
-    own = np.zeros((padded, BLOCK))
-    extra = np.zeros((depth + 1, padded))
-    stack = np.zeros(depth + 1, np.int32)
-    stage = np.zeros(depth + 1, np.int32)
-    dead = np.zeros(depth + 1, np.uint8)
-    share = np.zeros(BLOCK)
-    C = np.zeros((most * widest, 17))
+    n_rule = 1  # most nodes of a rule
+    n_nodes = 1  # most nodes of a tree
     for job in range(jobs.shape[0]):
-        tree, output = jobs[job, 0], jobs[job, 1]
-        start = tree_start[tree]
-        first_rule = rules_start[tree_rule[tree]]
-        n_q = rules_start[tree_rule[tree] + 1] - first_rule
-        extra[:] = 0.0
-        own[:] = 0.0
-        for k in range(trees[tree, 0]):
-            j = order[start + k]
-            if feature[j] >= 0:
-                for q in range(n_q):
-                    _coefficients(
-                        j,
-                        rules[first_rule + q, 0],
-                        left,
-                        right,
-                        edges,
-                        shares,
-                        value[left[j], output],
-                        value[right[j], output],
-                        C[(j - start) * widest + q],
-                    )
-        for block in range(codes.shape[0]):
-            for q in range(n_q):
-                for i in range(BLOCK):
-                    state[q, i] = rules[first_rule + q, 1]
-            top = 0
-            stack[0] = start
-            stage[0] = 0
-            while top >= 0:
-                j = stack[top]
-                lj, rj = left[j], right[j]
-                cj = (j - start) * widest
-                at = top * widest
-                f = feature[j]
-                again = edges[lj, 4]
-                o_row = top if again > 0 else depth + 1
-                both = (feature[lj] < 0) and (feature[rj] < 0)
-                if stage[top] == 0:
-                    if set_start[j] < 0:
-                        lowest = np.int32(-1) if missing_left[j] else np.int32(0)
-                        r = rank[j]
-                        for i in range(BLOCK):
-                            code = codes[block, f, i]
-                            ahead[top, i] = 1.0 if (code >= lowest) & (code < r) else 0.0
-                    else:
-                        for i in range(BLOCK):
-                            code = codes[block, f, i]
-                            goes = (
-                                missing_left[j] if code < 0 else set_bits[set_start[j] + code] != 0
-                            )
-                            ahead[top, i] = 1.0 if goes else 0.0
-                    if again > 0:
-                        for i in range(BLOCK):
-                            old[top, i] = bit[again, i]
-                            ahead[top, i] *= bit[again, i]
-                if stage[top] < 2 and not both:
-                    # Down one edge: to the child's products, or a leaf's pay straight into this
-                    # split's sums.
-                    side = stage[top]
-                    stage[top] = side + 1
-                    child = lj if side == 0 else rj
-                    inner = feature[child] >= 0
-                    v = 1.0 if inner else value[child, output]
-                    to = at + widest if inner else (1 + side) * section + at
-                    for q in range(n_q):
-                        c0, c1, c2 = (
-                            v * C[cj + q, 3 * side],
-                            v * C[cj + q, 3 * side + 1],
-                            v * C[cj + q, 3 * side + 2],
-                        )
-                        if again == 0:
-                            for i in range(BLOCK):
-                                state[to + q, i] = state[at + q, i] * (c0 + ahead[top, i] * c2)
-                        else:
-                            for i in range(BLOCK):
-                                state[to + q, i] = state[at + q, i] * (
-                                    c0 + old[top, i] * c1 + ahead[top, i] * c2
-                                )
-                    if inner:
-                        for i in range(BLOCK):
-                            bit[top + 1, i] = (
-                                ahead[top, i] if side == 0 else old[o_row, i] - ahead[top, i]
-                            )
-                        for q in range(n_q):
-                            extra[top + 1, q] = 0.5 * C[cj + q, 15 + side]
-                        top += 1
-                        stack[top] = child
-                        stage[top] = 0
-                        continue
-                    if side == 0:
-                        stage[top] = 1
-                        # The bits are known: go on with the right edge.
-                        continue
-                # Both children are known: pass their sum up and credit the feature.
-                up = (stage[top - 1] if top > 0 else 1) * section + max(at - widest, 0)
-                for q in range(n_q):
-                    c = cj + q
-                    if both:
-                        e0, e1, e2, g1, g2 = C[c, 10], C[c, 11], C[c, 12], C[c, 13], C[c, 14]
-                        if again == 0:
-                            for i in range(BLOCK):
-                                own[q, i] = state[at + q, i] * (g1 + ahead[top, i] * g2)
-                        else:
-                            for i in range(BLOCK):
-                                own[q, i] = state[at + q, i] * (
-                                    old[top, i] * g1 + ahead[top, i] * g2
-                                )
-                        if again == 0:
-                            for i in range(BLOCK):
-                                state[up + q, i] = state[at + q, i] * (e0 + ahead[top, i] * e2)
-                        else:
-                            for i in range(BLOCK):
-                                state[up + q, i] = state[at + q, i] * (
-                                    e0 + old[top, i] * e1 + ahead[top, i] * e2
-                                )
-                    else:
-                        m1, m2, r1, r2 = C[c, 6], C[c, 7], C[c, 8], C[c, 9]
-                        l_row, r_row = section + at + q, 2 * section + at + q
-                        for i in range(BLOCK):
-                            own[q, i] = old[o_row, i] * (
-                                state[l_row, i] * m1 + state[r_row, i] * r1
-                            ) + ahead[top, i] * (state[l_row, i] * m2 + state[r_row, i] * r2)
-                        for i in range(BLOCK):
-                            state[up + q, i] = state[l_row, i] + state[r_row, i]
-                    for i in range(BLOCK):
-                        sums[block, f * n_outputs + output, i] += own[q, i]
-                if pairs and top > 0:
-                    # Pair the feature with every other player of the path, each at its latest
-                    # split.
-                    dead[: top + 1] = 0
-                    for k in range(top):
-                        dead[edges[left[stack[k]], 4]] = 1
-                    share[:] = 0.0
-                    for q in range(n_q):
-                        s0 = -0.5 / (1.0 - rules[first_rule + q, 0])
-                        for i in range(BLOCK):
-                            share[i] += own[q, i] * s0
-                    for k in range(top):
-                        g = feature[stack[k]]
-                        if dead[k + 1] or g == f:
-                            continue
-                        pair = (d + max(f, g) * d + min(f, g)) * n_outputs + output
-                        for i in range(BLOCK):
-                            sums[block, pair, i] += share[i]
-                        for q in range(0, n_q, 4):
-                            e0, e1 = extra[k + 1, q], extra[k + 1, q + 1]
-                            e2, e3 = extra[k + 1, q + 2], extra[k + 1, q + 3]
-                            for i in range(BLOCK):
-                                sums[block, pair, i] += bit[k + 1, i] * (
-                                    own[q, i] * e0
-                                    + own[q + 1, i] * e1
-                                    + own[q + 2, i] * e2
-                                    + own[q + 3, i] * e3
-                                )
-                top -= 1
+        tree = jobs[job, JOB_TREE]
+        rule = paths.tree_rule[tree]
+        n_rule = max(n_rule, paths.rule_start[rule + 1] - paths.rule_start[rule])
+        n_nodes = max(n_nodes, nodes.tree_start[tree + 1] - nodes.tree_start[tree])
+    levels = 2
+    for node in range(paths.edges.shape[0]):
+        levels = max(levels, paths.edges[node, LEVEL] + 2)
+    padded = (n_rule + 3) // 4 * 4  # pairs take four nodes at a time
+    work = _WalkSpace(
+        np.zeros((n_nodes, n_rule, _N_COEFFICIENTS)),
+        np.zeros((3, levels, n_rule, WALK_ROWS)),
+        np.ones((levels, WALK_ROWS)),
+        np.ones((levels + 1, WALK_ROWS)),
+        np.zeros((levels, WALK_ROWS)),
+        np.zeros((padded, WALK_ROWS)),
+        np.zeros((levels, padded)),
+        np.zeros(levels, np.int32),
+        np.zeros(levels, np.int32),
+        np.zeros(levels, np.uint8),
+        np.zeros(WALK_ROWS),
+    )
+    for job in range(jobs.shape[0]):
+        tree = jobs[job, JOB_TREE]
+        output = jobs[job, JOB_OUTPUT]
+        _tree_coefficients(tree, output, nodes, paths, work.coefficients)
+        work.half[:] = 0.0
+        work.given[:] = 0.0
+        _walk_tree(tree, output, nodes, paths, codes, pairs, work, sums)
+
+
+@njit(fastmath={"contract"}, **UNCOUNTED)
+def _walk_tree(tree, output, nodes: Nodes, paths: PathArrays, codes, pairs, work: _WalkSpace, sums):
+    """Walk a tree once for each block of rows: down both edges of a split, then up from it."""
+    start = nodes.tree_start[tree]
+    first_rule = paths.rule_start[paths.tree_rule[tree]]
+    n_rule = paths.rule_start[paths.tree_rule[tree] + 1] - first_rule
+    for block in range(codes.shape[0]):
+        for q in range(n_rule):
+            for i in range(WALK_ROWS):
+                work.products[0, 0, q, i] = paths.rules[first_rule + q, RULE_WEIGHT]
+        level = 0
+        work.stack[0] = start
+        work.stage[0] = 0
+        while level >= 0:
+            split = work.stack[level]
+            left = nodes.left[split]
+            right = nodes.right[split]
+            leaves = nodes.feature[left] < 0 and nodes.feature[right] < 0
+            earlier = paths.edges[left, EARLIER]
+            before = level if earlier > 0 else work.before.shape[0] - 1
+            visit = _Visit(
+                output,
+                block,
+                n_rule,
+                level,
+                split,
+                nodes.feature[split],
+                earlier,
+                before,
+                split - start,
+            )
+            if work.stage[level] == 0:
+                _answer_split(visit, nodes, codes, work)
+            if work.stage[level] < 2 and not leaves:
+                side = work.stage[level]
+                work.stage[level] = side + 1
+                child = left if side == 0 else right
+                _go_down(visit, side, child, nodes, work)
+                if nodes.feature[child] >= 0:
+                    _enter(visit, side, work)
+                    level += 1
+                    work.stack[level] = child
+                    work.stage[level] = 0
+                continue
+            _come_up(visit, leaves, work, nodes.value.shape[1], sums)
+            if pairs and level > 0:
+                _add_pairs(visit, nodes, paths, first_rule, codes.shape[1], work, sums)
+            level -= 1
+
+
+@njit(inline="always")
+def _answer_split(visit: _Visit, nodes: Nodes, codes, work: _WalkSpace):
+    """Find the bits o and t of a split for a block of rows."""
+    ahead = work.ahead
+    split = visit.split
+    level = visit.level
+    if nodes.set_start[split] < 0:
+        # As goes_left, with all that rows have in common taken out of the loop: it runs on vectors.
+        rank = nodes.rank[split]
+        lowest = np.int32(-1 if nodes.missing_left[split] else 0)
+        for i in range(WALK_ROWS):
+            code = codes[visit.block, visit.feature, i]
+            ahead[level, i] = 1.0 if (code >= lowest) & (code < rank) else 0.0
+    else:
+        for i in range(WALK_ROWS):
+            left = goes_left(nodes, split, codes[visit.block, visit.feature, i])
+            ahead[level, i] = 1.0 if left else 0.0
+    if visit.earlier > 0:
+        before = work.before
+        agreed = work.agreed
+        for i in range(WALK_ROWS):
+            before[level, i] = agreed[visit.earlier, i]
+            ahead[level, i] *= agreed[visit.earlier, i]
+
+
+@njit(inline="always")
+def _go_down(visit: _Visit, side, child, nodes: Nodes, work: _WalkSpace):
+    """Multiply down one edge: to the products of an inner child, or what a leaf pays straight into
+    this split's sums."""
+    products = work.products
+    ahead = work.ahead
+    before = work.before
+    level = visit.level
+    pay = 1.0
+    section = 0
+    to = level + 1
+    if nodes.feature[child] < 0:
+        pay = nodes.value[child, visit.output]
+        section = 1 + side
+        to = level
+    for q in range(visit.n_rule):
+        own = work.coefficients[visit.place, q]
+        c0 = pay * own[GOING_DOWN + 3 * side]
+        c1 = pay * own[GOING_DOWN + 3 * side + 1]
+        c2 = pay * own[GOING_DOWN + 3 * side + 2]
+        if visit.earlier == 0:
+            for i in range(WALK_ROWS):
+                products[section, to, q, i] = products[0, level, q, i] * (c0 + ahead[level, i] * c2)
+        else:
+            for i in range(WALK_ROWS):
+                products[section, to, q, i] = products[0, level, q, i] * (
+                    c0 + before[level, i] * c1 + ahead[level, i] * c2
+                )
+
+
+@njit(inline="always")
+def _enter(visit: _Visit, side, work: _WalkSpace):
+    """Keep what pairs and later splits on the same feature need of an edge to an inner child."""
+    agreed = work.agreed
+    ahead = work.ahead
+    before = work.before
+    half = work.half
+    level = visit.level
+    if side == 0:
+        for i in range(WALK_ROWS):
+            agreed[level + 1, i] = ahead[level, i]
+    else:
+        for i in range(WALK_ROWS):
+            agreed[level + 1, i] = before[visit.before, i] - ahead[level, i]
+    for q in range(visit.n_rule):
+        half[level + 1, q] = 0.5 * work.coefficients[visit.place, q, AGREEING + side]
+
+
+@njit(inline="always")
+def _come_up(visit: _Visit, leaves, work: _WalkSpace, n_outputs, sums):
+    """Pass the sum of both children up, and give the feature its part."""
+    products = work.products
+    ahead = work.ahead
+    before = work.before
+    given = work.given
+    level = visit.level
+    section = 1  # of the sums of the split above; nobody reads what the root passes up
+    above = 0
+    if level > 0:
+        section = work.stage[level - 1]
+        above = level - 1
+    for q in range(visit.n_rule):
+        own = work.coefficients[visit.place, q]
+        c0 = own[BOTH_UP]
+        c1 = own[BOTH_UP + 1]
+        c2 = own[BOTH_UP + 2]
+        credit_o = own[BOTH_CREDIT]
+        credit_t = own[BOTH_CREDIT + 1]
+        if leaves and visit.earlier == 0:
+            for i in range(WALK_ROWS):
+                given[q, i] = products[0, level, q, i] * (credit_o + ahead[level, i] * credit_t)
+            for i in range(WALK_ROWS):
+                products[section, above, q, i] = products[0, level, q, i] * (
+                    c0 + ahead[level, i] * c2
+                )
+        elif leaves:
+            for i in range(WALK_ROWS):
+                given[q, i] = products[0, level, q, i] * (
+                    before[level, i] * credit_o + ahead[level, i] * credit_t
+                )
+            for i in range(WALK_ROWS):
+                products[section, above, q, i] = products[0, level, q, i] * (
+                    c0 + before[level, i] * c1 + ahead[level, i] * c2
+                )
+        else:
+            left_o = own[CREDIT]
+            left_t = own[CREDIT + 1]
+            right_o = own[CREDIT + 2]
+            right_t = own[CREDIT + 3]
+            for i in range(WALK_ROWS):
+                given[q, i] = before[visit.before, i] * (
+                    products[1, level, q, i] * left_o + products[2, level, q, i] * right_o
+                ) + ahead[level, i] * (
+                    products[1, level, q, i] * left_t + products[2, level, q, i] * right_t
+                )
+            for i in range(WALK_ROWS):
+                products[section, above, q, i] = products[1, level, q, i] + products[2, level, q, i]
+        target = visit.feature * n_outputs + visit.output
+        for i in range(WALK_ROWS):
+            sums[visit.block, target, i] += given[q, i]
+
+
+@njit(inline="always")
+def _add_pairs(visit: _Visit, nodes: Nodes, paths: PathArrays, first_rule, d, work, sums):
+    """Pair the feature with every other player of the path, each at its latest split."""
+    stack = work.stack
+    later = work.later
+    agreed = work.agreed
+    half = work.half
+    given = work.given
+    both_absent = work.both_absent
+    n_outputs = nodes.value.shape[1]
+    level = visit.level
+    feature = visit.feature
+    later[: level + 1] = 0
+    for k in range(level):
+        later[paths.edges[nodes.left[stack[k]], EARLIER]] = 1
+    both_absent[:] = 0.0
+    for q in range(visit.n_rule):
+        s_fails = -0.5 / (1.0 - paths.rules[first_rule + q, RULE_NODE])
+        for i in range(WALK_ROWS):
+            both_absent[i] += given[q, i] * s_fails
+    for k in range(level):
+        other = nodes.feature[stack[k]]
+        if later[k + 1] or other == feature:
+            continue
+        larger = max(feature, other)
+        smaller = min(feature, other)
+        target = (d + larger * d + smaller) * n_outputs + visit.output
+        for i in range(WALK_ROWS):
+            sums[visit.block, target, i] += both_absent[i]
+        for q in range(0, visit.n_rule, 4):  # nodes beyond the rule's last one have 0 in ``half``
+            h0 = half[k + 1, q]
+            h1 = half[k + 1, q + 1]
+            h2 = half[k + 1, q + 2]
+            h3 = half[k + 1, q + 3]
+            for i in range(WALK_ROWS):
+                sums[visit.block, target, i] += agreed[k + 1, i] * (
+                    given[q, i] * h0
+                    + given[q + 1, i] * h1
+                    + given[q + 2, i] * h2
+                    + given[q + 3, i] * h3
+                )

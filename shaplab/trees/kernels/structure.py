@@ -1,282 +1,491 @@
 """What the fast algorithms need to know about paths, and the plan that cuts trees into table
 clusters.
 
-A path collects its splits by feature: each distinct feature is one player. ``z`` is the share of
-cover that a player's splits keep when the feature is unknown, the product of child over parent; a
-node without cover gives both children 0, so 0/0 counts as 0.
+A path collects its splits by feature: each distinct feature is one player. The share z of a player
+is the part of the cover that its splits keep when the feature is unknown, the product of child over
+parent; a node without cover gives both children 0, so 0/0 counts as 0. The plan belongs to idea 3
+of the chapter *Fast enough for everything* (trees/kernels), "kinds, not rows".
+
+Rows of integers have named columns, because a compiled loop reads a row at once: write
+``edges[node, PLAYERS]``. An edge is named by the node it leads to.
 """
 
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-__all__ = ["describe_paths", "plan_clusters"]
+from shaplab.trees.kernels.compiling import UNCOUNTED
+from shaplab.trees.kernels.predict import Nodes
+
+__all__ = ["ClusterPlan", "PathArrays", "Prices", "Workload", "describe_paths", "plan_clusters"]
+
+# Columns of ``edges``, int32.
+PARENT = 0
+LEVEL = 1  # edges from the root
+PLAYERS = 2  # distinct features down to here
+BIT = 3  # which player of its path the edge's feature is, counted from 0
+EARLIER = 4  # level of the last edge above on the same feature, 0 if there is none
+SUBTREE_NODES = 5
+SUBTREE_SPLITS = 6
+
+# Columns of ``shares``, float64.
+SHARE = 0  # z of the edge's player with this edge
+SHARE_BEFORE = 1  # z of that player without it, 1 for a new player
+COVER_RATIO = 2  # cover of the node over cover of its parent
+
+# Columns of ``rules``: Gauss-Legendre nodes in [0, 1] and their weights.
+RULE_NODE = 0
+RULE_WEIGHT = 1
+
+# Columns of ``ops``, int32. An op answers one split for a block of rows.
+OP_SPLIT = 0  # the node that asks
+OP_RIGHT = 1  # 1: the bit says that the row goes right
+OP_BIT = 2  # of the pattern
+OP_KEEP = 3  # 1: the player has answered before, so the bit stays only where the row agrees again
+OP_SOURCE = 4  # level whose patterns are read
+OP_TARGET = 5  # level whose patterns are written
+OP_CLUSTER = 6  # the cluster whose patterns are complete now, or -1
+
+# Columns of ``clusters``, int64.
+ROOT_POSITION = 0  # place of the cluster's root in ``order``
+BITS = 1  # of a pattern: players of the root's path, then splits inside
+FEATURES = 2  # distinct features of the path and of the splits inside
+COLUMNS = 3  # of the table: features, then pairs of features, for each output
+TABLE_START = 4  # first entry among all tables
+HISTOGRAM_START = 5  # first entry among all histograms
+TREE = 6
+FIRST_TARGET = 7  # where its columns stand in ``targets``
+
+# Columns of ``cuts``, int64: where a chunk of clusters begins. The last row is where all end.
+FIRST_OP = 0
+FIRST_CLUSTER = 1
+
+
+class PathArrays(NamedTuple):
+    """What all routes know about an ensemble's paths; the rows of two-dimensional arrays have named
+    columns."""
+
+    order: np.ndarray  # nodes of each tree in preorder, from tree_start[t]
+    edges: np.ndarray  # (n_nodes, 7)
+    shares: np.ndarray  # (n_nodes, 3)
+    tree_nodes: np.ndarray  # (T,) nodes of each tree
+    tree_players: np.ndarray  # (T,) most players on one path
+    output_start: np.ndarray  # (T+1,) the outputs that tree t pays: from output_start[t] ...
+    output_index: np.ndarray  # ... to output_start[t + 1] of these
+    tree_rule: np.ndarray  # (T,) the rule of each tree, by its number of nodes
+    rule_start: np.ndarray  # rule q: rows from rule_start[q] to rule_start[q + 1] ...
+    rules: np.ndarray  # ... of these, (n, 2)
+
+
+class ClusterPlan(NamedTuple):
+    """Clusters and the ops that find the patterns of rows in them."""
+
+    ops: np.ndarray  # (n_ops, 7)
+    clusters: np.ndarray  # (n_clusters, 8)
+    features: np.ndarray  # (n_clusters, max_bits): features of each cluster, by bit, then new ones
+    targets: np.ndarray  # row of the sums that each column of the tables adds to
+    cuts: np.ndarray  # (n_chunks + 1, 2)
+    pairs: bool  # tables have columns for pairs, too
+
+
+class Prices(NamedTuple):
+    """Nanoseconds of the steps that a plan weighs, measured."""
+
+    bit: float  # one bit of one row's pattern
+    cluster: float  # one cluster for one row
+    lookup: float  # one table entry for one row
+    merge: float  # one table entry added to the parent's table
+    leaf: float  # one table entry of a leaf, for one node of the rule
+    histogram: float  # one cluster for one background row
+
+
+class Workload(NamedTuple):
+    """What a plan has to serve."""
+
+    n_features: int  # of a row
+    n_rows: int
+    n_background: int  # 0 for the path-dependent game
+    pairs: bool
+    max_bits: int  # of a cluster's pattern
+    chunk: int  # table entries after which the ops start again from a root
+    prices: Prices
+
+
+class _Costs(NamedTuple):
+    """Nanoseconds below each node, ``(n_nodes,)``."""
+
+    best: np.ndarray  # tables of the subtree, and all rows looked up
+    build: np.ndarray  # one table of the whole subtree
+    together: np.ndarray  # 1 where one table of the whole subtree is best
 
 
 @njit(cache=True, nogil=True)
-def describe_paths(tree_start, feature, left, right, cover):
-    """Describe every edge by the node it leads to.
-
-    Returns
-    -------
-    order : nodes of each tree in preorder, from ``tree_start[t]``.
-    edges : int32 ``(n_nodes, 7)``: parent, level, distinct features down to here, bit position of
-    the
-        edge's feature on its path, level of the previous edge on that feature (0 if none), size of
-        the subtree in nodes, internal nodes in the subtree.
-    shares : float64 ``(n_nodes, 3)``: z after this edge, z before it (1 if new), the edge's cover
-    ratio.
-    trees : int32 ``(T, 2)``: reachable nodes, largest number of distinct features on one path.
-    """
-    n_nodes = feature.shape[0]
-    n_trees = tree_start.shape[0] - 1
+def describe_paths(nodes: Nodes, cover):
+    """Follow every path once; returns the first five fields of ``PathArrays``."""
+    n_nodes = nodes.feature.shape[0]
+    n_trees = nodes.tree_start.shape[0] - 1
     order = np.zeros(n_nodes, np.int32)
     edges = np.zeros((n_nodes, 7), np.int32)
     shares = np.ones((n_nodes, 3))
-    trees = np.zeros((n_trees, 2), np.int32)
+    tree_nodes = np.zeros(n_trees, np.int32)
+    tree_players = np.zeros(n_trees, np.int32)
     stack = np.empty(n_nodes + 1, np.int32)
-    for t in range(n_trees):
-        start = tree_start[t]
-        stack[0] = start
-        edges[start, 0] = -1
-        top = 1
-        count = 0
-        while top > 0:
-            top -= 1
-            node = stack[top]
-            order[start + count] = node
-            count += 1
-            if feature[node] >= 0:
-                stack[top] = right[node]
-                stack[top + 1] = left[node]
-                top += 2
-                for child in (left[node], right[node]):
-                    ratio = cover[child] / cover[node] if cover[node] > 0.0 else 0.0
-                    edges[child, 0] = node
-                    edges[child, 1] = edges[node, 1] + 1
-                    above = node
-                    while above != start and feature[edges[above, 0]] != feature[node]:
-                        above = edges[above, 0]
-                    shares[child, 2] = ratio
-                    if above == start:
-                        edges[child, 2] = edges[node, 2] + 1
-                        edges[child, 3] = edges[node, 2]
-                        edges[child, 4] = 0
-                        shares[child, 0] = ratio
-                        shares[child, 1] = 1.0
-                    else:
-                        edges[child, 2] = edges[node, 2]
-                        edges[child, 3] = edges[above, 3]
-                        edges[child, 4] = edges[above, 1]
-                        shares[child, 0] = ratio * shares[above, 0]
-                        shares[child, 1] = shares[above, 0]
-            trees[t, 1] = max(trees[t, 1], edges[node, 2])
-        trees[t, 0] = count
-        for i in range(count - 1, -1, -1):
-            node = order[start + i]
-            edges[node, 5] = 1
-            edges[node, 6] = 0
-            if feature[node] >= 0:
-                edges[node, 5] += edges[left[node], 5] + edges[right[node], 5]
-                edges[node, 6] = 1 + edges[left[node], 6] + edges[right[node], 6]
-    return order, edges, shares, trees
+    for tree in range(n_trees):
+        tree_nodes[tree], tree_players[tree] = _follow_tree(
+            tree, nodes, cover, order, edges, shares, stack
+        )
+    return order, edges, shares, tree_nodes, tree_players
 
 
-@njit(cache=True, nogil=True)
-def _columns(position, stop, order, feature, edges, found):
-    """Collect the distinct features of a cluster: path first, by bit position, then new ones in
-    preorder."""
-    root = order[position]
-    count = edges[root, 2]
-    found[:count] = -1
-    above = root
-    while edges[above, 0] >= 0:
-        if found[edges[above, 3]] < 0:
-            found[edges[above, 3]] = feature[edges[above, 0]]
-        above = edges[above, 0]
-    for i in range(position, stop):
-        f = feature[order[i]]
-        if f >= 0:
+@njit(**UNCOUNTED)
+def _follow_tree(tree, nodes: Nodes, cover, order, edges, shares, stack):
+    """Describe the edges of a tree in preorder, then the subtrees from the leaves up; returns how
+    many nodes it has and most players on a path."""
+    start = nodes.tree_start[tree]
+    stack[0] = start
+    edges[start, PARENT] = -1
+    waiting = 1
+    count = 0
+    most_players = 0
+    while waiting > 0:
+        waiting -= 1
+        node = stack[waiting]
+        order[start + count] = node
+        count += 1
+        if node != start:
+            _describe_edge(node, start, nodes, cover, edges, shares)
+        most_players = max(most_players, edges[node, PLAYERS])
+        if nodes.feature[node] >= 0:
+            edges[nodes.left[node], PARENT] = node
+            edges[nodes.right[node], PARENT] = node
+            stack[waiting] = nodes.right[node]
+            stack[waiting + 1] = nodes.left[node]
+            waiting += 2
+    for i in range(count - 1, -1, -1):  # children before their parent
+        node = order[start + i]
+        left = nodes.left[node]
+        right = nodes.right[node]
+        edges[node, SUBTREE_NODES] = 1
+        edges[node, SUBTREE_SPLITS] = 0
+        if nodes.feature[node] >= 0:
+            edges[node, SUBTREE_NODES] += edges[left, SUBTREE_NODES] + edges[right, SUBTREE_NODES]
+            edges[node, SUBTREE_SPLITS] = (
+                1 + edges[left, SUBTREE_SPLITS] + edges[right, SUBTREE_SPLITS]
+            )
+    return count, most_players
+
+
+@njit(inline="always")
+def _describe_edge(child, root, nodes: Nodes, cover, edges, shares):
+    """Fill the rows of the edge to ``child`` whose parent's edge is described already."""
+    node = edges[child, PARENT]
+    ratio = 0.0
+    if cover[node] > 0.0:
+        ratio = cover[child] / cover[node]
+    edges[child, LEVEL] = edges[node, LEVEL] + 1
+    shares[child, COVER_RATIO] = ratio
+    # The last edge above on the same feature; the root's, which is none, if the feature is new.
+    above = node
+    while above != root and nodes.feature[edges[above, PARENT]] != nodes.feature[node]:
+        above = edges[above, PARENT]
+    if above == root:
+        edges[child, PLAYERS] = edges[node, PLAYERS] + 1
+        edges[child, BIT] = edges[node, PLAYERS]
+        edges[child, EARLIER] = 0
+        shares[child, SHARE] = ratio
+        shares[child, SHARE_BEFORE] = 1.0
+    else:
+        edges[child, PLAYERS] = edges[node, PLAYERS]
+        edges[child, BIT] = edges[above, BIT]
+        edges[child, EARLIER] = edges[above, LEVEL]
+        shares[child, SHARE] = ratio * shares[above, SHARE]
+        shares[child, SHARE_BEFORE] = shares[above, SHARE]
+
+
+@njit(inline="always")
+def path_players(node, nodes: Nodes, edges, players):
+    """Write the feature of each player of the path to ``node``, by bit."""
+    players[: edges[node, PLAYERS]] = -1
+    above = node
+    while edges[above, PARENT] >= 0:
+        players[edges[above, BIT]] = nodes.feature[edges[above, PARENT]]
+        above = edges[above, PARENT]
+
+
+@njit(inline="always")
+def add_new_features(first, last, nodes: Nodes, order, features, count):
+    """Append the features that split ``order[first:last]`` and are not among the first ``count``;
+    returns how many there are then."""
+    for i in range(first, last):
+        feature = nodes.feature[order[i]]
+        if feature >= 0:
             known = False
             for k in range(count):
-                known |= found[k] == f
+                known |= features[k] == feature
             if not known:
-                found[count] = f
+                features[count] = feature
                 count += 1
     return count
 
 
+@njit(inline="always")
+def _cluster_features(position, nodes: Nodes, paths: PathArrays, features):
+    """Distinct features of a cluster: its path's, by bit, then new ones in preorder."""
+    root = paths.order[position]
+    path_players(root, nodes, paths.edges, features)
+    last = position + paths.edges[root, SUBTREE_NODES]
+    return add_new_features(
+        position, last, nodes, paths.order, features, paths.edges[root, PLAYERS]
+    )
+
+
+@njit(inline="always")
+def table_columns(n_features, pairs):
+    """Columns of a table for one output: features, then pairs (i, j < i)."""
+    if pairs:
+        return n_features + (n_features * (n_features - 1)) // 2
+    return n_features
+
+
 @njit(cache=True, nogil=True)
-def plan_clusters(
-    tree_start,
-    feature,
-    left,
-    right,
-    order,
-    edges,
-    trees,
-    chosen,
-    outputs,
-    max_bits,
-    pairs,
-    n_rows,
-    n_background,
-    chunk,
-    prices,
-):
+def plan_clusters(nodes: Nodes, paths: PathArrays, chosen, work: Workload):
     """Cut the chosen trees into clusters (subtrees tabulated together) of least total cost.
 
     A cluster's pattern has one bit for each distinct feature above it and one for each split
-    inside. ``prices`` (ns): code of a bit, cluster, lookup, table entry merged, leaf entry,
-    histogram row. ``chunk`` is the number of table entries after which the instructions start again
-    from a root.
+    inside. Chapter trees/kernels, idea 3.
 
     Returns
     -------
     cost : ns for each tree, infinite where a path has more than ``max_bits`` distinct features.
-    ops : int32 ``(n, 7)``: node, flip, bit, keep-or-clear mode, source level, target level, cluster
-    or -1.
-    clusters : int64 ``(C, 7)``: preorder position, bits, features, columns, table offset, histogram
-    offset, tree.
-    columns : features of each cluster, ``max_bits`` reserved for each.
-    cuts : int64 ``(n, 2)``: first op and first cluster of each chunk.
+    plan : the ``ClusterPlan``.
     """
-    n_nodes = feature.shape[0]
-    n_trees = tree_start.shape[0] - 1
-    best = np.zeros(n_nodes)
-    build = np.zeros(n_nodes)
-    merged = np.zeros(n_nodes, np.uint8)
+    n_nodes = nodes.feature.shape[0]
+    n_trees = nodes.tree_start.shape[0] - 1
+    costs = _Costs(np.zeros(n_nodes), np.zeros(n_nodes), np.zeros(n_nodes, np.uint8))
     cost = np.zeros(n_trees)
-    found = np.empty(4 * max_bits + 4 + (int(trees[:, 1].max()) if n_trees > 0 else 0), np.int32)
-    place = np.zeros(n_nodes, np.int32)
+    tabulated = np.zeros(n_trees, np.bool_)
+    features = np.empty(work.max_bits, np.int32)
     n_clusters = 0
     n_ops = 0
-    for t in range(n_trees):
-        start = tree_start[t]
-        if not chosen[t] or outputs[t] == 0 or trees[t, 0] < 2:
+    for tree in range(n_trees):
+        pays = paths.output_start[tree + 1] > paths.output_start[tree]
+        if not chosen[tree] or not pays or paths.tree_nodes[tree] < 2:
             continue
-        if trees[t, 1] > max_bits:
-            cost[t] = np.inf
+        if paths.tree_players[tree] > work.max_bits:
+            cost[tree] = np.inf
             continue
-        for i in range(trees[t, 0] - 1, -1, -1):
-            node = order[start + i]
-            place[node] = start + i
-            inside = edges[node, 6]
-            bits = edges[node, 2] + inside
-            split = np.inf
-            if inside > 0:
-                split = best[left[node]] + best[right[node]] + 2.0 * n_rows * prices[0]
-            together = np.inf
-            if bits <= max_bits:
-                count = _columns(
-                    start + i, start + i + edges[node, 5], order, feature, edges, found
-                )
-                width = (count + (count * (count - 1)) // 2 if pairs else count) * outputs[t]
-                size = float(1 << bits)
-                if inside > 0:
-                    build[node] = (
-                        build[left[node]]
-                        + build[right[node]]
-                        + size
-                        * (width * prices[3] + (2.0 * prices[3] if n_background > 0 else 0.0))
-                    )
-                else:
-                    nodes = (bits + 1) // 2
-                    build[node] = (
-                        size
-                        * prices[4]
-                        * (nodes * (width / outputs[t] + (bits if n_background > 0 else 1)) + width)
-                    )
-                spill = min(1.0, size / 1024.0)
-                together = (
-                    build[node]
-                    + n_background * (inside * prices[0] + prices[5])
-                    + n_rows * (inside * prices[0] + prices[1] + width * prices[2] * (1.0 + spill))
-                )
-            merged[node] = together <= split
-            best[node] = min(together, split)
-        cost[t] = best[start]
-        # Clusters and ops of this tree, to size the arrays: at most one restart for each cluster.
+        cost[tree] = _price_tree(tree, nodes, paths, work, costs, features)
+        tabulated[tree] = True
+        # How many clusters and ops there will be, to size the arrays: each cluster may have to
+        # start again from the root.
+        start = nodes.tree_start[tree]
         i = 0
-        while i < trees[t, 0]:
-            node = order[start + i]
-            n_ops += 1
-            if merged[node]:
+        while i < paths.tree_nodes[tree]:
+            node = paths.order[start + i]
+            if costs.together[node]:
                 n_clusters += 1
-                n_ops += edges[node, 6] + edges[node, 1]
-                i += edges[node, 5]
+                n_ops += paths.edges[node, SUBTREE_SPLITS] + paths.edges[node, LEVEL]
+                i += paths.edges[node, SUBTREE_NODES]
             else:
                 i += 1
-    ops = np.zeros((n_ops, 7), np.int32)
-    clusters = np.zeros((n_clusters, 7), np.int64)
-    columns = np.zeros((n_clusters, max_bits), np.int32)
-    cuts = np.zeros((n_clusters + 1, 2), np.int64)
-    path = np.zeros((int(edges[:, 1].max()) if n_nodes > 0 else 0) + 2, np.int32)
-    o = 0
+    clusters = np.zeros((n_clusters, 8), np.int64)
+    known = np.zeros((n_clusters, work.max_bits), np.int32)
+    _list_clusters(np.flatnonzero(tabulated), nodes, paths, costs, work.pairs, clusters, known)
+    plan = ClusterPlan(
+        np.zeros((n_ops, 7), np.int32),
+        clusters,
+        known,
+        np.empty(clusters[:, COLUMNS].sum(), np.int64),
+        np.zeros((n_clusters + 1, 2), np.int64),
+        work.pairs,
+    )
+    _list_targets(paths, plan, work.n_features, nodes.value.shape[1])
+    path = np.full(n_ops + 2, -1, np.int32)  # no path is longer than all ops
+    n_ops, n_cuts = _write_ops(nodes, paths, work.chunk, path, plan)
+    ops = plan.ops[:n_ops]
+    cuts = plan.cuts[: n_cuts + 1]
+    return cost, ClusterPlan(ops, clusters, known, plan.targets, cuts, work.pairs)
+
+
+@njit(**UNCOUNTED)
+def _price_tree(tree, nodes: Nodes, paths: PathArrays, work: Workload, costs: _Costs, features):
+    """Compare one table of a subtree with separate ones, from the leaves up; returns the cost of
+    the tree."""
+    start = nodes.tree_start[tree]
+    n_outputs = paths.output_start[tree + 1] - paths.output_start[tree]
+    prices = work.prices
+    for i in range(paths.tree_nodes[tree] - 1, -1, -1):
+        node = paths.order[start + i]
+        left = nodes.left[node]
+        right = nodes.right[node]
+        inside = paths.edges[node, SUBTREE_SPLITS]
+        bits = paths.edges[node, PLAYERS] + inside
+        separate = np.inf
+        if inside > 0:
+            separate = costs.best[left] + costs.best[right] + 2.0 * work.n_rows * prices.bit
+        together = np.inf
+        if bits <= work.max_bits:
+            count = _cluster_features(start + i, nodes, paths, features)
+            width = table_columns(count, work.pairs) * n_outputs
+            size = float(1 << bits)
+            if inside > 0:
+                entry = width * prices.merge
+                if work.n_background > 0:  # histograms of both children are split off, too
+                    entry += 2.0 * prices.merge
+                costs.build[node] = costs.build[left] + costs.build[right] + size * entry
+            else:
+                rule_nodes = (bits + 1) // 2
+                product_steps = 1
+                if work.n_background > 0:
+                    product_steps = bits
+                steps = rule_nodes * (width / n_outputs + product_steps) + width
+                costs.build[node] = size * prices.leaf * steps
+            spill = min(1.0, size / 1024.0)  # large tables are read from further away
+            together = (
+                costs.build[node]
+                + work.n_background * (inside * prices.bit + prices.histogram)
+                + work.n_rows
+                * (inside * prices.bit + prices.cluster + width * prices.lookup * (1.0 + spill))
+            )
+        costs.together[node] = together <= separate
+        costs.best[node] = min(together, separate)
+    return costs.best[start]
+
+
+@njit(**UNCOUNTED)
+def _list_clusters(
+    trees, nodes: Nodes, paths: PathArrays, costs: _Costs, pairs, clusters, features
+):
+    """Fill the clusters of some trees and their features, in preorder of each tree."""
     c = 0
-    n_cuts = 0
-    table = 0
-    histogram = 0
-    opened = -1
-    for t in range(n_trees):
-        start = tree_start[t]
-        if not chosen[t] or outputs[t] == 0 or trees[t, 0] < 2 or cost[t] == np.inf:
-            continue
-        i = 0
-        while i < trees[t, 0]:
-            node = order[start + i]
-            level = edges[node, 1]
-            path[level] = node
-            first = level
-            if merged[node] and (opened < 0 or table - opened >= chunk):
-                cuts[n_cuts, 0] = o
-                cuts[n_cuts, 1] = c
-                n_cuts += 1
-                opened = table
-                first = 1
-            elif opened < 0:
-                # Nothing is tabulated yet: the first cluster writes the whole path.
-                i += 1
+    table = np.int64(0)
+    histogram = np.int64(0)
+    target = np.int64(0)
+    for tree in trees:
+        n_outputs = paths.output_start[tree + 1] - paths.output_start[tree]
+        position = nodes.tree_start[tree]
+        stop = position + paths.tree_nodes[tree]
+        while position < stop:
+            root = paths.order[position]
+            if not costs.together[root]:
+                position += 1
                 continue
-            for k in range(max(1, first), level + 1):
-                edge = path[k]
-                ops[o, 0] = edges[edge, 0]
-                ops[o, 1] = edge == right[edges[edge, 0]]
-                ops[o, 2] = edges[edge, 3]
-                ops[o, 3] = edges[edge, 4] > 0
-                ops[o, 4] = k - 1
-                ops[o, 5] = k
-                ops[o, 6] = -1
-                o += 1
-            if not merged[node]:
-                i += 1
-                continue
-            stop = start + i + edges[node, 5]
-            inner = 0
-            for k in range(start + i, stop):
-                if feature[order[k]] >= 0:
-                    ops[o, 0] = order[k]
-                    ops[o, 2] = edges[node, 2] + inner
-                    ops[o, 4] = level if inner == 0 else level + 1
-                    ops[o, 5] = level + 1
-                    ops[o, 6] = -1
-                    inner += 1
-                    o += 1
-            ops[o - 1, 6] = c
-            count = _columns(start + i, stop, order, feature, edges, columns[c])
-            width = (count + (count * (count - 1)) // 2 if pairs else count) * outputs[t]
-            bits = edges[node, 2] + inner
-            clusters[c, 0] = start + i
-            clusters[c, 1] = bits
-            clusters[c, 2] = count
-            clusters[c, 3] = width
-            clusters[c, 4] = table
-            clusters[c, 5] = histogram
-            clusters[c, 6] = t
+            count = _cluster_features(position, nodes, paths, features[c])
+            bits = paths.edges[root, PLAYERS] + paths.edges[root, SUBTREE_SPLITS]
+            width = table_columns(count, pairs) * n_outputs
+            clusters[c, ROOT_POSITION] = position
+            clusters[c, BITS] = bits
+            clusters[c, FEATURES] = count
+            clusters[c, COLUMNS] = width
+            clusters[c, TABLE_START] = table
+            clusters[c, HISTOGRAM_START] = histogram
+            clusters[c, TREE] = tree
+            clusters[c, FIRST_TARGET] = target
             table += np.int64(width) << bits
             histogram += np.int64(1) << bits
+            target += width
+            position += paths.edges[root, SUBTREE_NODES]
             c += 1
-            i += edges[node, 5]
-    return cost, ops[:o], clusters[:c], columns, cuts[:n_cuts]
+
+
+@njit(**UNCOUNTED)
+def _list_targets(paths: PathArrays, plan: ClusterPlan, n_features, n_outputs):
+    """Fill the targets: for each output in turn the features of a cluster, then pairs (i, j < i).
+
+    Row ``feature * K + output`` of the sums takes values; with pairs, row ``(d + larger * d +
+    smaller) * K + output`` takes interactions.
+    """
+    targets = plan.targets
+    for c in range(plan.clusters.shape[0]):
+        tree = plan.clusters[c, TREE]
+        count = plan.clusters[c, FEATURES]
+        features = plan.features[c]
+        place = plan.clusters[c, FIRST_TARGET]
+        for k in range(paths.output_start[tree], paths.output_start[tree + 1]):
+            output = paths.output_index[k]
+            for i in range(count):
+                targets[place] = np.int64(features[i]) * n_outputs + output
+                place += 1
+            if not plan.pairs:
+                continue
+            for i in range(count):
+                for j in range(i):
+                    larger = np.int64(max(features[i], features[j]))
+                    smaller = np.int64(min(features[i], features[j]))
+                    pair = n_features + larger * n_features + smaller
+                    targets[place] = pair * n_outputs + output
+                    place += 1
+
+
+@njit(**UNCOUNTED)
+def _write_ops(nodes: Nodes, paths: PathArrays, chunk, path, plan: ClusterPlan):
+    """Fill the ops and the cuts; returns how many of each there are.
+
+    The ops of a cluster go down its path, from where it leaves the path of the cluster before, and
+    then answer its own splits. A chunk starts again from the root, so that it needs no other.
+    ``path`` takes the node at each level of the path; -1 at first.
+    """
+    ops = plan.ops
+    clusters = plan.clusters
+    cuts = plan.cuts
+    edges = paths.edges
+    op = 0
+    n_cuts = 0
+    opened = np.int64(0)
+    for c in range(clusters.shape[0]):
+        root = paths.order[clusters[c, ROOT_POSITION]]
+        level = edges[root, LEVEL]
+        restart = n_cuts == 0 or clusters[c, TABLE_START] - opened >= chunk
+        if restart:
+            cuts[n_cuts, FIRST_OP] = op
+            cuts[n_cuts, FIRST_CLUSTER] = c
+            opened = clusters[c, TABLE_START]
+            n_cuts += 1
+        shared = level  # levels of the path that the cluster before has been through
+        above = root
+        while shared > 0 and (restart or path[shared] != above):
+            path[shared] = above
+            above = edges[above, PARENT]
+            shared -= 1
+        for k in range(shared + 1, level + 1):
+            split = edges[path[k], PARENT]
+            ops[op, OP_SPLIT] = split
+            ops[op, OP_RIGHT] = path[k] == nodes.right[split]
+            ops[op, OP_BIT] = edges[path[k], BIT]
+            ops[op, OP_KEEP] = edges[path[k], EARLIER] > 0
+            ops[op, OP_SOURCE] = k - 1
+            ops[op, OP_TARGET] = k
+            ops[op, OP_CLUSTER] = -1
+            op += 1
+        op = _answer_inner_splits(c, nodes, paths, plan, op)
+        ops[op - 1, OP_CLUSTER] = c
+    cuts[n_cuts, FIRST_OP] = op
+    cuts[n_cuts, FIRST_CLUSTER] = clusters.shape[0]
+    return op, n_cuts
+
+
+@njit(inline="always")
+def _answer_inner_splits(cluster, nodes: Nodes, paths: PathArrays, plan: ClusterPlan, op):
+    """Write one op for each split inside a cluster; returns the next free op."""
+    ops = plan.ops
+    position = plan.clusters[cluster, ROOT_POSITION]
+    root = paths.order[position]
+    level = paths.edges[root, LEVEL]
+    bit = paths.edges[root, PLAYERS]
+    source = level
+    for i in range(position, position + paths.edges[root, SUBTREE_NODES]):
+        node = paths.order[i]
+        if nodes.feature[node] >= 0:
+            ops[op, OP_SPLIT] = node
+            ops[op, OP_BIT] = bit
+            ops[op, OP_SOURCE] = source
+            ops[op, OP_TARGET] = level + 1
+            ops[op, OP_CLUSTER] = -1
+            source = level + 1
+            bit += 1
+            op += 1
+    return op

@@ -6,342 +6,543 @@ product B(a) = E_c prod_g (a_g x + c_g (1 - x) - a_g c_g x + ...), that is a fac
 = 1, x where only a agrees, 1 - x where only c agrees and 0 where neither does. Taking one player f
 out of the product needs no division by a small factor: without f and with c_f = 1 it is B(a_f=0) /
 (1 - x), with c_f = 0 it is (B(a_f=1) - B(a_f=0) / (1 - x)) / x.
+
+Ideas 3 and 4 of the chapter *Fast enough for everything* (trees/kernels), "kinds, not rows" and "a
+background is a histogram". The chapter's kind of a row is its pattern here.
 """
 
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-__all__ = ["build_tables", "evaluate_tables"]
+from shaplab.trees.kernels.compiling import UNCOUNTED
+from shaplab.trees.kernels.predict import Nodes, goes_left
+from shaplab.trees.kernels.structure import (
+    BIT,
+    BITS,
+    COLUMNS,
+    EARLIER,
+    FEATURES,
+    FIRST_CLUSTER,
+    FIRST_OP,
+    FIRST_TARGET,
+    HISTOGRAM_START,
+    OP_BIT,
+    OP_CLUSTER,
+    OP_KEEP,
+    OP_RIGHT,
+    OP_SOURCE,
+    OP_SPLIT,
+    OP_TARGET,
+    PARENT,
+    PLAYERS,
+    ROOT_POSITION,
+    RULE_NODE,
+    RULE_WEIGHT,
+    SHARE,
+    SUBTREE_NODES,
+    SUBTREE_SPLITS,
+    TABLE_START,
+    TREE,
+    ClusterPlan,
+    PathArrays,
+    add_new_features,
+    path_players,
+    table_columns,
+)
 
-_ROWS = 512
+__all__ = ["build_tables", "count_patterns", "look_up"]
+
+# Rows whose patterns are found together: the patterns of all levels stay in the cache.
+_LOOKUP_ROWS = 512
+# The type of indices that are not negative. An index that might be negative is tested for that, and
+# in the loops over patterns the test costs more than the arithmetic.
+_index = np.uint64
+
+
+class Layout(NamedTuple):
+    """Where the nodes of one cluster, numbered in preorder, keep their tables and histograms."""
+
+    cluster: int
+    outputs: np.ndarray  # those that the cluster's tree pays
+    node: np.ndarray  # (n,)
+    features: np.ndarray  # (n, n_features): of the node's table, its path's by bit, then new ones
+    n_features: np.ndarray  # (n,)
+    columns: np.ndarray  # (n,) of its table, for one output
+    size: np.ndarray  # (n,) patterns of its table
+    table_start: np.ndarray  # (n,) first entry of its table; the root's has an array of its own
+    histogram_start: np.ndarray  # (n,)
+
+
+class _TableSpace(NamedTuple):
+    """Room for one cluster."""
+
+    tables: np.ndarray  # of all its nodes but the root
+    histograms: np.ndarray  # of all its nodes but the root, or nothing
+    product: np.ndarray  # B(a) of a leaf
+    rest: np.ndarray  # B(a) without one player, for pairs
+    share: np.ndarray  # z of a leaf's players
+
+
+class Table(NamedTuple):
+    """Numbers of a table or histogram inside an array: ``size`` patterns a column."""
+
+    numbers: np.ndarray
+    start: int
+    size: int
 
 
 @njit(cache=True, nogil=True)
 def build_tables(
-    low,
-    high,
-    clusters,
-    columns,
-    order,
-    feature,
-    left,
-    edges,
-    shares,
-    value,
-    out_start,
-    out_index,
-    rules_start,
-    rules,
-    histogram,
-    pairs,
-    base,
-    tables,
-    means,
+    low, high, nodes: Nodes, paths: PathArrays, plan: ClusterPlan, histogram, tables, means
 ):
-    """Fill the tables of clusters ``low`` to ``high``; ``tables[0]`` is table offset ``base``.
+    """Fill the tables of clusters ``low`` to ``high``; ``tables[0]`` is the first entry of ``low``.
 
     ``histogram`` holds the background's weight of every pattern of every cluster, or nothing for
     the path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves
     pay on average.
     Columns of a table: features, then pairs (i, j < i), for each output in turn.
     """
-    # Arrays are indexed in place by unsigned numbers, never sliced or passed on, in the inner
-    # loops: counting references and testing for negative indices would cost more than the
-    # arithmetic.
-    U = np.uint64
+    base = plan.clusters[low, TABLE_START]
     for c in range(low, high):
-        position, bits, n_features, width, offset, h_offset, tree = clusters[c]
-        root = order[position]
-        n = edges[root, 5]
-        size = np.int64(1) << bits
-        n_out = out_start[tree + 1] - out_start[tree]
-        weighted = histogram.shape[0] > 0
-        # Lay out the subtree: features of each node's columns, scratch for its table and histogram.
-        local = np.empty((n, n_features), np.int32)
-        counts = np.zeros(n, np.int64)
-        starts = np.zeros(n, np.int64)
-        h_starts = np.zeros(n, np.int64)
-        used = np.int64(0)
-        h_used = np.int64(0)
-        largest = np.int64(1)
-        for i in range(n):
-            node = order[position + i]
-            path = edges[node, 2]
-            count = min(path, edges[root, 2])
-            local[i, :count] = columns[c, :count]
-            above = node
-            while count < path and above != root:
-                place = edges[above, 3]
-                if place >= count:
-                    local[i, place] = feature[edges[above, 0]]
-                above = edges[above, 0]
-            count = path
-            for k in range(position + i, position + i + edges[node, 5]):
-                f = feature[order[k]]
-                if f >= 0:
-                    known = False
-                    for m in range(count):
-                        known |= local[i, m] == f
-                    if not known:
-                        local[i, count] = f
-                        count += 1
-            counts[i] = count
-            here = np.int64(1) << (path + edges[node, 6])
-            if i > 0:
-                starts[i] = used
-                used += here * n_out * ((count * (count + 1)) // 2 if pairs else count)
-                h_starts[i] = h_used
-                h_used += here
-            if feature[node] < 0:
-                largest = max(largest, here)
-        scratch = np.zeros(used)
-        h_scratch = np.zeros(h_used if weighted else 0)
-        table = tables[offset - base : offset - base + size * width]
-        table[:] = 0.0
-        if weighted:
+        layout = _make_layout(c, paths, plan)
+        entries, patterns = _place_tables(layout, nodes, paths, plan)
+        start = plan.clusters[c, TABLE_START] - base
+        table = Table(tables, start, layout.size[0])
+        tables[start : start + table.size * plan.clusters[c, COLUMNS]] = 0.0
+        largest = layout.size.max()
+        work = _TableSpace(
+            np.zeros(entries),
+            np.zeros(patterns if histogram.shape[0] > 0 else 0),
+            np.empty(largest),
+            np.empty(largest if plan.pairs else 0),
+            np.empty(plan.clusters[c, FEATURES]),
+        )
+        seen = Table(histogram, 0, 0)
+        if histogram.shape[0] > 0:
+            seen = Table(histogram, plan.clusters[c, HISTOGRAM_START], table.size)
             means[c] = 0.0
-            for i in range(n):
-                node = order[position + i]
-                if feature[node] < 0:
-                    continue
-                p = edges[node, 2]
-                second = i + 1 + edges[left[node], 5]
-                n_left = edges[left[node], 6]
-                own = histogram if i == 0 else h_scratch
-                own_at = h_offset if i == 0 else h_starts[i]
-                for side in range(2):
-                    j = i + 1 if side == 0 else second
-                    child = order[position + j]
-                    clear = ~(1 << edges[child, 3])
-                    wide = edges[child, 2]
-                    for pattern in range(np.int64(1) << (p + edges[node, 6])):
-                        t = (pattern >> p) & 1
-                        agrees = (t == 1) == (side == 0)
-                        inner = pattern >> (p + 1)
-                        inner = inner & ((1 << n_left) - 1) if side == 0 else inner >> n_left
-                        u = pattern & ((1 << p) - 1)
-                        if edges[child, 4] == 0:
-                            u |= (1 << p) if agrees else 0
-                        elif not agrees:
-                            u &= clear
-                        h_scratch[U(h_starts[j] + ((inner << wide) | u))] += own[
-                            U(own_at + pattern)
-                        ]
-        B = np.empty(largest)
-        G = np.empty(largest if pairs else 0)
-        share = np.empty(n_features)
-        for i in range(n - 1, -1, -1):
-            node = order[position + i]
-            path = edges[node, 2]
-            here = np.int64(1) << (path + edges[node, 6])
-            wide = (counts[i] * (counts[i] + 1)) // 2 if pairs else counts[i]
-            mine = tables if i == 0 else scratch
-            at = offset - base if i == 0 else starts[i]
-            if feature[node] < 0:
-                share[:path] = np.nan
-                above = node
-                while edges[above, 0] >= 0:
-                    if np.isnan(share[edges[above, 3]]):
-                        share[edges[above, 3]] = shares[above, 0]
-                    above = edges[above, 0]
-                seen = histogram if i == 0 else h_scratch
-                seen_at = h_offset if i == 0 else h_starts[i]
-                pay = value[node, out_index[out_start[tree]]] if n_out == 1 else 1.0
-                for rule in range(rules_start[(path + 1) // 2], rules_start[(path + 1) // 2 + 1]):
-                    x = rules[rule, 0]
-                    # B: the product of all players for every pattern of the row.
-                    if weighted:
-                        for a in range(here):
-                            B[a] = seen[U(seen_at + a)]
-                        for g in range(path):
-                            run = 1 << g
-                            for block in range(0, here, 2 * run):
-                                for a in range(block, block + run):
-                                    h0 = B[U(a)]
-                                    h1 = B[U(a + run)]
-                                    B[U(a)] = (1.0 - x) * h1
-                                    B[U(a + run)] = x * h0 + h1
-                    else:
-                        B[0] = 1.0
-                        for g in range(path):
-                            run = 1 << g
-                            f0 = share[g] * (1.0 - x)
-                            f1 = f0 + x
-                            for a in range(run):
-                                B[U(a + run)] = B[U(a)] * f1
-                                B[U(a)] *= f0
-                    # Take player f out of it, and out of the rest player g.
-                    inverse = 1.0 / (1.0 - x)
-                    for f in range(path):
-                        run = 1 << f
-                        column = at + f * here
-                        absent = -pay * rules[rule, 1] * inverse
-                        present = pay * rules[rule, 1] / x
-                        for block in range(0, here, 2 * run):
-                            for a in range(block, block + run):
-                                low = B[U(a)]
-                                mine[U(column + a)] += low * absent
-                                mine[U(column + a + run)] += (
-                                    B[U(a + run)] - low * inverse
-                                ) * present
-                        if pairs:
-                            for block in range(0, here, 2 * run):
-                                for a in range(block, block + run):
-                                    low = B[U(a)]
-                                    G[U(a)] = 0.5 * low * absent
-                                    G[U(a + run)] = 0.5 * (B[U(a + run)] - low * inverse) * present
-                            for g in range(f):
-                                run_g = 1 << g
-                                column = at + (path + (f * (f - 1)) // 2 + g) * here
-                                for block in range(0, here, 2 * run_g):
-                                    for a in range(block, block + run_g):
-                                        low = G[U(a)]
-                                        mine[U(column + a)] -= low * inverse
-                                        mine[U(column + a + run_g)] += (
-                                            G[U(a + run_g)] - low * inverse
-                                        ) / x
-                for k in range(n_out - 1, -1, -1):
-                    v = value[node, out_index[out_start[tree] + k]]
-                    if weighted:
-                        means[c, out_index[out_start[tree] + k]] += v * seen[seen_at + here - 1]
-                    if n_out > 1:
-                        to_column = at + k * here * wide
-                        for m in range(here * wide):
-                            mine[U(to_column + m)] = v * mine[U(at + m)]
-                continue
-            second = i + 1 + edges[left[node], 5]
-            for side in range(2):
-                j = i + 1 if side == 0 else second
-                child = order[position + j]
-                c_bits = edges[child, 2] + edges[child, 6]
-                c_size = np.int64(1) << c_bits
-                c_wide = (counts[j] * (counts[j] + 1)) // 2 if pairs else counts[j]
-                for m in range(c_wide):
-                    # Column m of the child is a feature or a pair; find the parent's column.
-                    a = m
-                    b = -1
-                    if m >= counts[j]:
-                        a = 1
-                        b = m - counts[j]
-                        while b >= a:
-                            b -= a
-                            a += 1
-                    to = -1
-                    second_to = -1
-                    for k in range(counts[i]):
-                        if local[i, k] == local[j, a]:
-                            to = k
-                        if b >= 0 and local[i, k] == local[j, b]:
-                            second_to = k
-                    if b >= 0:
-                        up = max(to, second_to)
-                        to = counts[i] + (up * (up - 1)) // 2 + min(to, second_to)
-                    fresh = edges[child, 4] == 0
-                    clear = ~(1 << edges[child, 3])
-                    run = 1 << path
-                    n_left = edges[left[node], 6]
-                    n_right = edges[node, 6] - 1 - n_left
-                    for k in range(n_out):
-                        src = starts[j] + (k * c_wide + m) * c_size
-                        dst = at + (k * wide + to) * here
-                        for high in range(1 << (n_left + n_right)):
-                            inner = (
-                                high & ((1 << n_left) - 1) if side == 0 else high >> n_left
-                            ) << edges[child, 2]
-                            for t in range(2):
-                                target = dst + ((high << (path + 1)) | (t << path))
-                                agrees = (t == 1) == (side == 0)
-                                if fresh or agrees:
-                                    source = src + inner + (run if fresh and agrees else 0)
-                                    for u in range(run):
-                                        mine[U(target + u)] += scratch[U(source + u)]
-                                else:
-                                    for u in range(run):
-                                        mine[U(target + u)] += scratch[
-                                            U(src + (inner | (u & clear)))
-                                        ]
+        _fill_cluster(layout, nodes, paths, plan.pairs, seen, table, means, work)
+
+
+@njit(**UNCOUNTED)
+def _fill_cluster(
+    layout: Layout,
+    nodes: Nodes,
+    paths: PathArrays,
+    pairs,
+    seen: Table,
+    table: Table,
+    means,
+    work: _TableSpace,
+):
+    """Fill the table of a cluster, whose histogram is ``seen``, if it has one: split the histogram
+    down to the leaves, fill the leaves' tables, and add them up."""
+    weighted = seen.size > 0
+    outputs = layout.outputs
+    n_outputs = layout.outputs.shape[0]
+    if weighted:
+        for i in range(layout.node.shape[0]):
+            own = Table(work.histograms, layout.histogram_start[i], layout.size[i])
+            if i == 0:
+                own = seen
+            _hand_down(own, i, layout, nodes, paths.edges, work.histograms)
+    for i in range(layout.node.shape[0] - 1, -1, -1):  # children before their parent
+        leaf = layout.node[i]
+        here = Table(work.tables, layout.table_start[i], layout.size[i])
+        own = Table(work.histograms, layout.histogram_start[i], layout.size[i])
+        if i == 0:
+            here = table
+            own = seen
+        if nodes.feature[leaf] >= 0:
+            _add_child(0, i, layout, paths.edges, n_outputs, here, work.tables)
+            _add_child(1, i, layout, paths.edges, n_outputs, here, work.tables)
+            continue
+        pay = nodes.value[leaf, outputs[0]]
+        if n_outputs > 1:
+            pay = 1.0
+        players = paths.edges[leaf, PLAYERS]
+        if not weighted:
+            _path_shares(leaf, paths, work.share)
+        exact = (players + 1) // 2
+        for rule in range(paths.rule_start[exact], paths.rule_start[exact + 1]):
+            x = paths.rules[rule, RULE_NODE]
+            weight = pay * paths.rules[rule, RULE_WEIGHT]
+            if weighted:
+                _multiply_over_background(work.product, own, players, x)
+            else:
+                _multiply_over_shares(work.product, work.share, players, x)
+            for f in range(players):
+                _take_out(work.product, f, x, weight, here)
+                if pairs:
+                    _take_out_twice(work.product, work.rest, players, f, x, weight, here)
+        if weighted:
+            everyone = own.numbers[own.start + own.size - 1]
+            for k in range(n_outputs):
+                means[layout.cluster, outputs[k]] += nodes.value[leaf, outputs[k]] * everyone
+        if n_outputs > 1:
+            _pay_outputs(nodes.value, leaf, outputs, layout.columns[i], here)
 
 
 @njit(cache=True, nogil=True)
-def evaluate_tables(
-    first,
-    last,
-    ops,
-    clusters,
-    targets,
-    target_start,
-    feature,
-    rank,
-    missing_left,
-    set_start,
-    set_bits,
-    codes,
-    low,
-    high,
-    base,
-    tables,
-    sums,
-    weights,
-):
-    """Run ops ``first`` to ``last`` on rows ``low`` to ``high``.
+def _make_layout(cluster, paths: PathArrays, plan: ClusterPlan):
+    """The nodes of a cluster, and room for where their tables stand."""
+    position = plan.clusters[cluster, ROOT_POSITION]
+    tree = plan.clusters[cluster, TREE]
+    n = paths.edges[paths.order[position], SUBTREE_NODES]
+    return Layout(
+        cluster,
+        paths.output_index[paths.output_start[tree] : paths.output_start[tree + 1]],
+        paths.order[position : position + n],
+        np.empty((n, plan.clusters[cluster, FEATURES]), np.int32),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+    )
 
-    ``codes`` is ``(d, n)``. With ``weights`` given, add them to the histogram in ``tables``;
-    otherwise add the tables' columns to the rows ``targets`` of ``sums`` ``(n_targets, n)``.
+
+@njit(**UNCOUNTED)
+def _place_tables(layout: Layout, nodes: Nodes, paths: PathArrays, plan: ClusterPlan):
+    """List the features of each node's table, and place the tables; returns the entries of all
+    tables and of all histograms but the root's."""
+    edges = paths.edges
+    position = plan.clusters[layout.cluster, ROOT_POSITION]
+    n_outputs = layout.outputs.shape[0]
+    entries = 0
+    patterns = 0
+    for i in range(layout.node.shape[0]):
+        node = layout.node[i]
+        features = layout.features[i]
+        path_players(node, nodes, edges, features)
+        first = position + i
+        last = position + i + edges[node, SUBTREE_NODES]
+        players = edges[node, PLAYERS]
+        count = add_new_features(first, last, nodes, paths.order, features, players)
+        layout.n_features[i] = count
+        layout.columns[i] = table_columns(count, plan.pairs)
+        layout.size[i] = np.int64(1) << (players + edges[node, SUBTREE_SPLITS])
+        if i > 0:
+            layout.table_start[i] = entries
+            layout.histogram_start[i] = patterns
+            entries += layout.size[i] * n_outputs * layout.columns[i]
+            patterns += layout.size[i]
+    return entries, patterns
+
+
+@njit(inline="always")
+def _child_of(i, side, layout: Layout, edges):
+    """Number of the left (side 0) or right child of a cluster's node ``i``."""
+    if side == 0:
+        return i + 1
+    return i + 1 + edges[layout.node[i + 1], SUBTREE_NODES]
+
+
+@njit(inline="always")
+def _hand_down(own: Table, i, layout: Layout, nodes: Nodes, edges, counts):
+    """Split the histogram of an inner node among its children.
+
+    A pattern of the node: answers of the path's players, of its own split, of the splits in the
+    left subtree, of those in the right one. Below the split its answer is a player's.
     """
-    levels = 0
-    for o in range(first, last):
-        levels = max(levels, ops[o, 5])
-    U = np.uint64
-    state = np.zeros((levels + 1, _ROWS), np.int32)
-    agree = np.zeros(_ROWS, np.int32)
-    counting = weights.shape[0] > 0
-    for begin in range(low, high, _ROWS):
-        n = min(high, begin + _ROWS) - begin
-        for o in range(first, last):
-            node, bit, source, target, cluster = (
-                ops[o, 0],
-                ops[o, 2],
-                ops[o, 4],
-                ops[o, 5],
-                ops[o, 6],
-            )
-            f = feature[node]
-            r = rank[node]
-            lowest = np.int32(-1) if missing_left[node] else np.int32(0)
-            first_bit = set_start[node]
-            one = np.int32(1) << bit
-            yes = np.int32(0 if ops[o, 1] else one)
-            no = np.int32(one if ops[o, 1] else 0)
-            if first_bit < 0:
-                for i in range(n):
-                    code = codes[f, U(begin + i)]
-                    agree[i] = yes if (code >= lowest) & (code < r) else no
+    node = layout.node[i]
+    if nodes.feature[node] < 0:
+        return
+    players = edges[node, PLAYERS]
+    n_left = edges[layout.node[i + 1], SUBTREE_SPLITS]
+    for side in range(2):
+        j = _child_of(i, side, layout, edges)
+        child = layout.node[j]
+        clear = ~(1 << edges[child, BIT])
+        child_players = edges[child, PLAYERS]
+        for pattern in range(own.size):
+            left = (pattern >> players) & 1
+            agrees = (left == 1) == (side == 0)
+            inside = pattern >> (players + 1)
+            if side == 0:
+                inside &= (1 << n_left) - 1
             else:
-                for i in range(n):
-                    code = codes[f, U(begin + i)]
-                    goes = lowest < 0 if code < 0 else set_bits[first_bit + code] != 0
-                    agree[i] = yes if goes else no
-            if ops[o, 3] == 0:
-                for i in range(n):
-                    state[target, i] = state[source, i] | agree[i]
-            else:
-                keep = np.int32(~one)
-                for i in range(n):
-                    state[target, i] = state[source, i] & (agree[i] | keep)
+                inside >>= n_left
+            path = pattern & ((1 << players) - 1)
+            if edges[child, EARLIER] == 0:
+                if agrees:
+                    path |= 1 << players
+            elif not agrees:
+                path &= clear
+            to = layout.histogram_start[j] + ((inside << child_players) | path)
+            counts[_index(to)] += own.numbers[_index(own.start + pattern)]
+
+
+@njit(inline="always")
+def _path_shares(leaf, paths: PathArrays, share):
+    """Write the share z of each player of a leaf, by bit."""
+    share[: paths.edges[leaf, PLAYERS]] = np.nan
+    node = leaf
+    while paths.edges[node, PARENT] >= 0:
+        bit = paths.edges[node, BIT]
+        # The lowest edge on a feature comes first and holds the product of all of them.
+        if np.isnan(share[bit]):
+            share[bit] = paths.shares[node, SHARE]
+        node = paths.edges[node, PARENT]
+
+
+@njit(inline="always")
+def _multiply_over_shares(product, share, players, x):
+    """B(a) of the path-dependent game for every pattern a: z (1 - x) for a player that fails,
+    z (1 - x) + x for one that agrees."""
+    product[0] = 1.0
+    for g in range(players):
+        run = 1 << g
+        fails = share[g] * (1.0 - x)
+        agrees = fails + x
+        for a in range(run):
+            product[_index(a + run)] = product[_index(a)] * agrees
+            product[_index(a)] *= fails
+
+
+@njit(inline="always")
+def _multiply_over_background(product, seen: Table, players, x):
+    """B(a) of the interventional game for every pattern a, by butterflies (idea 4): one 2 x 2
+    matrix for each player turns the histogram over c into the sum over c."""
+    for a in range(seen.size):
+        product[a] = seen.numbers[_index(seen.start + a)]
+    for g in range(players):
+        run = 1 << g
+        for block in range(0, seen.size, 2 * run):
+            for a in range(block, block + run):
+                fails = product[_index(a)]
+                agrees = product[_index(a + run)]
+                product[_index(a)] = (1.0 - x) * agrees
+                product[_index(a + run)] = x * fails + agrees
+
+
+@njit(inline="always")
+def _take_out(product, f, x, weight, table: Table):
+    """Add the values of player f, whose factor is taken out of the product, to column f."""
+    run = 1 << f
+    column = table.start + f * table.size
+    inverse = 1.0 / (1.0 - x)
+    absent = -weight * inverse
+    present = weight / x
+    for block in range(0, table.size, 2 * run):
+        for a in range(block, block + run):
+            fails = product[_index(a)]
+            table.numbers[_index(column + a)] += fails * absent
+            table.numbers[_index(column + a + run)] += (
+                product[_index(a + run)] - fails * inverse
+            ) * present
+
+
+@njit(inline="always")
+def _take_out_twice(product, rest, players, f, x, weight, table: Table):
+    """Add the interactions of player f with every player g < f: g is taken out of what is left of
+    the product without f."""
+    run = 1 << f
+    inverse = 1.0 / (1.0 - x)
+    absent = -weight * inverse
+    present = weight / x
+    for block in range(0, table.size, 2 * run):
+        for a in range(block, block + run):
+            fails = product[_index(a)]
+            rest[_index(a)] = 0.5 * fails * absent
+            rest[_index(a + run)] = 0.5 * (product[_index(a + run)] - fails * inverse) * present
+    for g in range(f):
+        run = 1 << g
+        column = table.start + (players + (f * (f - 1)) // 2 + g) * table.size
+        for block in range(0, table.size, 2 * run):
+            for a in range(block, block + run):
+                fails = rest[_index(a)]
+                table.numbers[_index(column + a)] -= fails * inverse
+                table.numbers[_index(column + a + run)] += (
+                    rest[_index(a + run)] - fails * inverse
+                ) / x
+
+
+@njit(inline="always")
+def _pay_outputs(value, leaf, outputs, columns, table: Table):
+    """Turn the columns of a leaf that pays 1 into those of each output; the first output's come
+    last, since they are made where the columns for 1 stand."""
+    for k in range(outputs.shape[0] - 1, -1, -1):
+        pay = value[leaf, outputs[k]]
+        column = table.start + k * table.size * columns
+        for entry in range(table.size * columns):
+            table.numbers[_index(column + entry)] = pay * table.numbers[_index(table.start + entry)]
+
+
+@njit(inline="always")
+def _column_above(column, child, parent, layout: Layout):
+    """The parent's column for a column of its child, which is a feature's or a pair's."""
+    larger = column
+    smaller = -1
+    if column >= layout.n_features[child]:
+        larger = 1
+        smaller = column - layout.n_features[child]
+        while smaller >= larger:
+            smaller -= larger
+            larger += 1
+    to = -1
+    second = -1
+    for k in range(layout.n_features[parent]):
+        if layout.features[parent, k] == layout.features[child, larger]:
+            to = k
+        if smaller >= 0 and layout.features[parent, k] == layout.features[child, smaller]:
+            second = k
+    if smaller < 0:
+        return to
+    later = max(to, second)
+    return layout.n_features[parent] + (later * (later - 1)) // 2 + min(to, second)
+
+
+@njit(inline="always")
+def _add_child(side, i, layout: Layout, edges, n_outputs, table: Table, scratch):
+    """Add the table of a child to that of its parent ``i``, for every answer of the parent's split
+    and of the splits below the other child, which the child's table does not depend on."""
+    node = layout.node[i]
+    j = _child_of(i, side, layout, edges)
+    child = layout.node[j]
+    run = 1 << edges[node, PLAYERS]
+    n_left = edges[layout.node[i + 1], SUBTREE_SPLITS]
+    n_inside = edges[node, SUBTREE_SPLITS] - 1
+    fresh = edges[child, EARLIER] == 0
+    clear = ~(1 << edges[child, BIT])
+    for column in range(layout.columns[j]):
+        to = _column_above(column, j, i, layout)
+        for k in range(n_outputs):
+            source = layout.table_start[j] + (k * layout.columns[j] + column) * layout.size[j]
+            target = table.start + (k * layout.columns[i] + to) * table.size
+            for inside in range(1 << n_inside):
+                own = inside >> n_left
+                if side == 0:
+                    own = inside & ((1 << n_left) - 1)
+                own <<= edges[child, PLAYERS]
+                for left in range(2):
+                    place = target + ((2 * inside + left) << edges[node, PLAYERS])
+                    agrees = (left == 1) == (side == 0)
+                    if fresh or agrees:
+                        first = source + own
+                        if fresh and agrees:
+                            first += run
+                        for path in range(run):
+                            table.numbers[_index(place + path)] += scratch[_index(first + path)]
+                    else:
+                        for path in range(run):
+                            table.numbers[_index(place + path)] += scratch[
+                                _index(source + (own | (path & clear)))
+                            ]
+
+
+class _RowPatterns(NamedTuple):
+    """The patterns of a block of rows."""
+
+    levels: np.ndarray  # (levels, rows) down to each level of the path
+    answer: np.ndarray  # (rows,) the bit of the present split
+
+
+@njit(cache=True, nogil=True)
+def _room_for_patterns(plan: ClusterPlan, chunk):
+    """Room for a block of rows at all levels of a chunk's ops."""
+    levels = 1
+    for op in range(plan.cuts[chunk, FIRST_OP], plan.cuts[chunk + 1, FIRST_OP]):
+        levels = max(levels, plan.ops[op, OP_TARGET] + 1)
+    return _RowPatterns(
+        np.zeros((levels, _LOOKUP_ROWS), np.int32), np.zeros(_LOOKUP_ROWS, np.int32)
+    )
+
+
+@njit(inline="always")
+def _run_op(op, nodes: Nodes, ops, codes, begin, n, patterns: _RowPatterns):
+    """Write the patterns of rows ``begin`` to ``begin + n`` at the op's level."""
+    levels = patterns.levels
+    answer = patterns.answer
+    split = ops[op, OP_SPLIT]
+    feature = nodes.feature[split]
+    source = ops[op, OP_SOURCE]
+    target = ops[op, OP_TARGET]
+    bit = np.int32(1) << ops[op, OP_BIT]
+    if_left = np.int32(0 if ops[op, OP_RIGHT] else bit)
+    if_right = np.int32(bit if ops[op, OP_RIGHT] else 0)
+    if nodes.set_start[split] < 0:
+        # As goes_left, with all that rows have in common taken out of the loop: it runs on vectors.
+        rank = nodes.rank[split]
+        lowest = np.int32(-1 if nodes.missing_left[split] else 0)
+        for i in range(n):
+            code = codes[feature, _index(begin + i)]
+            answer[i] = if_left if (code >= lowest) & (code < rank) else if_right
+    else:
+        for i in range(n):
+            left = goes_left(nodes, split, codes[feature, _index(begin + i)])
+            answer[i] = if_left if left else if_right
+    if ops[op, OP_KEEP] == 0:
+        for i in range(n):
+            levels[target, i] = levels[source, i] | answer[i]
+    else:
+        others = np.int32(~bit)
+        for i in range(n):
+            levels[target, i] = levels[source, i] & (answer[i] | others)
+
+
+@njit(cache=True, nogil=True)
+def count_patterns(chunk, nodes: Nodes, plan: ClusterPlan, codes, weights, histogram):
+    """Add the weights of all rows ``codes`` ``(d, R)`` to the histograms of a chunk's clusters."""
+    patterns = _room_for_patterns(plan, chunk)
+    _count_rows(chunk, nodes, plan, codes, weights, patterns, histogram)
+
+
+@njit(**UNCOUNTED)
+def _count_rows(
+    chunk, nodes: Nodes, plan: ClusterPlan, codes, weights, patterns: _RowPatterns, histogram
+):
+    ops = plan.ops
+    clusters = plan.clusters
+    levels = patterns.levels
+    for begin in range(0, codes.shape[1], _LOOKUP_ROWS):
+        n = min(codes.shape[1], begin + _LOOKUP_ROWS) - begin
+        for op in range(plan.cuts[chunk, FIRST_OP], plan.cuts[chunk + 1, FIRST_OP]):
+            _run_op(op, nodes, ops, codes, begin, n, patterns)
+            cluster = ops[op, OP_CLUSTER]
             if cluster < 0:
                 continue
-            size = np.int64(1) << clusters[cluster, 1]
-            if counting:
-                offset = clusters[cluster, 5] - base
+            level = ops[op, OP_TARGET]
+            start = clusters[cluster, HISTOGRAM_START]
+            for i in range(n):
+                histogram[_index(start + levels[level, i])] += weights[_index(begin + i)]
+
+
+@njit(cache=True, nogil=True)
+def look_up(chunk, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, sums):
+    """Add what the tables of a chunk hold for rows ``rows[0]`` to ``rows[1]`` of ``codes``
+    ``(d, n)`` to ``sums`` ``(n_targets, n)``; ``tables[0]`` is the first entry of the chunk."""
+    patterns = _room_for_patterns(plan, chunk)
+    _look_rows_up(chunk, nodes, plan, codes, rows, tables, patterns, sums)
+
+
+@njit(**UNCOUNTED)
+def _look_rows_up(
+    chunk, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, patterns: _RowPatterns, sums
+):
+    ops = plan.ops
+    clusters = plan.clusters
+    targets = plan.targets
+    levels = patterns.levels
+    base = clusters[plan.cuts[chunk, FIRST_CLUSTER], TABLE_START]
+    for begin in range(rows[0], rows[1], _LOOKUP_ROWS):
+        n = min(rows[1], begin + _LOOKUP_ROWS) - begin
+        for op in range(plan.cuts[chunk, FIRST_OP], plan.cuts[chunk + 1, FIRST_OP]):
+            _run_op(op, nodes, ops, codes, begin, n, patterns)
+            cluster = ops[op, OP_CLUSTER]
+            if cluster < 0:
+                continue
+            level = ops[op, OP_TARGET]
+            column = clusters[cluster, TABLE_START] - base
+            size = np.int64(1) << clusters[cluster, BITS]
+            first_target = clusters[cluster, FIRST_TARGET]
+            for k in range(clusters[cluster, COLUMNS]):
+                target = targets[first_target + k]
                 for i in range(n):
-                    tables[U(offset + state[target, i])] += weights[U(begin + i)]
-            else:
-                offset = clusters[cluster, 4] - base
-                for k in range(clusters[cluster, 3]):
-                    row = targets[target_start[cluster] + k]
-                    for i in range(n):
-                        sums[row, U(begin + i)] += tables[U(offset + state[target, i])]
-                    offset += size
+                    sums[target, _index(begin + i)] += tables[_index(column + levels[level, i])]
+                column += size

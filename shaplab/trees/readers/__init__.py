@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees, sampled_instead
 from shaplab.trees.readers._lightgbm import read_lightgbm
 from shaplab.trees.readers._sklearn import read_sklearn
 from shaplab.trees.readers._xgboost import read_xgboost

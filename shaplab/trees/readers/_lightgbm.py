@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, described_as, join
+from shaplab.trees.readers._arrange import RawTrees, described_as, join
 
 __all__ = ["read_lightgbm"]
 
-_LINKS = {
+_LIGHTGBM_LINKS = {
     "binary": "logistic",
     "multiclassova": "logistic",
     "cross_entropy": "logistic",
@@ -28,14 +28,15 @@ _LINKS = {
     "cross_entropy_lambda": "softplus",
     "": "",
 }
-_AGAIN = "Save and load the model with the installed LightGBM, or fit it again"
+_LIGHTGBM_AGAIN = "Save and load the model with the installed LightGBM, or fit it again"
 
 
 def read_lightgbm(
     model: Any, missing: float | None, iteration_range: tuple[int, int] | None
 ) -> RawTrees:
     """Read a Booster or a fitted model of the scikit-learn interface."""
-    booster, wrapper = model, None
+    booster = model
+    wrapper = None
     if not hasattr(model, "model_to_string"):
         wrapper = model
         try:
@@ -66,7 +67,7 @@ def read_lightgbm(
     count = None if last is None else (last or total) - first
     text = booster.model_to_string(num_iteration=count, start_iteration=first)
     names = booster.feature_name() if hasattr(booster, "feature_name") else None
-    with described_as("the text layout of LightGBM 3 to 4", _AGAIN):
+    with described_as("the text layout of LightGBM 3 to 4", _LIGHTGBM_AGAIN):
         raw = read_text(text, names)
     categories = getattr(booster, "pandas_categorical", None)
     raw.frame_labels = None if not categories else tuple(tuple(labels) for labels in categories)
@@ -82,7 +83,8 @@ def read_text(text: str, names: list[str] | None = None) -> RawTrees:
     head, *blocks = text.partition("\nend of trees")[0].split("\nTree=")
     # Names may hold tabs and line separators, which are no ends of lines here.
     header = {line.partition("=")[0]: line.partition("=")[2] for line in head.split("\n")}
-    d, n_outputs = int(header["max_feature_idx"]) + 1, int(header["num_tree_per_iteration"])
+    d = int(header["max_feature_idx"]) + 1
+    n_outputs = int(header["num_tree_per_iteration"])
     average = n_outputs / len(blocks) if "average_output" in header and blocks else 1.0
     columns: dict[str, list[Any]] = {
         name: [] for name in ("feature", "left", "right", "threshold", "kind", "cover", "value")
@@ -93,7 +95,7 @@ def read_text(text: str, names: list[str] | None = None) -> RawTrees:
         tree = dict(
             line.split("=", 1) for line in block.split("\n\n")[0].split("\n")[1:] if "=" in line
         )
-        _read_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
+        _read_lightgbm_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
     joined = join(columns, n_outputs)
     kind = joined.pop("kind").astype(np.int64)
     zero_rule, missing_left = _missing(kind, joined, d)
@@ -101,7 +103,7 @@ def read_text(text: str, names: list[str] | None = None) -> RawTrees:
     objective, *options = header.get("objective", "").split() or [
         ""
     ]  # a user's own one has no name
-    link = _LINKS.get(objective, "identity")
+    link = _LIGHTGBM_LINKS.get(objective, "identity")
     if "sqrt" in options:
         link = "signed_square"
     factors = [float(option[8:]) for option in options if option.startswith("sigmoid:")]
@@ -123,7 +125,7 @@ def read_text(text: str, names: list[str] | None = None) -> RawTrees:
     )
 
 
-def _read_tree(
+def _read_lightgbm_tree(
     tree: dict[str, str],
     group: int,
     average: float,
@@ -140,13 +142,14 @@ def _read_tree(
             "Fit with linear_tree=false, or sample: permutation_shap(model.predict, X, background)",
             UnsupportedModelError,
         )
-    offset, n_leaves = start[-1], int(tree["num_leaves"])
+    offset = start[-1]
+    n_leaves = int(tree["num_leaves"])
     n_inner = n_leaves - 1
 
     def row(name: str, length: int, dtype: Any = np.float64) -> np.ndarray:
         found = np.array(tree.get(name, "").split(), dtype) if length else np.zeros(0, dtype)
         if len(found) != length:
-            fail("model", f"{length} entries of {name}", f"{len(found)}", _AGAIN)
+            fail("model", f"{length} entries of {name}", f"{len(found)}", _LIGHTGBM_AGAIN)
         return found
 
     def child(
@@ -157,7 +160,8 @@ def _read_tree(
             [np.where(found < 0, n_inner + ~found, found) + offset, np.full(n_leaves, -1)]
         )
 
-    kind, threshold = row("decision_type", n_inner, np.int64), row("threshold", n_inner)
+    kind = row("decision_type", n_inner, np.int64)
+    threshold = row("threshold", n_inner)
     value = np.zeros((n_inner + n_leaves, n_outputs))
     value[n_inner:, group] = row("leaf_value", n_leaves) * average
     empty = np.zeros(n_leaves)

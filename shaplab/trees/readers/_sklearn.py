@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, join, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees, join, sampled_instead
 
 __all__ = ["read_sklearn"]
 
@@ -197,7 +197,8 @@ def _boosting(model: Any) -> RawTrees:
             UnsupportedModelError,
         )
     k = model.estimators_.shape[1]
-    trees, values = [], []
+    trees = []
+    values = []
     for estimators in model.estimators_:
         for group, estimator in enumerate(estimators):
             value = np.zeros((estimator.tree_.node_count, k))
@@ -217,7 +218,9 @@ def _boosting(model: Any) -> RawTrees:
     for tree, value in zip(trees, values, strict=True):
         base = base - value[tree.apply(origin)[0]]
     names = tuple(str(label) for label in model.classes_) if classifier and k > 1 else None
-    link = ("softmax" if k > 1 else "logistic") if classifier else "identity"
+    link = "identity"
+    if classifier:
+        link = "softmax" if k > 1 else "logistic"
     return _join(
         trees,
         values,
@@ -233,12 +236,16 @@ def _boosting(model: Any) -> RawTrees:
 
 
 def _isolation(model: Any) -> RawTrees:
-    trees, values, columns = [], [], []
+    trees = []
+    values = []
+    columns = []
     expected = _path_length(np.array([float(model.max_samples_)]))[0]
     scale = 1.0 / (len(model.estimators_) * expected) if expected > 0 else 0.0
     for estimator, chosen in zip(model.estimators_, model.estimators_features_, strict=True):
         tree = estimator.tree_
-        depth, left, right = np.zeros(tree.node_count), tree.children_left, tree.children_right
+        depth = np.zeros(tree.node_count)
+        left = tree.children_left
+        right = tree.children_right
         for node in range(tree.node_count):  # parents come first
             if left[node] >= 0:
                 depth[[left[node], right[node]]] = depth[node] + 1
@@ -271,10 +278,12 @@ def _path_length(n: np.ndarray) -> np.ndarray:
 
 
 def _histogram(model: Any) -> RawTrees:
-    d, rounds = int(model.n_features_in_), model._predictors
+    d = int(model.n_features_in_)
+    rounds = model._predictors
     k = int(model.n_trees_per_iteration_)
     place, labels = _columns(model, d)
-    start, sets = [0], {}
+    start = [0]
+    sets = {}
     columns: dict[str, list[Any]] = {
         name: []
         for name in ("feature", "left", "right", "threshold", "missing_left", "cover", "value")
@@ -282,7 +291,8 @@ def _histogram(model: Any) -> RawTrees:
     for predictor, group in (
         (predictor, group) for each in rounds for group, predictor in enumerate(each)
     ):
-        nodes, offset = predictor.nodes, start[-1]
+        nodes = predictor.nodes
+        offset = start[-1]
         leaf = nodes["is_leaf"].astype(bool)
         value = np.zeros((len(nodes), k))
         value[leaf, group] = nodes["value"][leaf]
@@ -303,11 +313,10 @@ def _histogram(model: Any) -> RawTrees:
         start.append(offset + len(nodes))
     joined = join(columns, k)
     classifier = hasattr(model, "classes_")
-    link = (
-        ("softmax" if k > 1 else "logistic")
-        if classifier
-        else ("exp" if model.loss in ("poisson", "gamma") else "identity")
-    )
+    if classifier:
+        link = "softmax" if k > 1 else "logistic"
+    else:
+        link = "exp" if model.loss in ("poisson", "gamma") else "identity"
     names = tuple(str(label) for label in model.classes_) if classifier and k > 1 else None
     return RawTrees(
         tree_start=np.array(start),
@@ -340,7 +349,8 @@ def _columns(model: Any, d: int) -> tuple[np.ndarray, dict[int, tuple[Any, ...]]
             "Fit it with a newer scikit-learn",
             UnsupportedModelError,
         )
-    first, rest = np.flatnonzero(chosen), np.flatnonzero(~np.asarray(chosen))
+    first = np.flatnonzero(chosen)
+    rest = np.flatnonzero(~np.asarray(chosen))
     labels = {}
     for j, categories in zip(
         first, preprocessor.named_transformers_["encoder"].categories_, strict=True

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees._arrange import RawTrees, described_as, join, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees, described_as, join, sampled_instead
 
 __all__ = ["read_xgboost"]
 
-_LINKS = {
+_XGBOOST_LINKS = {
     "binary:logistic": "logistic",
     "reg:logistic": "logistic",
     "binary:logitraw": "log-odds",
@@ -41,14 +41,15 @@ _LINKS = {
     "rank:pairwise": "identity",
     "rank:xendcg": "identity",
 }
-_AGAIN = "Save and load the model with the installed XGBoost, or fit it again"
+_XGBOOST_AGAIN = "Save and load the model with the installed XGBoost, or fit it again"
 
 
 def read_xgboost(
     model: Any, missing: float | None, iteration_range: tuple[int, int] | None
 ) -> RawTrees:
     """Read a Booster or a fitted model of the scikit-learn interface."""
-    booster, wrapper = model, None
+    booster = model
+    wrapper = None
     if hasattr(model, "get_booster"):
         wrapper = model
         try:
@@ -73,7 +74,7 @@ def read_xgboost(
         ):  # as its predict does; the round stays known when a model is saved and loaded
             best = getattr(model, "best_iteration", None)
             iteration_range = None if best is None else (0, int(best) + 1)
-    with described_as("the JSON layout of XGBoost 1.6 to 3.4", _AGAIN):
+    with described_as("the JSON layout of XGBoost 1.6 to 3.4", _XGBOOST_AGAIN):
         stored = json.loads(bytes(booster.save_raw("json")))
         if stored["learner"]["gradient_booster"]["name"] == "gblinear":
             fail(
@@ -106,7 +107,8 @@ def read_xgboost(
 def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = None) -> RawTrees:
     """Nodes of a model from its JSON."""
     learner = stored["learner"]
-    booster, objective = learner["gradient_booster"], learner["objective"]["name"]
+    booster = learner["gradient_booster"]
+    objective = learner["objective"]["name"]
     if booster["name"] not in ("gbtree", "dart"):
         fail(
             "model",
@@ -115,13 +117,13 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
             "Fit one of these",
             UnsupportedModelError,
         )
-    if objective not in _LINKS:
+    if objective not in _XGBOOST_LINKS:
         fail(
             "model",
             "a known XGBoost objective",
             repr(objective),
             "Sample: permutation_shap(model.predict, X, background); known are "
-            + ", ".join(_LINKS),
+            + ", ".join(_XGBOOST_LINKS),
             UnsupportedModelError,
         )
     weights = booster.get("weight_drop")
@@ -146,7 +148,7 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
     sets: dict[int, np.ndarray] = {}
     start = [0]
     for tree, group, weight in zip(trees, groups, scale, strict=True):
-        _read_tree(tree, int(group), float(weight), n_outputs, start, columns, sets)
+        _read_xgboost_tree(tree, int(group), float(weight), n_outputs, start, columns, sets)
     joined = join(columns, n_outputs)
     names = learner.get("feature_names") or None
     return RawTrees(
@@ -163,12 +165,12 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
         sparse_missing=True,
         feature_names=tuple(names) if names else None,
         objective=objective,
-        link=_LINKS[objective],
+        link=_XGBOOST_LINKS[objective],
         **joined,
     )
 
 
-def _read_tree(
+def _read_xgboost_tree(
     tree: dict[str, Any],
     group: int,
     weight: float,
@@ -178,17 +180,16 @@ def _read_tree(
     sets: dict[int, np.ndarray],
 ) -> None:
     offset = start[-1]
-    left, right = (
-        np.array(tree["left_children"], np.int64),
-        np.array(tree["right_children"], np.int64),
-    )
-    n, leaf = len(left), left < 0
+    left = np.array(tree["left_children"], np.int64)
+    right = np.array(tree["right_children"], np.int64)
+    n = len(left)
+    leaf = left < 0
     condition = np.array(tree["split_conditions"], np.float32).astype(np.float64)
     size = int(tree["tree_param"].get("size_leaf_vector", 1))
     value = np.zeros((n, n_outputs))
     if size > 1:
         if size != n_outputs:
-            fail("model", f"vector leaves of {n_outputs} outputs", f"{size}", _AGAIN)
+            fail("model", f"vector leaves of {n_outputs} outputs", f"{size}", _XGBOOST_AGAIN)
         if "leaf_weights" in tree:  # since 3.1: one row for each leaf, named by its right child
             rows = np.array(tree["leaf_weights"], np.float32).reshape(-1, size)
             value[leaf] = rows[right[leaf]]
@@ -228,7 +229,7 @@ def _margin(base: np.ndarray, objective: str) -> np.ndarray:
     score = base.astype(np.float32)
     if objective in ("binary:logistic", "reg:logistic"):
         return -np.log(np.float32(1) / score - np.float32(1))
-    if _LINKS[objective] == "exp":
+    if _XGBOOST_LINKS[objective] == "exp":
         return np.log(score)
     return score
 
@@ -247,7 +248,7 @@ def _tree_range(
             "model",
             f"rounds and groups for {n} trees",
             f"{indptr[-1]} and {len(part['tree_info'])}",
-            _AGAIN,
+            _XGBOOST_AGAIN,
         )
     first, last = rounds if rounds is not None else (0, 0)
     last = len(indptr) - 1 if last == 0 else last
@@ -267,7 +268,8 @@ def _labels(cats: dict[str, Any] | None) -> dict[int, tuple[Any, ...]]:
     for j, column in enumerate((cats or {}).get("enc", [])):
         values = column["values"]
         if "offsets" in column:
-            text, offsets = bytes(value & 255 for value in values), column["offsets"]
+            text = bytes(value & 255 for value in values)
+            offsets = column["offsets"]
             values = [text[a:b] for a, b in pairwise(offsets)]
             # Up to 3.2 the offsets count characters, not bytes, so that other than ASCII names come
             # cut.

@@ -89,45 +89,29 @@ def described_as(layout: str, remedy: str) -> Iterator[None]:
 
 def join(columns: dict[str, list[Any]], n_outputs: int) -> dict[str, Any]:
     """Columns of all trees, each from the parts of one tree after the other."""
-    return {
-        name: np.concatenate(parts)
-        if parts
-        else np.zeros((0, n_outputs) if name == "value" else 0, int)
-        for name, parts in columns.items()
-    }
+    joined = {}
+    for name, parts in columns.items():
+        empty = np.zeros((0, n_outputs) if name == "value" else 0, int)
+        joined[name] = np.concatenate(parts) if parts else empty
+    return joined
 
 
 def arrange(raw: RawTrees) -> dict[str, Any]:
     """Arrays of a ``TreeEnsemble``, by name, and its encoder."""
-    n, d = len(raw.left), raw.n_features
+    n = len(raw.left)
+    d = raw.n_features
     for name in ("feature", "right", "threshold", "missing_left", "cover", "value"):
         if len(getattr(raw, name)) != n:
             fail("model", f"{n} entries of {name}", f"{len(getattr(raw, name))}", DAMAGED)
     order, start, left, right = _in_order(raw)
-    feature, threshold = (
-        np.asarray(raw.feature)[order],
-        np.asarray(raw.threshold, np.float64)[order],
-    )
     leaf = left < 0
-    place = {int(node): new for new, node in enumerate(order)} if raw.sets else {}
-    sets = {
-        place[node]: np.asarray(codes, np.int64)
-        for node, codes in sorted(raw.sets.items())
-        if node in place and not leaf[place[node]]
-    }
+    feature = np.where(leaf, -1, np.asarray(raw.feature)[order])
+    threshold = np.asarray(raw.threshold, np.float64)[order]
+    sets = _reachable_sets(raw.sets, order, leaf)
     numeric = ~leaf
     numeric[list(sets)] = False
-    feature = np.where(leaf, -1, feature)
-    if ((feature >= d) | ((feature < 0) & ~leaf)).any():
-        fail(
-            "model",
-            f"splits on features 0 to {d - 1}",
-            f"features {feature.min()} to {feature.max()}",
-            DAMAGED,
-        )
-    if np.isnan(threshold[numeric]).any():
-        fail("model", "thresholds that are numbers", "NaN", DAMAGED)
-    cuts, cut_start, rank = _rank(feature, threshold, numeric, raw, d)
+    _check_splits(feature, threshold, leaf, numeric, d)
+    cuts, cut_start, rank = _rank(feature, threshold, numeric, raw)
     largest = 2**24 if np.dtype(raw.dtype) == np.float32 else 2**53
     for codes in sets.values():
         if (codes < 0).any() or (codes >= largest).any():
@@ -146,26 +130,26 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
             f"both kinds of splits on feature {feature[both][0]}",
             DAMAGED,
         )
-    set_start, bits = _bits(feature, sets, categories, category_start, raw.sets_left)
+    set_start, set_bits = _bits(feature, sets, categories, category_start, raw.sets_left)
     threshold[~numeric] = np.nan
     encoder = Encoder(
-        cuts,
-        cut_start,
-        categorical,
-        categories,
-        category_start,
-        np.zeros(d, np.int8) if raw.zero_rule is None else raw.zero_rule,
-        raw.labels,
-        raw.always_labels,
-        raw.frame_labels,
-        raw.unseen,
-        raw.missing_value,
-        raw.sparse_missing,
-        raw.nan_allowed,
-        raw.inf_allowed,
-        raw.feature_names,
-        raw.names_made,
-        raw.blanks_replaced,
+        cuts=cuts,
+        cut_start=cut_start,
+        categorical=categorical,
+        categories=categories,
+        category_start=category_start,
+        zero_rule=np.zeros(d, np.int8) if raw.zero_rule is None else raw.zero_rule,
+        labels=raw.labels,
+        always_labels=raw.always_labels,
+        frame_labels=raw.frame_labels,
+        unseen=raw.unseen,
+        missing_value=raw.missing_value,
+        sparse_missing=raw.sparse_missing,
+        nan_allowed=raw.nan_allowed,
+        inf_allowed=raw.inf_allowed,
+        feature_names=raw.feature_names,
+        names_made=raw.names_made,
+        blanks_replaced=raw.blanks_replaced,
     )
     return {
         "tree_start": start,
@@ -175,13 +159,42 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         "rank": rank,
         "missing_left": np.asarray(raw.missing_left, bool)[order] & ~leaf,
         "set_start": set_start,
-        "set_bits": bits,
+        "set_bits": set_bits,
         "cover": np.asarray(raw.cover, np.float64)[order],
         "value": np.where(leaf[:, None], np.asarray(raw.value, np.float64)[order], 0.0),
         "base": np.asarray(raw.base, np.float64),
         "threshold": threshold,
         "encoder": encoder,
     }
+
+
+def _reachable_sets(
+    sets: dict[int, np.ndarray], order: np.ndarray, leaf: np.ndarray
+) -> dict[int, np.ndarray]:
+    """The sets of splits that a row can reach, by the nodes' new ids."""
+    if not sets:
+        return {}
+    place = {int(node): new for new, node in enumerate(order)}
+    reachable = {}
+    for node, codes in sorted(sets.items()):
+        if node in place and not leaf[place[node]]:
+            reachable[place[node]] = np.asarray(codes, np.int64)
+    return reachable
+
+
+def _check_splits(
+    feature: np.ndarray, threshold: np.ndarray, leaf: np.ndarray, numeric: np.ndarray, d: int
+) -> None:
+    """Require features in range and thresholds that are numbers."""
+    if ((feature >= d) | ((feature < 0) & ~leaf)).any():
+        fail(
+            "model",
+            f"splits on features 0 to {d - 1}",
+            f"features {feature.min()} to {feature.max()}",
+            DAMAGED,
+        )
+    if np.isnan(threshold[numeric]).any():
+        fail("model", "thresholds that are numbers", "NaN", DAMAGED)
 
 
 def _categories(
@@ -192,15 +205,14 @@ def _categories(
     known: dict[int, list[np.ndarray]] = {j: [np.arange(len(of))] for j, of in labels.items()}
     for node, codes in sets.items():
         known.setdefault(int(feature[node]), []).append(codes)
-    found = [
-        np.unique(np.concatenate(known[j])) if j in known else np.zeros(0, np.int64)
-        for j in range(d)
-    ]
+    by_feature = [np.zeros(0, np.int64) for _ in range(d)]
+    for j, parts in known.items():
+        by_feature[j] = np.unique(np.concatenate(parts))
     categorical = np.zeros(d, bool)
     categorical[list(known)] = True
-    categories = np.concatenate(found) if found else np.zeros(0)
-    start = np.concatenate([[0], np.cumsum([len(codes) for codes in found])])
-    return categorical, categories.astype(np.float64), start.astype(np.int64)
+    categories = np.concatenate([np.zeros(0), *by_feature])
+    start = np.append(0, np.cumsum([len(codes) for codes in by_feature]))
+    return categorical, categories, start.astype(np.int64)
 
 
 def _bits(
@@ -211,13 +223,17 @@ def _bits(
     sets_left: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """First entry of each node's set, and the entries: 1 where a category goes left."""
-    first, rows, used = np.full(len(feature), -1, np.int64), [np.zeros(0, np.uint8)], 0
+    first = np.full(len(feature), -1, np.int64)
+    rows = [np.zeros(0, np.uint8)]
+    used = 0
     for node, codes in sets.items():
-        low, high = start[feature[node]], start[feature[node] + 1]
+        low = start[feature[node]]
+        high = start[feature[node] + 1]
         row = np.zeros(high - low + 1, np.uint8)  # the last entry stands for all other categories
         row[np.searchsorted(categories[low:high], codes)] = 1
         rows.append(row if sets_left else 1 - row)
-        first[node], used = used, used + len(row)
+        first[node] = used
+        used += len(row)
     if used >= 2**31:
         fail(
             "model",
@@ -235,18 +251,17 @@ def _in_order(raw: RawTrees) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     Libraries leave deleted nodes behind and put children before parents; a walk from the roots
     drops the former, and a node that it meets twice shows a damaged model.
     """
-    start, left, right = (np.asarray(a, np.int64) for a in (raw.tree_start, raw.left, raw.right))
+    start = np.asarray(raw.tree_start, np.int64)
+    left = np.asarray(raw.left, np.int64)
+    right = np.asarray(raw.right, np.int64)
     n = len(left)
-    if (
-        start.ndim != 1
-        or len(start) < 1
-        or start[0] != 0
-        or start[-1] != n
-        or (np.diff(start) <= 0).any()
-    ):
+    if not increases_to(n, start):
         fail("model", f"tree starts that increase from 0 to {n}", describe(start), DAMAGED)
-    tree, frontier = np.arange(len(start) - 1), start[:-1]
-    levels, trees, seen = [], [], np.zeros(n, bool)
+    tree = np.arange(len(start) - 1)
+    frontier = start[:-1]
+    levels: list[np.ndarray] = [np.zeros(0, np.int64)]
+    trees: list[np.ndarray] = [np.zeros(0, np.int64)]
+    seen = np.zeros(n, bool)
     while len(frontier):
         if seen[frontier].any() or len(np.unique(frontier)) < len(frontier):
             fail("model", "trees", "a node with two parents", DAMAGED)
@@ -254,43 +269,51 @@ def _in_order(raw: RawTrees) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
         levels.append(frontier)
         trees.append(tree)
         inner = left[frontier] >= 0
-        pair = np.stack([left[frontier[inner]], right[frontier[inner]]], axis=1).ravel()
+        children = np.stack([left[frontier[inner]], right[frontier[inner]]], axis=1).ravel()
         tree = np.repeat(tree[inner], 2)
-        if ((pair < start[tree]) | (pair >= start[tree + 1])).any():
+        if ((children < start[tree]) | (children >= start[tree + 1])).any():
             fail("model", "children inside their tree", "a node that points outside", DAMAGED)
-        frontier = pair
-    if not levels:
-        return np.zeros(0, np.int64), start, np.zeros(0, np.int64), np.zeros(0, np.int64)
-    nodes, owner = np.concatenate(levels), np.concatenate(trees)
-    order = nodes[np.argsort(owner, kind="stable")]
+        frontier = children
+    owner = np.concatenate(trees)
+    order = np.concatenate(levels)[np.argsort(owner, kind="stable")]
     place = np.full(n + 1, -1)
     place[order] = np.arange(len(order))
-    new_left, new_right = (
-        np.where(left[order] < 0, -1, place[child[order]]) for child in (left, right)
-    )
+    leaf = left[order] < 0
+    new_left = np.where(leaf, -1, place[left[order]])
+    new_right = np.where(leaf, -1, place[right[order]])
     sizes = np.bincount(owner, minlength=len(start) - 1)
-    return order, np.concatenate([[0], np.cumsum(sizes)]), new_left, new_right
+    return order, np.append(0, np.cumsum(sizes)), new_left, new_right
+
+
+def increases_to(n: int, start: np.ndarray) -> bool:
+    """Whether the starts of trees, and where the last one ends, cut n nodes into trees."""
+    if start.ndim != 1 or len(start) < 1:
+        return False
+    return bool(start[0] == 0 and start[-1] == n and (np.diff(start) > 0).all())
 
 
 def _rank(
-    feature: np.ndarray, threshold: np.ndarray, numeric: np.ndarray, raw: RawTrees, d: int
+    feature: np.ndarray, threshold: np.ndarray, numeric: np.ndarray, raw: RawTrees
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorted unique thresholds of each feature as ``x <= cut``, and each node's rank among them."""
     dtype = np.dtype(raw.dtype).type
     with np.errstate(over="ignore"):
         cut = threshold.astype(dtype)
+    below = np.nextafter(cut, dtype(-np.inf))
     if raw.compare == "<":
-        cut = np.nextafter(cut, dtype(-np.inf))
+        cut = below
     else:  # the largest number of that type that is not above the threshold
-        cut = np.where(cut.astype(np.float64) > threshold, np.nextafter(cut, dtype(-np.inf)), cut)
+        cut = np.where(cut.astype(np.float64) > threshold, below, cut)
     nodes = np.flatnonzero(numeric)
     nodes = nodes[np.lexsort((cut[nodes], feature[nodes]))]
-    f, c = feature[nodes], cut[nodes]
+    own_feature = feature[nodes]
+    own_cut = cut[nodes]
     new = np.ones(len(nodes), bool)
-    new[1:] = (f[1:] != f[:-1]) | (c[1:] != c[:-1])
-    cut_start = np.concatenate([[0], np.cumsum(np.bincount(f[new], minlength=d))]).astype(np.int64)
+    new[1:] = (own_feature[1:] != own_feature[:-1]) | (own_cut[1:] != own_cut[:-1])
+    counts = np.bincount(own_feature[new], minlength=raw.n_features)
+    cut_start = np.append(0, np.cumsum(counts)).astype(np.int64)
     rank = np.zeros(len(feature), np.int32)
-    rank[nodes] = np.cumsum(new) - cut_start[f]
+    rank[nodes] = np.cumsum(new) - cut_start[own_feature]
     if raw.compare == "<":
         rank[numeric & (threshold == -np.inf)] = 0  # nothing is below minus infinity
-    return np.ascontiguousarray(c[new], dtype), cut_start, rank
+    return np.ascontiguousarray(own_cut[new], dtype), cut_start, rank

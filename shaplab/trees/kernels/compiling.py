@@ -1,0 +1,19 @@
+"""How the loops over trees are compiled, beside ``njit``'s own options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["UNCOUNTED"]
+
+# For loops that other kernels call and that make no arrays. References to the arrays they are given
+# are not counted, since the caller holds them: to take an array out of a tuple or to pass it on
+# would count one otherwise, and in the loops over nodes counting costs more than the arithmetic.
+# Such a loop cannot be compiled if it makes an array after all. It is stored with the kernel that
+# calls it, and gets no entry from Python, which would take as long to compile as the loop itself.
+UNCOUNTED: dict[str, Any] = {
+    "nogil": True,
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
