@@ -16,6 +16,15 @@ Anything whose own Shapley values are zero may be subtracted with any slope: pow
 and predictions of a surrogate that did not see the pair. The slope is fitted, so a surrogate that
 is of no use takes no part.
 
+Intervals. With its covariance held, the whole procedure is linear in the differences: values are
+:math:`\sum_j a_j d_j`. A pair counts directly, and through what it teaches about others, :math:`a_j
+= b_j - \beta \sum_i b_i C_{ij}`, where :math:`b` is the regression's influence, :math:`\beta` the
+slope, :math:`C` how predictions follow from differences. To leave a pair out (the jackknife) moves
+the values by :math:`a_j` times its held-out residual, which says too much of the variance (Efron
+and Stein); :math:`b_j` alone says too little, for the predictions vary, too. Their mean square is
+used, as HC2 stands between HC0 and HC3. Degrees of freedom follow from how uneven its terms are, by
+leverage (Bell and McCaffrey) and by the residuals that were met.
+
 Chapter: foundations/permutation
 """
 
@@ -38,6 +47,13 @@ DRAWN_AT_ONCE = 64
 MANY_PAIRS = 2**60
 # Residuals beyond the regression's own columns before a standard error says anything.
 LEAST_FREEDOM = 4
+# No residual is thought to have lost more than all but this share of its square.
+LEAST_KEPT = 0.05
+# Residuals from which on their degrees of freedom change no interval that anybody would notice.
+MANY_RESIDUALS = 1000
+# A stratum is finished at once as soon as this share of it is due: few pairs that are missing stand
+# for players who are anything but alike.
+FINISHED_AT = 0.5
 
 
 class Pairs(NamedTuple):
@@ -51,11 +67,12 @@ class Pairs(NamedTuple):
 
 
 class PairFit(NamedTuple):
-    """Values and standard errors ``(n, K)``; degrees of freedom, 0 where there are no errors."""
+    """Values, standard errors and their degrees of freedom ``(n, K)``; NaN where nothing can be
+    said."""
 
     values: np.ndarray
     std: np.ndarray
-    freedom: int
+    freedom: np.ndarray
 
 
 class PairDesign:
@@ -95,18 +112,24 @@ class PairDesign:
 
     def _schedule(self, count: int) -> np.ndarray:
         """Strata ``(count,)`` in the order of their turns: each comes at even intervals, until it
-        is exhausted."""
+        is finished."""
         horizon = float(count)
-        turns = np.minimum(self.available, np.floor(horizon * self.share))
+        turns = self._turns(horizon)
         while turns.sum() < count:
             horizon *= 2.0
-            turns = np.minimum(self.available, np.floor(horizon * self.share))
-        number = [np.arange(int(turn)) + 0.5 for turn in turns]
-        times = np.concatenate(
-            [order / share for order, share in zip(number, self.share, strict=True)]
-        )
-        stratum = np.repeat(np.arange(len(turns)), turns.astype(int))
-        return stratum[np.argsort(times, kind="stable")[:count]]
+            turns = self._turns(horizon)
+        times = []
+        for available, share, turn in zip(self.available, self.share, turns, strict=True):
+            number = np.arange(min(int(turn), count)) + 0.5
+            times.append(np.minimum(number, max(FINISHED_AT * available, 0.5)) / share)
+        stratum = np.repeat(np.arange(len(turns)), [len(time) for time in times])
+        return stratum[np.argsort(np.concatenate(times), kind="stable")[:count]]
+
+    def _turns(self, horizon: float) -> np.ndarray:
+        """Pairs of each stratum whose time is not after the horizon."""
+        due = horizon * self.share
+        finished = due >= np.maximum(FINISHED_AT * self.available, 0.5)
+        return np.where(finished, self.available, np.floor(due + 0.5))
 
     def _of_stratum(self, which: int, count: int) -> np.ndarray:
         """The first pairs of a stratum."""
@@ -176,17 +199,27 @@ def fit_pairs(pairs: Pairs, total: np.ndarray) -> PairFit:
         everything = np.ones(len(pairs.signs), dtype=bool)
         values = OddSurrogate(pairs.signs, pairs.differences, everything).values()
         values = values + (total - values.sum(axis=0)) / n
-        return PairFit(values, np.full(values.shape, np.nan), 0)
-    return regress_pairs(pairs, total, held_out_predictions(pairs.signs, pairs.differences))
+        return PairFit(values, np.full(values.shape, np.nan), np.full(values.shape, np.nan))
+    layout = lay_out(pairs)
+    control, taught = held_out_predictions(pairs.signs, pairs.differences, layout.influence)
+    return regress_pairs(pairs, total, layout, control, taught)
 
 
-def regress_pairs(pairs: Pairs, total: np.ndarray, control: np.ndarray) -> PairFit:
-    """The regression with a control variate ``(m, K)`` whose Shapley values are zero.
+class PairLayout(NamedTuple):
+    """What a regression knows before it sees differences: roots of the weights ``(m, 1)``, weighted
+    columns ``(m, p)``, the directions ``(n, n - 1)`` that they are coefficients of, the inverse
+    ``(p, m)``, the influence ``(n, m)`` of differences on values."""
 
-    Standard errors are those of a regression whose residuals differ in size (HC2), over the pairs
-    that might have been others.
-    """
-    n_pairs, n = pairs.signs.shape
+    root: np.ndarray
+    columns: np.ndarray
+    free: np.ndarray
+    inverse: np.ndarray
+    influence: np.ndarray
+
+
+def lay_out(pairs: Pairs) -> PairLayout:
+    """Columns of the regression on these pairs."""
+    n = pairs.signs.shape[1]
     root = np.sqrt(pairs.weights)[:, None]
     tilt = pairs.signs.mean(axis=1, keepdims=True)
     # Directions that leave the sum as it is.
@@ -195,19 +228,62 @@ def regress_pairs(pairs: Pairs, total: np.ndarray, control: np.ndarray) -> PairF
     powers = [tilt ** (2 * power + 3) - tilt for power in range(_size_columns(n))]
     columns = np.concatenate([pairs.signs @ free, *powers], axis=1) * root
     inverse = np.linalg.pinv(columns)
-    response = (pairs.differences - tilt * total) * root
-    control = control * root
-    left = response - columns @ (inverse @ response)
-    own = control - columns @ (inverse @ control)
+    influence = (free @ inverse[: n - 1]) * root[:, 0]
+    return PairLayout(root, columns, free, inverse, influence)
+
+
+def regress_pairs(
+    pairs: Pairs, total: np.ndarray, layout: PairLayout, control: np.ndarray, taught: np.ndarray
+) -> PairFit:
+    """The regression with a control variate ``(m, K)`` whose Shapley values are zero; ``taught``
+    ``(n, m)`` is the influence of differences through the control, at a slope of one."""
+    n = pairs.signs.shape[1]
+    tilt = pairs.signs.mean(axis=1, keepdims=True)
+    response = (pairs.differences - tilt * total) * layout.root
+    control = control * layout.root
+    left = response - layout.columns @ (layout.inverse @ response)
+    own = control - layout.columns @ (layout.inverse @ control)
     size = np.maximum((own**2).sum(axis=0), np.finfo(float).tiny)
     slope = (own * left).sum(axis=0) / size
     left = left - slope * own
-    coefficients = inverse @ (response - slope * control)
-    values = total / n + free @ coefficients[: n - 1]
+    coefficients = layout.inverse @ (response - slope * control)
+    values = total / n + layout.free @ coefficients[: n - 1]
     # How much of each pair its own residual has lost.
-    leverage = (columns * inverse.T).sum(axis=1)[:, None] + own**2 / size
-    squares = left**2 / np.maximum(1.0 - leverage, 0.05)
-    influence = (free @ inverse[: n - 1]) ** 2
-    std = np.sqrt(influence @ (pairs.unasked[:, None] * squares))
-    freedom = n_pairs - columns.shape[1] - 1
-    return PairFit(values, std, max(1, min(freedom, int((pairs.unasked > 0).sum()) - 1)))
+    lost = (layout.columns * layout.inverse.T).sum(axis=1)[:, None] + own**2 / size
+    kept = np.maximum(1.0 - lost, LEAST_KEPT)
+    squares = pairs.unasked[:, None] * (left / layout.root) ** 2 / kept
+    by_leverage = _leverage_freedom(layout, pairs.unasked)
+    std = np.empty(values.shape)
+    freedom = np.empty(values.shape)
+    for payoff in range(values.shape[1]):
+        followed = layout.influence - slope[payoff] * taught
+        terms = (layout.influence**2 + followed**2) / 2 * squares[:, payoff]
+        std[:, payoff] = np.sqrt(terms.sum(axis=1))
+        by_residuals = _residual_freedom(terms)
+        freedom[:, payoff] = np.maximum(1.0, 1.0 / (1.0 / by_leverage + 1.0 / by_residuals))
+    return PairFit(values, std, freedom)
+
+
+def _residual_freedom(terms: np.ndarray) -> np.ndarray:
+    """Degrees of freedom ``(n,)`` of sums of squares ``(n, m)``: as many as there are terms, if
+    these are squares of equal normal numbers; few, if few make up the sum."""
+    # The fourth moment of a normal number is three times its squared variance.
+    fourth = np.maximum((terms**2).sum(axis=1), np.finfo(float).tiny)
+    return np.maximum(3.0 * terms.sum(axis=1) ** 2 / fourth, 1.0)
+
+
+def _leverage_freedom(layout: PairLayout, unasked: np.ndarray) -> np.ndarray:
+    """Degrees of freedom ``(n,)`` of an HC2 variance if residuals were equal: twice its squared
+    mean over its variance."""
+    lost = (layout.columns * layout.inverse.T).sum(axis=1)
+    kept = np.maximum(1.0 - lost, LEAST_KEPT)
+    parts = (layout.influence / layout.root[:, 0]) ** 2 * unasked / kept
+    mean = parts @ (1.0 - lost)
+    variance = parts**2 @ np.square(1.0 - lost)
+    # With many residuals what they share matters no more.
+    if len(lost) <= MANY_RESIDUALS + layout.columns.shape[1]:
+        variance = parts**2 @ (1.0 - 2.0 * lost)
+        for player, part in enumerate(parts):
+            shared = (layout.inverse * part) @ layout.columns
+            variance[player] += (shared * shared.T).sum()
+    return np.maximum(mean**2 / np.maximum(variance, np.finfo(float).tiny), 1.0)

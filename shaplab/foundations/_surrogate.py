@@ -168,17 +168,19 @@ class OddSurrogate:
         self.weights = self.inverse @ scaled[:PREDICTING_PAIRS]
         self.section_values = self.covariance.values(self.signs)
 
-    def predictions(self, x: np.ndarray) -> np.ndarray:
-        """Predictions ``(r, K)`` whose Shapley values are zero. Pairs that the process has seen
-        come first, and are predicted from all others."""
+    def lessons(self, x: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """How predictions at ``x`` ``(r, n)`` follow from what was seen, ``(r, m)``: times the
+        responses they are functions whose Shapley values are zero. A pair seen at one of
+        ``places`` ``(r,)`` is predicted from all others."""
         # Covariances of interactions less their own additive part.
         centred = self.covariance.of_interactions(x, self.signs) - x @ self.section_values.T
-        predicted = centred @ self.weights
-        # Leaving one out changes the weights by a multiple of its column of the inverse.
-        seen = len(self.signs)
-        own = (centred[:seen] * self.inverse).sum(axis=1) / np.diag(self.inverse)
-        predicted[:seen] -= own[:, None] * self.weights
-        return predicted * self.unit
+        learned = centred @ self.inverse
+        seen = np.flatnonzero(places < len(self.signs))
+        at = places[seen]
+        # Leaving one out takes away a multiple of its row of the inverse.
+        own = learned[seen, at] / self.inverse[at, at]
+        learned[seen] -= own[:, None] * self.inverse[at]
+        return learned
 
     def values(self) -> np.ndarray:
         """The mean Shapley values ``(n, K)`` given what was seen, singles included."""
@@ -186,13 +188,23 @@ class OddSurrogate:
         return ((singles + self.section_values).T @ self.weights) * self.unit
 
 
-def held_out_predictions(signs: np.ndarray, responses: np.ndarray) -> np.ndarray:
+def held_out_predictions(
+    signs: np.ndarray, responses: np.ndarray, influence: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Predictions ``(m, K)`` with Shapley values of zero, each without any use of its own response:
-    the covariance was learned from other folds, and the process has seen all but this pair."""
+    the covariance was learned from other folds, and the process has seen all but this pair.
+
+    Also the influence ``(r, m)`` that responses have through predictions, if predictions have an
+    ``influence`` ``(r, m)``.
+    """
     fold = np.arange(len(signs)) % FOLDS
     predictions = np.empty(responses.shape)
+    taught = np.zeros(influence.shape)
     for which in range(FOLDS):
         surrogate = OddSurrogate(signs, responses, fold != which)
-        held_out = fold == which
-        predictions[held_out] = surrogate.predictions(signs)[held_out]
-    return predictions
+        places = np.flatnonzero(fold == which)
+        lessons = surrogate.lessons(signs[places], places)
+        seen = lessons.shape[1]
+        predictions[places] = lessons @ responses[:seen]
+        taught[:, :seen] += influence[:, places] @ lessons
+    return predictions, taught

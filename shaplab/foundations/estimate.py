@@ -42,8 +42,12 @@ __all__ = ["EstimatedValues", "estimate_values", "paired_regression_literal"]
 # Without a budget: enumerate up to this many coalitions, and ask for at most so many.
 ENUMERATED_AT_ONCE = 2**10
 MOST_EVALUATIONS = 2**17
-# Nobody, everybody, everybody once more, and one pair.
-LEAST_EVALUATIONS = 5
+# Nobody, everybody and one pair; everybody and one of the pair once more.
+LEAST_EVALUATIONS = 6
+# Standard errors to either side of an interval of 95%, were they known.
+NORMAL = 1.96
+# Values are sums of payoffs: rounding, relative to the largest payoff.
+ROUNDED = 1e-14
 # How much two answers for one coalition may differ, relative to the game's scale: single-precision
 # networks move by about 1e-6 between batches.
 SAME_ANSWER = 1e-5
@@ -76,11 +80,14 @@ class EstimatedValues:
     Parameters
     ----------
     values : array ``(n, *payoff)``, in the payoff's unit; they sum to ``total``.
-    std : standard errors of that shape; None when values are exact, NaN when there were too few
+    std : standard errors of that shape, so wide that ``values +- 1.96 std`` is the interval of 95%
+        whatever ``freedom`` is; None when values are exact, NaN when there were too few
         evaluations to tell.
     total : array ``payoff``, what everybody is worth beyond nobody.
     evaluations : coalitions that were asked for.
-    freedom : degrees of freedom of the standard errors.
+    sizes : int array ``(n + 1,)``, coalitions of each size that were valued. What happens only in
+        sizes of which few were is in no interval.
+    freedom : degrees of freedom behind ``std``, of its shape; None when values are exact.
     stopped : ``"exact"``, ``"precision"``, ``"budget"``, ``"interrupted"`` or ``"error"``.
     names : the players' names, or None.
     """
@@ -89,7 +96,8 @@ class EstimatedValues:
     std: np.ndarray | None
     total: np.ndarray
     evaluations: int
-    freedom: int
+    sizes: np.ndarray
+    freedom: np.ndarray | None
     stopped: str
     names: tuple[str, ...] | None = None
 
@@ -103,17 +111,17 @@ class EstimatedValues:
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Student intervals: arrays ``low`` and ``high`` of the shape of ``values``."""
         level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
-        if self.std is None:
+        if self.std is None or self.freedom is None:
             return self.values, self.values
-        if self.freedom == 0:
-            least = 2 * least_pairs(len(self)) + LEAST_EVALUATIONS - 2
+        if np.isnan(self.std).all():
+            least = least_for_intervals(len(self))
             fail(
                 "max_evaluations",
                 f"at least {least} evaluations for an interval",
                 str(self.evaluations),
                 "Values without standard errors are a best guess",
             )
-        reach = student.ppf(0.5 + level / 2, self.freedom) * self.std
+        reach = self.std * NORMAL * _quantile(level, self.freedom) / _quantile(0.95, self.freedom)
         return self.values - reach, self.values + reach
 
     def to_frame(self) -> Any:
@@ -146,11 +154,18 @@ class EstimatedValues:
         return "\n".join(lines)
 
 
-class Answers:
-    """What a game has answered: every coalition is asked for once, and kept, in a file as well.
+def _quantile(level: float, freedom: np.ndarray) -> np.ndarray:
+    """How many standard errors an interval reaches to either side."""
+    return np.asarray(student.ppf(0.5 + level / 2, freedom))
 
-    ``asked`` counts the questions, those of earlier runs too.
-    """
+
+def least_for_intervals(n: int) -> int:
+    """Evaluations from which on there are standard errors."""
+    return 2 * least_pairs(n) + LEAST_EVALUATIONS - 2
+
+
+class Answers:
+    """What a game has answered: every coalition is asked for once, and kept, in a file as well."""
 
     def __init__(self, game: Game, n: int, budget: Budget, batch_size: int) -> None:
         self.game = game
@@ -159,11 +174,17 @@ class Answers:
         self.batch_size = batch_size
         self.crew = Crew(game, budget.n_jobs)
         self.known: dict[bytes, np.ndarray] = {}
-        self.asked = 0
+        # Coalitions that were asked for once more.
+        self.repeated = 0
         self.entropy = draw_entropy(budget.rng)
         if budget.state is not None and budget.state.exists():
             self._load(budget.state)
         self.bar = progress_bar(0, budget.progress, "coalitions")
+
+    @property
+    def asked(self) -> int:
+        """How many questions there were, those of earlier runs included."""
+        return len(self.known) + self.repeated
 
     def ask(self, coalitions: np.ndarray) -> None:
         """Ask for those that are not known yet, some at a time."""
@@ -195,7 +216,6 @@ class Answers:
                 continue
             self._check_shape(values)
             self.known.update(zip(self._keys(coalitions), values, strict=True))
-            self.asked += len(coalitions)
             self.bar.update(len(coalitions))
         if self.budget.state is not None and self.known:
             self._save(self.budget.state)
@@ -223,27 +243,44 @@ class Answers:
                 return count
         return len(coalitions)
 
-    def check_same_answer(self) -> None:
-        """Ask once more what everybody is worth: the game must answer the same."""
-        everybody = np.ones((1, self.n), dtype=bool)
-        again = evaluate_game(self.game, everybody).reshape(1, -1)
-        self.asked += 1
-        before = self.values(everybody)
-        scale = max(float(np.abs(before).max()), float(np.abs(self.values(~everybody)).max()))
-        if again.shape != before.shape or np.abs(again - before).max() > SAME_ANSWER * scale:
-            fail(
-                "game",
-                "the same value each time a coalition is asked for",
-                f"{shorten(before[0])} and then {shorten(again[0])} for everybody",
-                "Fix the game's own seed, or give state= a file of this game",
-            )
+    def check_same_answer(self, coalitions: np.ndarray) -> None:
+        """Ask once more for coalitions that are known: the game must answer the same."""
+        again = evaluate_game(self.game, coalitions).reshape(len(coalitions), -1)
+        self.repeated = len(coalitions)
+        before = self.values(coalitions)
+        if again.shape == before.shape:
+            moved = np.abs(again - before).max(axis=1)
+            if moved.max() <= SAME_ANSWER * self.scale():
+                return
+            which = int(moved.argmax())
+            told = f"{shorten(before[which])} and then {shorten(again[which])}"
+            told += f" for the coalition of {int(coalitions[which].sum())} players"
+        else:
+            told = f"payoffs of {before.shape[1]} and then of {again.shape[1]} numbers"
+        fail(
+            "game",
+            "the same value each time a coalition is asked for",
+            told,
+            "Fix the game's own seed, or give state= a file of this game",
+        )
+
+    def scale(self) -> float:
+        """The largest payoff of nobody and everybody."""
+        ends = np.array([[False] * self.n, [True] * self.n])
+        return float(np.abs(self.values(ends)).max())
+
+    def count_sizes(self) -> np.ndarray:
+        """How many coalitions of each size, ``(n + 1,)``, are known."""
+        packed = np.frombuffer(b"".join(self.known), dtype=np.uint8).reshape(len(self.known), -1)
+        sizes = np.bitwise_count(packed).sum(axis=1, dtype=np.int64)
+        return np.bincount(sizes, minlength=self.n + 1)
 
     @staticmethod
     def _keys(coalitions: np.ndarray) -> list[bytes]:
         return [packed.tobytes() for packed in np.packbits(coalitions, axis=1)]
 
     def _save(self, path: Path) -> None:
-        header = json.dumps([self.n, self.entropy, self.asked])
+        header = json.dumps([self.n, self.entropy])
         arrays: dict[str, Any] = {
             "keys": np.frombuffer(b"".join(self.known), dtype=np.uint8),
             "values": np.array(list(self.known.values())),
@@ -255,7 +292,7 @@ class Answers:
         """Continue from a file of the same question."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                n, entropy, asked = json.loads(bytes(file["header"]))
+                n, entropy = json.loads(bytes(file["header"]))
                 keys = file["keys"].reshape(-1, (n + 7) // 8)
                 values = file["values"]
         except (OSError, KeyError, ValueError, BadZipFile) as problem:
@@ -270,7 +307,6 @@ class Answers:
         self.known = {key.tobytes(): value for key, value in zip(keys, values, strict=True)}
         # The order of pairs goes on as it began, whatever seed this call has.
         self.entropy = entropy
-        self.asked = asked
 
 
 class Estimate(NamedTuple):
@@ -298,9 +334,14 @@ class GameRun:
         at_once = self.most if self.budget.max_evaluations is not None else ENUMERATED_AT_ONCE
         if self.n <= MAX_PLAYERS and 2**self.n <= at_once:
             return self.enumerate(), "exact"
-        self.answers.check_same_answer()
+        first_pair = self.design.first(1)[0]
+        self.answers.ask(np.concatenate([first_pair, ~first_pair]))
+        self.answers.check_same_answer(np.concatenate([self.everybody, first_pair]))
+        # What an earlier run has paid for takes part.
+        paid = self.count_known_pairs()
         most_pairs = min(self.design.total, (self.most - LEAST_EVALUATIONS + 2) // 2)
-        count = min(most_pairs, 2 * least_pairs(self.n))
+        most_pairs = max(most_pairs, paid)
+        count = max(paid, min(most_pairs, 2 * least_pairs(self.n)))
         if self.whole_budget:
             count = most_pairs
         while True:
@@ -326,7 +367,8 @@ class GameRun:
         for part in chunks(2**self.n, 2**12):
             coalitions = all_coalitions(self.n, part.start, part.stop)
             total = total + shapley_coefficients(coalitions) @ self.answers.values(coalitions)
-        return Estimate(PairFit(total, np.zeros(total.shape), 0), True)
+        nothing = np.zeros(total.shape)
+        return Estimate(PairFit(total, nothing, nothing), True)
 
     def ask_pairs(self, count: int) -> None:
         pairs = self.design.first(count)[0]
@@ -341,23 +383,26 @@ class GameRun:
         weights, unasked = self.design.weigh(stratum)
         total = self.answers.values(self.everybody)[0] - self.answers.values(~self.everybody)[0]
         fit = fit_pairs(Pairs(signs, differences, weights, unasked), total)
+        # The standard errors that users see make intervals of 95% without a table of quantiles.
+        wider = _quantile(0.95, fit.freedom) / NORMAL * fit.std
+        fit = fit._replace(std=np.hypot(wider, ROUNDED * self.answers.scale() * self.n))
         # All pairs are there: nothing was left to chance.
         return Estimate(fit, count == self.design.total)
 
-    def estimate_what_is_known(self) -> Estimate | None:
-        """Values from the pairs that an interrupted run has; None if there are none."""
-        if len(self.answers.known) < 2:
-            return None
+    def count_known_pairs(self) -> int:
+        """How many pairs, from the first one on, are known."""
         most = min(self.design.total, len(self.answers.known) // 2)
         coalitions = self.design.first(most)[0]
-        known = min(self.answers.count_known(coalitions), self.answers.count_known(~coalitions))
+        return min(self.answers.count_known(coalitions), self.answers.count_known(~coalitions))
+
+    def estimate_what_is_known(self) -> Estimate | None:
+        """Values from the pairs that an interrupted run has; None if there are none."""
+        known = self.count_known_pairs() if len(self.answers.known) > 3 else 0
         return self.estimate(known) if known else None
 
     def _error_ratio(self, fit: PairFit) -> float:
         """The largest standard error over the one allowed."""
-        known = np.concatenate([self.everybody, ~self.everybody])
-        scale = float(np.abs(self.answers.values(known)).max())
-        allowed = float(self.budget.allowed_error(fit.values[None], scale)[0])
+        allowed = float(self.budget.allowed_error(fit.values[None], self.answers.scale())[0])
         return float(np.minimum(fit.std.max() / allowed, 1e6))
 
     def _enumeration_is_cheaper(self, pairs: float) -> bool:
@@ -385,9 +430,9 @@ def estimate_values(
     ----------
     game : callable, bool array ``(m, n_players)`` to ``(m, *payoff)``; one coalition a row.
     n_players : int, any number.
-    max_evaluations : int, coalitions that may be valued, at least 5. From ``2**n_players`` on
-        values are exact; from about ``2 * n_players`` on they have standard errors. None: up to
-        131,072.
+    max_evaluations : int, coalitions that may be valued, at least 6. From ``2**n_players`` on
+        values are exact. Below about ``2 * n_players + 16`` there are fewer pairs than a regression
+        and its errors need: values are a best guess then, and ``std`` is NaN. None: up to 131,072.
     thresh : float, stop when the largest standard error is below this share of the spread of the
         values (largest minus smallest, zero included). None spends the whole budget.
     rng : None, int or Generator; one seed gives the same numbers for any ``n_jobs`` and batch size.
@@ -412,10 +457,15 @@ def estimate_values(
 
     Notes
     -----
-    No coalition is valued twice, but for everybody: once more, to see that the game answers the
-    same. Intervals of 95% hold a little less than they say: 88 to 92% on a network of 16 players
-    and on one interaction of eight among 20 players, 5 to 20 evaluations a player. A standard error
-    knows only what was seen: a huge effect in coalitions that are hardly ever asked for is missed.
+    No coalition is valued twice, but for two that show whether the game answers the same (a run
+    that goes on from a file asks these two again).
+
+    Intervals of 95% held 95.0 to 96.6% of the true values, the mean over eight games (trees, a
+    network, sharp interactions, SAGE; 10 to 30 players, 200 runs each) at 4, 5, 10, 20 and 60
+    evaluations a player; single games between 92 and 98%. A standard error knows only what was
+    seen. An effect that no valued coalition has is in no interval, however large: a game of 20
+    players with one such effect had 42% at 10 evaluations a player. ``sizes`` tells of which sizes
+    all coalitions were valued: single players, alone and missing, early on; pairs later.
 
     References
     ----------
@@ -461,7 +511,8 @@ def estimate_values(
             std=None if estimate.is_exact else fit.std.reshape(n, *payoff),
             total=(ends[0] - ends[1]).reshape(payoff),
             evaluations=answers.asked,
-            freedom=fit.freedom,
+            sizes=answers.count_sizes(),
+            freedom=None if estimate.is_exact else fit.freedom.reshape(n, *payoff),
             stopped="exact" if estimate.is_exact else stopped,
             names=labels,
         )
