@@ -32,6 +32,7 @@ _PUBLIC = {
     "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
     "shaplab.trees.loss": "tree_loss_shap tree_output_shap",
     "shaplab.deep.deep_shap": "deep_shap",
+    "shaplab.deep.stepwise": "stepwise_deep_shap",
     "shaplab.deep.baselines": "deeplift gradients input_x_gradient integrated_gradients occlusion",
     "shaplab.deep.stacks": "stack_shap FunctionStage SplitStage",
     "shaplab.deep.dasp": "dasp compare_attributions",

@@ -19,6 +19,7 @@ from shaplab.deep.baselines import (
 from shaplab.deep.dasp import compare_attributions, dasp
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.deep.stacks import FunctionStage, SplitStage, stack_shap
+from shaplab.deep.stepwise import stepwise_deep_shap
 from shaplab.explanation import Explanation
 from shaplab.foundations.estimate import EstimatedValues, estimate_values
 from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
@@ -122,6 +123,7 @@ __all__ = [
     "tree_loss_shap",
     "tree_output_shap",
     "deep_shap",
+    "stepwise_deep_shap",
     "deeplift",
     "gradients",
     "input_x_gradient",

@@ -101,6 +101,7 @@ CALLS = {
     "tree_output_shap": "sums(m.tree_output_shap(tree, X, X, transform='exp'), "
     "np.exp(tree.predict(X)))",
     "deep_shap": "sums(m.deep_shap(net, T, T), net(T).detach())",
+    "stepwise_deep_shap": "sums(m.stepwise_deep_shap(net, T, T, rng=0), net(T).detach())",
     "deeplift": "sums(m.deeplift(net, T), net(T).detach())",
     "gradients": "m.gradients(net, T).values.shape[:2] == (8, 3)",
     "input_x_gradient": "m.input_x_gradient(net, T, T).values.shape[:2] == (8, 3)",

@@ -308,7 +308,7 @@ def _ime_row(
     values, std = np.zeros((2, evaluator.n_active, evaluator.n_outputs))
     counts = np.zeros(evaluator.n_active, dtype=int)
     if samples is None:
-        samples = SAMPLES * len(members)
+        samples = max(SAMPLES, min_samples) * len(members)
         enumeration = int(evaluator.enumeration_cost[row])
         if enumeration <= 2 * samples:
             exact = evaluator.exact_values(np.array([row]), evaluator.means, evaluator.n_outputs)
@@ -331,30 +331,34 @@ def _adaptive_means(
     features = np.repeat(np.arange(n_features), min_samples)
     steps = _ime_steps(evaluator, row, features, entropy, 0)
     steps = steps.reshape(n_features, min_samples, -1)
-    total = steps.sum(axis=1)
-    squares = (steps**2).sum(axis=1)
+    # Means and squares of the distances from them (Welford): sums of squares would lose the spread
+    # of a feature with large steps.
+    mean = steps.mean(axis=1)
+    squares = ((steps - mean[:, None]) ** 2).sum(axis=1)
     count = np.full(n_features, min_samples)
     visit = 0
     # A tenth of what is left after the first ones is spent between two looks at the variances; at
     # least one sample, so that the loop ends.
     portion = max(1, (samples - n_features * min_samples) // 10)
     while count.sum() < samples:
-        mean = total / count[:, None]
-        variance = np.maximum(squares / count[:, None] - mean**2, 0.0).sum(axis=1)
+        variance = (squares / count[:, None]).sum(axis=1)
         features = _share_out(variance, count, min(portion, samples - int(count.sum())))
         visit += 1
         steps = _ime_steps(evaluator, row, features, entropy, visit)
-        np.add.at(total, features, steps)
-        np.add.at(squares, features, steps**2)
-        count = count + np.bincount(features, minlength=n_features)
-    mean = total / count[:, None]
-    variance = np.maximum(squares / count[:, None] - mean**2, 0.0)
-    return mean, np.sqrt(variance / np.maximum(count - 1, 1)[:, None]), count
+        for feature, step in zip(features, steps, strict=True):
+            count[feature] += 1
+            away = step - mean[feature]
+            mean[feature] += away / count[feature]
+            squares[feature] += away * (step - mean[feature])
+    error = np.sqrt(squares / count[:, None] / np.maximum(count - 1, 1)[:, None])
+    return mean, error, count
 
 
 def _share_out(variance: np.ndarray, count: np.ndarray, samples: int) -> np.ndarray:
     """The features that get the next samples, one after the other: where the variance of the sum of
-    all estimates falls most."""
+    all estimates falls most; where no feature has varied, evenly."""
+    if not (variance > 0).any():
+        variance = np.ones_like(variance)
     planned = count.astype(float)
     features = []
     for _ in range(samples):
@@ -407,8 +411,8 @@ def ime(
     model, X, background, groups, rng, n_jobs, batch_size, feature_names : as in
         :func:`permutation_shap`.
     samples : int, steps for each explained row, at least ``min_samples`` for every feature that can
-        matter; two model rows each. None: 100 for every such feature, or all coalitions where that
-        is cheaper.
+        matter; two model rows each. None: 100 for every such feature, or ``min_samples`` if that is
+        more, or all coalitions where that is cheaper.
     min_samples : int >= 2, steps for every feature before the rest go where the variance is
         largest.
 

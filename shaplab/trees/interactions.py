@@ -81,6 +81,7 @@ def tree_shap_interactions(
     out: Any = None,
     progress: bool = False,
     route: str = "auto",
+    groups: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """SHAP interaction values of the path-dependent game.
@@ -89,7 +90,7 @@ def tree_shap_interactions(
     ----------
     model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
-    n_jobs, batch_size, out, progress, route, feature_names : as in ``tree_shap``.
+    n_jobs, batch_size, out, progress, route, groups, feature_names : as in ``tree_shap``.
 
     Returns
     -------
@@ -110,7 +111,7 @@ def tree_shap_interactions(
     (1000, 30, 30)
     """
     options = RowOptions(n_jobs, batch_size, out, progress)
-    return explain_paths(model, X, True, route, feature_names, options)
+    return explain_paths(model, X, True, route, (groups, feature_names), options)
 
 
 def interventional_tree_shap_interactions(
@@ -124,6 +125,7 @@ def interventional_tree_shap_interactions(
     out: Any = None,
     progress: bool = False,
     route: str = "auto",
+    groups: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """SHAP interaction values of the interventional game.
@@ -133,7 +135,7 @@ def interventional_tree_shap_interactions(
     model : fitted tree model, ``TreeEnsemble`` or ``BackgroundTrees(..., interactions=True)``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
-    weights, n_jobs, batch_size, out, progress, route, feature_names : as in
+    weights, n_jobs, batch_size, out, progress, route, groups, feature_names : as in
         ``interventional_tree_shap``.
 
     Returns
@@ -154,4 +156,5 @@ def interventional_tree_shap_interactions(
     (1000, 30, 30)
     """
     options = RowOptions(n_jobs, batch_size, out, progress)
-    return explain_background(model, X, background, True, weights, route, feature_names, options)
+    named = groups, feature_names
+    return explain_background(model, X, background, True, weights, route, named, options)

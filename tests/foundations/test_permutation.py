@@ -448,3 +448,36 @@ def test_steps_that_change_nothing_are_not_evaluated(frame):
     truth = exact_shap(filled, *tables).values
     runs = [permutation_shap(filled, *tables, rounds=3, rng=seed).values for seed in range(60)]
     assert t_statistics(runs, truth).max() < 4.5
+
+
+def test_ime_keeps_the_spread_of_steps_beside_a_large_mean():
+    """Sums of squares of 1e9 have no digits left for a spread of 1."""
+
+    def model(rows):
+        return 1e9 * rows[:, 0] + rows[:, 0] * rows[:, 1] * rows[:, 2] * rows[:, 3]
+
+    def plain(rows):
+        return rows[:, 0] * rows[:, 1] * rows[:, 2] * rows[:, 3]
+
+    x, reference = np.full((1, 14), 2.0), np.ones((1, 14))
+    found = ime(model, x, reference, samples=3000, rng=0)
+    same = ime(plain, x, reference, samples=3000, rng=0)
+    # Outputs of 2e9 round by 2.4e-7.
+    np.testing.assert_allclose(found.std, same.std, atol=1e-5)
+    np.testing.assert_array_equal(found.info["samples"], same.info["samples"])
+
+
+def test_ime_shares_evenly_where_nothing_varies():
+    x, reference = np.full((1, 6), 2.0), np.ones((1, 6))
+    found = ime(lambda rows: rows.sum(axis=1), x, reference, samples=300, rng=0)
+    # Sums in another order leave variances of rounding; no feature gets most of the samples.
+    assert found.info["samples"].max() <= 150
+    exact = ime(lambda rows: 4.0 * rows.sum(axis=1), x, reference, samples=300, rng=0)
+    np.testing.assert_array_equal(exact.info["samples"], np.full((1, 6), 50))
+
+
+def test_ime_takes_at_least_min_samples_by_default():
+    rng = np.random.default_rng(0)
+    background = rng.normal(size=(20, 14))
+    found = ime(lambda r: np.tanh(r.sum(axis=1)), background[:1] + 1, background, min_samples=150)
+    assert found.info["samples"].sum() == 150 * 14
