@@ -46,8 +46,9 @@ MOST_EVALUATIONS = 2**17
 LEAST_EVALUATIONS = 6
 # Standard errors to either side of an interval of 95%, were they known.
 NORMAL = 1.96
-# Values are sums of payoffs: rounding, relative to the largest payoff.
-ROUNDED = 1e-14
+# A standard error of rounding, relative to the largest payoff: covariances are nearly singular
+# where a game has no interactions.
+ROUNDED = 1e-13
 # How much two answers for one coalition may differ, relative to the game's scale: single-precision
 # networks move by about 1e-6 between batches.
 SAME_ANSWER = 1e-5
@@ -265,9 +266,8 @@ class Answers:
         )
 
     def scale(self) -> float:
-        """The largest payoff of nobody and everybody."""
-        ends = np.array([[False] * self.n, [True] * self.n])
-        return float(np.abs(self.values(ends)).max())
+        """The largest payoff that is known."""
+        return float(max(np.abs(values).max() for values in self.known.values()))
 
     def count_sizes(self) -> np.ndarray:
         """How many coalitions of each size, ``(n + 1,)``, are known."""
@@ -385,7 +385,7 @@ class GameRun:
         fit = fit_pairs(Pairs(signs, differences, weights, unasked), total)
         # The standard errors that users see make intervals of 95% without a table of quantiles.
         wider = _quantile(0.95, fit.freedom) / NORMAL * fit.std
-        fit = fit._replace(std=np.hypot(wider, ROUNDED * self.answers.scale() * self.n))
+        fit = fit._replace(std=np.hypot(wider, ROUNDED * self.answers.scale()))
         # All pairs are there: nothing was left to chance.
         return Estimate(fit, count == self.design.total)
 
