@@ -21,6 +21,7 @@ _PUBLIC = {
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "Interactions interaction_values",
     "shaplab.foundations.structures": "CausalGame asymmetric_values owen_values",
+    "shaplab.foundations.estimate": "estimate_values EstimatedValues",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",
     "shaplab.trees.ensemble": "TreeEnsemble",

@@ -76,6 +76,8 @@ CALLS = {
     "owen_values": "m.owen_values(both, [[0, 1], [2]]).tolist() == [0.5, 0.5, 0.0]",
     "asymmetric_values": "m.asymmetric_values(both, [(0, 1)], 2).tolist() == [0.0, 1.0]",
     "CausalGame": "near(m.CausalGame(linear, X, X, [[0], [1], [2]], rng=0)(everything)[0], linear(X))",
+    "estimate_values": "near(m.estimate_values(lambda S: S @ np.arange(3.0), 3).values, [0, 1, 2])",
+    "EstimatedValues": "len(m.EstimatedValues(np.ones(2), None, 2.0, 4, np.ones(3), None, 'exact')) == 2",
     "permutation_shap": "near(m.permutation_shap(linear, X[:1, :2], X[1:2, :2], rng=0).values,"
     " (X[0, :2] - X[1, :2]) * [1, -2])",
     "ime": "near(m.ime(linear, X[:1, :2], X[1:2, :2], rng=0).values, (X[0, :2] - X[1, "
