@@ -316,7 +316,7 @@ MANY_KEYWORDS = {
     "shaplab.plots._overviews.partial_dependence": 12,
     "shaplab.shapnets.regularization.fit": 12,
     "shaplab.deep.deep_shap.deep_shap": 11,
-    "shaplab.foundations.kernel.kernel_shap": 11,
+    "shaplab.foundations.kernel.kernel_shap": 15,
     "shaplab.insight.metrics.explanation_metrics": 11,
     "shaplab.shapnets.deep.__init__": 11,
     "shaplab.shapnets.image.__init__": 11,

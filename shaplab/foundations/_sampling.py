@@ -531,12 +531,13 @@ def explain_each_row(
     settings: tuple[Any, ...],
     n_jobs: int | None,
     result: Callable[[np.ndarray, list[Any]], Explanation],
+    progress: bool = False,
 ) -> Explanation:
     """``result`` of rows and of what ``function(evaluator, row, *settings)`` found for them;
     finished rows are kept."""
     tasks = [(row, *settings) for row in range(evaluator.n_rows)]
     try:
-        done = Crew(evaluator, n_jobs).run(function, tasks)
+        done = Crew(evaluator, n_jobs).run(function, tasks, progress, "explained rows")
         return result(np.arange(evaluator.n_rows), done)
     except (Exception, KeyboardInterrupt) as problem:
         finished = enumerate(getattr(problem, "finished", []))

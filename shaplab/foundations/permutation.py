@@ -370,7 +370,8 @@ def confidence_interval(
             "Pass what permutation_shap, kernel_shap, loss_shap or sage sampled. "
             "Exact values need no interval; those of ime have errors, but no rounds",
         )
-    if np.isnan(explanation.std).any():
+    std = np.asarray(explanation.std)
+    if np.isnan(std).any():
         fail(
             "explanation",
             "values with standard errors",
@@ -381,7 +382,6 @@ def confidence_interval(
     # Rounds are one number a row, or a row and feature; they count for all axes after these.
     axes_after = explanation.values.ndim - freedom.ndim
     freedom = freedom.reshape(freedom.shape + (1,) * axes_after)
-    std = np.asarray(explanation.std)
     # An error of zero stays zero at any level, where the quantile may be infinite.
     quantile = student.ppf(0.5 + level / 2, np.maximum(freedom, 1.0))
     quantile = np.where(std == 0, 0.0, quantile)
