@@ -127,11 +127,19 @@ class Crew:
             self._packed = _pack(shared)
             self._digest = hashlib.sha256(self._packed.tobytes()).hexdigest()
 
-    def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """``[function(shared, *task) for task in tasks]``, in order."""
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        progress: bool = False,
+        description: str = "",
+    ) -> list[Any]:
+        """``[function(shared, *task) for task in tasks]``, in order; ``progress`` counts tasks."""
+        told: dict[str, Any] = {"progress": progress, "description": description}
         if self._local:
-            return run_tasks(function, [(self.shared, *task) for task in tasks], n_jobs=self.n_jobs)
-        results = self._send(function, tasks, None if self._sent else self._packed)
+            local = [(self.shared, *task) for task in tasks]
+            return run_tasks(function, local, n_jobs=self.n_jobs, **told)
+        results = self._send(function, tasks, None if self._sent else self._packed, **told)
         self._sent = True
         # A worker that joined later has not received the object: its tasks go once more, with it.
         late = [i for i, result in enumerate(results) if _is_missing(result)]
@@ -145,9 +153,10 @@ class Crew:
         function: Callable[..., Any],
         tasks: Sequence[tuple[Any, ...]],
         packed: np.ndarray | None,
+        **told: Any,
     ) -> list[Any]:
         jobs = [(function, self._digest, packed, *task) for task in tasks]
-        return run_tasks(_on_worker, jobs, n_jobs=self.n_jobs)
+        return run_tasks(_on_worker, jobs, n_jobs=self.n_jobs, **told)
 
 
 def _is_local(n_jobs: int | None) -> bool:

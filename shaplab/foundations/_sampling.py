@@ -230,6 +230,11 @@ class Sampler:
     # early.
     first_block_again = 0
     least = MIN_ROUNDS
+    # Rounds without which there is no result, those without which nothing is known of its error,
+    # and model rows of an enumeration where it is not the evaluator's.
+    fewest = 2
+    known_after = 2
+    enumeration: np.ndarray | None = None
 
     def visit(
         self, rows: np.ndarray, visits: np.ndarray, entropy: list[int]
@@ -246,7 +251,10 @@ class Sampler:
         their number."""
         count = tally.count[:, None, None]
         variance = tally.m2 / np.maximum(count - 1, 1)
-        return tally.mean, np.sqrt(variance / np.maximum(count, 1))
+        # One round does not say how far another one would be.
+        is_known = (count >= self.known_after) | tally.exact[:, None, None]
+        std = np.where(is_known, np.sqrt(variance / np.maximum(count, 1)), np.nan)
+        return tally.mean, std
 
     def rounds(self, tally: Tally) -> np.ndarray:
         """Rounds done, one number a unit (a row, or the whole)."""
@@ -300,6 +308,8 @@ class SampledRun:
         without which there is no standard error."""
         sampler = self.sampler
         enumeration = self.evaluator.enumeration_cost
+        if sampler.enumeration is not None:
+            enumeration = sampler.enumeration
         if sampler.pooled:
             self.n_units = 1
             round_cost = sampler.cost * (sampler.shape[0] / sampler.blocks)
@@ -308,7 +318,7 @@ class SampledRun:
         else:
             self.n_units = sampler.shape[0]
             round_cost = sampler.cost * 1.0
-            self.fewest = 2
+            self.fewest = sampler.fewest
         self.round_cost = np.full(self.n_units, round_cost)
         # Who asks for a number of rounds wants to see sampling, whatever enumeration would cost.
         never = np.full(self.n_units, np.inf)
@@ -320,7 +330,7 @@ class SampledRun:
         if self.budget.max_evaluations is not None and self.budget.max_evaluations < least:
             fail(
                 "max_evaluations",
-                f"at least {least} model rows (fewer give no standard error)",
+                f"at least {least} model rows",
                 str(self.budget.max_evaluations),
                 "Raise the budget, explain fewer rows, or use a smaller background",
             )
@@ -390,7 +400,9 @@ class SampledRun:
             return
         values, std = self.sampler.summary(self.tally)
         allowed = self.budget.allowed_error(values, self.sampler.scale)
-        ratio = std.max(axis=(1, 2)) / allowed
+        error = std.max(axis=(1, 2))
+        # Without a second round nothing is known of the error; what is next is known all the same.
+        ratio = np.nan_to_num(error / allowed)
         if self.goal is not None:
             self.remaining = np.maximum(self.goal - counts, 0.0)
         else:
@@ -403,8 +415,8 @@ class SampledRun:
             round=int(np.where(self.exact, 0, counts).max()),
             evaluations=int(self.tally.evaluations),
             finished=int(((self.remaining == 0) & ~self.due).sum()),
-            ratio=float(ratio.max() * self.budget.thresh),
-            converged=bool((ratio <= 1.0).all() and not self.due.any()),
+            ratio=float((error / allowed).max() * self.budget.thresh),
+            converged=bool((error <= allowed).all() and not self.due.any()),
             forecast=int(self.tally.evaluations + ahead.sum()),
         )
 
@@ -519,12 +531,13 @@ def explain_each_row(
     settings: tuple[Any, ...],
     n_jobs: int | None,
     result: Callable[[np.ndarray, list[Any]], Explanation],
+    progress: bool = False,
 ) -> Explanation:
     """``result`` of rows and of what ``function(evaluator, row, *settings)`` found for them;
     finished rows are kept."""
     tasks = [(row, *settings) for row in range(evaluator.n_rows)]
     try:
-        done = Crew(evaluator, n_jobs).run(function, tasks)
+        done = Crew(evaluator, n_jobs).run(function, tasks, progress, "explained rows")
         return result(np.arange(evaluator.n_rows), done)
     except (Exception, KeyboardInterrupt) as problem:
         finished = enumerate(getattr(problem, "finished", []))

@@ -40,7 +40,7 @@ __all__ = ["kernel_shap", "kernel_shap_literal"]
 # Without a budget: enumerate everything up to this many coalitions, and draw at most this many.
 ENUMERATE = 512
 DRAW = 2**17
-# Groups of draws behind the jackknife: between GROUPS and twice as many.
+# Groups of draws behind the jackknife: between GROUPS and twice as many; fewer say nothing.
 GROUPS = 16
 
 
@@ -67,11 +67,10 @@ def kernel_shap_literal(game: Callable[[np.ndarray], np.ndarray], n_players: int
 
 class KernelPlan(NamedTuple):
     """How the coalitions of ``p`` players are used: those of sizes up to ``depth`` are listed with
-    their complements, ``listed`` of them; ``least`` are needed together with the draws."""
+    their complements, ``listed`` of them: the fewest that a budget may have."""
 
     depth: int
     listed: int
-    least: int
     is_complete: bool
 
 
@@ -80,9 +79,7 @@ def _plan(p: int, budget: int | None) -> KernelPlan:
     depth = 0 if p <= 1 else _listed_sizes(p, budget)
     listed = sum(_count_of_size(p, size) for size in range(1, depth + 1))
     is_complete = 2 * depth + 1 >= p
-    # Two pairs of draws a group, so that a group says something about its own spread.
-    least = listed if is_complete else listed + 4 * GROUPS
-    return KernelPlan(depth, listed, least, is_complete)
+    return KernelPlan(depth, listed, is_complete)
 
 
 def _listed_sizes(p: int, budget: int | None) -> int:
@@ -99,9 +96,11 @@ def _listed_sizes(p: int, budget: int | None) -> int:
         all_left = np.arange(size, p - size + 1)
         share = _mass(p, these).sum() / _mass(p, all_left).sum()
         # A size that would be drawn about as often as it has coalitions is cheaper to list;
-        # singletons always are, since they alone make the regression solvable.
+        # singletons always are, since they alone make the regression solvable. Groups of draws that
+        # tell the error come first, unless everything can be listed.
         drawn_less_often = left * share < count and left < 2**p
-        if size > 1 and (count > left or drawn_less_often):
+        leaves_no_draws = left < 2**p and left - count < 2 * GROUPS and budget < 2**p - 2
+        if size > 1 and (count > left or drawn_less_often or leaves_no_draws):
             break
         depth = size
         left -= count
@@ -206,7 +205,10 @@ class Regression:
         self.used += len(drawn)
 
     def solve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Values and jackknife errors ``(p, K)``."""
+        """Values and jackknife errors ``(p, K)``; NaN where there are no draws to tell them."""
+        if self.n_groups == 0:
+            values = self._values(np.zeros((1, 1)), np.zeros((1, 1)))
+            return values, np.full(values.shape, np.nan)
         values = self._values(self.matrices.mean(axis=0), self.rights.mean(axis=0))
         rest = self.n_groups - 1
         without_one = self._values(
@@ -275,6 +277,9 @@ def _kernel_row(
         pairs = max(game.n_players, 16)
     else:
         pairs = (each - plan.listed) // 2 // GROUPS
+    if pairs == 0:
+        values[game.members], std[game.members] = regression.solve()
+        return KernelRow(values, std, plan.listed, 1, plan.depth, False)
     # Each turn of the loop draws; DRAW ends it.
     for group in range(DRAW):
         regression.draw(visit_generator(entropy, row, group), pairs)
@@ -304,26 +309,34 @@ def kernel_shap(
     background: Any,
     *,
     groups: Any = None,
+    unions: Any = None,
+    order: Any = None,
+    weights: Any = None,
     sampling: str = "kernel",
     thresh: float = 0.02,
     max_evaluations: int | None = None,
     rng: Any = None,
     n_jobs: int | None = None,
     batch_size: int = 16384,
+    progress: bool = False,
     feature_names: Any = None,
 ) -> Explanation:
     """Shapley values of any model by KernelSHAP, with standard errors.
 
     Parameters
     ----------
-    model, X, background, groups, rng, n_jobs, batch_size, feature_names : as in
+    model, X, background, groups, weights, rng, n_jobs, batch_size, feature_names : as in
         :func:`shaplab.foundations.permutation.permutation_shap`.
+    unions, order : None. The regression knows no structure; ``permutation_shap`` does.
     sampling : ``"kernel"`` draws coalition sizes in proportion to their kernel weight,
         ``"leverage"`` draws all sizes equally often (each coalition in proportion to ``1 / C(n,
         |S|)``) and reweights.
     thresh : float, without a budget, stop a row when its largest standard error is below this share
         of the spread of its values (largest minus smallest, zero included).
-    max_evaluations : int, budget in model rows for the whole call, shared equally by the rows.
+    max_evaluations : int, budget in model rows for the whole call, shared equally by the rows; at
+        least ``2 d B`` for each. Coalitions of one player and of all but one come first; while
+        fewer than 32 can be drawn besides, none are, and standard errors are NaN.
+    progress : bool, show a bar of explained rows.
 
     Returns
     -------
@@ -354,9 +367,13 @@ def kernel_shap(
     >>> found.values.round(12), found.info["exact"]
     (array([[0.5, 0.5]]), True)
     """
+    for argument, structure in (("unions", unions), ("order", order)):
+        if structure is not None:
+            remedy = "Use permutation_shap, or exact_shap for few players"
+            fail(argument, "None, as a regression fits all orderings", structure, remedy)
     leverage = check_choice(sampling, "sampling", ("kernel", "leverage")) == "leverage"
     budget = Budget(thresh=thresh, max_evaluations=max_evaluations)
-    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names, weights)
     each = _coalitions_for_each_row(evaluator, budget)
 
     def result(rows: np.ndarray, done: list[KernelRow]) -> Explanation:
@@ -379,7 +396,7 @@ def kernel_shap(
         )
 
     settings = (each, leverage, budget, draw_entropy(rng))
-    return explain_each_row(evaluator, _kernel_row, settings, n_jobs, result)
+    return explain_each_row(evaluator, _kernel_row, settings, n_jobs, result, progress)
 
 
 def _coalitions_for_each_row(evaluator: Evaluator, budget: Budget) -> int | None:
@@ -389,7 +406,7 @@ def _coalitions_for_each_row(evaluator: Evaluator, budget: Budget) -> int | None
     one_for_all = evaluator.n_rows * evaluator.n_references
     each = max(0, budget.max_evaluations - evaluator.evaluations) // one_for_all
     counts = np.unique(evaluator.matters.sum(axis=1))
-    least = max(_plan(int(count), each).least for count in counts)
+    least = max(_plan(int(count), each).listed for count in counts)
     if each < least:
         fail(
             "max_evaluations",

@@ -40,6 +40,7 @@ from shaplab._validation import (
 )
 from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import PlayerRows, weigh_background
+from shaplab.foundations._structure import read_structure, steps_of, sum_of_steps
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import check_coalitions
 
@@ -506,6 +507,8 @@ def exact_shap(
     background: Any,
     *,
     groups: Groups | None = None,
+    unions: Any = None,
+    order: Any = None,
     weights: Any = None,
     batch_size: int = 65536,
     feature_names: Any = None,
@@ -519,6 +522,10 @@ def exact_shap(
     background : array or DataFrame ``(B, d)``, used whole.
     groups : lists of features explained together, by number or name, or a dict from group name to
         features.
+    unions : list of lists of features (of groups, if there are any), by number or name: Owen
+        values; nested lists give Winter values.
+    order : list of levels (lists) of features, or of pairs (tuples) ``(before, after)``: asymmetric
+        Shapley values.
     weights : array ``(B,)``, what each background row counts in the mean; None: all alike. Whole
         numbers give what repeating rows would.
     batch_size : int, model rows in one call; bounds memory.
@@ -532,7 +539,9 @@ def exact_shap(
     Notes
     -----
     Cost: ``2**n * B`` model rows for a row in which ``n`` players can matter, at most 24: players
-    whose columns are equal in the row and all references cost nothing and get 0.
+    whose columns are equal in the row and all references cost nothing and get 0. Under ``unions``
+    and ``order`` the coalitions that can come before a player: see
+    :func:`shaplab.foundations.structures.owen_values`.
 
     References
     ----------
@@ -556,6 +565,27 @@ def exact_shap(
     check_size(
         (*base.shape, game.n_players), "X", "Explain fewer rows at a time, or features in groups"
     )
+    structure = read_structure(game.n_players, game.names, unions, order)
+    if structure is None:
+        values = _shapley_by_pattern(game, base)
+    else:
+        together = min(4096, max(1, game.batch_size // (game.rows.n * game.rows.size)))
+        values = np.moveaxis(sum_of_steps(game, steps_of(structure), together), 0, 1)
+    how = "enumerated" if structure is None else f"enumerated, {structure.name}"
+    check_result(values, game.names)
+    return Explanation(
+        values=values,
+        base_values=base,
+        data=X if groups is None else None,
+        feature_names=None if game.names is None else tuple(game.names),
+        output_names=class_names(model, base.shape[-1]) if base.ndim == 2 else None,
+        method=f"exact_shap (marginal game, {how})",
+        info={"evaluations": game.evaluations},
+    )
+
+
+def _shapley_by_pattern(game: MarginalGame, base: np.ndarray) -> np.ndarray:
+    """Shapley values ``(N, n_players[, K])`` among the players that can matter for each row."""
     values = np.zeros((game.rows.n, game.n_players, *base.shape[1:]))
     # Rows in which the same players can matter are explained together.
     patterns, pattern_of_row = np.unique(game.able(), axis=0, return_inverse=True)
@@ -571,16 +601,7 @@ def exact_shap(
             batch_size=min(4096, step),
         )
         values[np.ix_(rows, members)] = np.moveaxis(phi, 0, 1)
-    check_result(values, game.names)
-    return Explanation(
-        values=values,
-        base_values=base,
-        data=X if groups is None else None,
-        feature_names=None if game.names is None else tuple(game.names),
-        output_names=class_names(model, base.shape[-1]) if base.ndim == 2 else None,
-        method="exact_shap (marginal game, enumerated)",
-        info={"evaluations": game.evaluations},
-    )
+    return values
 
 
 def _game_of_members(

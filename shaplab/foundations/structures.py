@@ -25,15 +25,24 @@ Cost: for :math:`m` unions of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise, permutations, product
-from math import comb
+from itertools import chain, permutations, product
 from typing import Any
 
 import numpy as np
 
-from shaplab._validation import check_int, check_names, column_names, fail, shorten
+from shaplab._validation import check_int, column_names
+from shaplab.foundations._structure import (
+    PartialOrder,
+    Unions,
+    check_known,
+    check_partition,
+    leaves_of,
+    players_as_numbers,
+    requirements_of,
+    steps_of,
+    sum_of_steps,
+)
 from shaplab.foundations.exact import Game
-from shaplab.foundations.games import evaluate_game
 from shaplab.foundations.predictions import GaussianGame
 
 __all__ = [
@@ -43,9 +52,6 @@ __all__ = [
     "owen_values",
     "owen_values_literal",
 ]
-
-# Coalitions that enumeration may hold: a second and some hundred megabytes.
-MAX_COALITIONS = 2**18
 
 
 def owen_values_literal(game: Game, unions: Sequence[Any]) -> np.ndarray:
@@ -124,20 +130,11 @@ def owen_values(
     >>> owen_values(everybody, [[0, 1], [2]])
     array([1.5, 1.5, 3. ])
     """
-    players = _players_as_numbers(unions, names, "unions")
-    n = sum(1 for _ in _leaves(players))
-    _check_partition(players, n, "unions")
-    _check_known(game, n)
-    joining = []
-    before = []
-    weights = []
-    for player, coalitions, shares in _contexts(players, n):
-        joining.append(np.full(len(shares), player))
-        before.append(coalitions)
-        weights.append(shares)
-    return _sum_of_steps(
-        game, np.concatenate(joining), np.concatenate(before), np.concatenate(weights), batch_size
-    )
+    players = players_as_numbers(unions, names, "unions")
+    n = sum(1 for _ in leaves_of(players))
+    check_partition(players, n, "unions")
+    check_known(game, n)
+    return sum_of_steps(game, steps_of(Unions(players)), batch_size)
 
 
 def asymmetric_values(
@@ -186,14 +183,12 @@ def asymmetric_values(
     >>> asymmetric_values(first, [[0], [1, 2]])
     array([1., 0., 0.])
     """
-    listed = _players_as_numbers(order, names, "order")
+    listed = players_as_numbers(order, names, "order")
     if n_players is None:
         n_players = getattr(game, "n_players", None)
-    n, required = _requirements_of(listed, n_players)
-    _check_known(game, n)
-    down_sets = _down_sets(n, required)
-    joining, before, weights = _steps_between(down_sets, n, required)
-    return _sum_of_steps(game, joining, before, weights, batch_size)
+    n, required = requirements_of(listed, n_players)
+    check_known(game, n)
+    return sum_of_steps(game, steps_of(PartialOrder(required)), batch_size)
 
 
 class CausalGame(GaussianGame):
@@ -241,9 +236,9 @@ class CausalGame(GaussianGame):
         batch_size: int = 65536,
     ) -> None:
         super().__init__(model, X, background, n_samples=n_samples, rng=rng, batch_size=batch_size)
-        listed = _players_as_numbers(components, column_names(X), "components")
+        listed = players_as_numbers(components, column_names(X), "components")
         listed = [part if isinstance(part, list) else [part] for part in listed]
-        _check_partition(listed, self.n_players, "components")
+        check_partition(listed, self.n_players, "components")
         features = np.arange(self.n_players)
         self.components = [np.isin(features, part) for part in listed]
         last = len(self.components) - 1
@@ -262,209 +257,3 @@ class CausalGame(GaussianGame):
                 filled[:, :, wanted] = self._draw(filled, known, wanted, noise)
             earlier |= component
         return filled
-
-
-def _sum_of_steps(
-    game: Game, joining: np.ndarray, before: np.ndarray, weights: np.ndarray, batch_size: int
-) -> np.ndarray:
-    """Sum over steps of weight times what a player adds to those before; each coalition is valued
-    once."""
-    batch = check_int(batch_size, "batch_size")
-    after = before.copy()
-    after[np.arange(len(joining)), joining] = True
-    coalitions, place = np.unique(np.concatenate([before, after]), axis=0, return_inverse=True)
-    values = np.concatenate(
-        [
-            evaluate_game(game, coalitions[start : start + batch])
-            for start in range(0, len(coalitions), batch)
-        ]
-    )
-    place_before, place_after = np.split(place.ravel(), 2)
-    added = values[place_after] - values[place_before]
-    total = np.zeros((before.shape[1], *values.shape[1:]))
-    np.add.at(total, joining, weights.reshape(-1, *[1] * (values.ndim - 1)) * added)
-    return total
-
-
-# Unions
-
-
-def _contexts(unions: Sequence[Any], n: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For every player the coalitions that may stand before it, and their shares of the orderings.
-
-    Going down the nested lists, each level adds a subset of the siblings, whole, with the Shapley
-    weight of its size.
-    """
-    nobody = np.zeros((1, n), dtype=bool)
-    todo = [(list(unions), nobody, np.ones(1))]
-    while todo:
-        siblings, outside, shares = todo.pop()
-        members = np.stack([np.isin(np.arange(n), list(_leaves(part))) for part in siblings])
-        count = len(siblings)
-        for position, part in enumerate(siblings):
-            if len(outside) << (count - 1) > MAX_COALITIONS:
-                fail(
-                    "unions",
-                    f"at most {MAX_COALITIONS:,} coalitions before a player",
-                    f"{len(outside) << (count - 1):,}",
-                    "Make more and smaller unions, or nest them",
-                )
-            others = np.delete(members, position, axis=0)
-            chosen = (np.arange(2 ** (count - 1))[:, None] >> np.arange(count - 1)) & 1
-            sizes = chosen.sum(axis=1)
-            weight = np.array([1.0 / (count * comb(count - 1, size)) for size in sizes])
-            joined = chosen @ others.astype(np.int64) > 0
-            before = (outside[:, None] | joined[None]).reshape(-1, n)
-            share = (shares[:, None] * weight).ravel()
-            if isinstance(part, list):
-                todo.append((part, before, share))
-            else:
-                yield part, before, share
-
-
-def _leaves(part: Any) -> Iterator[int]:
-    """Players of nested lists."""
-    if isinstance(part, list):
-        for inner in part:
-            yield from _leaves(inner)
-    else:
-        yield part
-
-
-def _check_partition(unions: Any, n: int, argument: str) -> None:
-    players = sorted(_leaves(unions))
-    if players != list(range(n)):
-        twice = [player for player in set(players) if players.count(player) > 1]
-        missed = sorted(set(range(max([n - 1, *players]) + 1)) - set(players))
-        strange = [player for player in players if player >= n]
-        if twice:
-            got = f"player {twice[0]} twice"
-        elif missed:
-            got = f"no player {missed[0]}"
-        else:
-            got = f"player {strange[0]}"
-        fail(argument, f"each of {n} players once", got, "Name each player in one list")
-
-
-# Orders
-
-
-def _requirements_of(listed: list[Any], n_players: int | None) -> tuple[int, list[int]]:
-    """Number of players, and for each the set of those that must come before it, as bits."""
-    pairs = [part for part in listed if isinstance(part, tuple)]
-    if pairs and len(pairs) == len(listed):
-        if n_players is None:
-            fail(
-                "n_players",
-                "the number of players beside pairs",
-                "None",
-                "Pass n_players, or a list of levels that names every player",
-            )
-        n = check_int(n_players, "n_players")
-        for pair in pairs:
-            if len(pair) != 2 or not set(pair) <= set(range(n)):
-                fail("order", f"pairs of players 0 to {n - 1}", repr(pair), "Name two players")
-    else:
-        levels = [part if isinstance(part, list) else [part] for part in listed]
-        n = len(list(_leaves(levels)))
-        _check_partition(levels, n, "order")
-        pairs = [
-            (before, after)
-            for earlier, later in pairwise(levels)
-            for before in earlier
-            for after in later
-        ]
-        if n_players is not None and n != n_players:
-            fail("order", f"all {n_players} players", f"{n}", "Name each player in one level")
-    required = [0] * n
-    for before, after in pairs:
-        required[after] |= 1 << before
-    return n, required
-
-
-def _down_sets(n: int, required: list[int]) -> dict[int, list[tuple[int, int]]]:
-    """Every coalition, as bits, that holds with a player all that must come before; with the steps
-    (player, next coalition) that lead on. By size."""
-    everybody = (1 << n) - 1
-    steps: dict[int, list[tuple[int, int]]] = {}
-    layer = {0}
-    while layer:
-        following = set()
-        for coalition in layer:
-            steps[coalition] = [
-                (player, coalition | 1 << player)
-                for player in range(n)
-                if not coalition >> player & 1 and required[player] & ~coalition == 0
-            ]
-            following |= {after for _, after in steps[coalition]}
-            if len(steps) + len(following) > MAX_COALITIONS:
-                fail(
-                    "order",
-                    f"at most {MAX_COALITIONS:,} coalitions that respect it",
-                    "more",
-                    "State more of the order, or join players in a GroupedGame",
-                )
-        layer = following
-    if everybody not in steps:
-        stuck = max(steps, key=int.bit_count)
-        circle = [player for player in range(n) if not stuck >> player & 1]
-        fail("order", "an order without a circle", f"one among {circle}", "Leave one pair out")
-    return steps
-
-
-def _steps_between(
-    down_sets: dict[int, list[tuple[int, int]]], n: int, required: list[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Players that join, the coalitions before them, and the share of orderings with that step:
-    orderings that lead there, times those that lead on, over all. Integers, so exact."""
-    reached = dict.fromkeys(down_sets, 0)
-    reached[0] = 1
-    for coalition, steps in down_sets.items():
-        for _, after in steps:
-            reached[after] += reached[coalition]
-    onward = dict.fromkeys(down_sets, 0)
-    onward[(1 << n) - 1] = 1
-    for coalition in reversed(down_sets):
-        for _, after in down_sets[coalition]:
-            onward[coalition] += onward[after]
-    joining = []
-    before = []
-    weights = []
-    for coalition, steps in down_sets.items():
-        for player, after in steps:
-            joining.append(player)
-            before.append(coalition)
-            weights.append(reached[coalition] * onward[after] / onward[0])
-    bits = np.array([[coalition >> player & 1 for player in range(n)] for coalition in before])
-    return np.array(joining), bits.astype(bool), np.array(weights)
-
-
-# What users pass
-
-
-def _players_as_numbers(listed: Any, names: Any, argument: str) -> list[Any]:
-    """Nested lists with players as numbers; tuples stay tuples."""
-    if not isinstance(listed, list | tuple) or len(listed) == 0:
-        fail(argument, "a list of lists of players", listed, "Write [[0, 1], [2]]", TypeError)
-    known: dict[str, int] = {}
-    if names is not None:
-        checked = check_names(names, len(list(names)), "names") or ()
-        known = {name: number for number, name in enumerate(checked)}
-
-    def number(part: Any) -> Any:
-        if isinstance(part, list | tuple):
-            return type(part)(number(inner) for inner in part)
-        if isinstance(part, str):
-            if part not in known:
-                what = f"names among {shorten(', '.join(known))}" if known else "numbers of players"
-                fail(argument, what, repr(shorten(part)), "Pass names=, or check the spelling")
-            return known[part]
-        return check_int(part, argument, minimum=0)
-
-    return [number(part) for part in listed]
-
-
-def _check_known(game: Any, n: int) -> None:
-    known = getattr(game, "n_players", n)
-    if known != n:
-        fail("game", f"a game of the {n} players that are named", f"{known} players", "Name all")

@@ -130,7 +130,7 @@ def test_groups_outputs_batches_and_workers(wide):
 def test_bad_input(wide):
     X, B = wide
     with pytest.raises(ValueError, match="max_evaluations: expected at least"):
-        kernel_shap(model, X, B, max_evaluations=300)
+        kernel_shap(model, X, B, max_evaluations=100)
     with pytest.raises(ValueError, match="max_evaluations: expected an integer >= 1"):
         kernel_shap(model, X, B, max_evaluations=-1)
     with pytest.raises(ValueError, match="sampling: expected one of"):
@@ -139,3 +139,66 @@ def test_bad_input(wide):
         kernel_shap(lambda X: np.where(X[:, 0] > 0, np.nan, 1.0), X, B)
     with pytest.raises(ValueError, match="background: expected 11 columns"):
         kernel_shap(model, X, B[:, :5])
+
+
+def test_small_budgets_list_what_makes_the_regression_solvable(wide):
+    X, B = wide
+    complete = 2 + 4 + 3
+    least = complete + 2 * 4 * 22
+    with pytest.raises(ValueError, match=f"max_evaluations: expected at least {least} model rows"):
+        kernel_shap(model, X, B, max_evaluations=least - 1)
+    found = kernel_shap(model, X, B, max_evaluations=least)
+    assert found.info["evaluations"] == least
+    assert np.isnan(found.std).all()
+    assert not found.info["converged"]
+    assert np.abs(found.gap(model(X))).max() < SOLVED
+    with pytest.raises(ValueError, match="explanation: expected values with standard errors"):
+        confidence_interval(found)
+
+    def pairwise(X):
+        return X[:, 0] * X[:, 1] + np.sin(X[:, 2]) * X[:, 9] + X[:, 4]
+
+    # With interactions of two at most, single players and all but one say everything.
+    truth = exact_shap(pairwise, X, B).values
+    found = kernel_shap(pairwise, X, B, max_evaluations=least)
+    assert np.abs(found.values - truth).max() < SOLVED
+    for extra in (31, 32, 70, 300):
+        found = kernel_shap(model, X, B, max_evaluations=least + 2 * 4 * extra, rng=0)
+        assert found.info["evaluations"] <= least + 2 * 4 * extra
+        assert np.isfinite(found.std).all() == (extra >= 32)
+
+
+@pytest.mark.parametrize("extra", [32, 64])
+def test_intervals_at_small_budgets_cover(extra):
+    rng = np.random.default_rng(5)
+    X, B = rng.normal(size=(1, 12)), rng.normal(size=(5, 12))
+
+    def triple(X):
+        return X[:, 0] * X[:, 1] * X[:, 2] + np.tanh(X[:, 3:8]).sum(axis=1) ** 3 + X.sum(axis=1)
+
+    truth = exact_shap(triple, X, B).values
+    budget = 1 + 5 + 2 + 5 * (24 + extra)
+    hits = []
+    for seed in range(200):
+        found = kernel_shap(triple, X, B, max_evaluations=budget, rng=seed)
+        assert found.info["coalitions"] == [24 + extra]
+        low, high = confidence_interval(found)
+        hits.append((low <= truth) & (truth <= high))
+    # 2,400 answers, correlated within a run.
+    assert 0.92 < np.mean(hits) < 0.985
+
+
+def test_weights_progress_and_structures(wide, capsys):
+    X, B = wide
+    weights = [3, 0, 1, 2]
+    truth = exact_shap(model, X, np.repeat(B, weights, axis=0))
+    found = kernel_shap(model, X, B, weights=weights, max_evaluations=10**6)
+    assert np.abs(found.values - truth.values).max() < SOLVED
+    assert np.allclose(found.base_values, truth.base_values, atol=SOLVED)
+    drawn = kernel_shap(model, X, B, weights=weights, max_evaluations=3000, rng=0)
+    assert (np.abs(drawn.values - truth.values) <= 5 * drawn.std).all()
+    kernel_shap(model, X, B, progress=True, rng=0)
+    assert "explained rows" in capsys.readouterr().err
+    for argument in ("unions", "order"):
+        with pytest.raises(ValueError, match=f"{argument}: expected None.*permutation_shap"):
+            kernel_shap(model, X, B, **{argument: [[0, 1], list(range(2, 11))]})
