@@ -8,16 +8,16 @@ where :math:`P_i^\pi` are the players before :math:`i`; a mean can be sampled. T
 itself a mean over background rows :math:`b` of the games :math:`v_b(S) = f(x_S, b_{\bar S})`. One
 *round* gives every :math:`b` random orderings of its own and walks each twice (antithetic): once
 adding the features in order to the empty coalition, once taking them in order from the full one.
-With :math:`P` the features before :math:`i` and :math:`\bar P` the others,
+With :math:`P` the features before :math:`i` and :math:`\bar P` all others, :math:`i` among them,
 
 .. math:: \delta_i = \tfrac12\{[v_b(P \cup i) - v_b(P)] + [v_b(\bar P) - v_b(\bar P \setminus i)]\}.
 
 It is unbiased, the sum over features is exact, and one round is exact for models with interactions
 of at most two features. An ordering turned by half of its length is walked as well: who came early
 comes late there, so that errors cancel in part. Rounds are independent, so their spread gives the
-standard error. Cost: at most :math:`4(d-1)B` model rows a round and explained row, for backgrounds
-of 16 rows and more (smaller ones are walked several times); steps between equal values cost
-nothing. Source: Methods 7-8 of Lundberg et al. (2020).
+standard error. Cost: two orderings, two ways, so at most :math:`4(d-1)B` model rows a round and
+explained row, for backgrounds of 16 rows and more (smaller ones are walked several times); steps
+between equal values cost nothing. Source: Methods 7-8 of Lundberg et al. (2020).
 
 ``ime`` is the older way, *interactions-based method for explanation*: one feature's step at a time,
 more samples where they help most. Source: Strumbelj and Kononenko (2014).
@@ -49,7 +49,13 @@ from shaplab.foundations._sampling import (
 from shaplab.foundations._structure import PartialOrder, Unions, both_ways, read_structure
 from shaplab.foundations._walks import outputs_along
 
-__all__ = ["confidence_interval", "ime", "permutation_shap", "permutation_shap_literal"]
+__all__ = [
+    "confidence_interval",
+    "ime",
+    "ime_literal",
+    "permutation_shap",
+    "permutation_shap_literal",
+]
 
 # A round has at least this many orderings, so that rounds that agree by chance (one background row,
 # few features) do not pass for precision.
@@ -65,21 +71,49 @@ def permutation_shap_literal(
     model: Callable[[np.ndarray], np.ndarray],
     x: np.ndarray,
     background: np.ndarray,
+    orderings: np.ndarray,
+) -> np.ndarray:
+    """One round for one row ``x`` ``(d,)``: with each reference ``(B, d)`` its ordering ``(B, d)``
+    and the same turned by half, both ways.
+
+    Returns ``(d,)`` for a model of rows ``(n, d)`` with one output.
+    """
+    d = len(x)
+    phi = np.zeros(d)
+    for b, ordering in zip(background, orderings, strict=True):
+        for turned in (ordering, np.roll(ordering, d // 2)):
+            for way in (turned, turned[::-1]):
+                hybrid = b.copy()
+                before = float(model(hybrid[None])[0])
+                for i in way:
+                    hybrid[i] = x[i]
+                    after = float(model(hybrid[None])[0])
+                    phi[i] += after - before
+                    before = after
+    return phi / (4 * len(background))
+
+
+def ime_literal(
+    model: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    background: np.ndarray,
     samples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Shapley values of one row as IME samples them, in the paper's notation: an ordering and a
-    reference row, one feature's step.
+    """Shapley values of one row ``x`` ``(d,)`` as IME samples them, in the paper's notation: an
+    ordering and a reference row, one feature's step.
 
-    Returns ``(d,)`` for a model with one output. Cost: ``2 * d * samples`` model rows.
+    Returns ``(d,)`` for a model of rows ``(n, d)`` with one output. Cost: ``2 * d * samples`` model
+    rows.
     """
-    M = len(x)
-    phi = np.zeros(M)
-    for i in range(M):
+    d = len(x)
+    phi = np.zeros(d)
+    for i in range(d):
         for _ in range(samples):
-            pi = rng.permutation(M)
+            pi = rng.permutation(d)
             w = background[rng.integers(len(background))]
             before = pi[: np.flatnonzero(pi == i)[0]]
+            # b1 and b2 of the source: the reference with and without feature i of the row.
             b1 = w.copy()
             b1[before] = x[before]
             b1[i] = x[i]
@@ -168,8 +202,8 @@ class RowWalks(Sampler):
     ) -> tuple[np.ndarray, int]:
         evaluator = self.evaluator
         players = evaluator.n_active
-        # The walks of a visit meet the references in turn; those of all visits stand one after the
-        # other.
+        # The first visit has walks 0 to walks - 1, the second the next ones, and so on. Walk number
+        # k of a visit starts at reference k modulo their number.
         walks = evaluator.n_references * self.repeats
         keys = players if self.structure is None else self.structure.n_keys
         draws = np.concatenate(
