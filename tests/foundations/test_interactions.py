@@ -330,6 +330,8 @@ def test_estimates_have_no_bias_and_honest_intervals(index, order):
     inside = np.abs(off[:, sampled]) < 1.96 * errors[:, sampled]
     # Entries of a run hang together, so 60 runs tell coverage to about 2 percent.
     assert 0.91 < inside.mean() < 0.985
+    # Standard errors are neither too small nor too large: 60 runs tell them to a tenth or so.
+    assert 0.8 < np.mean(off[:, sampled] ** 2) / np.mean(errors[:, sampled] ** 2) < 1.25
     # Means of 60 runs: a normal number beyond 4.5 is one of 150,000.
     z = off.mean(axis=0)[sampled] / np.sqrt((errors**2).mean(axis=0)[sampled] / 60)
     assert np.abs(z).max() < 4.5
@@ -418,3 +420,19 @@ def test_the_least_budget_that_an_error_names_is_enough():
             interaction_values(lambda S: S[:, 0] * 1.0, 30, max_evaluations=least - 1, **kind)
         found = interaction_values(lambda S: S[:, 0] * 1.0, 30, max_evaluations=least, **kind)
         assert found.info["evaluations"] <= least
+
+
+def test_a_pair_of_complements_cancels_what_cannot_matter():
+    """A game that values a coalition like its complement has no Shapley values, a game that values
+    it with the other sign no pairs; pairs of complements see it, without any chance."""
+    worth = np.random.default_rng(2).normal(size=26)
+
+    def odd(S):
+        return np.tanh((2.0 * S - 1.0) @ worth)
+
+    even = interaction_values(lambda S: odd(S) ** 2, 26, order=1, max_evaluations=400, rng=1)
+    # Coefficients of size 10 times rounding, of a few hundred draws.
+    np.testing.assert_allclose(even.values, 0, atol=1e-9)
+    np.testing.assert_allclose(even.std, 0, atol=1e-9)
+    pairs = interaction_values(odd, 26, order=2, max_evaluations=400, rng=1)
+    np.testing.assert_allclose(pairs.values[26:], 0, atol=1e-9)
