@@ -134,7 +134,7 @@ def check_players(n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYER
             "n_players",
             f"at most {maximum} for exact enumeration",
             f"{n}, that is 2**{n} = {2.0**n:.1e} coalitions",
-            "Group players, or estimate with permutation_shap or kernel_shap",
+            "Group players, or estimate with estimate_values, permutation_shap or kernel_shap",
         )
     return n
 
