@@ -134,8 +134,8 @@ def check_players(n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYER
             "n_players",
             f"at most {maximum} for exact enumeration",
             f"{n}, that is 2**{n} = {2.0**n:.1e} coalitions",
-            "Group players, or estimate with permutation_shap, kernel_shap or, of interactions, "
-            "with max_evaluations=",
+            "Group players, or estimate: estimate_values, of interactions max_evaluations=, of a "
+            "model permutation_shap or kernel_shap",
         )
     return n
 
