@@ -464,9 +464,12 @@ def estimate_values(
     network, sharp interactions, SAGE, a saturated one; 10 to 30 players, 200 runs each) at 4, 5, 10
     and 20 evaluations a player; single games between 90 (saturated, 10 a player) and 97.5%. At 60 a
     player four of them were measured: 92 to 98%. How intervals are made was chosen on these games,
-    with other seeds. A standard error knows only what was seen. An effect that no valued coalition has is in no interval, however large: a game of 20
-    players with one such effect had 35% at 10 evaluations a player. ``sizes`` tells of which sizes
-    all coalitions were valued: single players, alone and missing, early on; pairs later.
+    with other seeds.
+
+    A standard error knows only what was seen. An effect that no valued coalition has is in no
+    interval, however large: a game of 20 players with one such effect had 35% at 10 evaluations a
+    player. ``sizes`` tells of which sizes all coalitions were valued: single players, alone and
+    missing, early on; pairs later.
 
     References
     ----------
