@@ -217,6 +217,21 @@ def line_of(budget: int, repeats: int, errors: dict[str, float]) -> str:
     return f"  {budget:4d} d {repeats:3d} {' '.join(cells)}"
 
 
+def means_of(lines: list[str]) -> list[str]:
+    """Means over the games in which every estimator has a number, one line a budget."""
+    rows: dict[int, list[list[float]]] = {}
+    for line in lines:
+        words = line.replace("*", " ").split()
+        if len(words) == 11 and words[1] == "d" and "-" not in words:
+            rows.setdefault(int(words[0]), []).append([float(word) for word in words[3:]])
+    means = ["mean over games in which every estimator has a number; their number after the budget"]
+    for budget, table in rows.items():
+        mean = np.mean(table, axis=0)
+        errors = dict(zip(["shaplab", *PEERS], mean.tolist(), strict=True))
+        means.append(line_of(budget, len(table), errors))
+    return means
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
@@ -227,9 +242,12 @@ def main() -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("shapiq", "xgboost-cpu", "numpy"))
     print(f"$ python -W ignore benchmarks/estimators.py {told}    ({packages})")
     print(f"  budget seeds {' '.join(f'{name:>11s}' for name in ['shaplab', *PEERS])}", flush=True)
+    everything: list[str] = []
     work = Parallel(n_jobs=options.jobs, return_as="generator")
     for lines in work(delayed(lines_of)(name, options.seeds, options.budgets) for name in PROBLEMS):
         print("\n".join(lines), flush=True)
+        everything += lines
+    print("\n".join(means_of(everything)))
 
 
 if __name__ == "__main__":
