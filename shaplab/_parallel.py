@@ -135,7 +135,7 @@ class Crew:
         description: str = "",
     ) -> list[Any]:
         """``[function(shared, *task) for task in tasks]``, in order; ``progress`` counts tasks."""
-        told = {"progress": progress, "description": description}
+        told: dict[str, Any] = {"progress": progress, "description": description}
         if self._local:
             local = [(self.shared, *task) for task in tasks]
             return run_tasks(function, local, n_jobs=self.n_jobs, **told)

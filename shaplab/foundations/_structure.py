@@ -74,6 +74,8 @@ class Unions:
 
     def __init__(self, listed: list[Any]) -> None:
         self.listed = listed
+        # A flat list is no structure: all orderings are left.
+        self.listed_all = not any(isinstance(part, list) for part in listed)
         self.n_players = sum(1 for _ in leaves_of(listed))
         # For each level the number of the list or player, among all, that holds a player there.
         levels: list[np.ndarray] = []
@@ -111,6 +113,7 @@ class PartialOrder:
     """
 
     name = "order"
+    listed_all = False
 
     def __init__(self, required: list[int]) -> None:
         self.required = required
