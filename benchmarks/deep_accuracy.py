@@ -3,12 +3,13 @@
 Run: OMP_NUM_THREADS=1 python benchmarks/deep_accuracy.py > benchmarks/results/deep_accuracy.txt
 Every network has 8 inputs and one output, so the interventional game (features of x inside the
 coalition, of a background row outside, averaged over the background) is enumerated. The error is
-the root mean square over rows and features, over the spread of the exact values. Beside it:
+the root mean square error over rows and features, over the spread of the exact values. Beside it:
 integrated gradients with 20 Gauss-Legendre nodes from every background row (what captum does by
-default, with 20 steps), and, where it runs, captum's DeepLiftShap and shap's DeepExplainer. Each
-network meets five backgrounds (random rows, a row of zeros, a row near zero, a constant row, rows
-that share some inputs with the explained ones), logits or scores of growing size, and inputs of
-size 1 and 10.
+default, with 20 steps); stepwise_deep_shap as it comes, two steps along four orderings, which has
+eight backward passes for each pair of rows where deep_shap has one; and, where it runs, captum's
+DeepLiftShap and shap's DeepExplainer. Each network meets five backgrounds (random rows, a row of
+zeros, a row near zero, a constant row, rows that share some inputs with the explained ones), logits
+or scores of growing size, and inputs of size 1 and 10.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shaplab import deep_shap, integrated_gradients
+from shaplab import deep_shap, integrated_gradients, stepwise_deep_shap
 
 D = 8
 ROWS = 3
@@ -292,6 +293,12 @@ def errors(values: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return error, float(np.abs(values).max() / np.abs(truth).max())
 
 
+def in_steps(model: nn.Module, X: torch.Tensor, B: torch.Tensor) -> np.ndarray:
+    """Two steps along two orderings and their reverses: eight backward passes a pair of rows."""
+    found: Any = stepwise_deep_shap(model, X, B, steps=2, orderings=4, rng=0)
+    return np.asarray(found.values)
+
+
 def with_captum(model: nn.Module, X: torch.Tensor, B: torch.Tensor) -> np.ndarray:
     from captum.attr import DeepLiftShap
 
@@ -319,6 +326,7 @@ def measure(
         row["IG"] = errors(integrated_gradients(model, X, B, steps=20).values, truth)[0]
         methods: dict[str, Any] = {
             "deep_shap": lambda m, x, b: deep_shap(m, x, b).values,
+            "in steps": in_steps,
             "float32": lambda m, x, b: deep_shap(m.float(), x.float(), b.float()).values,
         }
         if full:
@@ -343,11 +351,12 @@ def main() -> None:
     for package in ("torch", "captum", "shap"):
         print(f", {package} {metadata.version(package)}", end="")
     print(f"\n{len(rows)} cases; error over spread, median over backgrounds and scales, worst\n")
-    print(f"{'network':<26}{'deep_shap':>16}{'IG, 20 steps':>16}{'captum':>16}{'shap':>16}")
+    print(f"{'network':<26}{'deep_shap':>16}{'in 2 steps':>16}{'IG, 20 steps':>16}", end="")
+    print(f"{'captum':>16}{'shap':>16}")
     for name in dict.fromkeys(row["name"] for row in rows):
         mine = [row for row in rows if row["name"] == name]
         cells = []
-        for method in ("deep_shap", "IG", "captum", "shap"):
+        for method in ("deep_shap", "in steps", "IG", "captum", "shap"):
             found = np.array([row[method] for row in mine])
             if np.isnan(found).all():
                 cells.append("-")
@@ -359,20 +368,26 @@ def main() -> None:
 
 def summary(rows: list[dict[str, Any]]) -> None:
     """Print how the targets are met."""
-    ours, ig = (np.array([row[key] for row in rows]) for key in ("deep_shap", "IG"))
-    largest = np.array([row["deep_shap largest"] for row in rows])
-    refused = np.isnan(ours)
-    ratio = ours[~refused] / np.maximum(ig[~refused], 1e-6)
-    bad = ours > np.maximum(1.5 * ig, 0.6)
-    print(f"\nmedian of deep_shap: {np.nanmedian(ours):.3f}; of IG: {np.median(ig):.3f}")
-    print(f"median of the ratio: {np.median(ratio):.3f}; refused: {refused.sum()} cases")
-    print(
-        f"above max(1.5 IG, .6): {bad.sum()}; largest value over 3 x exact: {(largest > 3).sum()}"
-    )
+    ig = np.array([row["IG"] for row in rows])
+    print(f"\nmedian of IG: {np.median(ig):.3f}")
+    for method in ("deep_shap", "in steps"):
+        ours = np.array([row[method] for row in rows])
+        largest = np.array([row[f"{method} largest"] for row in rows])
+        refused = np.isnan(ours)
+        ratio = ours[~refused] / np.maximum(ig[~refused], 1e-6)
+        bad = ours > np.maximum(1.5 * ig, 0.6)
+        print(f"{method}: median {np.nanmedian(ours):.3f}; median of the ratio to IG ", end="")
+        print(
+            f"{np.median(ratio):.3f}; refused: {refused.sum()} cases; above max(1.5 IG, .6): ",
+            end="",
+        )
+        print(f"{bad.sum()}; largest value over 3 x exact: {(largest > 3).sum()}")
     if "-v" not in sys.argv:
         return
-    for row, wrong, top in zip(rows, bad | refused, largest, strict=True):
-        if wrong or top > 3:
+    for row in rows:
+        ours = row["deep_shap"]
+        near = ours <= max(1.5 * row["IG"], 0.6)  # not so for NaN: a case that was refused
+        if not near or row["deep_shap largest"] > 3:
             print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from shaplab.trees._paths import Paths
 from shaplab.trees._plans import PathDependentPlan, threads
+from shaplab.trees._players import players_of
 from shaplab.trees.ensemble import TreeEnsemble
 
 FORESTS = [(3, 6, 40, 4000), (6, 12, 8, 4000), (9, 20, 1, 20), (6, 12, 8, 3)]
@@ -43,7 +44,7 @@ def main():
         trees = complete_trees(np.random.default_rng(3), depth, d, n_trees)
         rows = np.random.default_rng(4).normal(size=(n_rows, d))
         codes = np.ascontiguousarray(trees.encode(rows).T)
-        paths, seconds = Paths(trees), {}
+        paths, seconds = Paths(trees, players_of(trees, None, None)), {}
         for route in ("tables", "walk", "auto"):
             plan = PathDependentPlan(paths, False, n_rows, route)
             plan.sums(codes, threads(1))

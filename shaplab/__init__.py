@@ -19,9 +19,10 @@ _PUBLIC = {
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame CopulaGame "
     "NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
-    "shaplab.foundations.interactions": "interaction_values",
+    "shaplab.foundations.interactions": "Interactions interaction_values",
     "shaplab.foundations.structures": "CausalGame asymmetric_values owen_values",
     "shaplab.foundations.orderings": "game_shap sampled_values",
+    "shaplab.foundations.estimate": "estimate_values EstimatedValues",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",
     "shaplab.trees.ensemble": "TreeEnsemble",
@@ -32,6 +33,7 @@ _PUBLIC = {
     "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
     "shaplab.trees.loss": "tree_loss_shap tree_output_shap",
     "shaplab.deep.deep_shap": "deep_shap",
+    "shaplab.deep.stepwise": "stepwise_deep_shap",
     "shaplab.deep.baselines": "deeplift gradients input_x_gradient integrated_gradients occlusion",
     "shaplab.deep.stacks": "stack_shap FunctionStage SplitStage",
     "shaplab.deep.dasp": "dasp compare_attributions",

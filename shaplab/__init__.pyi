@@ -19,10 +19,12 @@ from shaplab.deep.baselines import (
 from shaplab.deep.dasp import compare_attributions, dasp
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.deep.stacks import FunctionStage, SplitStage, stack_shap
+from shaplab.deep.stepwise import stepwise_deep_shap
 from shaplab.explanation import Explanation
+from shaplab.foundations.estimate import EstimatedValues, estimate_values
 from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
 from shaplab.foundations.games import GroupedGame, MeanGame, TableGame, all_coalitions, company_game
-from shaplab.foundations.interactions import interaction_values
+from shaplab.foundations.interactions import Interactions, interaction_values
 from shaplab.foundations.kernel import kernel_shap
 from shaplab.foundations.orderings import game_shap, sampled_values
 from shaplab.foundations.permutation import confidence_interval, ime, permutation_shap
@@ -101,12 +103,15 @@ __all__ = [
     "MeanLoss",
     "RescaledMargin",
     "exact_shap",
+    "Interactions",
     "interaction_values",
     "CausalGame",
     "asymmetric_values",
     "owen_values",
     "game_shap",
     "sampled_values",
+    "estimate_values",
+    "EstimatedValues",
     "permutation_shap",
     "ime",
     "confidence_interval",
@@ -124,6 +129,7 @@ __all__ = [
     "tree_loss_shap",
     "tree_output_shap",
     "deep_shap",
+    "stepwise_deep_shap",
     "deeplift",
     "gradients",
     "input_x_gradient",

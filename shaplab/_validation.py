@@ -292,6 +292,22 @@ def as_finite(values: Any, argument: str, shape: tuple[int, ...], remedy: str) -
     return found
 
 
+def check_weights(weights: Any, n: int, of_what: str) -> np.ndarray:
+    """How much each of ``n`` rows counts in a mean, as shares that sum to 1; None: equally."""
+    if weights is None:
+        return np.full(n, 1.0 / n)
+    given = as_finite(weights, "weights", (n,), f"Give one weight for each row of {of_what}")
+    if (given < 0).any() or not (given > 0).any():
+        fail(
+            "weights",
+            "numbers >= 0, some of them positive",
+            f"{given.min():g} as the smallest and {given.max():g} as the largest",
+            "Give rows that do not count the weight 0, and at least one row more",
+        )
+    shares = given / given.max()  # first of all: sums of huge weights overflow
+    return np.asarray(shares / shares.sum())
+
+
 def check_same_columns(X: Any, background: Any, argument: str = "background") -> None:
     """Require that two tables have the same columns in the same order."""
     ours = column_names(X)

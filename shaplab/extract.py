@@ -105,6 +105,8 @@ def _read_module(name: str) -> _Module:
                 imports[bound.partition(".")[0]] = f"{start}import {alias.name}{renamed}"
         else:
             decorators = getattr(node, "decorator_list", [])
+            if any(isinstance(d, ast.Name) and d.id == "overload" for d in decorators):
+                continue  # told to type checkers only
             first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
             while lines[first - 2].startswith("#"):
                 first -= 1

@@ -71,12 +71,16 @@ CALLS = {
     "0] - y) ** 2)",
     "exact_shap": "near(m.exact_shap(lambda t: t[:, 0] * t[:, 1], [[1.0, 1.0]], [[0.0, "
     "0.0]]).values, 0.5)",
-    "interaction_values": "m.interaction_values(both, 2).tolist() == [[0.0, 0.5], [0.5, 0.0]]",
+    "Interactions": "m.Interactions([[2.0]], ((0, 1),), 2, 'SII', [1.0], 2)[1, 0] == 2.0",
+    "interaction_values": "m.interaction_values(both, 2).tolist() == [[0.0, 0.5], [0.5, 0.0]]"
+    " and m.interaction_values(both, 2, index='STII')[1, 0] == 1.0",
     "sampled_values": "near(m.sampled_values(both, 3, unions=[[0, 1], [2]]).values, [0.5, 0.5, 0.0])",
     "game_shap": "near(m.game_shap(Played(), rng=0).values[:, 0], X[:, 0])",
     "owen_values": "m.owen_values(both, [[0, 1], [2]]).tolist() == [0.5, 0.5, 0.0]",
     "asymmetric_values": "m.asymmetric_values(both, [(0, 1)], 2).tolist() == [0.0, 1.0]",
     "CausalGame": "near(m.CausalGame(linear, X, X, [[0], [1], [2]], rng=0)(everything)[0], linear(X))",
+    "estimate_values": "near(m.estimate_values(lambda S: S @ np.arange(3.0), 3).values, [0, 1, 2])",
+    "EstimatedValues": "len(m.EstimatedValues(np.ones(2), None, 2.0, 4, np.ones(3), None, 'exact')) == 2",
     "permutation_shap": "near(m.permutation_shap(linear, X[:1, :2], X[1:2, :2], rng=0).values,"
     " (X[0, :2] - X[1, :2]) * [1, -2])",
     "ime": "near(m.ime(linear, X[:1, :2], X[1:2, :2], rng=0).values, (X[0, :2] - X[1, "
@@ -96,12 +100,14 @@ CALLS = {
     "interventional_tree_shap": "sums(m.interventional_tree_shap(tree, X, X), tree.predict(X))",
     "interventional_tree_shap_interactions": "sums(m.interventional_tree_shap_interactions(tree, X, X),"
     " tree.predict(X))",
-    "tree_shap_interactions": "sums(m.tree_shap_interactions(tree, X), tree.predict(X))",
+    "tree_shap_interactions": "sums(m.tree_shap_interactions(tree, X), tree.predict(X))"
+    " and near(m.tree_shap_interactions(tree, X, order=3, index='k-SII').total, tree.predict(X))",
     "tree_loss_shap": "sums(m.tree_loss_shap(tree, X, y, X, loss='mse'), "
     "(tree.predict(X) - y) ** 2)",
     "tree_output_shap": "sums(m.tree_output_shap(tree, X, X, transform='exp'), "
     "np.exp(tree.predict(X)))",
     "deep_shap": "sums(m.deep_shap(net, T, T), net(T).detach())",
+    "stepwise_deep_shap": "sums(m.stepwise_deep_shap(net, T, T, rng=0), net(T).detach())",
     "deeplift": "sums(m.deeplift(net, T), net(T).detach())",
     "gradients": "m.gradients(net, T).values.shape[:2] == (8, 3)",
     "input_x_gradient": "m.input_x_gradient(net, T, T).values.shape[:2] == (8, 3)",

@@ -5,7 +5,7 @@ from typing import assert_type
 import numpy as np
 
 import shaplab
-from shaplab import Explanation, TreeEnsemble, plots
+from shaplab import Explanation, Interactions, TreeEnsemble, plots
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 3))
@@ -22,6 +22,18 @@ assert_type(explained[:2], Explanation)
 assert_type(shaplab.kernel_shap(model, X, X), Explanation)
 assert_type(shaplab.exact_shap(model, X, X).feature_names, tuple[str, ...] | None)
 assert_type(shaplab.shapley_values(shaplab.company_game(), 5), np.ndarray)
+game = shaplab.company_game()
+assert_type(shaplab.interaction_values(game, 5), np.ndarray)
+assert_type(shaplab.interaction_values(game, 5, order=3), Interactions)
+assert_type(shaplab.interaction_values(game, 5, index="STII"), Interactions)
+assert_type(shaplab.interaction_values(game, 5, max_evaluations=200), Interactions)
+trees = TreeEnsemble.from_model(None)
+assert_type(shaplab.tree_shap_interactions(trees, X), Explanation)
+triples = shaplab.tree_shap_interactions(trees, X, order=3)
+assert_type(triples, Interactions)
+assert_type(triples.values, np.ndarray)
+assert_type(shaplab.interventional_tree_shap_interactions(trees, X, X, order=3), Interactions)
+plots.interaction_bars(triples)
 assert_type(shaplab.tree_shap(TreeEnsemble.from_model(None), X), Explanation)
 deep = shaplab.deep_shap(None, X, X)
 assert isinstance(deep, Explanation)  # for a network with several inputs it is a tuple

@@ -179,9 +179,9 @@ class PairRun(Codes):
         if self.layer is not None and not self.sources:
             fail(
                 "layer",
-                "the name of a module that the model calls",
+                "the name of a module that the model calls, with a number below that of its calls",
                 repr(self.layer),
-                "See dict(model.named_modules())",
+                "See dict(model.named_modules()); without a number it is the first call",
             )
         with torch.enable_grad():
             return self._checked(out)
@@ -312,8 +312,15 @@ def _listen(run: PairRun) -> Any:
     """Keep the output of the named module: torch's hook for all modules, in this thread, until it
     is removed."""
     name, _, number = str(run.layer).partition(":")
-    wanted = int(number or 0)
     modules = dict(run.model.named_modules())
+    if number and not number.isdigit():
+        fail(
+            "layer",
+            "a module's name, or name:number for a later call of it",
+            repr(run.layer),
+            f"Pass {name!r} for its first call, {name + ':1'!r} for its second",
+        )
+    wanted = int(number or 0)
     if name not in modules:
         fail(
             "layer",
@@ -406,6 +413,34 @@ def pairs(model: Any, loop: Tensors, batch: Tensors, settings: Settings) -> Iter
                 run.row = i
                 reader = _Reader(run, sources, out, count, shapes)
                 yield Block(one, inner, out_first[i].detach(), out[:count].detach(), run, reader)
+
+
+def aligned_pairs(model: Any, rows: Tensors, references: Tensors, settings: Settings) -> Block:
+    """Row i of one table against row i of the other, in one run of each.
+
+    Both runs have the same number of rows, so what a unit looks up is the whole table.
+    """
+    every = slice(0, rows[0].shape[0])
+    size = _at_least_two(every)
+    first = PairRun(model, settings, size)
+    out_first = first(_padded(rows, every, size))
+    run = PairRun(model, settings, size, first)
+    padded = _padded(references, every, size)
+    out = run(padded)
+    shapes = tuple(value.shape for value in padded)
+    reader = _Reader(run, first.sources, out, every.stop, shapes)
+    both = out_first[every].detach(), out[every].detach()
+    return Block(0, every, *both, run, reader)
+
+
+def outputs_of(model: Any, table: Tensors, settings: Settings) -> Tensor:
+    """The model's outputs ``(N,)`` or ``(N, K)`` for every row."""
+    found = []
+    for rows in chunks(table[0].shape[0], settings.batch_size):
+        size = _at_least_two(rows)
+        out = PairRun(model, settings, size)(_padded(table, rows, size))
+        found.append(out[: rows.stop - rows.start].detach())
+    return torch.cat(found)
 
 
 def _at_least_two(rows: slice) -> int:

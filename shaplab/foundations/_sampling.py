@@ -228,7 +228,7 @@ class Sampler:
     blocks = 1
     # Rounds that visit the first block once more, so that the variance between visits is known
     # early.
-    pilot = 0
+    first_block_again = 0
     least = MIN_ROUNDS
     # Rounds without which there is no result, those without which nothing is known of its error,
     # and model rows of an enumeration where it is not the evaluator's.
@@ -267,7 +267,7 @@ class Sampler:
         n_rows = self.shape[0]
         blocks = []
         for step in range(tally.steps, tally.steps + count):
-            epoch, block = divmod(max(0, step - self.pilot), self.blocks)
+            epoch, block = divmod(max(0, step - self.first_block_again), self.blocks)
             # The generator of row number n_rows is free. An epoch visits all rows once, in random
             # order.
             order = visit_generator(tally.entropy, n_rows, epoch).permutation(n_rows)
@@ -291,7 +291,7 @@ class SampledRun:
         self.budget = budget
         self.goal: int | None = None
         if budget.rounds is not None:
-            self.goal = budget.rounds * sampler.blocks + sampler.pilot
+            self.goal = budget.rounds * sampler.blocks + sampler.first_block_again
         self._set_costs()
         self._check_budget()
         self.tally = Tally.new(sampler.shape, budget.rng)

@@ -134,7 +134,8 @@ def check_players(n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYER
             "n_players",
             f"at most {maximum} for exact enumeration",
             f"{n}, that is 2**{n} = {2.0**n:.1e} coalitions",
-            "Group players, or estimate with permutation_shap or kernel_shap",
+            "Group players, or estimate: estimate_values, of interactions max_evaluations=, of a "
+            "model permutation_shap or kernel_shap",
         )
     return n
 
@@ -274,8 +275,9 @@ def group_labels(
 
     Parameters
     ----------
-    groups : list of lists, or dict from a group's name to a list; players by number, or by name
-        when ``names`` are known. Each player in exactly one group.
+    groups : list of lists, with each player in exactly one; or dict from a group's name to a list,
+        where players in no group stay players of their own, after the groups. Players by number, or
+        by name when ``names`` are known.
     n_players : int, or None: as many as are named.
     names : the players' names, or None.
 
@@ -302,6 +304,13 @@ def group_labels(
                 )
             label[index] = number
             count[index] += 1
+    own = [str(name) for name in names] if names else [f"x{i}" for i in range(n_players)]
+    alone: list[str] = []
+    if isinstance(groups, Mapping):
+        for index in np.flatnonzero(count == 0).tolist():
+            label[index] = len(lists) + len(alone)
+            count[index] = 1
+            alone.append(own[index])
     if (count != 1).any():
         worst = int(np.flatnonzero(count != 1)[0])
         shown = names[worst] if names else worst
@@ -312,8 +321,7 @@ def group_labels(
             "Name every player exactly once",
         )
     if isinstance(groups, Mapping):
-        return label, tuple(str(title) for title in groups)
-    own = [str(name) for name in names] if names else [f"x{i}" for i in range(n_players)]
+        return label, (*(str(title) for title in groups), *alone)
     members: list[list[str]] = [[] for _ in lists]
     for name, number in zip(own, label, strict=True):
         members[number].append(name)

@@ -8,16 +8,16 @@ where :math:`P_i^\pi` are the players before :math:`i`; a mean can be sampled. T
 itself a mean over background rows :math:`b` of the games :math:`v_b(S) = f(x_S, b_{\bar S})`. One
 *round* gives every :math:`b` random orderings of its own and walks each twice (antithetic): once
 adding the features in order to the empty coalition, once taking them in order from the full one.
-With :math:`P` the features before :math:`i` and :math:`\bar P` the others,
+With :math:`P` the features before :math:`i` and :math:`\bar P` all others, :math:`i` among them,
 
 .. math:: \delta_i = \tfrac12\{[v_b(P \cup i) - v_b(P)] + [v_b(\bar P) - v_b(\bar P \setminus i)]\}.
 
 It is unbiased, the sum over features is exact, and one round is exact for models with interactions
 of at most two features. An ordering turned by half of its length is walked as well: who came early
 comes late there, so that errors cancel in part. Rounds are independent, so their spread gives the
-standard error. Cost: at most :math:`4(d-1)B` model rows a round and explained row, for backgrounds
-of 16 rows and more (smaller ones are walked several times); steps between equal values cost
-nothing. Source: Methods 7-8 of Lundberg et al. (2020).
+standard error. Cost: two orderings, two ways, so at most :math:`4(d-1)B` model rows a round and
+explained row, for backgrounds of 16 rows and more (smaller ones are walked several times); steps
+between equal values cost nothing. Source: Methods 7-8 of Lundberg et al. (2020).
 
 ``ime`` is the older way, *interactions-based method for explanation*: one feature's step at a time,
 more samples where they help most. Source: Strumbelj and Kononenko (2014).
@@ -49,7 +49,13 @@ from shaplab.foundations._sampling import (
 from shaplab.foundations._structure import PartialOrder, Unions, both_ways, read_structure
 from shaplab.foundations._walks import outputs_along
 
-__all__ = ["confidence_interval", "ime", "permutation_shap", "permutation_shap_literal"]
+__all__ = [
+    "confidence_interval",
+    "ime",
+    "ime_literal",
+    "permutation_shap",
+    "permutation_shap_literal",
+]
 
 # A round has at least this many orderings, so that rounds that agree by chance (one background row,
 # few features) do not pass for precision.
@@ -65,21 +71,49 @@ def permutation_shap_literal(
     model: Callable[[np.ndarray], np.ndarray],
     x: np.ndarray,
     background: np.ndarray,
+    orderings: np.ndarray,
+) -> np.ndarray:
+    """One round for one row ``x`` ``(d,)``: with each reference ``(B, d)`` its ordering ``(B, d)``
+    and the same turned by half, both ways.
+
+    Returns ``(d,)`` for a model of rows ``(n, d)`` with one output.
+    """
+    d = len(x)
+    phi = np.zeros(d)
+    for b, ordering in zip(background, orderings, strict=True):
+        for turned in (ordering, np.roll(ordering, d // 2)):
+            for way in (turned, turned[::-1]):
+                hybrid = b.copy()
+                before = float(model(hybrid[None])[0])
+                for i in way:
+                    hybrid[i] = x[i]
+                    after = float(model(hybrid[None])[0])
+                    phi[i] += after - before
+                    before = after
+    return phi / (4 * len(background))
+
+
+def ime_literal(
+    model: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    background: np.ndarray,
     samples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Shapley values of one row as IME samples them, in the paper's notation: an ordering and a
-    reference row, one feature's step.
+    """Shapley values of one row ``x`` ``(d,)`` as IME samples them, in the paper's notation: an
+    ordering and a reference row, one feature's step.
 
-    Returns ``(d,)`` for a model with one output. Cost: ``2 * d * samples`` model rows.
+    Returns ``(d,)`` for a model of rows ``(n, d)`` with one output. Cost: ``2 * d * samples`` model
+    rows.
     """
-    M = len(x)
-    phi = np.zeros(M)
-    for i in range(M):
+    d = len(x)
+    phi = np.zeros(d)
+    for i in range(d):
         for _ in range(samples):
-            pi = rng.permutation(M)
+            pi = rng.permutation(d)
             w = background[rng.integers(len(background))]
             before = pi[: np.flatnonzero(pi == i)[0]]
+            # b1 and b2 of the source: the reference with and without feature i of the row.
             b1 = w.copy()
             b1[before] = x[before]
             b1[i] = x[i]
@@ -168,8 +202,8 @@ class RowWalks(Sampler):
     ) -> tuple[np.ndarray, int]:
         evaluator = self.evaluator
         players = evaluator.n_active
-        # The walks of a visit meet the references in turn; those of all visits stand one after the
-        # other.
+        # The first visit has walks 0 to walks - 1, the second the next ones, and so on. Walk number
+        # k of a visit starts at reference k modulo their number.
         walks = evaluator.n_references * self.repeats
         keys = players if self.structure is None else self.structure.n_keys
         draws = np.concatenate(
@@ -408,7 +442,7 @@ def _ime_row(
     values, std = np.zeros((2, evaluator.n_active, evaluator.n_outputs))
     counts = np.zeros(evaluator.n_active, dtype=int)
     if samples is None:
-        samples = SAMPLES * len(members)
+        samples = max(SAMPLES, min_samples) * len(members)
         enumeration = int(evaluator.enumeration_cost[row])
         if enumeration <= 2 * samples:
             exact = evaluator.exact_values(np.array([row]), evaluator.means, evaluator.n_outputs)
@@ -431,30 +465,34 @@ def _adaptive_means(
     features = np.repeat(np.arange(n_features), min_samples)
     steps = _ime_steps(evaluator, row, features, entropy, 0)
     steps = steps.reshape(n_features, min_samples, -1)
-    total = steps.sum(axis=1)
-    squares = (steps**2).sum(axis=1)
+    # Means and squares of the distances from them (Welford): sums of squares would lose the spread
+    # of a feature with large steps.
+    mean = steps.mean(axis=1)
+    squares = ((steps - mean[:, None]) ** 2).sum(axis=1)
     count = np.full(n_features, min_samples)
     visit = 0
     # A tenth of what is left after the first ones is spent between two looks at the variances; at
     # least one sample, so that the loop ends.
     portion = max(1, (samples - n_features * min_samples) // 10)
     while count.sum() < samples:
-        mean = total / count[:, None]
-        variance = np.maximum(squares / count[:, None] - mean**2, 0.0).sum(axis=1)
+        variance = (squares / count[:, None]).sum(axis=1)
         features = _share_out(variance, count, min(portion, samples - int(count.sum())))
         visit += 1
         steps = _ime_steps(evaluator, row, features, entropy, visit)
-        np.add.at(total, features, steps)
-        np.add.at(squares, features, steps**2)
-        count = count + np.bincount(features, minlength=n_features)
-    mean = total / count[:, None]
-    variance = np.maximum(squares / count[:, None] - mean**2, 0.0)
-    return mean, np.sqrt(variance / np.maximum(count - 1, 1)[:, None]), count
+        for feature, step in zip(features, steps, strict=True):
+            count[feature] += 1
+            away = step - mean[feature]
+            mean[feature] += away / count[feature]
+            squares[feature] += away * (step - mean[feature])
+    error = np.sqrt(squares / count[:, None] / np.maximum(count - 1, 1)[:, None])
+    return mean, error, count
 
 
 def _share_out(variance: np.ndarray, count: np.ndarray, samples: int) -> np.ndarray:
     """The features that get the next samples, one after the other: where the variance of the sum of
-    all estimates falls most."""
+    all estimates falls most; where no feature has varied, evenly."""
+    if not (variance > 0).any():
+        variance = np.ones_like(variance)
     planned = count.astype(float)
     features = []
     for _ in range(samples):
@@ -507,8 +545,8 @@ def ime(
     model, X, background, groups, rng, n_jobs, batch_size, feature_names : as in
         :func:`permutation_shap`.
     samples : int, steps for each explained row, at least ``min_samples`` for every feature that can
-        matter; two model rows each. None: 100 for every such feature, or all coalitions where that
-        is cheaper.
+        matter; two model rows each. None: 100 for every such feature, or ``min_samples`` if that is
+        more, or all coalitions where that is cheaper.
     min_samples : int >= 2, steps for every feature before the rest go where the variance is
         largest.
 

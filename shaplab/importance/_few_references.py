@@ -24,7 +24,7 @@ Small groups are drawn evenly spread over the background, in the order of the mo
 lattice with a random start. A few *loud* references, whose rare outputs would spoil any draw, are
 used each time. Source: Giles (2008). Cost: ``mean_cost`` references a walk, each way.
 
-Chapter: importance/sage
+Chapter: importance/loss_shap
 """
 
 from __future__ import annotations

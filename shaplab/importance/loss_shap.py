@@ -23,7 +23,7 @@ import numpy as np
 from shaplab._gaussian import correlations, regression
 from shaplab._losses import check_probabilities, check_target, get_loss
 from shaplab._parallel import chunks
-from shaplab._validation import as_finite, check_choice, check_size, fail
+from shaplab._validation import check_choice, check_size, check_weights, fail
 from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import FLOATS, Evaluator
 from shaplab.foundations._sampling import (
@@ -76,7 +76,8 @@ class RowLosses:
 
     def __init__(self, evaluator: Evaluator, y: Any, loss: Any, weights: Any = None) -> None:
         self.evaluator = evaluator
-        self.weight = row_weights(weights, evaluator.n_rows)
+        n_rows = evaluator.n_rows
+        self.weight = n_rows * check_weights(weights, n_rows, "X")  # mean 1
         self.loss = get_loss(loss)
         self.has_classes = evaluator.n_outputs > 1
         n_outputs = evaluator.n_outputs if self.has_classes else None
@@ -101,16 +102,6 @@ class RowLosses:
                 "Return one number for each row, (n,)",
             )
         return losses
-
-
-def row_weights(weights: Any, n: int) -> np.ndarray:
-    """How much each of ``n`` rows counts in a mean, with mean 1."""
-    if weights is None:
-        return np.ones(n)
-    given = as_finite(weights, "weights", (n,), "Give one weight for each row of X")
-    if (given < 0).any() or not given.sum() > 0:
-        fail("weights", "weights of at least 0, some above", given, "Drop rows that do not count")
-    return given / given.mean()
 
 
 class MarginalRemoval:

@@ -19,6 +19,7 @@ visit: a walk of LossSHAP, ``2 (d - 1)`` coalitions of a few references each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,9 +67,11 @@ def sage_literal(
 
 
 class ErrorMoments(NamedTuple):
-    """What is known about the error of the mean over rows: its ``variance`` ``(p,)`` and
-    ``covariance`` with the sum over players, the variance ``within`` a row's visits (None: not yet
-    known), and the degrees of ``freedom`` behind it."""
+    """What is known about the error of the mean over rows: its ``variance`` ``(p,)`` and its
+    ``covariance`` ``(p,)`` with the error of the sum over players, the variance ``within`` a row's
+    visits ``(p,)`` (None: not yet known), and the degrees of ``freedom`` behind it.
+
+    Chapter importance/sage, "How sure"."""
 
     variance: np.ndarray
     covariance: np.ndarray
@@ -84,13 +87,15 @@ class Epochs(LossWalks):
     def __init__(self, game: RowLosses, removal: str) -> None:
         super().__init__(game, removal, walks=1)
         n_rows = self.evaluator.n_rows
-        self.blocks = -(-n_rows // ROWS_A_ROUND)
+        self.blocks = math.ceil(n_rows / ROWS_A_ROUND)
+        # The first block is visited twice at once, so that rows and visits can be told apart early.
         # Of one or two blocks, second visits come soon enough by themselves.
-        self.pilot = int(self.blocks > 2)
+        self.first_block_again = int(self.blocks > 2)
         # Before this many visits a standard error is not trusted: two of each row of a small table,
-        # but at least 64, of which a spread is known to a tenth or so.
+        # but at least 64, of which a spread is known to a tenth or so (one over the square root of
+        # twice their number).
         visits = max(64, min(2 * n_rows, 4 * ROWS_A_ROUND))
-        self.least = -(-visits * self.blocks // n_rows)
+        self.least = math.ceil(visits * self.blocks / n_rows)  # in blocks
         self.mark["method"] = "sage"
 
     def moments(self, tally: Tally) -> ErrorMoments:
@@ -107,16 +112,18 @@ class Epochs(LossWalks):
         within = tally.m2[again, :, 0].sum(axis=0) / freedom
         within_sum = tally.cross[again, :, 0].sum(axis=0) / freedom
         # A row's mean has the variance within over its number of visits.
-        inverse = float((1.0 / tally.count[seen]).sum())
-        variance = within * inverse / n_seen**2
-        covariance = within_sum * inverse / n_seen**2
+        one_over_visits = float((1.0 / tally.count[seen]).mean())
+        noise = within * one_over_visits
+        noise_sum = within_sum * one_over_visits
+        variance = noise / n_seen
+        covariance = noise_sum / n_seen
         unseen = 1.0 - seen.mean()
         if unseen > 0.0:
-            # The spread of row means, less what visits add to it, is that of the rows.
-            of_rows = np.maximum(between - within * inverse / n_seen, 0.0)
-            variance = variance + unseen / n_seen * of_rows
-            with_sum = between_sum - within_sum * inverse / n_seen
-            covariance = covariance + unseen / n_seen * with_sum
+            # Rows are drawn without replacement: their variance counts for the share that is not
+            # seen. The spread of row means, less what visits add to it, is that of the rows. (A
+            # covariance may be negative.)
+            variance = variance + unseen / n_seen * np.maximum(between - noise, 0.0)
+            covariance = covariance + unseen / n_seen * (between_sum - noise_sum)
         return ErrorMoments(variance, covariance, within, freedom)
 
     def _between_rows(self, tally: Tally, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,10 +151,13 @@ class Epochs(LossWalks):
         """Values ``(1, p, 1)`` that add up, and their Monte-Carlo standard errors."""
         variance, covariance, _, freedom = self.moments(tally)
         mean = tally.mean[tally.count >= 1, :, 0].mean(axis=0)
+        # `shares` takes sums of squares, as a tally keeps them, and their degrees of freedom; the
+        # scale of one row's numbers becomes that of a mean of so many rows.
         scale = self.scale / np.sqrt(tally.count.size)
         share, correction = shares(covariance * freedom, variance * freedom, freedom, scale)
         residual = (self.game.full - self.game.empty).mean() - mean.sum()
         values = mean + share * residual
+        # What is left of a variance after regression on the sum.
         std = np.sqrt(np.maximum(variance - share * covariance, 0.0) * correction)
         return values[None, :, None], std[None, :, None]
 
@@ -169,7 +179,12 @@ class Epochs(LossWalks):
         seen = tally.count >= 1
         if seen.sum() < 2:
             return np.full(self.shape[1], np.nan)
-        spread = tally.mean[seen, :, 0].var(axis=0, ddof=1)
+        # A row of weight w stands for w * value; other rows would have had other weights, too. So
+        # what counts is how far w * value is from w * mean.
+        weight = self.game.weight[seen, None]
+        weighted = tally.mean[seen, :, 0]
+        away = weighted - weight * (weighted.sum(axis=0) / weight.sum())
+        spread = (away**2).sum(axis=0) / (seen.sum() - 1)
         within = self.moments(tally).within
         if within is not None:
             spread = np.maximum(spread - within * (1.0 / tally.count[seen]).mean(), 0.0)
@@ -216,13 +231,13 @@ def sage(
         fitted to the background).
     groups : lists of features explained together, by number or name, or a dict from group name to
         features.
-    rounds : int >= 2, epochs over the rows; None: as many as ``thresh`` or ``max_evaluations``
-        need.
+    rounds : int >= 2, epochs over the rows (of more than 1,024 rows, the first 512 come once more);
+        None: as many as ``thresh`` or ``max_evaluations`` need.
     thresh : float, stop when the largest standard error is below this share of the spread of the
         values (largest minus smallest, zero included).
     max_evaluations, rng, n_jobs, batch_size, progress, callback, state, feature_names : as in
-        :func:`shaplab.foundations.permutation.permutation_shap`; a round is a block of at most 512
-        rows.
+        :func:`shaplab.foundations.permutation.permutation_shap`; ``callback`` and ``progress``
+        count blocks of at most 512 rows.
     weights : array ``(N,)`` of at least 0, how much each row counts in the mean; None: equally.
 
     Returns
@@ -232,9 +247,10 @@ def sage(
         the loss more. ``base_values`` is minus the loss of the mean prediction, ``prediction``
         minus the model's loss. ``std`` is the Monte-Carlo error for these rows;
         ``info["test_std"]`` ``(d,)`` the error from having these rows and not others, to be added
-        in squares for statements about the population. ``info["rounds"]`` ``(1, d)`` is one more
-        than the degrees of freedom of ``std``, ``info["epochs"]`` the mean number of visits of a
-        row, ``info["rows"]`` how many rows were visited.
+        in squares for statements about the population, NaN for one row. ``info["rounds"]`` ``(1,
+        d)`` is one more than the degrees of freedom of ``std``, ``info["epochs"]`` the mean number
+        of visits of a row (0 if every coalition was evaluated), ``info["rows"]`` how many rows were
+        visited.
 
     Raises
     ------

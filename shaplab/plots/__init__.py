@@ -2,7 +2,8 @@
 
 One row: ``waterfall``, ``force``, and ``compare`` for one row explained several times. A table of
 rows: ``bar``, ``beeswarm``, ``summary`` (both side by side), ``heatmap``, ``embedding``. One
-feature: ``scatter``, ``partial_dependence``; a pair: ``interaction``. Pictures: ``images``.
+feature: ``scatter``, ``partial_dependence``; a pair: ``interaction``. Subsets:
+``interaction_bars``. Pictures: ``images``.
 ``table`` says what any of them shows in words and numbers, for readers who cannot see a plot.
 
 A plot draws on ``ax``, or on a new figure of its own, and returns the Axes; what has several panels
@@ -24,6 +25,7 @@ from shaplab.plots._overviews import (
     partial_dependence,
     summary,
 )
+from shaplab.plots._subsets import interaction_bars
 
 __all__ = [
     "bar",
@@ -34,6 +36,7 @@ __all__ = [
     "heatmap",
     "images",
     "interaction",
+    "interaction_bars",
     "partial_dependence",
     "scatter",
     "summary",

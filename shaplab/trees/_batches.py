@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks, progress_bar
-from shaplab._tables import displayed, take_rows
+from shaplab._tables import take_rows
 from shaplab._validation import fail
 from shaplab.explanation import Explanation
+from shaplab.trees._players import Players
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels.quadrature import WALK_ROWS
 
-__all__ = ["RowOptions", "explain_rows", "tree_explanation"]
+__all__ = ["RowOptions", "explain_rows", "rows_a_batch", "tree_explanation"]
 
 
 @dataclass(frozen=True)
@@ -32,28 +33,27 @@ class RowOptions:
 
 def explain_rows(
     trees: TreeEnsemble,
+    players: Players,
     X: Any,
     pairs: bool,
     sums_of: Callable[[np.ndarray], np.ndarray],
     options: RowOptions,
 ) -> np.ndarray:
-    """Values ``(N, d[, d][, K])`` of a table's rows, in ``options.out`` if given.
+    """Values ``(N, n_players[, n_players][, K])`` of a table's rows, in ``options.out`` if given.
 
     ``sums_of`` turns codes ``(d, n)`` into sums ``(n_targets, n)``, see ``walk_trees``.
     """
     if len(X.shape) != 2 or X.shape[0] == 0:
         trees.encode(X)  # says what is wrong
     n_rows = X.shape[0]
-    d = trees.n_features
+    d = players.count
     k = trees.n_outputs
     shape: tuple[int, ...] = (n_rows, d)
     if pairs:
         shape += (d,)
     if trees.has_outputs:
         shape += (k,)
-    size = options.batch_size
-    if size is None:
-        size = max(WALK_ROWS, min(65536, 2**23 // ((d + d * d * pairs) * k)))
+    size = rows_a_batch(trees, players, pairs, options)
     try:
         values = _result(options.out, shape)
         with progress_bar(n_rows, options.progress, "rows") as bar:
@@ -61,7 +61,7 @@ def explain_rows(
                 codes = np.ascontiguousarray(trees.encode(take_rows(X, part)).T)
                 target = values[part] if trees.has_outputs else values[part][..., None]
                 _unfold(sums_of(codes), d, k, pairs, target)
-                _check_finite(trees, codes, values[part], part.start)
+                _check_finite(trees, players, codes, values[part], part.start)
                 bar.update(codes.shape[1])
     except MemoryError:
         fail(
@@ -73,6 +73,14 @@ def explain_rows(
             MemoryError,
         )
     return values
+
+
+def rows_a_batch(trees: TreeEnsemble, players: Players, pairs: bool, options: RowOptions) -> int:
+    """Rows that are encoded and explained together."""
+    if options.batch_size is not None:
+        return options.batch_size
+    numbers = (players.count + players.count**2 * pairs) * trees.n_outputs
+    return max(WALK_ROWS, min(65536, 2**23 // max(1, numbers)))
 
 
 def _result(out: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -106,7 +114,9 @@ def _unfold(sums: np.ndarray, d: int, k: int, pairs: bool, target: np.ndarray) -
     target[:] = both.transpose(3, 0, 1, 2)
 
 
-def _check_finite(trees: TreeEnsemble, codes: np.ndarray, values: np.ndarray, first: int) -> None:
+def _check_finite(
+    trees: TreeEnsemble, players: Players, codes: np.ndarray, values: np.ndarray, first: int
+) -> None:
     """Values overflow only where leaves are near the largest float; say where."""
     if np.isfinite(values).all():
         return
@@ -123,7 +133,7 @@ def _check_finite(trees: TreeEnsemble, codes: np.ndarray, values: np.ndarray, fi
         )
     leaf = int(np.abs(trees.value).max(axis=1).argmax())
     tree = int(np.searchsorted(trees.tree_start, leaf, side="right")) - 1
-    name = trees.feature_names[j] if trees.feature_names else j
+    name = players.names[j] if players.names else j
     fail(
         "model",
         "leaves whose differences fit into float64",
@@ -135,14 +145,14 @@ def _check_finite(trees: TreeEnsemble, codes: np.ndarray, values: np.ndarray, fi
 
 def tree_explanation(
     trees: TreeEnsemble,
+    players: Players,
     X: Any,
     values: np.ndarray,
     base: np.ndarray,
-    feature_names: tuple[str, ...] | None,
     **more: Any,
 ) -> Explanation:
     """An ``Explanation`` of rows that share their base value ``(K,)``."""
     base = np.broadcast_to(base, (len(values), trees.n_outputs))
     if not trees.has_outputs:
         base = base[:, 0]
-    return Explanation(values, base, displayed(X), feature_names, trees.output_names, **more)
+    return Explanation(values, base, players.shown(X), players.names, trees.output_names, **more)

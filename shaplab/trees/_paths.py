@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from shaplab._parallel import chunks
+from shaplab.trees._players import Players
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels.quadrature import leaf_products, sorted_shares
 from shaplab.trees.kernels.structure import (
@@ -95,14 +96,16 @@ class Paths:
     Attributes
     ----------
     trees : the ensemble.
+    nodes : its nodes, whose splits know their player.
     arrays : what the kernels take.
     jobs : int64 ``(n, 2)``, tree and output of everything that is not 0: one walk each.
     n_outputs : outputs that each tree pays, ``(T,)``.
     """
 
-    def __init__(self, trees: TreeEnsemble) -> None:
+    def __init__(self, trees: TreeEnsemble, players: Players) -> None:
         self.trees = trees
-        order, edges, shares, tree_nodes, tree_players = describe_paths(trees.nodes, trees.cover)
+        self.nodes = players.nodes(trees)
+        order, edges, shares, tree_nodes, tree_players = describe_paths(self.nodes, trees.cover)
         pays = np.zeros((trees.n_trees, 1), bool)
         if trees.n_trees:
             pays = np.add.reduceat(trees.value != 0, trees.roots, axis=0) > 0
@@ -158,9 +161,9 @@ class Paths:
         return np.add.reduceat(players, self.trees.roots)
 
     def n_targets(self, pairs: bool) -> int:
-        """Rows of a table of sums: features, then pairs of features, for each output."""
-        d = self.trees.n_features
-        return (d + d * d * pairs) * self.trees.n_outputs
+        """Rows of a table of sums: players, then pairs of players, for each output."""
+        n_players = self.nodes.n_players
+        return (n_players + n_players**2 * pairs) * self.trees.n_outputs
 
 
 def _by_level(level: np.ndarray) -> list[np.ndarray]:

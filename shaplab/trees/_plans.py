@@ -81,7 +81,7 @@ class LeafClusters:
     ) -> None:
         self.paths = paths
         work = Workload(
-            n_features=paths.trees.n_features,
+            n_players=paths.nodes.n_players,
             n_rows=n_rows,
             n_background=n_background,
             pairs=pairs,
@@ -89,7 +89,7 @@ class LeafClusters:
             chunk=CHUNK,
             prices=PRICES,
         )
-        self.cost, self.plan = plan_clusters(paths.trees.nodes, paths.arrays, chosen, work)
+        self.cost, self.plan = plan_clusters(paths.nodes, paths.arrays, chosen, work)
         sizes = self.plan.clusters[:, COLUMNS] << self.plan.clusters[:, BITS]
         self.starts = np.append(0, np.cumsum(sizes))
 
@@ -105,7 +105,7 @@ class LeafClusters:
     def count(self, background: np.ndarray, weights: np.ndarray, jobs: Jobs) -> np.ndarray:
         """Weight of every pattern of every cluster among background rows ``(d, R)``."""
         histogram = np.zeros(int((np.int64(1) << self.plan.clusters[:, BITS]).sum()))
-        nodes = self.paths.trees.nodes
+        nodes = self.paths.nodes
 
         def count_chunk(chunk: int) -> None:
             count_patterns(chunk, nodes, self.plan, background, weights, histogram)
@@ -124,7 +124,7 @@ class LeafClusters:
     ) -> None:
         """Fill the tables of clusters ``first`` to ``last``; with a histogram, their part of the
         background's mean output goes to ``means`` ``(C, K)``."""
-        nodes = self.paths.trees.nodes
+        nodes = self.paths.nodes
         arrays = self.paths.arrays
 
         def build_part(part: slice) -> None:
@@ -146,7 +146,7 @@ class LeafClusters:
     ) -> None:
         """Add the values of rows ``codes`` ``(d, n)`` in all clusters; tables are built chunk by
         chunk unless given."""
-        nodes = self.paths.trees.nodes
+        nodes = self.paths.nodes
         bounds = self.starts[self.plan.cuts[:, FIRST_CLUSTER]]
         parts = list(chunks(codes.shape[1], LOOKUP_PART))
         # One place for the tables of all chunks, one after the other, that stays in the cache.
@@ -230,7 +230,7 @@ class PathDependentPlan:
         blocks = np.ascontiguousarray(padded.reshape(d, n_blocks, WALK_ROWS).transpose(1, 0, 2))
         sums = np.zeros((n_blocks, paths.n_targets(self.pairs), WALK_ROWS))
         jobs = np.ascontiguousarray(paths.jobs[self.walked[paths.jobs[:, JOB_TREE]]])
-        walk_trees(jobs, paths.trees.nodes, paths.arrays, blocks, self.pairs, sums)
+        walk_trees(jobs, paths.nodes, paths.arrays, blocks, self.pairs, sums)
         return sums.transpose(1, 0, 2).reshape(-1, n_blocks * WALK_ROWS)[:, :n]
 
 
@@ -341,7 +341,7 @@ class PreparedBackground:
             return sums
         players = int(paths.arrays.tree_players[plan.by_patterns].max())
         chosen = np.flatnonzero(plan.by_patterns & (paths.n_outputs > 0))
-        nodes = paths.trees.nodes
+        nodes = paths.nodes
         background = Background(self.background, self.weights, shapley_factors(players))
 
         def pair_part(part: slice) -> None:

@@ -328,7 +328,8 @@ class TreeEnsemble:
     @property
     def nodes(self) -> Nodes:
         """The arrays that compiled loops take."""
-        return Nodes(*(getattr(self, name) for name in Nodes._fields))
+        own: dict[str, Any] = {n: getattr(self, n) for n in Nodes._fields if n in _ARRAY_TYPES}
+        return Nodes(player=self.feature, n_players=self.n_features, **own)
 
     @property
     def max_depth(self) -> int:

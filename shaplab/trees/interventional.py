@@ -2,11 +2,13 @@
 
 v(S) averages f over background rows c with the features of S taken from x. The players of a leaf
 are the features on its path; the leaf pays in a coalition if each of them sends the row it is taken
-from (x for members, c for the others) along the path. So all that counts of a row is its *pattern*:
-which of the leaf's players send it along. With two players and patterns 10 of x and 01 of c the
-leaf pays when the first is in and the second is not. The library counts the patterns of the
-background once and looks those of x up in tables, so the cost adds rows and background instead of
-multiplying them, as the literal version does: O(rows x background x leaves).
+from (x for members, c for the others) along the path. So all that counts of a row is its *pattern*
+(a *kind* of row in the chapter): one bit for each player, 1 if the row meets the player's splits.
+Say x has the bits 10 and c has 01. Then x passes at the first player only and c at the second only,
+so the leaf pays when the first is in and the second is not. The library counts the patterns of the
+background once and looks those of x up in tables of 2^d patterns, for paths of d players. So the
+cost adds rows and background, where the literal version takes O(rows x background x leaves) for
+each tree.
 Source: Lundberg et al. 2020, Algorithm 3. The chapter trees/kernels derives the tables.
 """
 
@@ -24,14 +26,16 @@ from shaplab._validation import (
     check_frames,
     check_int,
     check_names,
+    check_weights,
     column_names,
     fail,
 )
 from shaplab.explanation import Explanation
-from shaplab.trees._batches import RowOptions, explain_rows, tree_explanation
+from shaplab.trees._batches import RowOptions, explain_rows, rows_a_batch, tree_explanation
 from shaplab.trees._encoding import compare_names
 from shaplab.trees._paths import Paths
 from shaplab.trees._plans import InterventionalPlan, threads
+from shaplab.trees._players import players_of
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
 
@@ -39,54 +43,51 @@ __all__ = ["BackgroundTrees", "independent_tree_shap_literal", "interventional_t
 
 
 def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.ndarray:
-    """Algorithm 3 for one tree: values of all features of an encoded row ``x`` over encoded
-    background rows.
+    """Algorithm 3 for one tree: values ``(d,)``, or ``(d, K)`` of leaves with K numbers, of an
+    encoded row ``x`` ``(d,)`` over encoded background rows ``refset`` ``(R, d)``.
 
     Notes
     -----
     Three slips of the printed algorithm are mended: line 8 must ask for V = 0 (with U = 0 < V the
-    leaf still has a negative part), lines 9 and 10 swap the arguments of CALCWEIGHT, and a single
-    path (line 22) credits nobody.
+    leaf still has a negative part), lines 9 and 10 swap the arguments of CALCWEIGHT, and a tree of
+    one leaf (line 22) credits nobody. The paper's lists of features that follow x or c are one
+    table, ``owner``, as in the chapter.
 
     References
     ----------
     Lundberg et al. 2020, Algorithm 3.
     """
-    # V players have sent x and c different ways so far, and U of them followed x; xlist and clist
-    # tell which. A leaf returns what it pays to a player that followed x, and to one that did not.
-    phi: list[Any] = [0.0] * len(x)
+    nothing = 0.0 * tree.v[-1]  # of a leaf's shape; the last node is a leaf
+    phi: list[Any] = [nothing] * len(x)
 
     def calcweight(U: int, V: int) -> float:
         return math.factorial(U) * math.factorial(V - U - 1) / math.factorial(V)
 
-    def recurse(
-        j: int, U: int, V: int, xlist: list[int], clist: list[int], c: Any
-    ) -> tuple[Any, Any]:
-        v = tree.v[j]
-        d = tree.d[j]
-        if v is not None:
-            pos = calcweight(U - 1, V) * v if U != 0 else 0.0 * v
-            neg = -calcweight(U, V) * v if U != V else 0.0 * v
+    def recurse(j: int, U: int, V: int, owner: dict[int, str], c: Any) -> tuple[Any, Any]:
+        """What the leaves below node j pay to a player that followed x, and to one that followed c.
+
+        V players have sent x and c different ways so far, each along the way of its owner, U of
+        them along that of x.
+        """
+        if tree.v[j] is not None:
+            pos = calcweight(U - 1, V) * tree.v[j] if U != 0 else nothing
+            neg = -calcweight(U, V) * tree.v[j] if U != V else nothing
             return pos, neg
+        d = tree.d[j]
         x_next = tree.a[j] if tree.left(x, j) else tree.b[j]
         c_next = tree.a[j] if tree.left(c, j) else tree.b[j]
-        if xlist[d] > 0 or x_next == c_next:
-            return recurse(x_next if clist[d] == 0 else c_next, U, V, xlist, clist, c)
-        if clist[d] > 0:
-            return recurse(c_next, U, V, xlist, clist, c)
-        xlist[d] += 1
-        posx, negx = recurse(x_next, U + 1, V + 1, xlist, clist, c)
-        xlist[d] -= 1
-        clist[d] += 1
-        posc, negc = recurse(c_next, U, V + 1, xlist, clist, c)
-        clist[d] -= 1
+        if x_next == c_next:
+            return recurse(x_next, U, V, owner, c)
+        if d in owner:
+            return recurse(x_next if owner[d] == "x" else c_next, U, V, owner, c)
+        posx, negx = recurse(x_next, U + 1, V + 1, owner | {d: "x"}, c)
+        posc, negc = recurse(c_next, U, V + 1, owner | {d: "c"}, c)
         phi[d] = phi[d] + posx + negc
         return posx + posc, negx + negc
 
     for c in refset:
-        recurse(0, 0, 0, [0] * len(x), [0] * len(x), c)
-    nothing = 0.0 * tree.v[-1]  # of an output's shape; the last node is a leaf
-    return np.array([p + nothing for p in phi]) / len(refset)
+        recurse(0, 0, 0, {}, c)
+    return np.array(phi) / len(refset)
 
 
 class BackgroundTrees:
@@ -99,13 +100,16 @@ class BackgroundTrees:
     background : rows ``(R, d)``, all of them used.
     weights : ``(R,)`` weights >= 0 of the background rows, equal by default.
     interactions : prepare interaction values instead of values.
-    n_rows : rows expected in all calls together; decides how much is tabulated.
+    n_rows : rows expected in all calls together; decides how much is tabulated, which changes the
+        time and not the numbers.
     memory_limit : bytes for tables kept between calls; above it tables are rebuilt in each call
         from histograms.
     n_jobs : threads that prepare, through joblib.
     route : "auto", "tables" (paths of at most 14 features) or "patterns"; the same numbers to
         rounding.
-    feature_names : ``(d,)`` names for the results; by default the model's, else the tables'.
+    groups : as in ``interventional_tree_shap``; by name where the model, the background or
+        ``feature_names`` name the features.
+    feature_names : ``(d,)`` names of the features; by default the model's, else the tables'.
 
     Notes
     -----
@@ -129,6 +133,7 @@ class BackgroundTrees:
         memory_limit: int = 2**30,
         n_jobs: int | None = 1,
         route: str = "auto",
+        groups: Any = None,
         feature_names: Any = None,
     ) -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
@@ -137,10 +142,14 @@ class BackgroundTrees:
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
         self.columns = column_names(background)
         self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
+        names = self.feature_names or self.trees.names_for(background)
+        self.players = players_of(self.trees, groups, names)
         codes = self.trees.encode(background, "background")
-        self.weights = _check_weights(weights, len(codes))
+        self.weights = check_weights(weights, len(codes), "the background")
         n_rows = check_int(n_rows, "n_rows")
-        plan = InterventionalPlan(Paths(self.trees), self.interactions, n_rows, len(codes), route)
+        plan = InterventionalPlan(
+            Paths(self.trees, self.players), self.interactions, n_rows, len(codes), route
+        )
         columns = np.ascontiguousarray(codes.T)
         self._prepared = plan.prepare(columns, self.weights, threads(n_jobs))
 
@@ -177,9 +186,13 @@ class BackgroundTrees:
             check_int(batch_size, "batch_size")
         jobs = threads(n_jobs)
         self._prepared.keep_tables(self.memory_limit, jobs)
-        names_of_result = self.feature_names or self.trees.names_for(X, None, self.columns)
+        players = self.players
+        if not players.grouped:  # the rows may have names where the background has none
+            names_of_result = self.feature_names or self.trees.names_for(X, None, self.columns)
+            players = replace(players, names=names_of_result)
         values = explain_rows(
             self.trees,
+            players,
             X,
             self.interactions,
             lambda codes: self._prepared.sums(codes, jobs),
@@ -188,34 +201,14 @@ class BackgroundTrees:
         name = "interventional_tree_shap" + "_interactions" * self.interactions
         return tree_explanation(
             self.trees,
+            players,
             X,
             values,
-            self._prepared.expected(),
-            names_of_result,
+            self._prepared.expected(),  # known only now: building tables finds the mean, too
             method=f"{name} (interventional)",
             interaction=self.interactions,
             info={"bytes": self.nbytes, "trees_by_patterns": self._trees_by_patterns},
         )
-
-
-def _check_weights(weights: Any, n_background: int) -> np.ndarray:
-    """Weights of the background rows that sum to 1."""
-    if weights is None:
-        weights = np.ones(n_background)
-    given = np.asarray(weights, np.float64)
-    if (
-        given.shape != (n_background,)
-        or not np.isfinite(given).all()
-        or (given < 0).any()
-        or given.sum() <= 0
-    ):
-        fail(
-            "weights",
-            f"{n_background} finite numbers >= 0 with a positive sum",
-            given,
-            "Give one weight a background row",
-        )
-    return given / given.sum()
 
 
 def interventional_tree_shap(
@@ -229,6 +222,7 @@ def interventional_tree_shap(
     out: Any = None,
     progress: bool = False,
     route: str = "auto",
+    groups: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Independent Tree SHAP values: exact Shapley values of the interventional game.
@@ -245,12 +239,15 @@ def interventional_tree_shap(
     out : float64 array or ``np.memmap`` of the result's shape, filled batch by batch.
     progress : show a bar.
     route : "auto", "tables" or "patterns"; the same numbers to rounding.
-    feature_names : ``(d,)`` names for the result; by default the model's, else those of the tables.
+    groups : lists of features explained together, by number or name, or a dict from group name to
+        features; their splits are those of one player.
+    feature_names : ``(d,)`` names of the features; by default the model's, else those of the
+        tables.
 
     Returns
     -------
-    Explanation, values ``(N, d[, K])`` in units of the raw output; base value: mean output of the
-    background.
+    Explanation, values ``(N, d[, K])``, or ``(N, n_groups[, K])``, in units of the raw output; base
+    value: mean output of the background.
 
     Notes
     -----
@@ -269,7 +266,8 @@ def interventional_tree_shap(
     [[7.5]]
     """
     options = RowOptions(n_jobs, batch_size, out, progress)
-    return explain_background(model, X, background, False, weights, route, feature_names, options)
+    named = groups, feature_names
+    return explain_background(model, X, background, False, weights, route, named, options)
 
 
 def explain_background(
@@ -279,16 +277,18 @@ def explain_background(
     pairs: bool,
     weights: Any,
     route: str,
-    feature_names: Any,
+    named: tuple[Any, Any],
     options: RowOptions,
 ) -> Explanation:
-    """Values, or interactions if ``pairs``, of the interventional game."""
+    """Values, or interactions if ``pairs``, of the interventional game; ``named`` are the groups
+    and the features' names that the caller gave."""
     prepared = model
+    groups, feature_names = named
     if isinstance(model, BackgroundTrees):
-        if weights is not None or route != "auto":
+        if weights is not None or route != "auto" or groups is not None:
             fail(
                 "model",
-                "the model itself beside weights or a route",
+                "the model itself beside weights, groups or a route",
                 repr(model),
                 "Give them to BackgroundTrees, which prepares with them",
             )
@@ -311,6 +311,8 @@ def explain_background(
         X = as_rows(X, "X")
         check_frames(X, background)
         n_rows = X.shape[0] if X.shape else 0
+        if groups is not None and feature_names is None and column_names(background) is None:
+            feature_names = column_names(X)
         prepared = BackgroundTrees(
             model,
             background,
@@ -318,11 +320,17 @@ def explain_background(
             interactions=pairs,
             n_rows=max(1, n_rows),
             n_jobs=options.n_jobs,
-            # One batch needs its tables once; several would build them again each time.
-            memory_limit=0 if n_rows <= 2**16 else 2**28,
+            memory_limit=2**28,
             route=route,
+            groups=groups,
             feature_names=feature_names,
         )
+        if options.batch_size is not None:
+            check_int(options.batch_size, "batch_size")
+        if n_rows <= rows_a_batch(prepared.trees, prepared.players, pairs, options):
+            # One batch needs its tables once: they are built piece by piece, where the cache holds
+            # them. Several batches would build them again each time.
+            prepared.memory_limit = 0
     explanation = prepared(
         X,
         n_jobs=options.n_jobs,
@@ -331,4 +339,6 @@ def explain_background(
         progress=options.progress,
     )
     names = check_names(feature_names, prepared.trees.n_features, "feature_names")
-    return explanation if names is None else replace(explanation, feature_names=names)
+    if names is None or prepared.players.grouped:
+        return explanation
+    return replace(explanation, feature_names=names)

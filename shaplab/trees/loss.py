@@ -23,7 +23,7 @@ import numpy as np
 
 from shaplab._losses import Loss, check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
-from shaplab._tables import as_rows, displayed
+from shaplab._tables import as_rows
 from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
 from shaplab.trees._links import (
@@ -36,6 +36,7 @@ from shaplab.trees._links import (
 )
 from shaplab.trees._paths import Paths
 from shaplab.trees._plans import InterventionalPlan, Jobs, threads
+from shaplab.trees._players import Players, players_of
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.kernels.patterns import coalition_outputs
@@ -93,6 +94,7 @@ def tree_loss_shap(
     n_jobs: int | None = 1,
     max_players: int = 14,
     progress: bool = False,
+    groups: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Attribute each row's loss to features.
@@ -110,13 +112,16 @@ def tree_loss_shap(
         raw output. A name that does not suit what the model gives is refused.
     game : "loss_of_mean", "mean_of_loss" or "rescaled_margin".
     n_jobs : threads, for "rescaled_margin".
-    max_players : most features that may be enumerated, at most 20; cost is N R (leaves + M 2^M).
+    max_players : most features or groups that may be enumerated, at most 20; cost is
+        N R (leaves + M 2^M).
     progress : show a bar.
-    feature_names : ``(d,)`` names for the result; by default the model's, else those of ``X``.
+    groups : as in ``tree_shap``.
+    feature_names : ``(d,)`` names of the features; by default the model's, else those of ``X``.
 
     Returns
     -------
-    Explanation, values ``(N, d)`` in units of the loss; base value: the loss without any feature.
+    Explanation, values ``(N, d)``, or ``(N, n_groups)``, in units of the loss; base value: the loss
+    without any feature.
 
     Notes
     -----
@@ -162,8 +167,9 @@ def tree_loss_shap(
     question = Question(
         game, max_players, n_jobs, progress, f"tree_loss_shap ({priced.loss.name}, {game})", call
     )
-    explained = _explain(e, codes, target, background, priced, question)
-    return replace(explained, data=displayed(X), feature_names=e.names_for(X, feature_names))
+    players = players_of(e, groups, e.names_for(X, feature_names))
+    explained = _explain(e, players, codes, target, background, priced, question)
+    return replace(explained, data=players.shown(X), feature_names=players.names)
 
 
 class Question(NamedTuple):
@@ -277,13 +283,15 @@ def tree_output_shap(
     n_jobs: int | None = 1,
     max_players: int = 14,
     progress: bool = False,
+    groups: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Attribute a transformed output, such as the probability behind a margin.
 
     Parameters
     ----------
-    model, X, background, n_jobs, max_players, progress, feature_names : as in ``tree_loss_shap``.
+    model, X, background, n_jobs, max_players, progress, groups, feature_names
+        As in ``tree_loss_shap``.
     transform : "probability" (that which the library's ``predict_proba`` gives; of an ensemble made
         by hand without a link, the logistic function of one output or the softmax of several),
         "prediction" (the library's own ``predict`` where that is no probability, such as the rate
@@ -313,7 +321,13 @@ def tree_output_shap(
     check_choice(game, "game", GAMES)
     if change is SAME:  # the raw output itself, which is a sum over trees: all three games agree
         found = interventional_tree_shap(
-            e, X, background, n_jobs=n_jobs, progress=progress, feature_names=feature_names
+            e,
+            X,
+            background,
+            n_jobs=n_jobs,
+            progress=progress,
+            groups=groups,
+            feature_names=feature_names,
         )
         return replace(found, method=method, info={"game": game})
     slope = change.slope
@@ -329,8 +343,9 @@ def tree_output_shap(
     check_frames(X, background)
     question = Question(game, max_players, n_jobs, progress, method, call)
     no_target = np.zeros(len(codes))
-    explained = _explain(e, codes, no_target, background, Priced(SAME, loss), question)
-    return replace(explained, data=displayed(X), feature_names=e.names_for(X, feature_names))
+    players = players_of(e, groups, e.names_for(X, feature_names))
+    explained = _explain(e, players, codes, no_target, background, Priced(SAME, loss), question)
+    return replace(explained, data=players.shown(X), feature_names=players.names)
 
 
 def _transform(e: TreeEnsemble, transform: Any) -> Change:
@@ -363,6 +378,7 @@ def _transform(e: TreeEnsemble, transform: Any) -> Change:
 
 def _explain(
     e: TreeEnsemble,
+    players: Players,
     codes: np.ndarray,
     y: np.ndarray,
     background: Any,
@@ -375,8 +391,8 @@ def _explain(
     check_choice(game, "game", GAMES)
     check_int(max_players, "max_players", minimum=0, maximum=_PLAYERS)
     references = e.encode(background, "background")
-    players = np.unique(e.feature[e.feature >= 0])
-    few = len(players) <= max_players
+    able = np.unique(players.label[e.feature[e.feature >= 0]])
+    few = len(able) <= max_players
     rescales = not e.has_outputs and priced.loss.slope is not None
     if game == "rescaled_margin" and not rescales:
         fail(
@@ -387,25 +403,21 @@ def _explain(
             "Choose one of the exact games" if few else f"Sample instead: {question.instead}",
         )
     if game == "rescaled_margin":
-        values, base = _rescaled(
-            e, codes, y, references, priced.loss, question.n_jobs, question.progress
-        )
+        values, base = _rescaled(e, players, codes, y, references, priced.loss, question)
     elif few:
-        values, base = _enumerated(
-            e, codes, y, references, priced, game, players, question.progress
-        )
+        values, base = _enumerated(e, players, codes, y, references, priced, question)
     else:
         remedies = ["use game='rescaled_margin'"] if rescales else []
-        if len(players) <= _PLAYERS:
+        if len(able) <= _PLAYERS:
             remedies.insert(
-                0, f"raise max_players (each feature above {max_players} doubles the cost)"
+                0, f"raise max_players (each player above {max_players} doubles the cost)"
             )
         remedies.append(f"sample: {question.instead}")
         text = ", or ".join(remedies)
         fail(
             "model",
-            f"splits on at most max_players = {max_players} features",
-            f"{len(players)} features",
+            f"splits on at most max_players = {max_players} features or groups",
+            f"{len(able)}",
             text[0].upper() + text[1:],
         )
     if not (np.isfinite(values).all() and np.isfinite(base).all()):
@@ -461,30 +473,31 @@ def _coalitions(v: np.ndarray) -> np.ndarray:
 
 def _enumerated(
     e: TreeEnsemble,
+    players: Players,
     codes: np.ndarray,
     y: np.ndarray,
     references: np.ndarray,
     priced: Priced,
-    game: str,
-    players: np.ndarray,
-    progress: bool,
+    question: Question,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact values of "loss_of_mean" and "mean_of_loss": every coalition, every reference."""
-    m = len(players)
+    able = np.unique(players.label[e.feature[e.feature >= 0]])  # who splits at all
+    m = len(able)
     k = e.n_outputs
-    player = np.zeros(codes.shape[1], np.int64)
-    player[players] = np.arange(m)
+    bit = np.zeros(players.count, np.int64)
+    bit[able] = np.arange(m)
+    bit_of_feature = bit[players.label]
     some = max(1, min(len(references), _CELLS // (k << m)))
     parts = []
     bases = []
-    with progress_bar(len(codes), progress, "rows") as bar:
+    with progress_bar(len(codes), question.progress, "rows") as bar:
         for rows in chunks(len(codes), max(1, _CELLS // (some * k << m))):
             here = codes[rows]
             target = y[rows]
             v: Any = 0.0
             for refs in chunks(len(references), some):
                 outputs = np.empty((len(references[refs]), len(here), k, 1 << m))
-                coalition_outputs(e.nodes, e.base, player, here, references[refs], outputs)
+                coalition_outputs(e.nodes, e.base, bit_of_feature, here, references[refs], outputs)
                 found = (
                     np.moveaxis(outputs, -1, 0)
                     if e.has_outputs
@@ -492,14 +505,14 @@ def _enumerated(
                 )
                 worth = (
                     priced.change.value(found)
-                    if game == "loss_of_mean"
+                    if question.game == "loss_of_mean"
                     else np.asarray(priced.loss.value(found, target))
                 )
                 v = v + worth.sum(axis=1) / len(references)
-            if game == "loss_of_mean":
+            if question.game == "loss_of_mean":
                 v = np.asarray((priced.mean_loss or priced.loss).value(v, target))
-            phi = np.zeros((codes.shape[1], *v.shape[1:]))
-            phi[players] = _coalitions(v)
+            phi = np.zeros((players.count, *v.shape[1:]))
+            phi[able] = _coalitions(v)
             parts.append(np.moveaxis(phi, 0, 1))
             bases.append(v[0])
             bar.update(len(here))
@@ -508,25 +521,26 @@ def _enumerated(
 
 def _rescaled(
     e: TreeEnsemble,
+    players: Players,
     codes: np.ndarray,
     y: np.ndarray,
     references: np.ndarray,
     loss: Loss,
-    n_jobs: int | None,
-    progress: bool,
+    question: Question,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The compositional approximation: values against each reference, times the secant of the
     loss."""
-    jobs = threads(n_jobs)
+    jobs = threads(question.n_jobs)
     columns = np.ascontiguousarray(codes.T)
     row_outputs = e.predict_codes(codes)[:, 0]
     reference_outputs = e.predict_codes(references)[:, 0]
     if loss is get_loss("squared_error"):
-        return _rescaled_square(e, codes, y, references, row_outputs, reference_outputs, jobs)
-    values = np.zeros(codes.shape)
+        outputs = row_outputs, reference_outputs
+        return _rescaled_square(e, players, codes, y, references, outputs, jobs)
+    values = np.zeros((len(codes), players.count))
     base = np.zeros(len(codes))
-    plan = InterventionalPlan(Paths(e), False, len(codes), 1, "auto")
-    with progress_bar(len(references), progress, "references") as bar:
+    plan = InterventionalPlan(Paths(e, players), False, len(codes), 1, "auto")
+    with progress_bar(len(references), question.progress, "references") as bar:
         for reference, output in zip(references, reference_outputs, strict=True):
             single = plan.prepare(np.ascontiguousarray(reference[:, None]), np.ones(1), jobs)
             slope = secant(loss, row_outputs, output, y)
@@ -538,22 +552,23 @@ def _rescaled(
 
 def _rescaled_square(
     e: TreeEnsemble,
+    players: Players,
     codes: np.ndarray,
     y: np.ndarray,
     references: np.ndarray,
-    row_outputs: np.ndarray,
-    reference_outputs: np.ndarray,
+    outputs: tuple[np.ndarray, np.ndarray],
     jobs: Jobs,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same for the squared error, whose secant f_x + f_r - 2 y splits: two weightings of the
     whole background."""
+    row_outputs, reference_outputs = outputs
     n_references = len(references)
     background = np.ascontiguousarray(references.T)
     columns = np.ascontiguousarray(codes.T)
     middle = reference_outputs.mean()
-    plan = InterventionalPlan(Paths(e), False, len(codes), n_references, "auto")
+    plan = InterventionalPlan(Paths(e, players), False, len(codes), n_references, "auto")
     equal = plan.prepare(background, np.ones(n_references) / n_references, jobs)
-    values = np.zeros(codes.shape)
+    values = np.zeros((len(codes), players.count))
     values += equal.sums(columns, jobs).T * (row_outputs + middle - 2.0 * y)[:, None]
     tilted = plan.prepare(background, (reference_outputs - middle) / n_references, jobs)
     values += tilted.sums(columns, jobs).T

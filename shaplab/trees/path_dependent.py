@@ -20,6 +20,7 @@ from shaplab.explanation import Explanation
 from shaplab.trees._batches import RowOptions, explain_rows, tree_explanation
 from shaplab.trees._paths import Paths
 from shaplab.trees._plans import PathDependentPlan, threads
+from shaplab.trees._players import players_of
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
 
@@ -107,6 +108,7 @@ def tree_shap(
     out: Any = None,
     progress: bool = False,
     route: str = "auto",
+    groups: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Tree SHAP values: exact Shapley values of the path-dependent game (Algorithm 1).
@@ -120,11 +122,13 @@ def tree_shap(
     out : float64 array or ``np.memmap`` of the result's shape, filled batch by batch.
     progress : show a bar.
     route : "auto", "tables" (paths of at most 14 features) or "walk"; the same numbers to rounding.
-    feature_names : ``(d,)`` names for the result; by default the model's, else those of ``X``.
+    groups : lists of features explained together, by number or name, or a dict from group name to
+        features; their splits are those of one player.
+    feature_names : ``(d,)`` names of the features; by default the model's, else those of ``X``.
 
     Returns
     -------
-    Explanation, values ``(N, d[, K])`` in units of the raw output.
+    Explanation, values ``(N, d[, K])``, or ``(N, n_groups[, K])``, in units of the raw output.
 
     Notes
     -----
@@ -147,30 +151,37 @@ def tree_shap(
     [[-5.0], [5.0]]
     """
     options = RowOptions(n_jobs, batch_size, out, progress)
-    return explain_paths(model, X, False, route, feature_names, options)
+    return explain_paths(model, X, False, route, (groups, feature_names), options)
 
 
 def explain_paths(
-    model: Any, X: Any, pairs: bool, route: str, feature_names: Any, options: RowOptions
+    model: Any,
+    X: Any,
+    pairs: bool,
+    route: str,
+    named: tuple[Any, Any],
+    options: RowOptions,
 ) -> Explanation:
-    """Values, or interactions if ``pairs``, of the path-dependent game."""
+    """Values, or interactions if ``pairs``, of the path-dependent game; ``named`` are the groups
+    and the features' names that the caller gave."""
     check_choice(route, "route", ("auto", "tables", "walk"))
     batch = 65536
     if options.batch_size is not None:
         batch = check_int(options.batch_size, "batch_size")
     trees, X = as_ensemble(model), as_rows(X, "X")
-    names = trees.names_for(X, feature_names)
+    groups, feature_names = named
+    players = players_of(trees, groups, trees.names_for(X, feature_names))
     n_rows = X.shape[0] if X.shape else 0
-    plan = PathDependentPlan(Paths(trees), pairs, min(max(1, n_rows), batch), route)
+    plan = PathDependentPlan(Paths(trees, players), pairs, min(max(1, n_rows), batch), route)
     jobs = threads(options.n_jobs)
-    values = explain_rows(trees, X, pairs, lambda codes: plan.sums(codes, jobs), options)
+    values = explain_rows(trees, players, X, pairs, lambda codes: plan.sums(codes, jobs), options)
     n_walked = int(plan.walked.sum())
     return tree_explanation(
         trees,
+        players,
         X,
         values,
         plan.paths.expected,
-        names,
         method="tree_shap" + "_interactions" * pairs + " (path-dependent)",
         interaction=pairs,
         info={"walked_trees": n_walked, "tabulated_trees": trees.n_trees - n_walked},

@@ -24,7 +24,7 @@ from shaplab import (
     occlusion,
 )
 from shaplab.deep import rules
-from shaplab.deep.deep_shap import _gap
+from shaplab.deep.deep_shap import checked_gap
 from shaplab.deep.kernels.units import FunctionEnds, rescale_rows
 
 RNG = np.random.default_rng(0)
@@ -115,7 +115,7 @@ def test_a_hidden_step_is_found_behind_a_large_constant(dtype: torch.dtype) -> N
         model.l.bias.fill_(20.0 if dtype.itemsize > 2 else 2.0)  # half precision rounds 20 to .02
     model = model.to(dtype)
     X, B = ROWS.to(dtype), -ROWS.to(dtype)
-    with pytest.raises(UnsupportedModelError, match="where the outputs change by"):
+    with pytest.raises(UnsupportedModelError, match="where the output changes by"):
         deep_shap(model, X, B)
 
 
@@ -326,7 +326,78 @@ def test_outputs_that_differ_by_rounding_alone_are_no_hidden_step(dtype: type, u
     # differ by 5.5 rounding units, and attributions of exactly zero.
     unit = float(np.finfo(dtype).eps)
     out, reference = np.array([[1.0 + units * unit]]), np.array([[1.0]])
-    kept = _gap(out - reference, out, reference, unit, None)
+    kept = checked_gap(out - reference, out, reference, unit, None)
     assert_array_equal(kept, out - reference)
     with pytest.raises(UnsupportedModelError, match="attributions that sum"):
-        _gap(np.array([[0.2]]), np.array([[2.0]]), reference, unit, None)
+        checked_gap(np.array([[0.2]]), np.array([[2.0]]), reference, unit, None)
+
+
+def test_every_output_is_judged_by_itself() -> None:
+    """A residual that is nothing beside a large output may be all of a small one."""
+
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = torch.nn.Linear(2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([1e6 * self.line(x), torch.sin(x[:, 1:])], 1)
+
+    torch.manual_seed(0)
+    net = Two().double()
+    X, B = torch.randn(3, 2).double(), torch.randn(4, 2).double()
+    with pytest.raises(UnsupportedModelError, match="bypasses"):
+        deep_shap(net, X, B, layer="line")
+
+    def mixes_rows(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([1e6 * x[:, 0], x[:, 1] * x[:, 1].mean()], 1)
+
+    with pytest.raises(UnsupportedModelError, match="mixes rows"):
+        deep_shap(mixes_rows, X, B)
+
+
+def test_rows_that_the_model_ran_on_are_counted() -> None:
+    class Counting(torch.nn.Module):
+        rows = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.rows += len(x)
+            return torch.tanh(x).sum(1)
+
+    for n, size, batch_size in ((60, 60, 10), (60, 30, 10), (7, 5, 256)):
+        net = Counting()
+        given = torch.randn(n, 3), torch.randn(size, 3)
+        found = deep_shap(net, *given, batch_size=batch_size)
+        # Batches are padded by a few rows, so that their axis can be told by its size.
+        padding = 2 * (1 + min(n, size) // batch_size)
+        assert found.info["evaluations"] <= net.rows <= found.info["evaluations"] + padding
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": "0:1"}, "number below that of its calls"),
+        ({"layer": "0:x"}, "name:number"),
+        ({"outputs": 2.0}, "outputs: expected indices"),
+        ({"outputs": True}, "outputs: expected indices"),
+        ({"outputs": 0, "output_names": ["a", "b"]}, "output_names: expected None"),
+    ],
+)
+def test_arguments_that_were_dropped_or_crashed(options: dict, message: str) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=message):
+        deep_shap(net, torch.randn(2, 2), torch.randn(2, 2), **options)
+
+
+def test_inputs_by_name_have_names_by_name() -> None:
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a[:, 0] * b[:, 0]
+
+    X = {"a": torch.randn(3, 1), "b": torch.randn(3, 1)}
+    found = deep_shap(product, X, X, feature_names={"a": ["p"]})
+    assert found["a"].feature_names == ("p",)
+    for names in (["p", "q"], {"a": ["p"], "c": ["q"]}):
+        with pytest.raises(ValueError, match="feature_names: expected a dict"):
+            deep_shap(product, X, X, feature_names=names)
+    with pytest.raises(ValueError, match="X: expected at least one input"):
+        deep_shap(product, {}, {})

@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shaplab.foundations._sampling import MIN_ROUNDS
+from shaplab.foundations._sampling import MIN_ROUNDS, draw_entropy, visit_generator
 from shaplab.foundations.permutation import (
+    _balanced_draws,
     confidence_interval,
     ime,
+    ime_literal,
     permutation_shap,
     permutation_shap_literal,
 )
@@ -55,7 +57,7 @@ def test_the_literal_version_is_unbiased(tables):
     X, B = tables
     truth = exact_shap(model, X, B).values[0]
     rng = np.random.default_rng(1)
-    runs = [permutation_shap_literal(model, X[0], B, 20, rng) for _ in range(100)]
+    runs = [ime_literal(model, X[0], B, 20, rng) for _ in range(100)]
     # Five numbers, each beyond 4 standard errors with probability 6e-5 under the seed's fate.
     assert t_statistics(runs, truth).max() < 4
     assert t_statistics(runs, truth + 0.2).max() > 4
@@ -448,3 +450,56 @@ def test_steps_that_change_nothing_are_not_evaluated(frame):
     truth = exact_shap(filled, *tables).values
     runs = [permutation_shap(filled, *tables, rounds=3, rng=seed).values for seed in range(60)]
     assert t_statistics(runs, truth).max() < 4.5
+
+
+def test_ime_keeps_the_spread_of_steps_beside_a_large_mean():
+    """Sums of squares of 1e9 have no digits left for a spread of 1."""
+
+    def model(rows):
+        return 1e9 * rows[:, 0] + rows[:, 0] * rows[:, 1] * rows[:, 2] * rows[:, 3]
+
+    def plain(rows):
+        return rows[:, 0] * rows[:, 1] * rows[:, 2] * rows[:, 3]
+
+    x, reference = np.full((1, 14), 2.0), np.ones((1, 14))
+    found = ime(model, x, reference, samples=3000, rng=0)
+    same = ime(plain, x, reference, samples=3000, rng=0)
+    # Outputs of 2e9 round by 2.4e-7.
+    np.testing.assert_allclose(found.std, same.std, atol=1e-5)
+    np.testing.assert_array_equal(found.info["samples"], same.info["samples"])
+
+
+def test_ime_shares_evenly_where_nothing_varies():
+    x, reference = np.full((1, 6), 2.0), np.ones((1, 6))
+    found = ime(lambda rows: rows.sum(axis=1), x, reference, samples=300, rng=0)
+    # Sums in another order leave variances of rounding; no feature gets most of the samples.
+    assert found.info["samples"].max() <= 150
+    exact = ime(lambda rows: 4.0 * rows.sum(axis=1), x, reference, samples=300, rng=0)
+    np.testing.assert_array_equal(exact.info["samples"], np.full((1, 6), 50))
+
+
+def test_ime_takes_at_least_min_samples_by_default():
+    rng = np.random.default_rng(0)
+    background = rng.normal(size=(20, 14))
+    found = ime(lambda r: np.tanh(r.sum(axis=1)), background[:1] + 1, background, min_samples=150)
+    assert found.info["samples"].sum() == 150 * 14
+
+
+@pytest.mark.parametrize("d", [3, 6, 7])
+def test_a_round_is_the_literal_walks(d):
+    rng = np.random.default_rng(d)
+    weights = rng.normal(size=(d, 4))
+
+    def model(rows):
+        return np.tanh(rows @ weights).prod(axis=1)
+
+    x, background = rng.normal(size=(1, d)), rng.normal(size=(20, d))
+    found = permutation_shap(model, x, background, rounds=2, rng=5)
+    entropy = draw_entropy(5)
+    rounds = []
+    for visit in range(2):
+        draws = _balanced_draws(visit_generator(entropy, 0, visit), 20, d)
+        rounds.append(permutation_shap_literal(model, x[0], background, draws.argsort(axis=1)))
+    np.testing.assert_allclose(found.values[0], np.mean(rounds, axis=0), atol=1e-13)
+    spread = np.std(rounds, axis=0, ddof=1) / np.sqrt(2)
+    np.testing.assert_allclose(found.std[0], spread, atol=1e-13)

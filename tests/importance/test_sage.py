@@ -244,3 +244,23 @@ def test_weights_of_rows_count_as_copies_of_them(data):
     for wrong in (np.full(40, -1.0), np.zeros(40), np.ones(3), np.full(40, np.nan)):
         with pytest.raises(ValueError, match="weights: expected"):
             sage(model, X, y, B, weights=wrong)
+
+
+def test_error_of_having_these_rows_under_weights():
+    """If every row has the same value, other rows would have given the same mean."""
+
+    def model(rows):
+        return rows[:, 0]
+
+    X = np.tile([[1.0, 0.0]], (60, 1))
+    y = np.ones(60)
+    weights = np.where(np.arange(60) < 30, 1.0, 9.0)
+    found = sage(model, X, y, np.zeros((1, 2)), loss="mse", weights=weights, rng=0)
+    np.testing.assert_allclose(found.values[0], [1.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose(found.info["test_std"], 0.0, atol=1e-12)
+    # With equal weights it is the spread of the rows' values, as before.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 2))
+    found = sage(model, X, X[:, 0], np.zeros((1, 2)), loss="mse", rng=0)
+    spread = np.std(X[:, 0] ** 2, ddof=1) / np.sqrt(80)
+    np.testing.assert_allclose(found.info["test_std"][0], spread, rtol=1e-9)

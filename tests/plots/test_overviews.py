@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+import shaplab
 from shaplab import Explanation, plots
 from shaplab._figures import DOWN, UP, to_unit
 from shaplab.insight.summaries import Clusters, cluster_rows, embed_rows
@@ -56,6 +57,18 @@ def make_images(n=3, channels=1, outputs=0):
     )
 
 
+def make_subsets(names=("f0", "f1", "f2", "f3"), rows=None, **more):
+    X = np.random.default_rng(3).normal(size=(1 if rows is None else rows, 4))
+
+    def game(S):
+        triple = S[:, None, :3].all(axis=2) * 5.0
+        values = triple * X[:, 0] - 2.0 * (S[:, None, 0] & S[:, None, 3]) + S[:, None, 1] * 0.5
+        return values[:, 0] if rows is None else values
+
+    more = {"order": 3, "index": "Moebius", **more}
+    return shaplab.interaction_values(game, 4, names=names, **more)
+
+
 def bent(Z):
     return np.asarray(Z)[:, 0] * np.asarray(Z)[:, 1] + np.asarray(Z)[:, 2]
 
@@ -63,6 +76,7 @@ def bent(Z):
 DRAW = {
     "summary": lambda names, **o: plots.summary(make(names=names), **o),
     "interaction": lambda names, **o: plots.interaction(make_pairs(names=names), 0, 1, **o),
+    "interaction bars": lambda names, **o: plots.interaction_bars(make_subsets(names), **o),
     "heatmap": lambda names, **o: plots.heatmap(make(names=names), **o),
     "embedding": lambda names, **o: plots.embedding(
         embed_rows(make()),
@@ -524,3 +538,79 @@ def test_a_layout_that_cannot_be_told_is_refused():
     drawn = plots.images(Explanation(values, 0.0, data=data))
     assert drawn.axes[0].images[0].get_array().shape == (8, 9, 3)
     plt.close(drawn)
+
+
+def test_interaction_bars_rank_subsets_with_their_signs():
+    found = make_subsets()
+    ax = plots.interaction_bars(found, max_subsets=4, output_unit="m")
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[0] == "f0 × f1 × f2"
+    assert labels[1] == "f0 × f3"
+    assert labels[2] == "f1"
+    assert labels[3] == f"{len(found) - 3} other subsets"
+    lengths = [bar.get_width() for bar in ax.patches]
+    assert lengths[:3] == pytest.approx([found[0, 1, 2], -2.0, 0.5])
+    colours = [to_hex(bar.get_facecolor()) for bar in ax.patches]
+    assert colours[:2] == [UP if lengths[0] > 0 else DOWN, DOWN]
+    assert ax.get_xlabel() == "Moebius interaction (m)"
+    table = plots.table(ax)
+    assert list(table.columns) == ["subset", "players", "Moebius interaction"]
+    assert table["subset"][0] == "f0 × f1 × f2"
+    assert table["players"][:3].tolist() == [3, 2, 1]
+    assert len(table) == len(found)
+
+
+def test_interaction_bars_of_rows_one_row_one_order_and_estimates():
+    found = make_subsets(rows=5)
+    ax = plots.interaction_bars(found)
+    assert ax.get_xlabel() == "mean |Moebius interaction|"
+    assert ax.patches[0].get_width() == pytest.approx(np.abs(found[0, 1, 2]).mean())
+    ax = plots.interaction_bars(found, row=-1)
+    assert plots.table(ax).set_index("subset")["Moebius interaction"]["f0 × f1 × f2"] == (
+        pytest.approx(found[0, 1, 2][4])
+    )
+    ax = plots.interaction_bars(found, order=2)
+    assert set(plots.table(ax)["players"]) == {2}
+    guessed = shaplab.interaction_values(
+        lambda S: S[:, :3].all(axis=1) * 1.0, 26, order=2, max_evaluations=300, rng=0
+    )
+    ax = plots.interaction_bars(guessed)
+    assert "standard error" in plots.table(ax)
+    assert len(ax.collections) > 0
+    several = shaplab.interaction_values(lambda S: np.ones((len(S), 3, 2)), 3, order=2)
+    assert plots.interaction_bars(several, output=1).has_data()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: plots.interaction_bars(make()), "interactions: expected Interactions, got"),
+        (lambda r: plots.interaction_bars(r, order=4), "order: expected an integer >= 1 and <= 3"),
+        (lambda r: plots.interaction_bars(r, row=1), "row: expected an integer"),
+        (lambda r: plots.interaction_bars(r, max_subsets=0), "max_subsets: expected an integer"),
+        (lambda r: plots.interaction_bars(r, output=0), "output: expected None"),
+        (lambda r: plots.interaction_bars(r, ax=3), "ax: expected 1 Axes"),
+        (
+            lambda r: plots.interaction_bars(
+                shaplab.interaction_values(lambda S: np.ones((len(S), 2, 2, 2)), 2, order=2)
+            ),
+            "interactions: expected a payoff of one number",
+        ),
+        (
+            lambda r: plots.interaction_bars(
+                shaplab.interaction_values(lambda S: np.ones((len(S), 2, 2)), 2, order=2)
+            ),
+            "output: expected one of 0, 1, got None",
+        ),
+        (
+            lambda r: plots.interaction_bars(
+                shaplab.Interactions(np.zeros((0, 1)), (), 2, "SII", np.zeros(1), 3)
+            ),
+            "interactions: expected at least one subset",
+        ),
+    ],
+)
+def test_interaction_bars_refuse_what_they_cannot_draw(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(make_subsets())
+    assert not plt.get_fignums()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracles.random_trees import brute, marginal_game, random_ensemble, random_rows
 from properties import examples
 
+from shaplab.trees._plans import LeafClusters
 from shaplab.trees.conditional_expectation import paper_trees
 from shaplab.trees.interventional import (
     BackgroundTrees,
@@ -150,3 +151,37 @@ def test_what_a_prepared_background_cannot_heed_is_refused():
     for options in ({"weights": np.ones(5)}, {"route": "patterns"}):
         with pytest.raises(ValueError, match="model: expected the model itself beside weights"):
             interventional_tree_shap(prepared, X, **options)
+
+
+def test_huge_weights_are_shares():
+    rng = np.random.default_rng(0)
+    e = random_ensemble(rng)
+    X, background = random_rows(rng, e, 3), random_rows(rng, e, 4)
+    equal = interventional_tree_shap(e, X, background)
+    huge = interventional_tree_shap(e, X, background, weights=np.full(4, 1e308))
+    np.testing.assert_array_equal(huge.values, equal.values)
+    for weights in ([[1], [1, 2], 3, 4], ["a", "b", "c", "d"]):
+        with pytest.raises(TypeError, match="weights: expected"):
+            interventional_tree_shap(e, X, background, weights=weights)
+    with pytest.raises(ValueError, match="positive"):
+        interventional_tree_shap(e, X, background, weights=np.zeros(4))
+
+
+def test_tables_are_built_once_for_many_batches(monkeypatch):
+    rng = np.random.default_rng(0)
+    e = random_ensemble(rng, trees=3)
+    X, background = random_rows(rng, e, 200), random_rows(rng, e, 30)
+    built = []
+    build = LeafClusters.build
+
+    def counted(self, first, last, *rest):
+        built.append(last - first)
+        return build(self, first, last, *rest)
+
+    monkeypatch.setattr(LeafClusters, "build", counted)
+    whole = interventional_tree_shap(e, X, background, route="tables")
+    once = sum(built)
+    built.clear()
+    parts = interventional_tree_shap(e, X, background, route="tables", batch_size=20)
+    assert sum(built) == once
+    np.testing.assert_allclose(parts.values, whole.values, atol=1e-13)

@@ -19,6 +19,7 @@ from shaplab.trees._plans import (
     PathDependentPlan,
     shapley_factors,
 )
+from shaplab.trees._players import players_of
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels.structure import LEVEL, PLAYERS, ROOT_POSITION, SHARE, SUBTREE_NODES
 from shaplab.trees.path_dependent import tree_shap
@@ -52,7 +53,7 @@ def full_tree(rng, depth, d, trees=1):
 def test_paths_by_walking_up():
     rng = np.random.default_rng(0)
     e = random_ensemble(rng, trees=5, depth=6)
-    paths = Paths(e).arrays
+    paths = Paths(e, players_of(e, None, None)).arrays
     for start, stop in itertools.pairwise(e.tree_start):
         parent = {int(c): j for j in range(start, stop) for c in (e.left[j], e.right[j]) if c >= 0}
         for node in range(start, stop):
@@ -73,7 +74,7 @@ def test_paths_by_walking_up():
 def test_clusters_cover_every_leaf_once():
     rng = np.random.default_rng(1)
     e = full_tree(rng, 6, 10, trees=3)
-    paths = Paths(e)
+    paths = Paths(e, players_of(e, None, None))
     for n_rows in (1, 100, 10**6):
         plan = LeafClusters(paths, np.ones(3, bool), False, n_rows, 0).plan
         order, edges = paths.arrays.order, paths.arrays.edges
@@ -123,12 +124,14 @@ def test_chunks_and_row_blocks_do_not_change_a_digit(monkeypatch):
 def test_the_chosen_route_is_the_faster_one(depth, d, trees, n, walks):
     """Where one route takes 2 to 9 times as long as the other: benchmarks/trees_routes.py."""
     e = full_tree(np.random.default_rng(3), depth, d, trees)
-    assert (PathDependentPlan(Paths(e), False, n, "auto").walked == walks).all()
+    assert (
+        PathDependentPlan(Paths(e, players_of(e, None, None)), False, n, "auto").walked == walks
+    ).all()
 
 
 def test_the_interventional_route_follows_rows_and_background():
     e = full_tree(np.random.default_rng(5), 6, 12, 4)
-    paths = Paths(e)
+    paths = Paths(e, players_of(e, None, None))
     assert InterventionalPlan(paths, False, 1, 1, "auto").by_patterns.all()
     assert not InterventionalPlan(paths, False, 10_000, 10_000, "auto").by_patterns.any()
 

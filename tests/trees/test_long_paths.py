@@ -18,6 +18,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from shaplab.trees import _paths
 from shaplab.trees._paths import Paths, exact_nodes
 from shaplab.trees._plans import shapley_factors
+from shaplab.trees._players import players_of
 from shaplab.trees.conditional_expectation import paper_trees
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.interactions import (
@@ -219,7 +220,7 @@ def sparse_forest(kind=RandomForestClassifier, trees=6, rows=800):
 def test_a_sparse_forest_of_unlimited_depth_by_the_literal_algorithm(kind):
     model, X = sparse_forest(kind)
     e = TreeEnsemble.from_model(model)
-    assert Paths(e).arrays.tree_players.max() > 64
+    assert Paths(e, players_of(e, None, None)).arrays.tree_players.max() > 64
     rows, references = e.encode(X[:3]), e.encode(X[10:18])
     expected = [
         sum(independent_tree_shap_literal(x, references, tree) for tree in paper_trees(e))
@@ -261,7 +262,7 @@ def test_the_search_for_nodes_ends_beside_a_path_of_nearly_all_rows(first, other
         cover=columns["cover"],
         tree_start=start,
     )
-    nodes = Paths(e).arrays.tree_rule
+    nodes = Paths(e, players_of(e, None, None)).arrays.tree_rule
     assert nodes[0] <= 9 and nodes[1] <= (first + 1) // 2
     expected = np.zeros(first)
     for players, share in trees:
@@ -274,7 +275,7 @@ def test_the_search_for_nodes_ends_beside_a_path_of_nearly_all_rows(first, other
 def test_the_search_for_nodes_ends_for_the_seed_that_hung():
     rng = np.random.default_rng(6277267)
     e = random_ensemble(rng, trees=2, d=80, depth=int(rng.integers(16, 90)), chain=True)
-    paths = Paths(e).arrays
+    paths = Paths(e, players_of(e, None, None)).arrays
     assert (paths.tree_rule <= exact_nodes(paths.tree_players)).all()
 
 
@@ -288,7 +289,7 @@ def test_the_chosen_rule_is_as_good_as_the_exact_one(seed):
     X = rng.normal(size=(4, 120))
     if len(e.set_bits):
         X[:, -1] = rng.integers(0, 4, 4)
-    paths = Paths(e).arrays
+    paths = Paths(e, players_of(e, None, None)).arrays
     exact = exact_nodes(paths.tree_players)
     assert (paths.tree_rule <= exact).all()
     short = tree_shap(e, X, route="walk").values

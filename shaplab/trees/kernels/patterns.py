@@ -258,17 +258,17 @@ def pair_patterns(
                 _leaf_values(d, ours.patterns[level, g], opponents, pairs, phi[g])
             path_players(node, nodes, edges, players)
             _pay_leaf(
-                node, nodes.value, players[:d], ours.of_row[level], phi, codes.shape[0], low, sums
+                node, nodes.value, players[:d], ours.of_row[level], phi, nodes.n_players, low, sums
             )
 
 
 @njit(**UNCOUNTED)
-def _pay_leaf(leaf, value, players, group_of_row, phi, n_features, low, sums):
+def _pay_leaf(leaf, value, players, group_of_row, phi, n_players, low, sums):
     """Add what a leaf pays to its players for every row and output, and, where ``phi`` has columns
     for pairs, to pairs of them."""
     d = players.shape[0]
     n_outputs = value.shape[1]
-    pairs = sums.shape[0] > n_features * n_outputs
+    pairs = sums.shape[0] > n_players * n_outputs
     for output in range(n_outputs):
         pay = value[leaf, output]
         if pay == 0.0:
@@ -282,7 +282,7 @@ def _pay_leaf(leaf, value, players, group_of_row, phi, n_features, low, sums):
             for s in range(p):
                 larger = max(players[p], players[s])
                 smaller = min(players[p], players[s])
-                pair = n_features + larger * n_features + smaller
+                pair = n_players + larger * n_players + smaller
                 total = sums[pair * n_outputs + output]
                 column = _pair_column(d, p, s)
                 for i in range(group_of_row.shape[0]):

@@ -21,7 +21,11 @@ _ROWS_A_TASK = 256
 
 
 class Nodes(NamedTuple):
-    """The nodes of all trees, one after the other; each field as in ``TreeEnsemble``."""
+    """The nodes of all trees, one after the other; each field as in ``TreeEnsemble``.
+
+    ``player`` says whose split a node is: that of its feature, or that of the group which the
+    feature belongs to; -1 at leaves.
+    """
 
     tree_start: np.ndarray
     feature: np.ndarray
@@ -32,6 +36,8 @@ class Nodes(NamedTuple):
     set_start: np.ndarray
     set_bits: np.ndarray
     value: np.ndarray
+    player: np.ndarray
+    n_players: int
 
 
 class Codebook(NamedTuple):

@@ -77,6 +77,7 @@ class _Visit(NamedTuple):
     level: int
     split: int
     feature: int
+    player: int
     earlier: int  # level of the last edge above on the same feature, 0 if there is none
     before: int  # row of ``before`` that holds o
     place: int  # of the split in the coefficients
@@ -269,6 +270,7 @@ def _walk_tree(tree, output, nodes: Nodes, paths: PathArrays, codes, pairs, work
                 level,
                 split,
                 nodes.feature[split],
+                nodes.player[split],
                 earlier,
                 before,
                 split - start,
@@ -288,7 +290,7 @@ def _walk_tree(tree, output, nodes: Nodes, paths: PathArrays, codes, pairs, work
                 continue
             _come_up(visit, leaves, work, nodes.value.shape[1], sums)
             if pairs and level > 0:
-                _add_pairs(visit, nodes, paths, first_rule, codes.shape[1], work, sums)
+                _add_pairs(visit, nodes, paths, first_rule, work, sums)
             level -= 1
 
 
@@ -414,14 +416,14 @@ def _come_up(visit: _Visit, leaves, work: _WalkSpace, n_outputs, sums):
                 )
             for i in range(WALK_ROWS):
                 products[section, above, q, i] = products[1, level, q, i] + products[2, level, q, i]
-        target = visit.feature * n_outputs + visit.output
+        target = visit.player * n_outputs + visit.output
         for i in range(WALK_ROWS):
             sums[visit.block, target, i] += given[q, i]
 
 
 @njit(inline="always")
-def _add_pairs(visit: _Visit, nodes: Nodes, paths: PathArrays, first_rule, d, work, sums):
-    """Pair the feature with every other player of the path, each at its latest split."""
+def _add_pairs(visit: _Visit, nodes: Nodes, paths: PathArrays, first_rule, work, sums):
+    """Pair the player with every other player of the path, each at its latest split."""
     stack = work.stack
     later = work.later
     agreed = work.agreed
@@ -430,7 +432,8 @@ def _add_pairs(visit: _Visit, nodes: Nodes, paths: PathArrays, first_rule, d, wo
     both_absent = work.both_absent
     n_outputs = nodes.value.shape[1]
     level = visit.level
-    feature = visit.feature
+    player = visit.player
+    n_players = nodes.n_players
     later[: level + 1] = 0
     for k in range(level):
         later[paths.edges[nodes.left[stack[k]], EARLIER]] = 1
@@ -440,12 +443,12 @@ def _add_pairs(visit: _Visit, nodes: Nodes, paths: PathArrays, first_rule, d, wo
         for i in range(WALK_ROWS):
             both_absent[i] += given[q, i] * s_fails
     for k in range(level):
-        other = nodes.feature[stack[k]]
-        if later[k + 1] or other == feature:
+        other = nodes.player[stack[k]]
+        if later[k + 1] or other == player:
             continue
-        larger = max(feature, other)
-        smaller = min(feature, other)
-        target = (d + larger * d + smaller) * n_outputs + visit.output
+        larger = max(player, other)
+        smaller = min(player, other)
+        target = (n_players + larger * n_players + smaller) * n_outputs + visit.output
         for i in range(WALK_ROWS):
             sums[visit.block, target, i] += both_absent[i]
         for q in range(0, visit.n_rule, 4):  # nodes beyond the rule's last one have 0 in ``half``

@@ -1,10 +1,12 @@
 """What the fast algorithms need to know about paths, and the plan that cuts trees into table
 clusters.
 
-A path collects its splits by feature: each distinct feature is one player. The share z of a player
-is the part of the cover that its splits keep when the feature is unknown, the product of child over
-parent; a node without cover gives both children 0, so 0/0 counts as 0. The plan belongs to idea 3
-of the chapter *Fast enough for everything* (trees/kernels), "kinds, not rows".
+A path collects its splits by player: each distinct feature is one, or each group of features that
+are known together (``nodes.player``); "feature" means a player in the names and comments here. The
+share z of a player is the part of the cover that its splits keep when the feature is unknown, the
+product of child over parent; a node without cover gives both children 0, so 0/0 counts as 0. The
+plan belongs to idea 3 of the chapter *Fast enough for everything* (trees/kernels), "kinds, not
+rows".
 
 Rows of integers have named columns, because a compiled loop reads a row at once: write
 ``edges[node, PLAYERS]``. An edge is named by the node it leads to.
@@ -106,7 +108,7 @@ class Prices(NamedTuple):
 class Workload(NamedTuple):
     """What a plan has to serve."""
 
-    n_features: int  # of a row
+    n_players: int
     n_rows: int
     n_background: int  # 0 for the path-dependent game
     pairs: bool
@@ -190,7 +192,7 @@ def _describe_edge(child, root, nodes: Nodes, cover, edges, shares):
     shares[child, COVER_RATIO] = ratio
     # The last edge above on the same feature; the root's, which is none, if the feature is new.
     above = node
-    while above != root and nodes.feature[edges[above, PARENT]] != nodes.feature[node]:
+    while above != root and nodes.player[edges[above, PARENT]] != nodes.player[node]:
         above = edges[above, PARENT]
     if above == root:
         edges[child, PLAYERS] = edges[node, PLAYERS] + 1
@@ -212,7 +214,7 @@ def path_players(node, nodes: Nodes, edges, players):
     players[: edges[node, PLAYERS]] = -1
     above = node
     while edges[above, PARENT] >= 0:
-        players[edges[above, BIT]] = nodes.feature[edges[above, PARENT]]
+        players[edges[above, BIT]] = nodes.player[edges[above, PARENT]]
         above = edges[above, PARENT]
 
 
@@ -221,7 +223,7 @@ def add_new_features(first, last, nodes: Nodes, order, features, count):
     """Append the features that split ``order[first:last]`` and are not among the first ``count``;
     returns how many there are then."""
     for i in range(first, last):
-        feature = nodes.feature[order[i]]
+        feature = nodes.player[order[i]]
         if feature >= 0:
             known = False
             for k in range(count):
@@ -303,7 +305,7 @@ def plan_clusters(nodes: Nodes, paths: PathArrays, chosen, work: Workload):
         np.zeros((n_clusters + 1, 2), np.int64),
         work.pairs,
     )
-    _list_targets(paths, plan, work.n_features, nodes.value.shape[1])
+    _list_targets(paths, plan, work.n_players, nodes.value.shape[1])
     path = np.full(n_ops + 2, -1, np.int32)  # no path is longer than all ops
     n_ops, n_cuts = _write_ops(nodes, paths, work.chunk, path, plan)
     ops = plan.ops[:n_ops]
@@ -393,7 +395,7 @@ def _list_clusters(
 
 
 @njit(**UNCOUNTED)
-def _list_targets(paths: PathArrays, plan: ClusterPlan, n_features, n_outputs):
+def _list_targets(paths: PathArrays, plan: ClusterPlan, n_players, n_outputs):
     """Fill the targets: for each output in turn the features of a cluster, then pairs (i, j < i).
 
     Row ``feature * K + output`` of the sums takes values; with pairs, row ``(d + larger * d +
@@ -416,7 +418,7 @@ def _list_targets(paths: PathArrays, plan: ClusterPlan, n_features, n_outputs):
                 for j in range(i):
                     larger = np.int64(max(features[i], features[j]))
                     smaller = np.int64(min(features[i], features[j]))
-                    pair = n_features + larger * n_features + smaller
+                    pair = n_players + larger * n_players + smaller
                     targets[place] = pair * n_outputs + output
                     place += 1
 

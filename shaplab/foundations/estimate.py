@@ -1,0 +1,541 @@
+r"""Shapley values of any game of any number of players, estimated with standard errors.
+
+Coalitions are asked for together with their complements, since only their difference matters; a
+weighted regression on the differences gives values that sum exactly to :math:`v(N) -
+v(\emptyset)`. A Gaussian process that is odd in the coalition predicts what interactions add to
+each difference, from all other differences; its predictions have Shapley values of zero, so they
+change no expectation and may take away any part of the noise. How much they do is fitted, too.
+Few players are enumerated.
+
+Source: pairs, Covert and Lee (2021); sizes, Musco and Witter (2025); odd surrogates, Fumagalli et
+al. (2026), whose sparse Fourier terms a dense prior replaces here. Cost: no coalition is valued
+twice, but for one that shows whether the game answers the same; the fit takes :math:`O(m^3)` for
+:math:`m` pairs, up to 2,048 of them.
+
+Chapter: foundations/permutation
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from joblib import effective_n_jobs
+from scipy.stats import t as student
+
+from shaplab._atomic import write_atomically
+from shaplab._parallel import Crew, chunks, progress_bar
+from shaplab._validation import check_int, check_names, check_real, digits, fail, shorten
+from shaplab.foundations._pairs import PairDesign, PairFit, Pairs, fit_pairs, least_pairs
+from shaplab.foundations._sampling import Budget, draw_entropy, reason_of
+from shaplab.foundations.exact import Game, shapley_coefficients
+from shaplab.foundations.games import MAX_PLAYERS, all_coalitions, evaluate_game
+
+__all__ = ["EstimatedValues", "estimate_values", "paired_regression_literal"]
+
+# Without a budget: enumerate up to this many coalitions, and ask for at most so many.
+ENUMERATED_AT_ONCE = 2**10
+MOST_EVALUATIONS = 2**17
+# Nobody, everybody and one pair; everybody and one of the pair once more.
+LEAST_EVALUATIONS = 6
+# Standard errors to either side of an interval of 95%, were they known.
+NORMAL = 1.96
+# A standard error of rounding, relative to the largest payoff: covariances are nearly singular
+# where a game has no interactions.
+ROUNDED = 1e-13
+# How much two answers for one coalition may differ, relative to the game's scale: single-precision
+# networks move by about 1e-6 between batches.
+SAME_ANSWER = 1e-5
+
+
+def paired_regression_literal(game: Game, n_players: int) -> np.ndarray:
+    """Shapley values ``(n,)`` of a game of numbers by the regression on all pairs: every coalition
+    less its complement."""
+    n = n_players
+    rows, differences, weights = [], [], []
+    for S in all_coalitions(n)[1:-1]:
+        size = int(S.sum())
+        rows.append(np.where(S, 1.0, -1.0))
+        differences.append(game(S[None])[0] - game(~S[None])[0])
+        weights.append((n - 1) / (comb(n, size) * size * (n - size)))
+    x = np.array(rows)
+    mu = np.array(weights)
+    total = game(np.ones((1, n), dtype=bool))[0] - game(np.zeros((1, n), dtype=bool))[0]
+    # Minimise under the condition on the sum: the last unknown is the Lagrange multiplier.
+    ones = np.ones((n, 1))
+    system = np.block([[(x.T * mu) @ x, ones], [ones.T, np.zeros((1, 1))]])
+    right = np.append((x.T * mu) @ np.array(differences), total)
+    return np.asarray(np.linalg.solve(system, right)[:n])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EstimatedValues:
+    """Shapley values of a game with what is known of their errors.
+
+    Parameters
+    ----------
+    values : array ``(n, *payoff)``, in the payoff's unit; they sum to ``total``.
+    std : standard errors of that shape, so wide that ``values +- 1.96 std`` is the interval of 95%
+        whatever ``freedom`` is; None when values are exact, NaN when there were too few
+        evaluations to tell.
+    total : array ``payoff``, what everybody is worth beyond nobody.
+    evaluations : coalitions that were asked for.
+    sizes : int array ``(n + 1,)``, coalitions of each size that were valued. What happens only in
+        sizes of which few were is in no interval.
+    freedom : degrees of freedom behind ``std``, of its shape; None when values are exact.
+    stopped : ``"exact"``, ``"precision"``, ``"budget"``, ``"interrupted"`` or ``"error"``.
+    names : the players' names, or None.
+    """
+
+    values: np.ndarray
+    std: np.ndarray | None
+    total: np.ndarray
+    evaluations: int
+    sizes: np.ndarray
+    freedom: np.ndarray | None
+    stopped: str
+    names: tuple[str, ...] | None = None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = np.asarray(self.values, dtype=dtype)
+        return values.copy() if copy else values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Student intervals: arrays ``low`` and ``high`` of the shape of ``values``."""
+        level = check_real(level, "level", low=0.0, high=1.0, open_low=True)
+        if self.std is None or self.freedom is None:
+            return self.values, self.values
+        if np.isnan(self.std).all():
+            least = least_for_intervals(len(self))
+            fail(
+                "max_evaluations",
+                f"at least {least} evaluations for an interval",
+                str(self.evaluations),
+                "Values without standard errors are a best guess",
+            )
+        reach = self.std * NORMAL * _quantile(level, self.freedom) / _quantile(0.95, self.freedom)
+        return self.values - reach, self.values + reach
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, one player a row: values, then standard errors."""
+        import pandas as pd
+
+        labels: Any = self.names or range(len(self))
+        payoffs = list(np.ndindex(self.values.shape[1:]))
+        columns = {}
+        for kind, numbers in (("value", self.values), ("std", self.std)):
+            for payoff in payoffs if numbers is not None else []:
+                label = ", ".join([kind, *(str(place) for place in payoff)])
+                columns[label] = np.asarray(numbers)[(slice(None), *payoff)]
+        return pd.DataFrame(columns, index=pd.Index(labels, name="player"))
+
+    def __repr__(self) -> str:
+        head = f"EstimatedValues({len(self)} players, {self.evaluations} evaluations"
+        head += f", stopped: {self.stopped})"
+        if self.values.ndim > 1:
+            return f"{head}: payoffs of shape {self.values.shape[1:]}"
+        lines = [head]
+        labels = self.names or [str(player) for player in range(len(self))]
+        for player in np.argsort(-np.abs(self.values), kind="stable")[:10]:
+            line = f"  {shorten(labels[player])}: {digits(self.values[player])}"
+            if self.std is not None:
+                line += f" +- {digits(self.std[player])}"
+            lines.append(line)
+        if len(self) > 10:
+            lines.append(f"  and {len(self) - 10} more")
+        return "\n".join(lines)
+
+
+def _quantile(level: float, freedom: np.ndarray) -> np.ndarray:
+    """How many standard errors an interval reaches to either side."""
+    return np.asarray(student.ppf(0.5 + level / 2, freedom))
+
+
+def least_for_intervals(n: int) -> int:
+    """Evaluations from which on there are standard errors."""
+    return 2 * least_pairs(n) + LEAST_EVALUATIONS - 2
+
+
+class Answers:
+    """What a game has answered: every coalition is asked for once, and kept, in a file as well."""
+
+    def __init__(self, game: Game, n: int, budget: Budget, batch_size: int) -> None:
+        self.game = game
+        self.n = n
+        self.budget = budget
+        self.batch_size = batch_size
+        self.crew = Crew(game, budget.n_jobs)
+        self.known: dict[bytes, np.ndarray] = {}
+        # Coalitions that were asked for once more.
+        self.repeated = 0
+        self.entropy = draw_entropy(budget.rng)
+        if budget.state is not None and budget.state.exists():
+            self._load(budget.state)
+        self.bar = progress_bar(0, budget.progress, "coalitions")
+
+    @property
+    def asked(self) -> int:
+        """How many questions there were, those of earlier runs included."""
+        return len(self.known) + self.repeated
+
+    def ask(self, coalitions: np.ndarray) -> None:
+        """Ask for those that are not known yet, some at a time."""
+        keys = self._keys(coalitions)
+        fresh = np.array([key not in self.known for key in keys], dtype=bool)
+        unknown = coalitions[fresh]
+        self.bar.total = self.asked + len(unknown)
+        self.bar.refresh()
+        workers = effective_n_jobs(self.budget.n_jobs)
+        # Every worker gets a few batches before what they answered is kept.
+        together = self.batch_size * (1 if workers == 1 else 2 * workers)
+        for part in chunks(len(unknown), together):
+            self._ask_together(unknown[part])
+
+    def _ask_together(self, coalitions: np.ndarray) -> None:
+        """Ask in parallel, and keep what was answered before an exception."""
+        tasks = [(coalitions[part],) for part in chunks(len(coalitions), self.batch_size)]
+        try:
+            answered = self.crew.run(evaluate_game, tasks)
+        except BaseException as problem:
+            answered = getattr(problem, "finished", [])
+            self._keep(tasks[: len(answered)], answered)
+            raise
+        self._keep(tasks, answered)
+
+    def _keep(self, tasks: list[Any], answered: list[Any]) -> None:
+        for (coalitions,), values in zip(tasks, answered, strict=True):
+            if values is None:
+                continue
+            self._check_shape(values)
+            self.known.update(zip(self._keys(coalitions), values, strict=True))
+            self.bar.update(len(coalitions))
+        if self.budget.state is not None and self.known:
+            self._save(self.budget.state)
+
+    def _check_shape(self, values: np.ndarray) -> None:
+        for before in self.known.values():
+            if before.shape != values.shape[1:]:
+                fail(
+                    "game",
+                    f"payoffs of shape {before.shape}, as before",
+                    f"shape {values.shape[1:]}",
+                    "Return payoffs of one shape for all coalitions",
+                )
+            return
+
+    def values(self, coalitions: np.ndarray) -> np.ndarray:
+        """What is known of coalitions: payoffs as one axis, ``(m, K)``."""
+        known = [self.known[key] for key in self._keys(coalitions)]
+        return np.array(known).reshape(len(known), -1)
+
+    def count_known(self, coalitions: np.ndarray) -> int:
+        """How many of these, one after the other, are known."""
+        for count, key in enumerate(self._keys(coalitions)):
+            if key not in self.known:
+                return count
+        return len(coalitions)
+
+    def check_same_answer(self, coalitions: np.ndarray) -> None:
+        """Ask once more for coalitions that are known: the game must answer the same."""
+        again = evaluate_game(self.game, coalitions).reshape(len(coalitions), -1)
+        self.repeated = len(coalitions)
+        before = self.values(coalitions)
+        if again.shape == before.shape:
+            moved = np.abs(again - before).max(axis=1)
+            if moved.max() <= SAME_ANSWER * self.scale():
+                return
+            which = int(moved.argmax())
+            told = f"{shorten(before[which])} and then {shorten(again[which])}"
+            told += f" for the coalition of {int(coalitions[which].sum())} players"
+        else:
+            told = f"payoffs of {before.shape[1]} and then of {again.shape[1]} numbers"
+        fail(
+            "game",
+            "the same value each time a coalition is asked for",
+            told,
+            "Fix the game's own seed, or give state= a file of this game",
+        )
+
+    def scale(self) -> float:
+        """The largest payoff that is known."""
+        return float(max(np.abs(values).max() for values in self.known.values()))
+
+    def count_sizes(self) -> np.ndarray:
+        """How many coalitions of each size, ``(n + 1,)``, are known."""
+        packed = np.frombuffer(b"".join(self.known), dtype=np.uint8).reshape(len(self.known), -1)
+        sizes = np.bitwise_count(packed).sum(axis=1, dtype=np.int64)
+        return np.bincount(sizes, minlength=self.n + 1)
+
+    @staticmethod
+    def _keys(coalitions: np.ndarray) -> list[bytes]:
+        return [packed.tobytes() for packed in np.packbits(coalitions, axis=1)]
+
+    def _save(self, path: Path) -> None:
+        header = json.dumps([self.n, self.entropy])
+        arrays: dict[str, Any] = {
+            "keys": np.frombuffer(b"".join(self.known), dtype=np.uint8),
+            "values": np.array(list(self.known.values())),
+            "header": np.frombuffer(header.encode(), dtype=np.uint8),
+        }
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    def _load(self, path: Path) -> None:
+        """Continue from a file of the same question."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                n, entropy = json.loads(bytes(file["header"]))
+                keys = file["keys"].reshape(-1, (n + 7) // 8)
+                values = file["values"]
+        except (OSError, KeyError, ValueError, BadZipFile) as problem:
+            fail("state", "a file written by this function", str(problem), "Name another file")
+        if n != self.n:
+            fail(
+                "state",
+                f"a game of {self.n} players",
+                f"{n} players in {path.name}",
+                "Name another file",
+            )
+        self.known = {key.tobytes(): value for key, value in zip(keys, values, strict=True)}
+        # The order of pairs goes on as it began, whatever seed this call has.
+        self.entropy = entropy
+
+
+class Estimate(NamedTuple):
+    """What a run has found so far; no standard errors when exact."""
+
+    fit: PairFit
+    is_exact: bool
+
+
+class GameRun:
+    """One run: ask, look how precise values are, ask again."""
+
+    def __init__(self, answers: Answers, budget: Budget, whole_budget: bool) -> None:
+        self.answers = answers
+        self.budget = budget
+        self.whole_budget = whole_budget
+        self.n = answers.n
+        self.everybody = np.ones((1, self.n), dtype=bool)
+        self.design = PairDesign(self.n, answers.entropy)
+        self.most = MOST_EVALUATIONS if budget.max_evaluations is None else budget.max_evaluations
+
+    def run(self) -> tuple[Estimate, str]:
+        """The estimate, and why the run stopped."""
+        self.answers.ask(np.concatenate([~self.everybody, self.everybody]))
+        at_once = self.most if self.budget.max_evaluations is not None else ENUMERATED_AT_ONCE
+        if self.n <= MAX_PLAYERS and 2**self.n <= at_once:
+            return self.enumerate(), "exact"
+        first_pair = self.design.first(1)[0]
+        self.answers.ask(np.concatenate([first_pair, ~first_pair]))
+        self.answers.check_same_answer(np.concatenate([self.everybody, first_pair]))
+        # What an earlier run has paid for takes part.
+        paid = self.count_known_pairs()
+        most_pairs = min(self.design.total, (self.most - LEAST_EVALUATIONS + 2) // 2)
+        most_pairs = max(most_pairs, paid)
+        count = max(paid, min(most_pairs, 2 * least_pairs(self.n)))
+        if self.whole_budget:
+            count = most_pairs
+        while True:
+            self.ask_pairs(count)
+            estimate = self.estimate(count)
+            # Without standard errors the ratio is no number, and not below 1.
+            ratio = self._error_ratio(estimate.fit)
+            if ratio <= 1.0 and not self.whole_budget:
+                return estimate, "precision"
+            if count == most_pairs:
+                return estimate, "budget"
+            if self._enumeration_is_cheaper(count * ratio**2):
+                return self.enumerate(), "exact"
+            # Errors fall with the root of the pairs, at least; a forecast is trusted up to twice
+            # of what there is.
+            ahead = np.clip(count * ratio**2, 1.1 * count + 1, 2 * count)
+            count = int(min(most_pairs, ahead))
+
+    def enumerate(self) -> Estimate:
+        """Exact values from all coalitions."""
+        self.answers.ask(all_coalitions(self.n))
+        total: Any = 0.0
+        for part in chunks(2**self.n, 2**12):
+            coalitions = all_coalitions(self.n, part.start, part.stop)
+            total = total + shapley_coefficients(coalitions) @ self.answers.values(coalitions)
+        nothing = np.zeros(total.shape)
+        return Estimate(PairFit(total, nothing, nothing), True)
+
+    def ask_pairs(self, count: int) -> None:
+        pairs = self.design.first(count)[0]
+        # Both of a pair side by side, so that an interrupted run has whole pairs.
+        self.answers.ask(np.stack([pairs, ~pairs], axis=1).reshape(-1, self.n))
+
+    def estimate(self, count: int) -> Estimate:
+        """Values from the first pairs."""
+        coalitions, stratum = self.design.first(count)
+        differences = self.answers.values(coalitions) - self.answers.values(~coalitions)
+        signs = np.where(coalitions, 1.0, -1.0)
+        weights, unasked = self.design.weigh(stratum)
+        total = self.answers.values(self.everybody)[0] - self.answers.values(~self.everybody)[0]
+        fit = fit_pairs(Pairs(signs, differences, weights, unasked), total)
+        # The standard errors that users see make intervals of 95% without a table of quantiles.
+        wider = _quantile(0.95, fit.freedom) / NORMAL * fit.std
+        fit = fit._replace(std=np.hypot(wider, ROUNDED * self.answers.scale()))
+        # All pairs are there: nothing was left to chance.
+        return Estimate(fit, count == self.design.total)
+
+    def count_known_pairs(self) -> int:
+        """How many pairs, from the first one on, are known."""
+        most = min(self.design.total, len(self.answers.known) // 2)
+        coalitions = self.design.first(most)[0]
+        return min(self.answers.count_known(coalitions), self.answers.count_known(~coalitions))
+
+    def estimate_what_is_known(self) -> Estimate | None:
+        """Values from the pairs that an interrupted run has; None if there are none."""
+        known = self.count_known_pairs() if len(self.answers.known) > 3 else 0
+        return self.estimate(known) if known else None
+
+    def _error_ratio(self, fit: PairFit) -> float:
+        """The largest standard error over the one allowed."""
+        allowed = float(self.budget.allowed_error(fit.values[None], self.answers.scale())[0])
+        return float(np.minimum(fit.std.max() / allowed, 1e6))
+
+    def _enumeration_is_cheaper(self, pairs: float) -> bool:
+        known = len(self.answers.known)
+        fits = self.n <= MAX_PLAYERS and self.answers.asked + 2.0**self.n - known <= self.most
+        return fits and 2.0**self.n - known <= 2 * pairs - known
+
+
+def estimate_values(
+    game: Game,
+    n_players: int,
+    *,
+    max_evaluations: int | None = None,
+    thresh: float | None = 0.02,
+    rng: Any = None,
+    names: Any = None,
+    n_jobs: int | None = None,
+    batch_size: int = 256,
+    progress: bool = False,
+    state: Any = None,
+) -> EstimatedValues:
+    """Shapley values of any game, exact where the budget covers all coalitions, else estimated.
+
+    Parameters
+    ----------
+    game : callable, bool array ``(m, n_players)`` to ``(m, *payoff)``; one coalition a row.
+    n_players : int, any number.
+    max_evaluations : int, coalitions that may be valued, at least 6. From ``2**n_players`` on
+        values are exact. Below about ``2 * n_players + 16`` there are fewer pairs than a regression
+        and its errors need: values are a best guess then, and ``std`` is NaN. None: up to 131,072.
+    thresh : float, stop when the largest standard error is below this share of the spread of the
+        values (largest minus smallest, zero included). None spends the whole budget.
+    rng : None, int or Generator; one seed gives the same numbers for any ``n_jobs`` and batch size.
+    names : names of the players.
+    n_jobs : int, through joblib: ``joblib.parallel_config("dask")`` and others apply.
+    batch_size : int, coalitions in one call of the game, at most; what a batch has answered is
+        kept.
+    progress : bool, show a bar of coalitions.
+    state : path of a file that keeps all answers, and from which the same call goes on.
+
+    Returns
+    -------
+    EstimatedValues
+        ``values`` and ``std`` ``(n_players, *payoff)``; ``interval()``, ``to_frame()``.
+
+    Raises
+    ------
+    ValueError
+        For a game that returns NaN, payoffs of another shape, or another value when it is asked
+        once more. An exception has what was found until then in its attribute ``partial``; after
+        Ctrl-C it is returned, ``stopped`` being ``"interrupted"``.
+
+    Notes
+    -----
+    No coalition is valued twice, but for two that show whether the game answers the same (a run
+    that goes on from a file asks these two again).
+
+    Intervals of 95% held 95.0 to 96.6% of the true values, the mean over eight games (trees, a
+    network, sharp interactions, SAGE; 10 to 30 players, 200 runs each) at 4, 5, 10, 20 and 60
+    evaluations a player; single games between 92 and 98%. A standard error knows only what was
+    seen. An effect that no valued coalition has is in no interval, however large: a game of 20
+    players with one such effect had 42% at 10 evaluations a player. ``sizes`` tells of which sizes
+    all coalitions were valued: single players, alone and missing, early on; pairs later.
+
+    References
+    ----------
+    Covert and Lee (2021); Musco and Witter (2025); Fumagalli et al. (2026).
+
+    Examples
+    --------
+    >>> pay = np.arange(40.0)
+    >>> found = estimate_values(lambda S: S @ pay + S[:, 3] * S[:, 4], 40, rng=0)
+    >>> found.values[[3, 4, 39]].round(6)
+    array([ 3.5,  4.5, 39. ])
+    """
+    n = check_int(n_players, "n_players")
+    known_players = getattr(game, "n_players", n)
+    if known_players != n:
+        fail(
+            "n_players",
+            f"{known_players}, the players of this game",
+            str(n),
+            "Pass game.n_players",
+        )
+    labels = check_names(names, n, "names")
+    if max_evaluations is not None:
+        least = min(LEAST_EVALUATIONS, 2**n)
+        max_evaluations = check_int(max_evaluations, "max_evaluations", minimum=least)
+    budget = Budget(
+        thresh=1.0 if thresh is None else thresh,
+        max_evaluations=max_evaluations,
+        rng=rng,
+        n_jobs=n_jobs,
+        progress=progress,
+        state=state,
+    )
+    answers = Answers(game, n, budget, check_int(batch_size, "batch_size"))
+    run = GameRun(answers, budget, whole_budget=thresh is None)
+
+    def result(estimate: Estimate, stopped: str) -> EstimatedValues:
+        ends = answers.values(np.array([[True] * n, [False] * n]))
+        payoff = next(iter(answers.known.values())).shape
+        fit = estimate.fit
+        return EstimatedValues(
+            values=fit.values.reshape(n, *payoff),
+            std=None if estimate.is_exact else fit.std.reshape(n, *payoff),
+            total=(ends[0] - ends[1]).reshape(payoff),
+            evaluations=answers.asked,
+            sizes=answers.count_sizes(),
+            freedom=None if estimate.is_exact else fit.freedom.reshape(n, *payoff),
+            stopped="exact" if estimate.is_exact else stopped,
+            names=labels,
+        )
+
+    with answers.bar:
+        try:
+            return result(*run.run())
+        except (Exception, KeyboardInterrupt) as problem:
+            return _what_is_left(problem, run, result)
+
+
+def _what_is_left(
+    problem: BaseException, run: GameRun, result: Callable[[Estimate, str], EstimatedValues]
+) -> EstimatedValues:
+    """After Ctrl-C the values from what was answered; another exception goes on, with them."""
+    estimate = run.estimate_what_is_known()
+    if estimate is None:
+        raise problem
+    kept = result(estimate, reason_of(problem))
+    if isinstance(problem, KeyboardInterrupt):
+        return kept
+    problem.partial = kept  # type: ignore[attr-defined]
+    problem.add_note(
+        "Values from the answers until then are in this exception's attribute .partial."
+    )
+    raise problem
