@@ -16,11 +16,12 @@ _PUBLIC = {
     "shaplab.explanation": "Explanation",
     "shaplab.foundations.games": "TableGame GroupedGame MeanGame all_coalitions company_game",
     "shaplab.foundations.exact": "shapley_values banzhaf_values axioms",
-    "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame NearestGame "
-    "DiscreteGame "
+    "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame CopulaGame "
+    "NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.interactions": "Interactions interaction_values",
     "shaplab.foundations.structures": "CausalGame asymmetric_values owen_values",
+    "shaplab.foundations.orderings": "game_shap sampled_values",
     "shaplab.foundations.estimate": "estimate_values EstimatedValues",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",

@@ -26,9 +26,11 @@ from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
 from shaplab.foundations.games import GroupedGame, MeanGame, TableGame, all_coalitions, company_game
 from shaplab.foundations.interactions import Interactions, interaction_values
 from shaplab.foundations.kernel import kernel_shap
+from shaplab.foundations.orderings import game_shap, sampled_values
 from shaplab.foundations.permutation import confidence_interval, ime, permutation_shap
 from shaplab.foundations.predictions import (
     BaselineGame,
+    CopulaGame,
     DiscreteGame,
     GaussianGame,
     LossOfMean,
@@ -94,6 +96,7 @@ __all__ = [
     "BaselineGame",
     "MarginalGame",
     "GaussianGame",
+    "CopulaGame",
     "NearestGame",
     "DiscreteGame",
     "LossOfMean",
@@ -105,6 +108,8 @@ __all__ = [
     "CausalGame",
     "asymmetric_values",
     "owen_values",
+    "game_shap",
+    "sampled_values",
     "estimate_values",
     "EstimatedValues",
     "permutation_shap",

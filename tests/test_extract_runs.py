@@ -62,6 +62,7 @@ CALLS = {
     "BaselineGame": "near(m.BaselineGame(linear, X, X[0])(everything)[0], linear(X))",
     "MarginalGame": "near(m.MarginalGame(linear, X, X)(~everything)[0], linear(X).mean())",
     "GaussianGame": "near(m.GaussianGame(linear, X, X, rng=0)(everything)[0], linear(X))",
+    "CopulaGame": "near(m.CopulaGame(linear, X, X, rng=0)(everything)[0], linear(X))",
     "NearestGame": "near(m.NearestGame(linear, X, X, n_neighbors=1)(everything)[0], linear(X))",
     "DiscreteGame": "near(m.DiscreteGame(linear, X, X)(~everything)[0], linear(X).mean())",
     "LossOfMean": "near(m.LossOfMean(Played(), y, 'mse')(everything)[0], (X[:, 0] - y) ** 2)",
@@ -73,6 +74,8 @@ CALLS = {
     "Interactions": "m.Interactions([[2.0]], ((0, 1),), 2, 'SII', [1.0], 2)[1, 0] == 2.0",
     "interaction_values": "m.interaction_values(both, 2).tolist() == [[0.0, 0.5], [0.5, 0.0]]"
     " and m.interaction_values(both, 2, index='STII')[1, 0] == 1.0",
+    "sampled_values": "near(m.sampled_values(both, 3, unions=[[0, 1], [2]]).values, [0.5, 0.5, 0.0])",
+    "game_shap": "near(m.game_shap(Played(), rng=0).values[:, 0], X[:, 0])",
     "owen_values": "m.owen_values(both, [[0, 1], [2]]).tolist() == [0.5, 0.5, 0.0]",
     "asymmetric_values": "m.asymmetric_values(both, [(0, 1)], 2).tolist() == [0.0, 1.0]",
     "CausalGame": "near(m.CausalGame(linear, X, X, [[0], [1], [2]], rng=0)(everything)[0], linear(X))",

@@ -45,10 +45,11 @@ def weigh_background(background: Any, weights: Any) -> tuple[Any, np.ndarray | N
     if weights is None:
         return background, None
     table = as_rows(background, "background")
-    rule = f"{len(table)} finite numbers >= 0, one for each background row, not all of them 0"
+    count = table.shape[0]
+    rule = f"{count} finite numbers >= 0, one for each background row, not all of them 0"
     remedy = "Count the rows: one weight each, such as how often it stands in the table"
     numbers = as_numbers(weights, "weights", rule, remedy)
-    if numbers.shape != (len(table),):
+    if numbers.shape != (count,):
         fail("weights", rule, f"shape {numbers.shape}", remedy)
     # NaN passes no comparison.
     wrong = np.flatnonzero(~((numbers >= 0) & (numbers < np.inf)))
@@ -57,7 +58,7 @@ def weigh_background(background: Any, weights: Any) -> tuple[Any, np.ndarray | N
     if not numbers.any():
         fail("weights", rule, "zeros only", remedy)
     counted = np.flatnonzero(numbers)
-    if counted.size < len(table):
+    if counted.size < count:
         table = table.iloc[counted] if is_frame(table) else table[counted]
     # Divided by the largest first, so that the sum stays finite.
     shares = numbers[counted] / numbers.max()

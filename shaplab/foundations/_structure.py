@@ -41,6 +41,8 @@ __all__: list[str] = []
 
 # Coalitions that enumeration may hold: a second and some hundred megabytes.
 MAX_COALITIONS = 2**18
+# What helps where there are more.
+DRAW_INSTEAD = "draw orderings: permutation_shap for a model, sampled_values for a game"
 
 
 class Steps(NamedTuple):
@@ -58,7 +60,7 @@ def read_structure(
     if unions is not None and order is not None:
         fail("unions", "unions or order, not both", "both", "Leave one of them out")
     if unions is not None:
-        listed = players_as_numbers(unions, names, "unions")
+        listed = nested_lists(players_as_numbers(unions, names, "unions"))
         check_partition(listed, n_players, "unions")
         return Unions(listed)
     if order is not None:
@@ -74,6 +76,8 @@ class Unions:
 
     def __init__(self, listed: list[Any]) -> None:
         self.listed = listed
+        # A flat list is no structure: all orderings are left.
+        self.listed_all = not any(isinstance(part, list) for part in listed)
         self.n_players = sum(1 for _ in leaves_of(listed))
         # For each level the number of the list or player, among all, that holds a player there.
         levels: list[np.ndarray] = []
@@ -111,6 +115,7 @@ class PartialOrder:
     """
 
     name = "order"
+    listed_all = False
 
     def __init__(self, required: list[int]) -> None:
         self.required = required
@@ -216,7 +221,8 @@ class _Drawn:
         self.size = len(members)
         self.n_keys = self.size
         own = [_restricted(required[player], members) for player in members]
-        down_sets = _down_sets(self.size, own)
+        remedy = "State more of the order, as levels for instance, or join players in groups"
+        down_sets = _down_sets(self.size, own, remedy)
         onward = _onward(down_sets, self.size)
         number = {coalition: place for place, coalition in enumerate(down_sets)}
         widest = max(map(len, down_sets.values()))
@@ -345,7 +351,7 @@ def _contexts(unions: Sequence[Any], n: int) -> Iterator[tuple[int, np.ndarray, 
                     "unions",
                     f"at most {MAX_COALITIONS:,} coalitions before a player",
                     f"{len(outside) << (count - 1):,}",
-                    "Make more and smaller unions, or nest them",
+                    f"Make more and smaller unions, nest them, or {DRAW_INSTEAD}",
                 )
             others = np.delete(members, position, axis=0)
             chosen = (np.arange(2 ** (count - 1))[:, None] >> np.arange(count - 1)) & 1
@@ -358,6 +364,13 @@ def _contexts(unions: Sequence[Any], n: int) -> Iterator[tuple[int, np.ndarray, 
                 todo.append((part, before, share))
             else:
                 yield part, before, share
+
+
+def nested_lists(part: Any) -> Any:
+    """Unions may be written as tuples, too."""
+    if isinstance(part, list | tuple):
+        return [nested_lists(inner) for inner in part]
+    return part
 
 
 def leaves_of(part: Any) -> Iterator[int]:
@@ -390,6 +403,9 @@ def check_partition(unions: Any, n: int, argument: str) -> None:
 def requirements_of(listed: list[Any], n_players: int | None) -> tuple[int, list[int]]:
     """Number of players, and for each the set of those that must come before it, as bits."""
     pairs = [part for part in listed if isinstance(part, tuple)]
+    if 0 < len(pairs) < len(listed):
+        rule = "levels, which are lists, or pairs, which are tuples"
+        fail("order", rule, f"both: {shorten(listed)}", "Write [[0, 1], [2]] or [(0, 2), (1, 2)]")
     if pairs and len(pairs) == len(listed):
         if n_players is None:
             fail(
@@ -436,7 +452,9 @@ def _closed(required: list[int]) -> list[int]:
     return closed
 
 
-def _down_sets(n: int, required: list[int]) -> dict[int, list[tuple[int, int]]]:
+def _down_sets(
+    n: int, required: list[int], remedy: str = f"State more of the order, or {DRAW_INSTEAD}"
+) -> dict[int, list[tuple[int, int]]]:
     """Every coalition, as bits, that holds with a player all that must come before; with the steps
     (player, next coalition) that lead on. By size."""
     steps: dict[int, list[tuple[int, int]]] = {}
@@ -455,7 +473,7 @@ def _down_sets(n: int, required: list[int]) -> dict[int, list[tuple[int, int]]]:
                     "order",
                     f"at most {MAX_COALITIONS:,} coalitions that respect it",
                     "more",
-                    "State more of the order, or join players in a GroupedGame",
+                    remedy,
                 )
         layer = following
     return steps

@@ -39,6 +39,9 @@ __all__ = ["kernel_shap", "kernel_shap_literal"]
 
 # Without a budget: enumerate everything up to this many coalitions, and draw at most this many.
 ENUMERATE = 512
+# Coalitions for each player but one that permutation_shap asks for at least, with 16 background
+# rows and more: four rounds of two orderings there and back.
+WALKED = 16
 DRAW = 2**17
 # Groups of draws behind the jackknife: between GROUPS and twice as many; fewer say nothing.
 GROUPS = 16
@@ -256,6 +259,7 @@ def _kernel_row(
     row: int,
     each: int | None,
     leverage: bool,
+    to_precision: bool,
     budget: Budget,
     entropy: list[int],
 ) -> KernelRow:
@@ -264,6 +268,9 @@ def _kernel_row(
     Only players that can matter for this row take part.
     """
     game = RowGame(evaluator, row)
+    if each is None and not to_precision and 2**game.n_players - 2 > ENUMERATE:
+        repeats = -(-16 // evaluator.n_references)
+        each = WALKED * repeats * (game.n_players - 1)
     plan = _plan(game.n_players, each)
     values, std = np.zeros((2, evaluator.n_active, evaluator.n_outputs))
     if game.n_players <= 1:
@@ -313,7 +320,7 @@ def kernel_shap(
     order: Any = None,
     weights: Any = None,
     sampling: str = "kernel",
-    thresh: float = 0.02,
+    thresh: float | None = None,
     max_evaluations: int | None = None,
     rng: Any = None,
     n_jobs: int | None = None,
@@ -331,8 +338,10 @@ def kernel_shap(
     sampling : ``"kernel"`` draws coalition sizes in proportion to their kernel weight,
         ``"leverage"`` draws all sizes equally often (each coalition in proportion to ``1 / C(n,
         |S|)``) and reweights.
-    thresh : float, without a budget, stop a row when its largest standard error is below this share
-        of the spread of its values (largest minus smallest, zero included).
+    thresh : float, without a budget, draw until a row's largest standard error is below this share
+        of the spread of its values (largest minus smallest, zero included), such as 0.02. None: no
+        more model rows than ``permutation_shap`` takes at least, ``16 (d - 1)`` coalitions (more
+        for fewer than 16 background rows); the standard errors say how precise that is.
     max_evaluations : int, budget in model rows for the whole call, shared equally by the rows; at
         least ``2 d B`` for each. Coalitions of one player and of all but one come first; while
         fewer than 32 can be drawn besides, none are, and standard errors are NaN.
@@ -344,18 +353,18 @@ def kernel_shap(
         ``values`` ``(N, d[, K])`` in the model's unit. ``info`` holds ``evaluations``, the
         ``coalitions`` of each row, ``enumerated_sizes`` (coalitions of that many players or fewer,
         and their complements, were all used), ``exact`` (then ``std`` is None), and ``converged``,
-        whether ``thresh`` was reached. After an exception finished rows are in its attribute
-        ``partial``; after Ctrl-C they are returned, ``info["rows"]`` says which.
+        whether ``thresh`` was reached (0.02 if it is None). After an exception finished rows are in
+        its attribute ``partial``; after Ctrl-C they are returned, ``info["rows"]`` says which.
 
     Notes
     -----
     Estimates the marginal game; values sum exactly to the prediction. Without a budget all
-    coalitions are enumerated for up to 9 players that can matter for a row, and for more of them
-    where drawing would cost more, which is exact. Players whose columns are equal in the row and
-    all references take no part. The standard error is a jackknife over groups of draws: the
-    estimator is a ratio, so the spread of the responses alone would not do. Its bias falls as one
-    over the draws, faster than its standard error. Cost: ``B`` model rows a coalition and explained
-    row.
+    coalitions are enumerated for up to 9 players that can matter for a row, and with ``thresh`` for
+    more of them where drawing would cost more, which is exact. Players whose columns are equal in
+    the row and all references take no part. The standard error is a jackknife over groups of
+    draws: the estimator is a ratio, so the spread of the responses alone would not do. Its bias
+    falls as one over the draws, faster than its standard error. Cost: ``B`` model rows a coalition
+    and explained row.
 
     References
     ----------
@@ -372,7 +381,8 @@ def kernel_shap(
             remedy = "Use permutation_shap, or exact_shap for few players"
             fail(argument, "None, as a regression fits all orderings", structure, remedy)
     leverage = check_choice(sampling, "sampling", ("kernel", "leverage")) == "leverage"
-    budget = Budget(thresh=thresh, max_evaluations=max_evaluations)
+    to_precision = thresh is not None
+    budget = Budget(thresh=0.02 if thresh is None else thresh, max_evaluations=max_evaluations)
     evaluator = Evaluator(model, X, background, groups, batch_size, feature_names, weights)
     each = _coalitions_for_each_row(evaluator, budget)
 
@@ -395,7 +405,7 @@ def kernel_shap(
             values, None if is_exact else std, f"kernel_shap (marginal game, {how})", info, rows
         )
 
-    settings = (each, leverage, budget, draw_entropy(rng))
+    settings = (each, leverage, to_precision, budget, draw_entropy(rng))
     return explain_each_row(evaluator, _kernel_row, settings, n_jobs, result, progress)
 
 

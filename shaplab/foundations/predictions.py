@@ -16,12 +16,14 @@ Cost: ``m N B`` model rows for ``m`` coalitions, ``N`` explained and ``B`` refer
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from shaplab._gaussian import correlations, regression, spreads
 from shaplab._losses import check_probabilities, check_target, get_loss, secant
@@ -46,6 +48,7 @@ from shaplab.foundations.games import check_coalitions
 
 __all__ = [
     "BaselineGame",
+    "CopulaGame",
     "DiscreteGame",
     "GaussianGame",
     "LossOfMean",
@@ -184,6 +187,7 @@ class _Conditional:
         self.background = known.astype(np.float64)
         self.rows = Rows(model, self.X, self.background, self._filler)
         self.n_players = self.rows.d
+        self.names = column_names(X)
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         return np.stack(
@@ -247,14 +251,26 @@ class GaussianGame(_Conditional):
                 "1",
                 "Pass more rows, or use BaselineGame",
             )
-        half = (check_int(n_samples, "n_samples", minimum=2) + 1) // 2
-        draws = resolve_rng(rng).standard_normal((half, self.n_players))
-        self.draws = np.concatenate([draws, -draws])
-        self.step = max(1, check_int(batch_size, "batch_size") // len(self.draws))
-        self.mean = self.background.mean(axis=0)
-        self.spread, self.correlation = correlations(self.background)
+        self.half = (check_int(n_samples, "n_samples", minimum=2) + 1) // 2
+        self.step = max(1, check_int(batch_size, "batch_size") // (2 * self.half))
+        self._draw_noise(resolve_rng(rng))
+        self._fit(self.background)
+
+    def _fit(self, rows: np.ndarray) -> None:
+        self.mean = rows.mean(axis=0)
+        self.spread, self.correlation = correlations(rows)
+
+    def _draw_noise(self, rng: np.random.Generator) -> None:
+        draws = rng.standard_normal((self.half, self.n_players))
         # The sample's covariance, not the population's, as the mean is estimated, too.
-        self.draws *= np.sqrt(len(self.background) / (len(self.background) - 1))
+        draws *= np.sqrt(len(self.background) / (len(self.background) - 1))
+        self.draws = np.concatenate([draws, -draws])
+
+    def drawn_anew(self, rng: np.random.Generator) -> GaussianGame:
+        """The same game with other draws."""
+        other = copy.copy(self)
+        other._draw_noise(rng)
+        return other
 
     def _fill(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
         absent = ~present
@@ -277,6 +293,49 @@ class GaussianGame(_Conditional):
         # The symmetric root: the same for any order and sign of the axes.
         root = (axes * np.sqrt(np.clip(size, 0.0, None))) @ axes.T * self.spread[wanted]
         return mean + noise @ root
+
+
+class CopulaGame(GaussianGame):
+    """The mean prediction given the known features, under a Gaussian copula of the background.
+
+    Each column keeps its own distribution, that of the background's values; normal scores of the
+    columns follow a Gaussian.
+
+    Parameters
+    ----------
+    model, X, background, n_samples, rng, batch_size : as in :class:`GaussianGame`.
+
+    Notes
+    -----
+    A value's score is the normal quantile of its mean rank among the background's values, ties at
+    their middle. Absent features take values that the background has, never ones between: columns
+    of 0 and 1 stay so, though several one-hot columns of one category need not agree. Beyond the
+    background's range a known value counts as its end. Exact as the background grows, if the
+    copula is Gaussian.
+
+    References
+    ----------
+    Aas, Jullum and Loland, "Explaining individual predictions when features are dependent" (2021).
+    """
+
+    def _fit(self, rows: np.ndarray) -> None:
+        self.sorted = np.sort(rows, axis=0)
+        super()._fit(self._scores(rows))
+
+    def _scores(self, rows: np.ndarray) -> np.ndarray:
+        """Normal scores ``(n, d)`` of values."""
+        count = len(self.sorted)
+        share = np.empty(rows.shape)
+        for j, column in enumerate(self.sorted.T):
+            below = np.searchsorted(column, rows[:, j], side="left")
+            up_to = np.searchsorted(column, rows[:, j], side="right")
+            share[:, j] = (below + up_to) / (2 * count)
+        return np.asarray(ndtri(np.clip(share, 0.5 / count, 1 - 0.5 / count)))
+
+    def _fill(self, present: np.ndarray, X: np.ndarray) -> np.ndarray:
+        drawn = ndtr(super()._fill(present, self._scores(X)))
+        place = np.clip((drawn * len(self.sorted)).astype(int), 0, len(self.sorted) - 1)
+        return np.asarray(np.take_along_axis(self.sorted[None], place, axis=1))
 
 
 class NearestGame(_Conditional):

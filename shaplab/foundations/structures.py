@@ -37,6 +37,7 @@ from shaplab.foundations._structure import (
     check_known,
     check_partition,
     leaves_of,
+    nested_lists,
     players_as_numbers,
     requirements_of,
     steps_of,
@@ -130,7 +131,7 @@ def owen_values(
     >>> owen_values(everybody, [[0, 1], [2]])
     array([1.5, 1.5, 3. ])
     """
-    players = players_as_numbers(unions, names, "unions")
+    players = nested_lists(players_as_numbers(unions, names, "unions"))
     n = sum(1 for _ in leaves_of(players))
     check_partition(players, n, "unions")
     check_known(game, n)

@@ -86,12 +86,13 @@ def test_a_row_pays_only_for_its_own_columns():
         return np.tanh(X.reshape(len(X), 10, 14).sum(axis=2)).sum(axis=1)
 
     alone = sum(
-        kernel_shap(blocks, X[i : i + 1], B, rng=0).info["coalitions"].sum() for i in range(10)
+        kernel_shap(blocks, X[i : i + 1], B, thresh=0.02, rng=0).info["coalitions"].sum()
+        for i in range(10)
     )
-    together = kernel_shap(blocks, X, B, rng=0)
+    together = kernel_shap(blocks, X, B, thresh=0.02, rng=0)
     assert together.info["coalitions"].sum() <= 1.3 * alone
-    # Equal columns share alike: each has a fourteenth of tanh(14). The tolerance is that of the
-    # default: two hundredths of the largest value, for standard errors; four of them.
+    # Equal columns share alike: each has a fourteenth of tanh(14). The tolerance is that of
+    # thresh: two hundredths of the largest value, for standard errors; four of them.
     assert np.abs(together.values[X > 0] - np.tanh(14) / 14).max() < 0.08 * np.tanh(14) / 14
     assert (together.values[X == 0] == 0).all()
     # Enumeration counts each row's own players: 14, where 140 are out of reach.

@@ -5,7 +5,7 @@ import pytest
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import TableGame
 from shaplab.foundations.kernel import kernel_shap, kernel_shap_literal
-from shaplab.foundations.permutation import confidence_interval
+from shaplab.foundations.permutation import confidence_interval, permutation_shap
 from shaplab.foundations.predictions import exact_shap
 
 # Regressions on at most 1,022 coalitions; their matrices have condition numbers below 100.
@@ -76,13 +76,27 @@ def test_error_falls_as_one_over_the_square_root_of_draws(wide):
     assert error[0] / error[1] > 3.2
 
 
-def test_default_precision_is_reached_and_said(wide):
+def test_precision_is_reached_and_said(wide):
     X, B = wide
-    found = kernel_shap(model, X, B, rng=0)
+    found = kernel_shap(model, X, B, thresh=0.02, rng=0)
     spread = np.maximum(found.values.max(axis=1), 0) - np.minimum(found.values.min(axis=1), 0)
     assert (found.std.max(axis=1) <= 0.02 * spread).all()
     assert found.info["evaluations"] == 6 + 3 + 4 * found.info["coalitions"].sum()
     assert np.abs(found.gap(model(X))).max() < 1e-12
+
+
+@pytest.mark.parametrize(("d", "size"), [(11, 4), (12, 30), (40, 20)])
+def test_the_default_costs_no_more_than_the_walks(d, size):
+    rng = np.random.default_rng(d)
+    X, B = rng.normal(size=(2, d)), rng.normal(size=(size, d))
+    found = kernel_shap(model, X, B, rng=0)
+    walked = permutation_shap(model, X, B, rng=0)
+    assert not found.info["exact"]
+    assert found.info["evaluations"] <= walked.info["evaluations"]
+    assert np.isfinite(found.std).all()
+    spread = np.maximum(found.values.max(axis=1), 0) - np.minimum(found.values.min(axis=1), 0)
+    reached = (found.std.max(axis=1) <= 0.02 * spread).all()
+    assert found.info["converged"] == reached
 
 
 def test_a_budget_that_covers_everything_is_exact(wide):

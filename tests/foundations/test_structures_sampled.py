@@ -3,6 +3,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import scipy.sparse
 from scipy.stats import chi2
 
 from shaplab.foundations._structure import both_ways, read_structure
@@ -209,6 +210,7 @@ def test_many_players():
         (dict(order=[(0, 9)]), "order: expected pairs of players 0 to 4"),
         (dict(order=[[0, 1], [2, 3]]), "order: expected all 5 players|order: expected each"),
         (dict(unions=[[0, 1, 2, 3, 4]], order=[(0, 1)]), "unions: expected unions or order"),
+        (dict(order=[(0, 1), [2, 3]]), "order: expected levels, which are lists, or pairs"),
     ],
 )
 def test_structures_that_are_none(tables, stated, error):
@@ -216,6 +218,33 @@ def test_structures_that_are_none(tables, stated, error):
     for explain in (exact_shap, permutation_shap):
         with pytest.raises((ValueError, TypeError), match=error):
             explain(model, X, B, **stated)
+
+
+def test_unions_may_be_tuples_and_weights_go_with_sparse_tables(tables):
+    X, B = tables
+    lists = exact_shap(model, X, B, unions=[[0, 1], [[2, 3], 4]]).values
+    tuples = exact_shap(model, X, B, unions=((0, 1), ((2, 3), 4))).values
+    assert np.array_equal(lists, tuples)
+    game = MarginalGame(model, X, B)
+    assert np.array_equal(owen_values(game, [(0, 1), ((2, 3), 4)]).T, lists)
+    weights = [0, 1, 2, 3, 4, 5]
+    dense = exact_shap(model, X, B, weights=weights).values
+    for sparse in (scipy.sparse.coo_matrix(B), scipy.sparse.csc_matrix(B)):
+        assert np.array_equal(exact_shap(model, X, sparse, weights=weights).values, dense)
+
+
+@pytest.mark.parametrize(
+    "stated", [dict(order=[(0, 1)]), dict(unions=[list(range(30)), list(range(30, 60))])]
+)
+def test_too_many_coalitions_name_a_remedy_that_works(stated):
+    X = np.ones((1, 60))
+
+    def total(X):
+        return X.sum(axis=1)
+
+    with pytest.raises(ValueError, match="draw orderings: permutation_shap for a model"):
+        exact_shap(total, X, 0 * X, **stated)
+    assert np.allclose(permutation_shap(total, X, 0 * X, rng=0, **stated).values, 1.0)
 
 
 def test_an_order_with_too_many_coalitions_is_refused_by_the_sampler_with_a_remedy():
