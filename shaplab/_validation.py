@@ -296,14 +296,16 @@ def check_weights(weights: Any, n: int, of_what: str) -> np.ndarray:
     """How much each of ``n`` rows counts in a mean, as shares that sum to 1; None: equally."""
     if weights is None:
         return np.full(n, 1.0 / n)
-    given = as_finite(weights, "weights", (n,), f"Give one weight for each row of {of_what}")
-    if (given < 0).any() or not (given > 0).any():
-        fail(
-            "weights",
-            "numbers >= 0, some of them positive",
-            f"{given.min():g} as the smallest and {given.max():g} as the largest",
-            "Give rows that do not count the weight 0, and at least one row more",
-        )
+    rule = f"{n} finite numbers >= 0, one for each row of {of_what}, not all of them 0"
+    remedy = "Count the rows: one weight each, such as how often it stands in the table"
+    given = as_numbers(weights, "weights", rule, remedy)
+    if given.shape != (n,):
+        fail("weights", rule, f"shape {given.shape}", remedy)
+    wrong = np.flatnonzero(~((given >= 0) & (given < np.inf)))  # NaN passes no comparison
+    if wrong.size:
+        fail("weights", rule, f"{given[wrong[0]]:g} for row {wrong[0]}", remedy)
+    if not given.any():
+        fail("weights", rule, "zeros only", remedy)
     shares = given / given.max()  # first of all: sums of huge weights overflow
     return np.asarray(shares / shares.sum())
 

@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from shaplab._atomic import write_atomically
+from shaplab._groups import group_labels
 from shaplab._validation import (
     as_numbers,
     check_names,
@@ -350,6 +351,62 @@ class Explanation:
         if self.feature_names is not None:
             changes["feature_names"] = tuple(self.feature_names[i] for i in chosen)
         return self._changed(**changes, info=self._told(told))
+
+    def grouped(self, groups: Any) -> Explanation:
+        """Sums over groups of features.
+
+        A sum is *not* the value of the group as one player: members share what they do together
+        with features of other groups one by one, so a group with many members gets more of it. For
+        that, pass ``groups=`` to the function that explains.
+
+        Parameters
+        ----------
+        groups : dict from a group's name to features, by number or name, where features in no group
+            stay alone, after the groups; or a list of lists of all features.
+
+        Returns
+        -------
+        Explanation, values ``(N, n_groups[, K])``, or ``(N, n_groups, n_groups[, K])`` for
+        interactions, in the same unit, with the same sums. ``std`` is the sum of the members'
+        standard errors, which that of the sum cannot exceed. Without ``data``.
+
+        Examples
+        --------
+        >>> e = Explanation([[1.0, 2.0, 4.0]], [0.0], feature_names=["a", "b", "c"])
+        >>> e.grouped({"a and c": ["a", "c"]}).values.tolist()
+        [[5.0, 2.0]]
+        """
+        axes = len(self.feature_shape)
+        if axes != 1 + self.interaction:
+            fail(
+                "groups",
+                "an explanation of a table's features",
+                f"one with feature axes {self.feature_shape}",
+                "Sum .values over regions of an image yourself",
+            )
+        label, titles = group_labels(groups, self.feature_shape[0], self.names)
+
+        def summed(table: np.ndarray) -> np.ndarray:
+            for axis in range(1, 1 + axes):
+                members = np.moveaxis(table, axis, 0)
+                sums = np.zeros((len(titles), *members.shape[1:]))
+                np.add.at(sums, label, members)
+                table = np.moveaxis(sums, 0, axis)
+            return table
+
+        d = self.feature_shape[0]
+        kept = {
+            name: part
+            for name, part in self.info.items()
+            if not (isinstance(part, np.ndarray) and d in part.shape[:2] and name != "gap")
+        }
+        return self._changed(
+            values=summed(self.values),
+            std=None if self.std is None else summed(self.std),
+            data=None,
+            feature_names=titles,
+            info=kept,
+        )
 
     def _with_outputs(self, key: Any) -> Explanation:
         names = self._output_labels()

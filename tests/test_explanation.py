@@ -567,3 +567,35 @@ def test_files_of_others_are_refused_and_nothing_is_unpickled(tmp_path: object) 
             Explanation.load(path)
     with pytest.raises(ValueError, match=r"info\['model'\]: expected numbers, text or None"):
         make(info={"model": object()}).save(path)
+
+
+def test_sums_over_groups() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(3, 4, 2))
+    e = Explanation(
+        values,
+        np.zeros((3, 2)),
+        data=rng.normal(size=(3, 4)),
+        feature_names=["a", "b", "c", "d"],
+        std=np.ones((3, 4, 2)),
+        info={"samples": np.ones((3, 4)), "evaluations": 7},
+    )
+    found = e.grouped({"ac": ["a", "c"]})
+    assert found.feature_names == ("ac", "b", "d")
+    np.testing.assert_allclose(found.values[:, 0], values[:, 0] + values[:, 2])
+    np.testing.assert_allclose(found.std[:, 0], 2.0)
+    np.testing.assert_allclose(found.prediction, e.prediction)
+    assert found.data is None
+    assert found.info["evaluations"] == 7
+    assert "samples" not in found.info
+    np.testing.assert_allclose(e.grouped([[3], [0, 1, 2]]).values[:, 0], values[:, 3])
+    with pytest.raises(ValueError, match="groups: expected a partition"):
+        e.grouped([[0], [1]])
+    matrix = rng.normal(size=(2, 3, 3))
+    pairs = Explanation(matrix, np.zeros(2), interaction=True, feature_names=["a", "b", "c"])
+    both = pairs.grouped({"ab": ["a", "b"]})
+    np.testing.assert_allclose(both.values[:, 0, 0], matrix[:, :2, :2].sum(axis=(1, 2)))
+    np.testing.assert_allclose(both.values[:, 0, 1], matrix[:, :2, 2].sum(axis=1))
+    picture = Explanation(rng.normal(size=(2, 3, 3)), np.zeros(2))
+    with pytest.raises(ValueError, match="regions of an image"):
+        picture.grouped([[0, 1, 2]])

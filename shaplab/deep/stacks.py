@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from shaplab._groups import group_labels
 from shaplab._losses import check_probabilities, check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
 from shaplab._validation import (
@@ -44,7 +45,7 @@ from shaplab.deep.deep_shap import RULES
 from shaplab.deep.rules import log_secant
 from shaplab.explanation import Explanation
 from shaplab.foundations.exact import shapley_coefficients
-from shaplab.foundations.games import all_coalitions, group_labels
+from shaplab.foundations.games import all_coalitions
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interventional import interventional_tree_shap
 

@@ -15,22 +15,23 @@ from typing import Any
 
 import numpy as np
 
+from shaplab._groups import group_labels
 from shaplab._parallel import chunks
 from shaplab._rows import Rows, unequal
 from shaplab._tables import as_rows
 from shaplab._validation import (
-    as_numbers,
     check_int,
     check_names,
     check_result,
     check_size,
+    check_weights,
     class_names,
     fail,
     is_frame,
 )
 from shaplab.explanation import Explanation
 from shaplab.foundations.exact import shapley_coefficients
-from shaplab.foundations.games import all_coalitions, group_labels
+from shaplab.foundations.games import all_coalitions
 
 __all__: list[str] = []
 
@@ -45,24 +46,12 @@ def weigh_background(background: Any, weights: Any) -> tuple[Any, np.ndarray | N
     if weights is None:
         return background, None
     table = as_rows(background, "background")
-    count = table.shape[0]
-    rule = f"{count} finite numbers >= 0, one for each background row, not all of them 0"
-    remedy = "Count the rows: one weight each, such as how often it stands in the table"
-    numbers = as_numbers(weights, "weights", rule, remedy)
-    if numbers.shape != (count,):
-        fail("weights", rule, f"shape {numbers.shape}", remedy)
-    # NaN passes no comparison.
-    wrong = np.flatnonzero(~((numbers >= 0) & (numbers < np.inf)))
-    if wrong.size:
-        fail("weights", rule, f"{numbers[wrong[0]]:g} for row {wrong[0]}", remedy)
-    if not numbers.any():
-        fail("weights", rule, "zeros only", remedy)
-    counted = np.flatnonzero(numbers)
-    if counted.size < count:
+    shares = check_weights(weights, table.shape[0], "the background")
+    counted = np.flatnonzero(shares)
+    if counted.size < len(shares):
         table = table.iloc[counted] if is_frame(table) else table[counted]
-    # Divided by the largest first, so that the sum stays finite.
-    shares = numbers[counted] / numbers.max()
-    return table, None if np.ptp(shares) == 0 else shares / shares.sum()
+        shares = shares[counted]
+    return table, None if np.ptp(shares) == 0 else shares
 
 
 class PlayerRows:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from shaplab._groups import group_labels
 from shaplab._tables import displayed
-from shaplab.foundations.games import group_labels
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels.predict import Nodes
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from shaplab._groups import group_labels
 from shaplab.foundations.games import (
     GroupedGame,
     MeanGame,
@@ -8,7 +9,6 @@ from shaplab.foundations.games import (
     all_coalitions,
     company_game,
     evaluate_game,
-    group_matrix,
 )
 
 
@@ -54,12 +54,12 @@ def test_groups_enter_together():
 
 
 def test_group_names():
-    matrix, names = group_matrix(
+    label, names = group_labels(
         {"place": ["lat", "lon"], "time": ["hour"]}, 3, ["lat", "hour", "lon"]
     )
     assert names == ("place", "time")
-    assert matrix.tolist() == [[True, False, True], [False, True, False]]
-    assert group_matrix([[0, 1], [2]], 3, ["a", "b", "c"])[1] == ("a + b", "c")
+    assert label.tolist() == [0, 1, 0]
+    assert group_labels([[0, 1], [2]], 3, ["a", "b", "c"])[1] == ("a + b", "c")
 
 
 def test_mean_game_averages_rows_and_flips_losses():
@@ -138,21 +138,21 @@ def test_a_table_that_cannot_be_held_is_refused_before_it_is_made():
             lambda: GroupedGame(len, [[0], [2]]),
             "groups: expected a partition of the players.*got player 2",
         ),
-        (lambda: group_matrix([[0.7, 1], [2]], 3), "got player 0.7"),
-        (lambda: group_matrix([[None, 1], [2]], 3), "got player None"),
-        (lambda: group_matrix([[True], [0]], 2), "got player True"),
-        (lambda: group_matrix([0, 1], 2), "got group 0. Give a list of groups"),
-        (lambda: group_matrix(3, 2), "got group 3. Give a list of groups"),
-        (lambda: group_matrix("ab", 2), "got group 'a'. Give a list of groups"),
-        (lambda: group_matrix([], 2), "got group \\[\\]. Give a list of groups"),
-        (lambda: group_matrix({"g": "ab"}, 2), "got group 'ab'"),
-        (lambda: group_matrix({"g": ["<script>" * 70]}, 1, ["a"]), "got player '.{0,90}'"),
+        (lambda: group_labels([[0.7, 1], [2]], 3), "got player 0.7"),
+        (lambda: group_labels([[None, 1], [2]], 3), "got player None"),
+        (lambda: group_labels([[True], [0]], 2), "got player True"),
+        (lambda: group_labels([0, 1], 2), "got group 0. Give a list of groups"),
+        (lambda: group_labels(3, 2), "got group 3. Give a list of groups"),
+        (lambda: group_labels("ab", 2), "got group 'a'. Give a list of groups"),
+        (lambda: group_labels([], 2), "got group \\[\\]. Give a list of groups"),
+        (lambda: group_labels({"g": "ab"}, 2), "got group 'ab'"),
+        (lambda: group_labels({"g": ["<script>" * 70]}, 1, ["a"]), "got player '.{0,90}'"),
         (
-            lambda: group_matrix([[0], [0, 1]], 2),
+            lambda: group_labels([[0], [0, 1]], 2),
             "groups: expected a partition.*'0'|groups: expected a partition.*0",
         ),
-        (lambda: group_matrix([[0], []], 1), "groups: expected a partition"),
-        (lambda: group_matrix([["nope"]], 1, ["a"]), "player 'nope'"),
+        (lambda: group_labels([[0], []], 1), "groups: expected a partition"),
+        (lambda: group_labels([["nope"]], 1, ["a"]), "player 'nope'"),
         (lambda: evaluate_game(3, all_coalitions(1)), "game: expected a callable"),
         (
             lambda: evaluate_game(lambda S: ["a"] * len(S), all_coalitions(1)),

@@ -161,9 +161,9 @@ def test_huge_weights_are_shares():
     huge = interventional_tree_shap(e, X, background, weights=np.full(4, 1e308))
     np.testing.assert_array_equal(huge.values, equal.values)
     for weights in ([[1], [1, 2], 3, 4], ["a", "b", "c", "d"]):
-        with pytest.raises(TypeError, match="weights: expected"):
+        with pytest.raises((TypeError, ValueError), match="weights: expected"):
             interventional_tree_shap(e, X, background, weights=weights)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="zeros only"):
         interventional_tree_shap(e, X, background, weights=np.zeros(4))
 
 
