@@ -383,6 +383,7 @@ def leaves_of(part: Any) -> Iterator[int]:
 
 
 def check_partition(unions: Any, n: int, argument: str) -> None:
+    """Require nested lists that name each of ``n`` players once."""
     players = sorted(leaves_of(unions))
     if players != list(range(n)):
         twice = [player for player in set(players) if players.count(player) > 1]
@@ -536,6 +537,7 @@ def players_as_numbers(listed: Any, names: Any, argument: str) -> list[Any]:
 
 
 def check_known(game: Any, n: int) -> None:
+    """Require as many players as a game that knows its number has."""
     known = getattr(game, "n_players", n)
     if known != n:
         fail("game", f"a game of the {n} players that are named", f"{known} players", "Name all")

@@ -341,7 +341,7 @@ def test_every_output_is_judged_by_itself() -> None:
             self.line = torch.nn.Linear(2, 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([1e6 * self.line(x), torch.sin(x[:, 1:])], 1)
+            return torch.cat([1e8 * self.line(x), torch.sin(x[:, 1:])], 1)
 
     torch.manual_seed(0)
     net = Two().double()
@@ -350,7 +350,7 @@ def test_every_output_is_judged_by_itself() -> None:
         deep_shap(net, X, B, layer="line")
 
     def mixes_rows(x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([1e6 * x[:, 0], x[:, 1] * x[:, 1].mean()], 1)
+        return torch.stack([1e8 * x[:, 0], x[:, 1] * x[:, 1].mean()], 1)
 
     with pytest.raises(UnsupportedModelError, match="mixes rows"):
         deep_shap(mixes_rows, X, B)

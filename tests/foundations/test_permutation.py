@@ -503,3 +503,12 @@ def test_a_round_is_the_literal_walks(d):
     np.testing.assert_allclose(found.values[0], np.mean(rounds, axis=0), atol=1e-13)
     spread = np.std(rounds, axis=0, ddof=1) / np.sqrt(2)
     np.testing.assert_allclose(found.std[0], spread, atol=1e-13)
+
+
+def test_ime_standard_errors_are_those_of_its_samples():
+    """Each step of a product of two is 0 or 1, so its mean tells its variance."""
+    x, reference = np.ones((1, 2)), np.zeros((1, 2))
+    found = ime(lambda rows: rows.prod(axis=1), x, reference, samples=400, rng=0)
+    mean, count = found.values[0], found.info["samples"][0]
+    assert count.sum() == 400
+    np.testing.assert_allclose(found.std[0], np.sqrt(mean * (1 - mean) / (count - 1)), rtol=1e-12)
