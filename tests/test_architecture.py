@@ -318,15 +318,16 @@ MANY_KEYWORDS = {
     "shaplab.shapnets.regularization.fit": 12,
     "shaplab.deep.deep_shap.deep_shap": 11,
     "shaplab.trees.interactions.tree_shap_interactions": 11,
-    "shaplab.trees.interventional.interventional_tree_shap": 11,
-    "shaplab.trees.loss.tree_loss_shap": 11,
+    "shaplab.trees.interventional.interventional_tree_shap": 12,
+    "shaplab.trees.loss.tree_loss_shap": 12,
+    "shaplab.trees.loss.tree_output_shap": 11,
     "shaplab.foundations.kernel.kernel_shap": 15,
     "shaplab.insight.metrics.explanation_metrics": 11,
     "shaplab.shapnets.deep.__init__": 11,
     "shaplab.trees.interactions.interventional_tree_shap_interactions": 13,
     "shaplab.shapnets.image.__init__": 11,
     "shaplab.shapnets.shallow.__init__": 10,
-    "shaplab.trees.interventional.__init__": 10,
+    "shaplab.trees.interventional.__init__": 11,
 }
 
 
@@ -350,10 +351,10 @@ def test_no_puzzles():
 
 # Statements of the file that `extract` writes: what one method asks a reader to read.
 READING_LOAD = {
-    "tree_shap": 3200,
-    "interventional_tree_shap": 3230,
+    "tree_shap": 3620,
+    "interventional_tree_shap": 3540,
     "deep_shap": 3615,
-    "stack_shap": 6395,
+    "stack_shap": 6710,
     "permutation_shap": 1905,
     "kernel_shap": 1475,
     "sage": 2120,
@@ -369,4 +370,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 16_500  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 18_500  # 13,900 and abilities added since; CHANGELOG names them

@@ -19,8 +19,9 @@ from shaplab._tables import as_rows
 from shaplab._validation import check_choice, check_int, check_names, fail
 from shaplab.explanation import Explanation
 from shaplab.trees._batches import RowOptions, explain_rows, tree_explanation
+from shaplab.trees._families import path_plan
 from shaplab.trees._paths import Paths
-from shaplab.trees._plans import PathDependentPlan, threads
+from shaplab.trees._plans import threads
 from shaplab.trees._players import players_of
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
@@ -113,7 +114,8 @@ class PreparedTrees:
     memory_limit : bytes for tables kept between calls; what does not fit is walked. 0 keeps none:
         tables are built in each call.
     route : as in ``tree_shap``.
-    groups : as in ``tree_shap``; by name where the model or ``feature_names`` name the features.
+    groups, unions : as in ``tree_shap``; by name where the model or ``feature_names`` name the
+        features.
     feature_names : ``(d,)`` names of the features; by default the model's, else the tables'.
 
     Notes
@@ -140,6 +142,7 @@ class PreparedTrees:
         memory_limit: int = 2**30,
         route: str = "auto",
         groups: Any = None,
+        unions: Any = None,
         feature_names: Any = None,
     ) -> None:
         check_choice(route, "route", ("auto", "tables", "walk"))
@@ -147,18 +150,18 @@ class PreparedTrees:
         self.interactions = bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
         self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
-        self.players = players_of(
-            self.trees, groups, self.feature_names or self.trees.feature_names
-        )
+        names = self.feature_names or self.trees.feature_names
+        self.players = players_of(self.trees, groups, names, unions)
         n_rows = check_int(n_rows, "n_rows")
         paths = Paths(self.trees, self.players)
-        self._plan = PathDependentPlan(paths, self.interactions, n_rows, route)
+        self._plan = path_plan(paths, self.players, self.interactions, n_rows, route)
         # Tables that cannot be kept are built again in each call, which is dearer than walking: a
         # plan for fewer rows has smaller ones.
         while 0 < self.memory_limit < self._plan.table_bytes and route == "auto":
             n_rows = n_rows // 4
             route = "auto" if n_rows else "walk"
-            self._plan = PathDependentPlan(paths, self.interactions, max(1, n_rows), route)
+            n_planned = max(1, n_rows)
+            self._plan = path_plan(paths, self.players, self.interactions, n_planned, route)
 
     @property
     def nbytes(self) -> int:
@@ -226,6 +229,7 @@ def tree_shap(
     progress: bool = False,
     route: str = "auto",
     groups: Any = None,
+    unions: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Tree SHAP values: exact Shapley values of the path-dependent game (Algorithm 1).
@@ -242,6 +246,8 @@ def tree_shap(
     route : "auto", "tables" (paths of at most 14 features) or "walk"; the same numbers to rounding.
     groups : lists of features explained together, by number or name, or a dict from group name to
         features; their splits are those of one player.
+    unions : nested lists of features, or of groups, by number or name: Owen values, or Winter's, of
+        players that stay together with their family.
     feature_names : ``(d,)`` names of the features; by default the model's, else those of ``X``.
 
     Returns
@@ -250,7 +256,8 @@ def tree_shap(
 
     Notes
     -----
-    Exact for its game, additive to rounding. Paths of more than 16 distinct features use a shorter
+    Exact for its game, additive to rounding; groups cost nothing, unions take each path by itself,
+    O(D^2) for each pattern of rows. Paths of more than 16 distinct features use a shorter
     rule whose error is below 1e-11 of a leaf's output. Missing values and categories follow the
     model's own directions. A ``base_margin`` (exposure) that XGBoost's ``predict`` may be given is
     no part of the raw output; there it replaces ``TreeEnsemble.base``, so add the difference to the
@@ -269,7 +276,7 @@ def tree_shap(
     [[-5.0], [5.0]]
     """
     options = RowOptions(n_jobs, batch_size, out, progress)
-    return explain_paths(model, X, False, route, (groups, feature_names), options)
+    return explain_paths(model, X, False, route, (groups, unions, feature_names), options)
 
 
 def explain_paths(
@@ -277,17 +284,17 @@ def explain_paths(
     X: Any,
     pairs: bool,
     route: str,
-    named: tuple[Any, Any],
+    named: tuple[Any, Any, Any],
     options: RowOptions,
 ) -> Explanation:
-    """Values, or interactions if ``pairs``, of the path-dependent game; ``named`` are the groups
-    and the features' names that the caller gave."""
-    groups, feature_names = named
+    """Values, or interactions if ``pairs``, of the path-dependent game; ``named`` are the groups,
+    the unions and the features' names that the caller gave."""
+    groups, unions, feature_names = named
     if isinstance(model, PreparedTrees):
-        if route != "auto" or groups is not None or feature_names is not None:
+        if route != "auto" or any(given is not None for given in named):
             fail(
                 "model",
-                "the model itself beside groups, names or a route",
+                "the model itself beside groups, unions, names or a route",
                 repr(model),
                 "Give them to PreparedTrees, which prepares with them",
             )
@@ -315,6 +322,7 @@ def explain_paths(
             memory_limit=0,
             route=route,
             groups=groups,
+            unions=unions,
             feature_names=trees.names_for(X, feature_names),
         )
     return prepared(

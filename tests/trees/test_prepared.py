@@ -103,7 +103,7 @@ def test_what_is_prepared_for_one_game_is_refused_by_another():
         lambda: tree_shap(BackgroundTrees(e, X), X),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="^model: expected"):
+        with pytest.raises(ValueError, match=r"^model: expected"):
             call()
     # The remedy works.
     interventional_tree_shap(prepared.trees, X, X)
