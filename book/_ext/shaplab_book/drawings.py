@@ -246,15 +246,18 @@ def orderings_left(players: str, family: str, before: str) -> Sketch:
     rows = [
         ("no structure", [True] * 6),
         (f"family {{{', '.join(family)}}}", [family in o or family[::-1] in o for o in free]),
-        (f"{before[0]} before {before[1]}", [o.index(before[0]) < o.index(before[1]) for o in free]),
+        (
+            f"{before[0]} before {before[1]}",
+            [o.index(before[0]) < o.index(before[1]) for o in free],
+        ),
     ]
     counts = ", ".join(f"{name}: {sum(left)}" for name, left in rows)
     sketch = Sketch(
         216,
         f"The six orderings of {', '.join(players)} in three rows; those that a structure forbids "
         f"are crossed out. Left are: {counts}.",
-        f"The same six orderings three times; crossed out are those that a structure forbids. Left: "
-        f"{counts}. Each value of this chapter is a mean over the orderings that are left.",
+        f"The same six orderings three times; crossed out are those that a structure forbids. "
+        f"Left: {counts}. Each value of this chapter is a mean over the orderings that are left.",
     )
     for r, (name, left) in enumerate(rows):
         y = 40 + 66 * r
