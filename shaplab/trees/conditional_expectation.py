@@ -242,7 +242,7 @@ def saabas(model: Any, X: Any, *, feature_names: Any = None) -> Explanation:
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, or a ``TreeEnsemble``.
     X : rows ``(N, d)``.
     feature_names : ``(d,)`` names for the result; by default the model's, else those of ``X``.
 

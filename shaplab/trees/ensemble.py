@@ -64,7 +64,7 @@ class TreeEnsemble:
         ``set_bits[set_start + code] == 1``.
     set_bits : uint8; one entry for each code of the feature, the last one for unseen categories.
     cover : float64 ``(n_nodes,)``; what the library records: sum of Hessians (XGBoost), row counts
-        (LightGBM, histogram boosting), sample weights (scikit-learn).
+        (LightGBM, histogram boosting), sample weights (CatBoost, scikit-learn).
     value : float64 ``(n_nodes, K)``; outputs at leaves, already scaled; 0 at inner nodes.
     base : float64 ``(K,)``, added once.
     threshold : float64 ``(n_nodes,)``; the library's threshold, NaN at leaves and sets, for
@@ -123,12 +123,13 @@ class TreeEnsemble:
         iteration_range: tuple[int, int] | None = None,
         link: str | None = None,
     ) -> TreeEnsemble:
-        """Read a fitted XGBoost, LightGBM or scikit-learn model through what it makes public.
+        """Read a fitted XGBoost, LightGBM, CatBoost or scikit-learn model through its public parts.
 
         Parameters
         ----------
         model : the fitted model; ``xgboost.Booster``, ``lightgbm.Booster``, their scikit-learn
-            classes, or scikit-learn's trees, forests, gradient boosting and isolation forest.
+            classes, CatBoost's classes, or scikit-learn's trees, forests, gradient boosting and
+            isolation forest.
         missing : value that means missing beside NaN; only for ``xgboost.Booster``, whose
             ``DMatrix`` took it.
         iteration_range : boosting rounds ``(first, last)``, last not included. By default what the
@@ -148,7 +149,8 @@ class TreeEnsemble:
         ------
         UnsupportedModelError
             For models that are no sums of trees with constant leaves: gblinear, linear_tree,
-            boosting that starts from another model; also for XGBoost objectives that are not known.
+            boosting that starts from another model; for CatBoost's splits on several features at
+            once; also for XGBoost objectives that are not known.
         ValueError
             For models that were not fitted, and descriptions that are damaged or of an unknown
             layout.

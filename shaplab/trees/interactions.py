@@ -176,7 +176,7 @@ def tree_shap_interactions(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, or a ``TreeEnsemble``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     order : most features of a subset, from 2 on.
     index : "SII" (the default), "k-SII", "STII", "FSII", "Banzhaf" or "Moebius".

@@ -96,7 +96,7 @@ class BackgroundTrees:
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, or a ``TreeEnsemble``.
     background : rows ``(R, d)``, all of them used.
     weights : ``(R,)`` weights >= 0 of the background rows, equal by default.
     interactions : prepare interaction values instead of values.
@@ -229,7 +229,7 @@ def interventional_tree_shap(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, a ``TreeEnsemble``, or a
         ``BackgroundTrees``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +44,7 @@ class RawTrees:
     zero_rule: np.ndarray | None = None
     labels: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     always_labels: bool = False
+    label_of: Callable[[Any], Any] | None = None
     frame_labels: tuple[tuple[Any, ...], ...] | None = None
     unseen: str = "other"
     missing_value: float = np.nan
@@ -141,6 +142,7 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         zero_rule=np.zeros(d, np.int8) if raw.zero_rule is None else raw.zero_rule,
         labels=raw.labels,
         always_labels=raw.always_labels,
+        label_of=raw.label_of,
         frame_labels=raw.frame_labels,
         unseen=raw.unseen,
         missing_value=raw.missing_value,
@@ -297,9 +299,9 @@ def _rank(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorted unique thresholds of each feature as ``x <= cut``, and each node's rank among them."""
     dtype = np.dtype(raw.dtype).type
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # below the smallest float is minus infinity
         cut = threshold.astype(dtype)
-    below = np.nextafter(cut, dtype(-np.inf))
+        below = np.nextafter(cut, dtype(-np.inf))
     if raw.compare == "<":
         cut = below
     else:  # the largest number of that type that is not above the threshold
