@@ -21,16 +21,12 @@ __all__ = ["Players", "players_of"]
 
 @dataclass(frozen=True)
 class Players:
-    """The player of each feature ``(d,)``, and the players' names."""
+    """The player of each feature ``(n_features,)``, the players' names and number."""
 
     label: np.ndarray
     names: tuple[str, ...] | None
+    count: int
     grouped: bool
-
-    @property
-    def count(self) -> int:
-        """How many players there are."""
-        return int(self.label.max(initial=-1)) + 1
 
     def nodes(self, trees: TreeEnsemble) -> Nodes:
         """The nodes of an ensemble whose splits know their player."""
@@ -46,8 +42,8 @@ class Players:
 
 
 def players_of(trees: TreeEnsemble, groups: Any, names: tuple[str, ...] | None) -> Players:
-    """Features as players, or the ``groups`` of them by number or name."""
+    """The columns of the rows as players, or the ``groups`` of them by number or name."""
     if groups is None:
-        return Players(np.arange(trees.n_features), names, False)
-    label, titles = group_labels(groups, trees.n_features, names)
-    return Players(label, titles, True)
+        return Players(trees.owner, names, trees.n_columns, False)
+    label, titles = group_labels(groups, trees.n_columns, names)
+    return Players(label[trees.owner], titles, len(titles), True)

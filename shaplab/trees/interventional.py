@@ -141,7 +141,7 @@ class BackgroundTrees:
         self.interactions = bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
         self.columns = column_names(background)
-        self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
+        self.feature_names = check_names(feature_names, self.trees.n_columns, "feature_names")
         names = self.feature_names or self.trees.names_for(background)
         self.players = players_of(self.trees, groups, names)
         codes = self.trees.encode(background, "background")
@@ -338,7 +338,7 @@ def explain_background(
         out=options.out,
         progress=options.progress,
     )
-    names = check_names(feature_names, prepared.trees.n_features, "feature_names")
+    names = check_names(feature_names, prepared.trees.n_columns, "feature_names")
     if names is None or prepared.players.grouped:
         return explanation
     return replace(explanation, feature_names=names)

@@ -15,6 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.random_trees import assert_agrees
 from properties import examples
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
 
 import shaplab
 from shaplab import UnsupportedModelError, exact_shap
@@ -464,3 +467,20 @@ def test_damaged_models_are_refused(change, monkeypatch):
     monkeypatch.setattr(cat.CatBoost, "save_model", changed)
     with pytest.raises(ValueError, match="model: expected"):
         as_ensemble(model)
+
+
+def test_at_the_end_of_a_pipeline():
+    X, y = table()
+    before = make_column_transformer(
+        (SimpleImputer(add_indicator=True), ["x"]), remainder="passthrough"
+    )
+    # After the imputed column and its indicator: letter, unit price, kind, whole.
+    model = cat.CatBoostRegressor(
+        **BASE, iterations=5, cat_features=[2, 4, 5], max_ctr_complexity=1
+    )
+    pipeline = make_pipeline(before, model).fit(X, y)
+    rows, background = strange(X)[2:5], X[10:16]
+    found = interventional_tree_shap(pipeline, rows, background)
+    expected = exact_shap(pipeline.predict, rows, background)
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-10)
+    assert found.feature_names == tuple(X.columns)

@@ -13,11 +13,12 @@ import xgboost as xgb
 from sklearn import ensemble, linear_model, svm
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import PCA
 from sklearn.feature_selection import SelectFromModel
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
@@ -37,7 +38,23 @@ NUMBER = ensemble.RandomForestRegressor(3, random_state=0)
 WRAPPERS = {
     "grid": (GridSearchCV(FOREST, {"max_depth": [2]}, cv=2), LABEL),
     "random search": (RandomizedSearchCV(FOREST, {"max_depth": [2]}, n_iter=1, cv=2), LABEL),
-    "pipeline": (make_pipeline(StandardScaler(), FOREST), LABEL),
+    "pipeline that mixes columns": (make_pipeline(PCA(2), FOREST), LABEL),
+    "pipeline of numbers that mixes columns": (make_pipeline(PCA(2), NUMBER), SIGNAL),
+    "pipeline that ends in a wrapper": (
+        make_pipeline(
+            StandardScaler(),
+            TransformedTargetRegressor(NUMBER, func=np.sinh, inverse_func=np.arcsinh),
+        ),
+        SIGNAL,
+    ),
+    "pipeline that ends in a linear model": (
+        make_pipeline(StandardScaler(), linear_model.LogisticRegression()),
+        LABEL,
+    ),
+    "a function of rows": (
+        make_pipeline(FunctionTransformer(lambda rows: rows[:, :2]), NUMBER),
+        SIGNAL,
+    ),
     "grid of a pipeline": (
         GridSearchCV(make_pipeline(StandardScaler(), FOREST), {}, cv=2),
         LABEL,
@@ -84,9 +101,8 @@ def followed(model, text, depth=0):
         assert np.isfinite(found.values).all()
         done += 1
     for inner in re.findall(r"[Pp]ass (model\.\w+_|model\[-1\])", text):
-        rows = X[:3]
-        if "transform(X)" in text:
-            rows = eval("model[:-1].transform(X)", names)
+        whole = "transform(X)" not in text
+        rows = X[:3] if whole else eval("model[:-1].transform(X)", names)
         done += tried(eval(inner, names), rows, depth)
     for parts in re.findall(r"(?:each|one) of (model\.estimators_)", text):
         done += sum(tried(part, X[:3], depth) for part in eval(parts, names))

@@ -84,11 +84,6 @@ def _inside(model: Any) -> str:
     sampled = sampled_instead(model)
     if hasattr(model, "best_estimator_"):
         return "Pass model.best_estimator_"
-    if hasattr(model, "steps"):
-        return (
-            "Pass model[-1] as model and model[:-1].transform(X) as rows, or explain the original "
-            f"columns by {sampled}"
-        )
     if hasattr(model, "regressor_"):
         return (
             "Pass model.regressor_, whose output is the transformed target, or explain the target "
