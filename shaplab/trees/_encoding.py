@@ -45,7 +45,7 @@ class Encoder:
     frame_labels: tuple[tuple[Any, ...], ...] | None
     unseen: str
     missing_value: float
-    sparse_missing: bool
+    sparse_missing: bool | None
     nan_allowed: bool
     inf_allowed: bool
     feature_names: tuple[str, ...] | None
@@ -110,6 +110,14 @@ class Encoder:
         """A float table in which categories are the library's codes."""
         if column_names(X) is not None:
             return self._table(X, argument)
+        if has(X, "tocoo") and self.sparse_missing is None:
+            fail(
+                argument,
+                "a dense table, since the parts of the model read the zeros of a sparse one "
+                "differently",
+                f"a {type(X).__name__}",
+                f"Pass {argument}.toarray()",
+            )
         if (
             has(X, "tocoo") and self.sparse_missing
         ):  # what a sparse matrix leaves out is missing, not zero

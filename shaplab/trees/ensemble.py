@@ -31,7 +31,7 @@ from shaplab.trees._pipelines import (
 )
 from shaplab.trees.kernels.predict import Nodes, find_leaves, predict_rows
 from shaplab.trees.readers import read_model
-from shaplab.trees.readers._arrange import DAMAGED, RawTrees, arrange, increases_to
+from shaplab.trees.readers._arrange import DAMAGED, RawTrees, arrange, increases_to, named_as
 
 __all__ = ["TreeEnsemble", "as_ensemble"]
 
@@ -183,6 +183,14 @@ class TreeEnsemble:
         """
         if link is not None:
             check_choice(link, "link", LINKS)
+        if hasattr(model, "best_estimator_"):  # of a search
+            with named_as("model.best_estimator_"):
+                return cls.from_model(
+                    model.best_estimator_,
+                    missing=missing,
+                    iteration_range=iteration_range,
+                    link=link,
+                )
         if is_pipeline(model):
             with at_the_end_of(model):
                 inner = cls.from_model(

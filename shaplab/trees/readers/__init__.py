@@ -9,6 +9,7 @@ from shaplab.trees.readers._arrange import RawTrees, sampled_instead
 from shaplab.trees.readers._catboost import read_catboost
 from shaplab.trees.readers._lightgbm import read_lightgbm
 from shaplab.trees.readers._sklearn import read_sklearn
+from shaplab.trees.readers._wrappers import read_wrapper, wrapper_kind
 from shaplab.trees.readers._xgboost import read_xgboost
 
 __all__ = ["read_model"]
@@ -27,6 +28,11 @@ def read_model(
 ) -> RawTrees:
     """Nodes of a fitted model, read by the reader of the library its class comes from."""
     homes = {base.__module__.split(".")[0] for base in type(model).__mro__}
+    if wrapper_kind(model) and "sklearn" in homes:
+        for name, given in (("missing", missing), ("iteration_range", iteration_range)):
+            if given is not None:
+                fail(name, "None for a model of several", repr(given), "Leave it out")
+        return read_wrapper(model, read_model)
     for library, reader in _READERS.items():
         if library in homes:
             return reader(model, missing, iteration_range)
