@@ -139,7 +139,8 @@ class TreeEnsemble:
         ----------
         model : the fitted model; ``xgboost.Booster``, ``lightgbm.Booster``, their scikit-learn
             classes, CatBoost's classes, scikit-learn's trees, forests, gradient boosting and
-            isolation forest, or a ``Pipeline`` that ends in one of these.
+            isolation forest; bagging, voting, AdaBoost's classifier and one model for each target
+            over these; a search, for its best model; or a ``Pipeline`` that ends in one of these.
         missing : value that means missing beside NaN; only for ``xgboost.Booster``, whose
             ``DMatrix`` took it.
         iteration_range : boosting rounds ``(first, last)``, last not included. By default what the
@@ -170,6 +171,9 @@ class TreeEnsemble:
         A ``base_margin`` or ``init_score`` (exposure) belongs to rows, not to the model: XGBoost's
         ``predict`` puts the margin it is given in the place of ``base``. Nothing in the model shows
         that it was trained with one.
+
+        A pipeline keeps its steps: rows are those of its own ``predict``, and their columns are the
+        players of every game. That needs steps that make each feature of one column.
 
         Exact. The cost is that of writing and reading the model once, about 0.2 s for 500 trees of
         depth 8.

@@ -229,8 +229,8 @@ def interventional_tree_shap(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, a ``TreeEnsemble``, or a
-        ``BackgroundTrees``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, a pipeline that ends in
+        one, a ``TreeEnsemble``, or a ``BackgroundTrees``; ``TreeEnsemble.from_model`` lists them.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
     weights : ``(R,)`` weights >= 0 of the background rows, equal by default.

@@ -115,7 +115,8 @@ def tree_shap(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, a pipeline that ends in
+        one, or a ``TreeEnsemble``; ``TreeEnsemble.from_model`` lists them.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     n_jobs : threads, through joblib; the numbers do not depend on it.
     batch_size : rows encoded and explained at a time; bounds the memory beside the result.
