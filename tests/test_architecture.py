@@ -351,10 +351,10 @@ def test_no_puzzles():
 
 # Statements of the file that `extract` writes: what one method asks a reader to read.
 READING_LOAD = {
-    "tree_shap": 3620,
-    "interventional_tree_shap": 3540,
+    "tree_shap": 4580,
+    "interventional_tree_shap": 4480,
     "deep_shap": 3615,
-    "stack_shap": 6710,
+    "stack_shap": 7640,
     "permutation_shap": 1905,
     "kernel_shap": 1475,
     "sage": 2120,
@@ -370,4 +370,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 18_500  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 19_000  # 13,900 and abilities added since; CHANGELOG names them
