@@ -21,6 +21,7 @@ from shaplab.deep.deep_shap import deep_shap
 from shaplab.deep.stacks import FunctionStage, SplitStage, stack_shap
 from shaplab.deep.stepwise import stepwise_deep_shap
 from shaplab.explanation import Explanation
+from shaplab.foundations.additive import AdditiveModel, additive_shap
 from shaplab.foundations.estimate import EstimatedValues, estimate_values
 from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
 from shaplab.foundations.games import GroupedGame, MeanGame, TableGame, all_coalitions, company_game
@@ -103,6 +104,8 @@ __all__ = [
     "MeanLoss",
     "RescaledMargin",
     "exact_shap",
+    "AdditiveModel",
+    "additive_shap",
     "Interactions",
     "interaction_values",
     "CausalGame",

@@ -19,6 +19,7 @@ NAMES = [name for name in shaplab.__all__ if name != "__version__"]
 # test_extract.py.
 SETTING = """
 import numpy as np, pandas as pd, torch
+from sklearn.linear_model import Ridge
 from sklearn.tree import DecisionTreeRegressor
 rng = np.random.default_rng(0)
 X = rng.normal(size=(8, 3))
@@ -71,6 +72,9 @@ CALLS = {
     "0] - y) ** 2)",
     "exact_shap": "near(m.exact_shap(lambda t: t[:, 0] * t[:, 1], [[1.0, 1.0]], [[0.0, "
     "0.0]]).values, 0.5)",
+    "AdditiveModel": "m.AdditiveModel({0: np.square, (0, 1): np.multiply})(X[:, :2]).tolist() == "
+    "(X[:, 0] ** 2 + X[:, 0] * X[:, 1]).tolist()",
+    "additive_shap": "near(m.additive_shap(Ridge().fit(X, y), X, X).prediction, Ridge().fit(X, y).predict(X))",
     "Interactions": "m.Interactions([[2.0]], ((0, 1),), 2, 'SII', [1.0], 2)[1, 0] == 2.0",
     "interaction_values": "m.interaction_values(both, 2).tolist() == [[0.0, 0.5], [0.5, 0.0]]"
     " and m.interaction_values(both, 2, index='STII')[1, 0] == 1.0",
