@@ -8,6 +8,7 @@ from shaplab import insight as insight
 from shaplab import plots as plots
 from shaplab import shapnets as shapnets
 from shaplab import trees as trees
+from shaplab._parquet import explain_parquet
 from shaplab._validation import UnsupportedModelError
 from shaplab.deep.baselines import (
     deeplift,
@@ -86,6 +87,7 @@ __all__ = [
     "__version__",
     "UnsupportedModelError",
     "Explanation",
+    "explain_parquet",
     "TableGame",
     "GroupedGame",
     "MeanGame",

@@ -32,6 +32,10 @@ both = lambda S: S[:, :2].all(axis=1) * 1.0
 everything = np.ones((1, 3), bool)
 image = torch.rand(1, 1, 6, 6)
 graded = pd.DataFrame({"model": "f", "method": ["b", "a"], "metric": "consistency", "score": [0.0, 1.0]})
+import pathlib, tempfile
+out_folder = pathlib.Path(tempfile.mkdtemp()) / "out"
+in_file = out_folder.parent / "rows.parquet"
+pd.DataFrame({"a": [1.0, 2.0]}).to_parquet(in_file)
 stream = rng.normal(size=(80, 2))
 class Played:
     n_players = 3
@@ -49,6 +53,8 @@ def sums(e, outputs):
 CALLS = {
     "UnsupportedModelError": "issubclass(m.UnsupportedModelError, ValueError)",
     "Explanation": "float(m.Explanation([[1.0, 2.0]], 0.5).prediction[0]) == 3.5",
+    "explain_parquet": "[p.name for p in m.explain_parquet(lambda t: m.Explanation(np.stack([t['a']]).T, 0.0), "
+    "in_file, out_folder)] == [in_file.name]",
     "TableGame": "m.TableGame([0.0, 2.0])(np.array([[True]])).tolist() == [2.0]",
     "GroupedGame": "m.GroupedGame(both, [[0, 1], [2]])(np.array([[True, "
     "False]])).tolist() == [1.0]",
@@ -166,7 +172,11 @@ CALLS = {
 }
 
 # Some need a network of another kind beside them: names may go into one file together.
-BESIDE = {"prune": ["DeepShapNet"], "strip_modules": ["DeepShapNet"]}
+BESIDE = {
+    "explain_parquet": ["Explanation"],
+    "prune": ["DeepShapNet"],
+    "strip_modules": ["DeepShapNet"],
+}
 
 RUN = """
 import importlib, json, sys
