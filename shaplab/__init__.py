@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "shaplab._validation": "UnsupportedModelError",
     "shaplab.explanation": "Explanation",
-    "shaplab._parquet": "explain_parquet",
+    "shaplab.parquet": "explain_parquet",
     "shaplab.foundations.games": "TableGame GroupedGame MeanGame all_coalitions company_game",
     "shaplab.foundations.exact": "shapley_values banzhaf_values axioms",
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame CopulaGame "

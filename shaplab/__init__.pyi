@@ -8,7 +8,6 @@ from shaplab import insight as insight
 from shaplab import plots as plots
 from shaplab import shapnets as shapnets
 from shaplab import trees as trees
-from shaplab._parquet import explain_parquet
 from shaplab._validation import UnsupportedModelError
 from shaplab.deep.baselines import (
     deeplift,
@@ -61,6 +60,7 @@ from shaplab.insight.summaries import (
     standardized,
     variance_explained,
 )
+from shaplab.parquet import explain_parquet
 from shaplab.shapnets.deep import DeepShapNet, butterfly
 from shaplab.shapnets.image import ImageShapNet
 from shaplab.shapnets.pruning import prune, strip_modules
