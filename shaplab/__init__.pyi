@@ -20,7 +20,7 @@ from shaplab.deep.dasp import compare_attributions, dasp
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.deep.stacks import FunctionStage, SplitStage, stack_shap
 from shaplab.deep.stepwise import stepwise_deep_shap
-from shaplab.explanation import Explanation
+from shaplab.explanation import Explanation, concat
 from shaplab.foundations.additive import AdditiveModel, additive_shap
 from shaplab.foundations.estimate import EstimatedValues, estimate_values
 from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
@@ -87,6 +87,7 @@ __all__ = [
     "__version__",
     "UnsupportedModelError",
     "Explanation",
+    "concat",
     "explain_parquet",
     "TableGame",
     "GroupedGame",

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from shaplab._validation import check_int, digits, fail, shorten
+from shaplab._validation import check_int, digits, fail, imported, shorten
 from shaplab.explanation import Explanation
 
 __all__: list[str] = []
@@ -151,8 +151,7 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
     on white."""
     found = np.ravel(np.array(ax, dtype=object))
     if ax is None:
-        import matplotlib.pyplot as plt
-
+        plt = imported("matplotlib.pyplot", "plots")
         figure, found = plt.subplots(
             rows,
             columns,

@@ -350,15 +350,15 @@ def test_no_puzzles():
 
 # Statements of the file that `extract` writes: what one method asks a reader to read.
 READING_LOAD = {
-    "tree_shap": 3200,
-    "interventional_tree_shap": 3230,
-    "deep_shap": 3615,
-    "stack_shap": 6395,
-    "permutation_shap": 1905,
-    "kernel_shap": 1475,
-    "sage": 2120,
-    "loss_shap": 2045,
-    "dasp": 1410,
+    "tree_shap": 3210,
+    "interventional_tree_shap": 3240,
+    "deep_shap": 3625,
+    "stack_shap": 6405,
+    "permutation_shap": 1915,
+    "kernel_shap": 1485,
+    "sage": 2130,
+    "loss_shap": 2055,
+    "dasp": 1420,
 }
 
 
@@ -369,4 +369,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 16_850  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 16_950  # 13,900 and abilities added since; CHANGELOG names them

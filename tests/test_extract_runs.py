@@ -53,6 +53,8 @@ def sums(e, outputs):
 CALLS = {
     "UnsupportedModelError": "issubclass(m.UnsupportedModelError, ValueError)",
     "Explanation": "float(m.Explanation([[1.0, 2.0]], 0.5).prediction[0]) == 3.5",
+    "concat": "m.concat([m.Explanation([[1.0]], 0.0), m.Explanation([[2.0]], 0.0)]).values.tolist() == "
+    "[[1.0], [2.0]]",
     "explain_parquet": "[p.name for p in m.explain_parquet(lambda t: m.Explanation(np.stack([t['a']]).T, 0.0), "
     "in_file, out_folder)] == [in_file.name]",
     "TableGame": "m.TableGame([0.0, 2.0])(np.array([[True]])).tolist() == [2.0]",
@@ -173,6 +175,7 @@ CALLS = {
 
 # Some need a network of another kind beside them: names may go into one file together.
 BESIDE = {
+    "concat": ["Explanation"],
     "explain_parquet": ["Explanation"],
     "prune": ["DeepShapNet"],
     "strip_modules": ["DeepShapNet"],

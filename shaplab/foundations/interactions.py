@@ -32,6 +32,7 @@ from shaplab._validation import (
     check_names,
     digits,
     fail,
+    imported,
     resolve_rng,
     shorten,
 )
@@ -199,8 +200,7 @@ class Interactions:
         Columns: ``players``, ``order``, for payoffs with axes ``row`` and ``output`` (``axis 2``
         and so on beyond), ``value``, and ``std`` when estimated.
         """
-        import pandas as pd
-
+        pd = imported("pandas", "to_frame")
         payoff = self.values.shape[1:]
         titles = ["row", "output", *(f"axis {a}" for a in range(2, len(payoff)))]
         at_subset, *at_payoff = [axis.ravel() for axis in np.indices(self.values.shape)]

@@ -36,7 +36,7 @@ from shaplab._figures import (  # isort: skip
     tell,
     to_unit,
 )
-from shaplab._validation import digits, fail, resolve_rng
+from shaplab._validation import digits, fail, imported, resolve_rng
 from shaplab.explanation import LEFT_OUT, Explanation
 
 __all__ = ["bar", "beeswarm", "force", "scatter", "table", "waterfall"]
@@ -457,8 +457,7 @@ def table(
     -------
     pandas.DataFrame
     """
-    import pandas as pd
-
+    pd = imported("pandas", "table")
     if not isinstance(explanation, Explanation):
         if not hasattr(explanation, "findobj") or explanation not in TOLD:
             fail(
