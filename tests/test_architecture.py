@@ -369,4 +369,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 17_150  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 17_220  # 13,900 and abilities added since; CHANGELOG names them
