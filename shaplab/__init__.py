@@ -31,7 +31,7 @@ _PUBLIC = {
     "shaplab.trees.ensemble": "TreeEnsemble",
     "shaplab.trees.conditional_expectation": "gain_importance path_dependent_game saabas "
     "split_count",
-    "shaplab.trees.path_dependent": "tree_shap",
+    "shaplab.trees.path_dependent": "PreparedTrees tree_shap",
     "shaplab.trees.interventional": "BackgroundTrees interventional_tree_shap",
     "shaplab.trees.interactions": "interventional_tree_shap_interactions tree_shap_interactions",
     "shaplab.trees.loss": "tree_loss_shap tree_output_shap",

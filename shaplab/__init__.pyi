@@ -77,7 +77,7 @@ from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.interactions import interventional_tree_shap_interactions, tree_shap_interactions
 from shaplab.trees.interventional import BackgroundTrees, interventional_tree_shap
 from shaplab.trees.loss import tree_loss_shap, tree_output_shap
-from shaplab.trees.path_dependent import tree_shap
+from shaplab.trees.path_dependent import PreparedTrees, tree_shap
 
 __version__: str
 _PUBLIC: dict[str, str]
@@ -127,6 +127,7 @@ __all__ = [
     "path_dependent_game",
     "saabas",
     "split_count",
+    "PreparedTrees",
     "tree_shap",
     "BackgroundTrees",
     "interventional_tree_shap",

@@ -318,15 +318,16 @@ MANY_KEYWORDS = {
     "shaplab.shapnets.regularization.fit": 12,
     "shaplab.deep.deep_shap.deep_shap": 11,
     "shaplab.trees.interactions.tree_shap_interactions": 11,
-    "shaplab.trees.interventional.interventional_tree_shap": 11,
-    "shaplab.trees.loss.tree_loss_shap": 11,
+    "shaplab.trees.interventional.interventional_tree_shap": 12,
+    "shaplab.trees.loss.tree_loss_shap": 12,
+    "shaplab.trees.loss.tree_output_shap": 11,
     "shaplab.foundations.kernel.kernel_shap": 15,
     "shaplab.insight.metrics.explanation_metrics": 11,
     "shaplab.shapnets.deep.__init__": 11,
     "shaplab.trees.interactions.interventional_tree_shap_interactions": 13,
     "shaplab.shapnets.image.__init__": 11,
     "shaplab.shapnets.shallow.__init__": 10,
-    "shaplab.trees.interventional.__init__": 10,
+    "shaplab.trees.interventional.__init__": 11,
 }
 
 
@@ -350,10 +351,10 @@ def test_no_puzzles():
 
 # Statements of the file that `extract` writes: what one method asks a reader to read.
 READING_LOAD = {
-    "tree_shap": 3210,
-    "interventional_tree_shap": 3240,
+    "tree_shap": 3630,
+    "interventional_tree_shap": 3550,
     "deep_shap": 3625,
-    "stack_shap": 6405,
+    "stack_shap": 6720,
     "permutation_shap": 1915,
     "kernel_shap": 1485,
     "sage": 2130,
@@ -369,4 +370,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 17_220  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 19_400  # 13,900 and abilities added since; CHANGELOG names them

@@ -108,6 +108,7 @@ CALLS = {
     "saabas": "sums(m.saabas(tree, X), tree.predict(X))",
     "split_count": "m.split_count(tree).sum() == tree.tree_.node_count // 2",
     "tree_shap": "sums(m.tree_shap(tree, X), tree.predict(X))",
+    "PreparedTrees": "sums(m.PreparedTrees(tree)(X), tree.predict(X))",
     "BackgroundTrees": "sums(m.BackgroundTrees(tree, X)(X), tree.predict(X))",
     "interventional_tree_shap": "sums(m.interventional_tree_shap(tree, X, X), tree.predict(X))",
     "interventional_tree_shap_interactions": "sums(m.interventional_tree_shap_interactions(tree, X, X),"

@@ -24,7 +24,7 @@ from shaplab.trees.kernels.structure import (
     describe_paths,
 )
 
-__all__ = ["MAX_BITS", "Paths", "exact_nodes", "quadrature_nodes"]
+__all__ = ["MAX_BITS", "Paths", "exact_nodes", "gauss_legendre", "quadrature_nodes"]
 
 MAX_BITS = 14  # of a table's patterns: 16,384 entries a column
 _SHORT_PATH = 16  # players for which the exact rule, of 8 nodes, is always taken
@@ -32,7 +32,7 @@ _RULE_ERROR = 1e-11  # of a leaf's output, that a shorter rule than the exact on
 
 
 @lru_cache(maxsize=64)
-def _gauss_legendre(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+def gauss_legendre(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes in [0, 1] and weights."""
     nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
     return (nodes + 1.0) / 2.0, weights / 2.0
@@ -76,14 +76,14 @@ def _leaf_nodes(sorted_z: np.ndarray, players: np.ndarray) -> np.ndarray:
     exact = np.zeros((n_leaves, width + 1))
     short = np.zeros((n_leaves, width + 1))
     open_leaves = np.arange(n_leaves)
-    leaf_products(sorted_z, players, open_leaves, *_gauss_legendre(width // 2 + 1), exact)
+    leaf_products(sorted_z, players, open_leaves, *gauss_legendre(width // 2 + 1), exact)
     shortest = _SHORT_PATH // 2
     needed = np.minimum(shortest, exact_nodes(players))
     for n_nodes in range(shortest, width // 2 + 1):
         open_leaves = open_leaves[exact_nodes(players[open_leaves]) > n_nodes]
         if len(open_leaves) == 0:
             break
-        leaf_products(sorted_z, players, open_leaves, *_gauss_legendre(n_nodes), short)
+        leaf_products(sorted_z, players, open_leaves, *gauss_legendre(n_nodes), short)
         error = np.abs(short[open_leaves] - exact[open_leaves]).max(axis=1)
         open_leaves = open_leaves[error > _RULE_ERROR]
         needed[open_leaves] = n_nodes + 1
@@ -117,7 +117,7 @@ class Paths:
         used_rules = np.union1d(tree_rule, np.arange(1, (MAX_BITS + 1) // 2 + 1))
         length = np.zeros(int(used_rules[-1]) + 1, np.int64)
         length[used_rules] = used_rules
-        rules = [np.stack(_gauss_legendre(int(n_nodes)), axis=1) for n_nodes in used_rules]
+        rules = [np.stack(gauss_legendre(int(n_nodes)), axis=1) for n_nodes in used_rules]
         self.arrays = PathArrays(
             order=order,
             edges=edges,

@@ -135,6 +135,16 @@ class LeafClusters:
 
         jobs(build_part, list(chunks(last - first, max(1, min(64, -(-(last - first) // 8))))))
 
+    def all_tables(
+        self, memory_limit: int, histogram: np.ndarray, means: np.ndarray, jobs: Jobs
+    ) -> np.ndarray | None:
+        """The tables of all clusters, see ``build``, or None if they take more bytes than that."""
+        if not len(self) or 8 * self.starts[-1] > memory_limit:
+            return None
+        tables = np.empty(self.starts[-1])
+        self.build(0, len(self), histogram, means, tables, jobs)
+        return tables
+
     def add(
         self,
         codes: np.ndarray,
@@ -146,24 +156,33 @@ class LeafClusters:
     ) -> None:
         """Add the values of rows ``codes`` ``(d, n)`` in all clusters; tables are built chunk by
         chunk unless given."""
-        nodes = self.paths.nodes
-        bounds = self.starts[self.plan.cuts[:, FIRST_CLUSTER]]
-        parts = list(chunks(codes.shape[1], LOOKUP_PART))
+        n_chunks = len(self.plan.cuts) - 1
+        if tables is not None:
+            self._look_up((0, n_chunks), codes, tables, sums, jobs)
+            return
+        bounds = self.plan.cuts[:, FIRST_CLUSTER]
         # One place for the tables of all chunks, one after the other, that stays in the cache.
-        room = np.empty(np.diff(bounds).max(initial=0) if tables is None else 0)
-        for chunk in range(len(self.plan.cuts) - 1):
-            if tables is None:
-                first, last = self.plan.cuts[chunk : chunk + 2, FIRST_CLUSTER]
-                self.build(first, last, histogram, means, room, jobs)
-                here = room
-            else:
-                here = tables[bounds[chunk] : bounds[chunk + 1]]
+        room = np.empty(np.diff(self.starts[bounds]).max(initial=0))
+        for chunk in range(n_chunks):
+            self.build(bounds[chunk], bounds[chunk + 1], histogram, means, room, jobs)
+            self._look_up((chunk, chunk + 1), codes, room, sums, jobs)
 
-            def look_part_up(part: slice, chunk: int = chunk, here: np.ndarray = here) -> None:
-                rows = (part.start, part.stop)
-                look_up(chunk, nodes, self.plan, codes, rows, here, sums)
+    def _look_up(
+        self,
+        some: tuple[int, int],
+        codes: np.ndarray,
+        tables: np.ndarray,
+        sums: np.ndarray,
+        jobs: Jobs,
+    ) -> None:
+        """Add what the tables of some chunks, first and last, hold for rows ``codes``."""
+        nodes = self.paths.nodes
 
-            jobs(look_part_up, parts)
+        def look_part_up(part: slice) -> None:
+            rows = (part.start, part.stop)
+            look_up(some, nodes, self.plan, codes, rows, tables, sums)
+
+        jobs(look_part_up, list(chunks(codes.shape[1], LOOKUP_PART)))
 
 
 class PathDependentPlan:
@@ -178,6 +197,7 @@ class PathDependentPlan:
     def __init__(self, paths: Paths, pairs: bool, n_rows: int, route: str) -> None:
         self.paths = paths
         self.pairs = pairs
+        self.tables: np.ndarray | None = None
         every = np.ones(len(paths.splits), bool)
         cost = self._walk_cost(n_rows)
         if route == "walk" or (route == "auto" and self._hopeless(cost)):
@@ -205,13 +225,32 @@ class PathDependentPlan:
         smallest = 2.0 ** np.minimum(self.paths.arrays.edges[leaves, PLAYERS], 60).astype(float)
         return bool(walk_cost.sum() < 0.1 * smallest.sum())
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"tables": None}
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of all tables, kept or not."""
+        return 8 * int(self.clusters.starts[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the plan, and of tables if they are kept."""
+        return self.clusters.nbytes + (0 if self.tables is None else self.tables.nbytes)
+
+    def keep_tables(self, memory_limit: int, jobs: Jobs) -> None:
+        """Build all tables, unless they are there or take more bytes than that."""
+        if self.tables is None:
+            means = np.zeros((0, self.paths.trees.n_outputs))
+            self.tables = self.clusters.all_tables(memory_limit, NOTHING, means, jobs)
+
     def sums(self, codes: np.ndarray, jobs: Jobs) -> np.ndarray:
         """Sums ``(n_targets, n)`` of encoded rows ``(d, n)``."""
         n = codes.shape[1]
         sums = np.zeros((self.paths.n_targets(self.pairs), n))
         if len(self.clusters):
             no_means = np.zeros((0, self.paths.trees.n_outputs))
-            self.clusters.add(codes, sums, jobs, NOTHING, no_means)
+            self.clusters.add(codes, sums, jobs, NOTHING, no_means, self.tables)
         if self.walked.any():
 
             def walk_part(part: slice) -> None:
@@ -306,11 +345,13 @@ class PreparedBackground:
 
     def keep_tables(self, memory_limit: int, jobs: Jobs) -> None:
         """Build all tables, unless they are there or take more bytes than that."""
-        clusters = self.plan.clusters
-        if self.tables is None and len(clusters) and 8 * clusters.starts[-1] <= memory_limit:
-            tables = np.empty(clusters.starts[-1])
-            clusters.build(0, len(clusters), self.histogram, self.means, tables, jobs)
-            self.tables = tables
+        if self.tables is None:
+            # Another thread may read the means meanwhile, so it sees old ones or all the new ones.
+            means = np.zeros_like(self.means)
+            tables = self.plan.clusters.all_tables(memory_limit, self.histogram, means, jobs)
+            if tables is not None:
+                self.means = means
+                self.tables = tables
 
     @cached_property
     def _mean_prediction(self) -> np.ndarray:
@@ -336,7 +377,10 @@ class PreparedBackground:
         n = codes.shape[1]
         sums = np.zeros((paths.n_targets(plan.pairs), n))
         if len(plan.clusters):
-            plan.clusters.add(codes, sums, jobs, self.histogram, self.means, self.tables)
+            tables = self.tables  # once: another thread may bring them at any time
+            means = self.means if tables is not None else np.zeros_like(self.means)
+            plan.clusters.add(codes, sums, jobs, self.histogram, means, tables)
+            self.means = means
         if not plan.by_patterns.any():
             return sums
         players = int(paths.arrays.tree_players[plan.by_patterns].max())

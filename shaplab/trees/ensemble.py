@@ -496,7 +496,16 @@ class TreeEnsemble:
 def as_ensemble(model: Any) -> TreeEnsemble:
     """Return ``model`` if it is a ``TreeEnsemble``, else read it with
     ``TreeEnsemble.from_model``."""
-    return model if isinstance(model, TreeEnsemble) else TreeEnsemble.from_model(model)
+    if isinstance(model, TreeEnsemble):
+        return model
+    if isinstance(getattr(model, "trees", None), TreeEnsemble):  # prepared for one game
+        fail(
+            "model",
+            "the model itself, for this function",
+            repr(model),
+            "Pass the ensemble that it was made from, its attribute trees",
+        )
+    return TreeEnsemble.from_model(model)
 
 
 def _inner_by_level(ensemble: TreeEnsemble) -> list[np.ndarray]:

@@ -31,7 +31,7 @@ from shaplab.trees.interventional import (
     explain_background,
     independent_tree_shap_literal,
 )
-from shaplab.trees.kernels.patterns import Background
+from shaplab.trees.kernels.patterns import NO_BACKGROUND, Background
 from shaplab.trees.path_dependent import explain_paths, tree_shap_literal
 
 __all__ = [
@@ -176,7 +176,8 @@ def tree_shap_interactions(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
+        ``PreparedTrees(..., interactions=True)``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     order : most features of a subset, from 2 on.
     index : "SII" (the default), "k-SII", "STII", "FSII", "Banzhaf" or "Moebius".
@@ -211,8 +212,8 @@ def tree_shap_interactions(
         X = as_rows(X, "X")
         players = players_of(trees, groups, trees.names_for(X, feature_names))
         kind = check_tree_order(players, order, index, route, out)
-        return tree_interactions(trees, X, kind, _NO_BACKGROUND, None, players, options)
-    return explain_paths(model, X, True, route, (groups, feature_names), options)
+        return tree_interactions(trees, X, kind, NO_BACKGROUND, None, players, options)
+    return explain_paths(model, X, True, route, (groups, None, feature_names), options)
 
 
 @overload
@@ -304,7 +305,7 @@ def interventional_tree_shap_interactions(
         kind = (order, index)
         given = (background, weights, groups, feature_names)
         return _background_interactions(model, X, given, kind, route, options)
-    named = groups, feature_names
+    named = groups, None, feature_names
     return explain_background(model, X, background, True, weights, route, named, options)
 
 
@@ -339,6 +340,3 @@ def _background_interactions(
     columns = np.ascontiguousarray(codes.T)
     rows = Background(columns, shares, np.zeros((1, 1)))
     return tree_interactions(trees, X, (order, index), rows, expected, players, options)
-
-
-_NO_BACKGROUND = Background(np.zeros((0, 0), np.int32), np.zeros(0), np.zeros((1, 1)))

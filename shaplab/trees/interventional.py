@@ -33,8 +33,9 @@ from shaplab._validation import (
 from shaplab.explanation import Explanation
 from shaplab.trees._batches import RowOptions, explain_rows, rows_a_batch, tree_explanation
 from shaplab.trees._encoding import compare_names
+from shaplab.trees._families import interventional_plan
 from shaplab.trees._paths import Paths
-from shaplab.trees._plans import InterventionalPlan, threads
+from shaplab.trees._plans import threads
 from shaplab.trees._players import players_of
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
@@ -107,7 +108,7 @@ class BackgroundTrees:
     n_jobs : threads that prepare, through joblib.
     route : "auto", "tables" (paths of at most 14 features) or "patterns"; the same numbers to
         rounding.
-    groups : as in ``interventional_tree_shap``; by name where the model, the background or
+    groups, unions : as in ``interventional_tree_shap``; by name where the model, the background or
         ``feature_names`` name the features.
     feature_names : ``(d,)`` names of the features; by default the model's, else the tables'.
 
@@ -134,6 +135,7 @@ class BackgroundTrees:
         n_jobs: int | None = 1,
         route: str = "auto",
         groups: Any = None,
+        unions: Any = None,
         feature_names: Any = None,
     ) -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
@@ -143,13 +145,13 @@ class BackgroundTrees:
         self.columns = column_names(background)
         self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
         names = self.feature_names or self.trees.names_for(background)
-        self.players = players_of(self.trees, groups, names)
+        self.players = players_of(self.trees, groups, names, unions)
         codes = self.trees.encode(background, "background")
         self.weights = check_weights(weights, len(codes), "the background")
         n_rows = check_int(n_rows, "n_rows")
-        plan = InterventionalPlan(
-            Paths(self.trees, self.players), self.interactions, n_rows, len(codes), route
-        )
+        paths = Paths(self.trees, self.players)
+        sizes = (n_rows, len(codes))
+        plan = interventional_plan(paths, self.players, self.interactions, sizes, route)
         columns = np.ascontiguousarray(codes.T)
         self._prepared = plan.prepare(columns, self.weights, threads(n_jobs))
 
@@ -223,6 +225,7 @@ def interventional_tree_shap(
     progress: bool = False,
     route: str = "auto",
     groups: Any = None,
+    unions: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Independent Tree SHAP values: exact Shapley values of the interventional game.
@@ -241,6 +244,8 @@ def interventional_tree_shap(
     route : "auto", "tables" or "patterns"; the same numbers to rounding.
     groups : lists of features explained together, by number or name, or a dict from group name to
         features; their splits are those of one player.
+    unions : nested lists of features, or of groups, by number or name: Owen values, or Winter's, of
+        players that stay together with their family.
     feature_names : ``(d,)`` names of the features; by default the model's, else those of the
         tables.
 
@@ -266,7 +271,7 @@ def interventional_tree_shap(
     [[7.5]]
     """
     options = RowOptions(n_jobs, batch_size, out, progress)
-    named = groups, feature_names
+    named = groups, unions, feature_names
     return explain_background(model, X, background, False, weights, route, named, options)
 
 
@@ -277,18 +282,19 @@ def explain_background(
     pairs: bool,
     weights: Any,
     route: str,
-    named: tuple[Any, Any],
+    named: tuple[Any, Any, Any],
     options: RowOptions,
 ) -> Explanation:
-    """Values, or interactions if ``pairs``, of the interventional game; ``named`` are the groups
-    and the features' names that the caller gave."""
+    """Values, or interactions if ``pairs``, of the interventional game; ``named`` are the
+    groups, the unions and the features' names that the caller gave."""
     prepared = model
-    groups, feature_names = named
+    groups, unions, feature_names = named
+    structured = groups is not None or unions is not None
     if isinstance(model, BackgroundTrees):
-        if weights is not None or route != "auto" or groups is not None:
+        if weights is not None or route != "auto" or structured:
             fail(
                 "model",
-                "the model itself beside weights, groups or a route",
+                "the model itself beside weights, groups, unions or a route",
                 repr(model),
                 "Give them to BackgroundTrees, which prepares with them",
             )
@@ -311,7 +317,7 @@ def explain_background(
         X = as_rows(X, "X")
         check_frames(X, background)
         n_rows = X.shape[0] if X.shape else 0
-        if groups is not None and feature_names is None and column_names(background) is None:
+        if structured and feature_names is None and column_names(background) is None:
             feature_names = column_names(X)
         prepared = BackgroundTrees(
             model,
@@ -323,6 +329,7 @@ def explain_background(
             memory_limit=2**28,
             route=route,
             groups=groups,
+            unions=unions,
             feature_names=feature_names,
         )
         if options.batch_size is not None:

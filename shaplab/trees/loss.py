@@ -26,6 +26,8 @@ from shaplab._parallel import chunks, progress_bar
 from shaplab._tables import as_rows
 from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
+from shaplab.foundations._structure import Unions, steps_of, sum_of_steps
+from shaplab.trees._families import interventional_plan
 from shaplab.trees._links import (
     SAME,
     SOFTMAX,
@@ -35,8 +37,8 @@ from shaplab.trees._links import (
     scaled_logistic,
 )
 from shaplab.trees._paths import Paths
-from shaplab.trees._plans import InterventionalPlan, Jobs, threads
-from shaplab.trees._players import Players, players_of
+from shaplab.trees._plans import Jobs, threads
+from shaplab.trees._players import Players, players_of, restricted_unions
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.kernels.patterns import coalition_outputs
@@ -95,6 +97,7 @@ def tree_loss_shap(
     max_players: int = 14,
     progress: bool = False,
     groups: Any = None,
+    unions: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Attribute each row's loss to features.
@@ -115,7 +118,7 @@ def tree_loss_shap(
     max_players : most features or groups that may be enumerated, at most 20; cost is
         N R (leaves + M 2^M).
     progress : show a bar.
-    groups : as in ``tree_shap``.
+    groups, unions : as in ``tree_shap``.
     feature_names : ``(d,)`` names of the features; by default the model's, else those of ``X``.
 
     Returns
@@ -167,7 +170,7 @@ def tree_loss_shap(
     question = Question(
         game, max_players, n_jobs, progress, f"tree_loss_shap ({priced.loss.name}, {game})", call
     )
-    players = players_of(e, groups, e.names_for(X, feature_names))
+    players = players_of(e, groups, e.names_for(X, feature_names), unions)
     explained = _explain(e, players, codes, target, background, priced, question)
     return replace(explained, data=players.shown(X), feature_names=players.names)
 
@@ -284,13 +287,14 @@ def tree_output_shap(
     max_players: int = 14,
     progress: bool = False,
     groups: Any = None,
+    unions: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Attribute a transformed output, such as the probability behind a margin.
 
     Parameters
     ----------
-    model, X, background, n_jobs, max_players, progress, groups, feature_names
+    model, X, background, n_jobs, max_players, progress, groups, unions, feature_names
         As in ``tree_loss_shap``.
     transform : "probability" (that which the library's ``predict_proba`` gives; of an ensemble made
         by hand without a link, the logistic function of one output or the softmax of several),
@@ -327,6 +331,7 @@ def tree_output_shap(
             n_jobs=n_jobs,
             progress=progress,
             groups=groups,
+            unions=unions,
             feature_names=feature_names,
         )
         return replace(found, method=method, info={"game": game})
@@ -343,7 +348,7 @@ def tree_output_shap(
     check_frames(X, background)
     question = Question(game, max_players, n_jobs, progress, method, call)
     no_target = np.zeros(len(codes))
-    players = players_of(e, groups, e.names_for(X, feature_names))
+    players = players_of(e, groups, e.names_for(X, feature_names), unions)
     explained = _explain(e, players, codes, no_target, background, Priced(SAME, loss), question)
     return replace(explained, data=players.shown(X), feature_names=players.names)
 
@@ -457,6 +462,14 @@ def _not_finite(
     )
 
 
+def _owen(v: np.ndarray, unions: list[Any]) -> np.ndarray:
+    """Values of players who keep to nested lists, of the same table as ``_coalitions``."""
+    n_players = int(v.shape[0]).bit_length() - 1
+    worth = 1 << np.arange(n_players)
+    steps = steps_of(Unions(unions))
+    return sum_of_steps(lambda coalitions: v[coalitions @ worth], steps, v.shape[0])
+
+
 def _coalitions(v: np.ndarray) -> np.ndarray:
     """Shapley values ``(M, ...)`` of a table ``(2^M, ...)`` whose index has one bit for each
     player."""
@@ -487,6 +500,8 @@ def _enumerated(
     bit = np.zeros(players.count, np.int64)
     bit[able] = np.arange(m)
     bit_of_feature = bit[players.label]
+    # Players who split nowhere add nothing to any coalition, so others' values do not need them.
+    unions = restricted_unions(players.unions or [], {int(p): i for i, p in enumerate(able)})
     some = max(1, min(len(references), _CELLS // (k << m)))
     parts = []
     bases = []
@@ -512,7 +527,7 @@ def _enumerated(
             if question.game == "loss_of_mean":
                 v = np.asarray((priced.mean_loss or priced.loss).value(v, target))
             phi = np.zeros((players.count, *v.shape[1:]))
-            phi[able] = _coalitions(v)
+            phi[able] = _owen(v, unions) if unions else _coalitions(v)
             parts.append(np.moveaxis(phi, 0, 1))
             bases.append(v[0])
             bar.update(len(here))
@@ -539,7 +554,7 @@ def _rescaled(
         return _rescaled_square(e, players, codes, y, references, outputs, jobs)
     values = np.zeros((len(codes), players.count))
     base = np.zeros(len(codes))
-    plan = InterventionalPlan(Paths(e, players), False, len(codes), 1, "auto")
+    plan = interventional_plan(Paths(e, players), players, False, (len(codes), 1), "auto")
     with progress_bar(len(references), question.progress, "references") as bar:
         for reference, output in zip(references, reference_outputs, strict=True):
             single = plan.prepare(np.ascontiguousarray(reference[:, None]), np.ones(1), jobs)
@@ -566,7 +581,8 @@ def _rescaled_square(
     background = np.ascontiguousarray(references.T)
     columns = np.ascontiguousarray(codes.T)
     middle = reference_outputs.mean()
-    plan = InterventionalPlan(Paths(e, players), False, len(codes), n_references, "auto")
+    sizes = (len(codes), n_references)
+    plan = interventional_plan(Paths(e, players), players, False, sizes, "auto")
     equal = plan.prepare(background, np.ones(n_references) / n_references, jobs)
     values = np.zeros((len(codes), players.count))
     values += equal.sums(columns, jobs).T * (row_outputs + middle - 2.0 * y)[:, None]

@@ -10,21 +10,23 @@ Source: Lundberg et al. 2020, Algorithm 2. Cost: O(T L D^2) for each row, litera
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from shaplab._tables import as_rows
-from shaplab._validation import check_choice, check_int
+from shaplab._validation import check_choice, check_int, check_names, fail
 from shaplab.explanation import Explanation
 from shaplab.trees._batches import RowOptions, explain_rows, tree_explanation
+from shaplab.trees._families import path_plan
 from shaplab.trees._paths import Paths
-from shaplab.trees._plans import PathDependentPlan, threads
+from shaplab.trees._plans import threads
 from shaplab.trees._players import players_of
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
 
-__all__ = ["tree_shap", "tree_shap_literal"]
+__all__ = ["PreparedTrees", "tree_shap", "tree_shap_literal"]
 
 
 def tree_shap_literal(
@@ -99,6 +101,124 @@ def tree_shap_literal(
     return np.array([p + 0.0 * (tree.v[-1]) for p in phi])
 
 
+class PreparedTrees:
+    """A model prepared for the path-dependent game: then single rows are explained at service
+    latency.
+
+    Parameters
+    ----------
+    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    interactions : prepare interaction values instead of values.
+    n_rows : rows expected in all calls together; decides how much is tabulated, which changes the
+        time and not the numbers.
+    memory_limit : bytes for tables kept between calls; what does not fit is walked. 0 keeps none:
+        tables are built in each call.
+    route : as in ``tree_shap``.
+    groups, unions : as in ``tree_shap``; by name where the model or ``feature_names`` name the
+        features.
+    feature_names : ``(d,)`` names of the features; by default the model's, else the tables'.
+
+    Notes
+    -----
+    Call it on rows to get an ``Explanation``, from several threads if you like. Can be pickled;
+    tables are left out and rebuilt at the first call. Exact for the path-dependent game.
+    ``nbytes`` tells the memory held.
+
+    Examples
+    --------
+    >>> from shaplab import PreparedTrees, TreeEnsemble
+    >>> prepared = PreparedTrees(TreeEnsemble.from_arrays(
+    ...     [0, -1, -1], [0.5, 0, 0], [1, -1, -1], [2, -1, -1], [0, 10.0, 20.0]))
+    >>> prepared([[0.0]]).values.tolist(), prepared([[1.0]]).values.tolist()
+    ([[-5.0]], [[5.0]])
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        interactions: bool = False,
+        n_rows: int = 10_000,
+        memory_limit: int = 2**30,
+        route: str = "auto",
+        groups: Any = None,
+        unions: Any = None,
+        feature_names: Any = None,
+    ) -> None:
+        check_choice(route, "route", ("auto", "tables", "walk"))
+        self.trees = as_ensemble(model)
+        self.interactions = bool(interactions)
+        self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
+        self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
+        names = self.feature_names or self.trees.feature_names
+        self.players = players_of(self.trees, groups, names, unions)
+        n_rows = check_int(n_rows, "n_rows")
+        paths = Paths(self.trees, self.players)
+        self._plan = path_plan(paths, self.players, self.interactions, n_rows, route)
+        # Tables that cannot be kept are built again in each call, which is dearer than walking: a
+        # plan for fewer rows has smaller ones.
+        while 0 < self.memory_limit < self._plan.table_bytes and route == "auto":
+            n_rows = n_rows // 4
+            route = "auto" if n_rows else "walk"
+            n_planned = max(1, n_rows)
+            self._plan = path_plan(paths, self.players, self.interactions, n_planned, route)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: trees, paths and, after the first call, tables."""
+        return self.trees.nbytes + self._plan.paths.nbytes + self._plan.nbytes
+
+    @property
+    def _walked_trees(self) -> int:
+        return int(self._plan.walked.sum())
+
+    def __repr__(self) -> str:
+        return (
+            f"PreparedTrees({self.trees.n_trees} trees, {self.nbytes / 1e6:.1f} MB, "
+            f"{self._walked_trees} trees walked)"
+        )
+
+    def __call__(
+        self,
+        X: Any,
+        *,
+        n_jobs: int | None = 1,
+        batch_size: int | None = None,
+        out: Any = None,
+        progress: bool = False,
+    ) -> Explanation:
+        """Explain rows ``(N, d)``; arguments as in ``tree_shap``."""
+        X = as_rows(X, "X")
+        if batch_size is not None:
+            check_int(batch_size, "batch_size")
+        jobs = threads(n_jobs)
+        self._plan.keep_tables(self.memory_limit, jobs)
+        players = self.players
+        if not players.grouped:  # the rows may have names where the model has none
+            players = replace(players, names=self.trees.names_for(X, self.feature_names))
+        values = explain_rows(
+            self.trees,
+            players,
+            X,
+            self.interactions,
+            lambda codes: self._plan.sums(codes, jobs),
+            RowOptions(n_jobs, batch_size, out, progress),
+        )
+        return tree_explanation(
+            self.trees,
+            players,
+            X,
+            values,
+            self._plan.paths.expected,
+            method="tree_shap" + "_interactions" * self.interactions + " (path-dependent)",
+            interaction=self.interactions,
+            info={
+                "walked_trees": self._walked_trees,
+                "tabulated_trees": self.trees.n_trees - self._walked_trees,
+            },
+        )
+
+
 def tree_shap(
     model: Any,
     X: Any,
@@ -109,13 +229,15 @@ def tree_shap(
     progress: bool = False,
     route: str = "auto",
     groups: Any = None,
+    unions: Any = None,
     feature_names: Any = None,
 ) -> Explanation:
     """Tree SHAP values: exact Shapley values of the path-dependent game (Algorithm 1).
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
+        ``PreparedTrees``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     n_jobs : threads, through joblib; the numbers do not depend on it.
     batch_size : rows encoded and explained at a time; bounds the memory beside the result.
@@ -124,6 +246,8 @@ def tree_shap(
     route : "auto", "tables" (paths of at most 14 features) or "walk"; the same numbers to rounding.
     groups : lists of features explained together, by number or name, or a dict from group name to
         features; their splits are those of one player.
+    unions : nested lists of features, or of groups, by number or name: Owen values, or Winter's, of
+        players that stay together with their family.
     feature_names : ``(d,)`` names of the features; by default the model's, else those of ``X``.
 
     Returns
@@ -132,7 +256,8 @@ def tree_shap(
 
     Notes
     -----
-    Exact for its game, additive to rounding. Paths of more than 16 distinct features use a shorter
+    Exact for its game, additive to rounding; groups cost nothing, unions take each path by itself,
+    O(D^2) for each pattern of rows. Paths of more than 16 distinct features use a shorter
     rule whose error is below 1e-11 of a leaf's output. Missing values and categories follow the
     model's own directions. A ``base_margin`` (exposure) that XGBoost's ``predict`` may be given is
     no part of the raw output; there it replaces ``TreeEnsemble.base``, so add the difference to the
@@ -151,7 +276,7 @@ def tree_shap(
     [[-5.0], [5.0]]
     """
     options = RowOptions(n_jobs, batch_size, out, progress)
-    return explain_paths(model, X, False, route, (groups, feature_names), options)
+    return explain_paths(model, X, False, route, (groups, unions, feature_names), options)
 
 
 def explain_paths(
@@ -159,30 +284,51 @@ def explain_paths(
     X: Any,
     pairs: bool,
     route: str,
-    named: tuple[Any, Any],
+    named: tuple[Any, Any, Any],
     options: RowOptions,
 ) -> Explanation:
-    """Values, or interactions if ``pairs``, of the path-dependent game; ``named`` are the groups
-    and the features' names that the caller gave."""
-    check_choice(route, "route", ("auto", "tables", "walk"))
-    batch = 65536
-    if options.batch_size is not None:
-        batch = check_int(options.batch_size, "batch_size")
-    trees, X = as_ensemble(model), as_rows(X, "X")
-    groups, feature_names = named
-    players = players_of(trees, groups, trees.names_for(X, feature_names))
-    n_rows = X.shape[0] if X.shape else 0
-    plan = PathDependentPlan(Paths(trees, players), pairs, min(max(1, n_rows), batch), route)
-    jobs = threads(options.n_jobs)
-    values = explain_rows(trees, players, X, pairs, lambda codes: plan.sums(codes, jobs), options)
-    n_walked = int(plan.walked.sum())
-    return tree_explanation(
-        trees,
-        players,
+    """Values, or interactions if ``pairs``, of the path-dependent game; ``named`` are the groups,
+    the unions and the features' names that the caller gave."""
+    groups, unions, feature_names = named
+    if isinstance(model, PreparedTrees):
+        if route != "auto" or any(given is not None for given in named):
+            fail(
+                "model",
+                "the model itself beside groups, unions, names or a route",
+                repr(model),
+                "Give them to PreparedTrees, which prepares with them",
+            )
+        if model.interactions != pairs:
+            fail(
+                "model",
+                f"a PreparedTrees made with interactions={pairs}",
+                repr(model),
+                "Prepare it for this function, or pass the model",
+            )
+        prepared = model
+    else:
+        trees = as_ensemble(model)
+        X = as_rows(X, "X")
+        batch = 65536
+        if options.batch_size is not None:
+            batch = check_int(options.batch_size, "batch_size")
+        n_rows = X.shape[0] if X.shape else 0
+        # Rows of one call need their tables once: they are built piece by piece, where the cache
+        # holds them.
+        prepared = PreparedTrees(
+            trees,
+            interactions=pairs,
+            n_rows=min(max(1, n_rows), batch),
+            memory_limit=0,
+            route=route,
+            groups=groups,
+            unions=unions,
+            feature_names=trees.names_for(X, feature_names),
+        )
+    return prepared(
         X,
-        values,
-        plan.paths.expected,
-        method="tree_shap" + "_interactions" * pairs + " (path-dependent)",
-        interaction=pairs,
-        info={"walked_trees": n_walked, "tabulated_trees": trees.n_trees - n_walked},
+        n_jobs=options.n_jobs,
+        batch_size=options.batch_size,
+        out=options.out,
+        progress=options.progress,
     )

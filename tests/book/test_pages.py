@@ -137,6 +137,7 @@ def test_page(visit, name):
     )
     _solutions_unfold(seen)
     _explorers_react(seen)
+    _explorables_react(seen)
     assert seen.problems == []
 
 
@@ -164,6 +165,24 @@ def _explorers_react(seen: Visit) -> None:
             seen.page.keyboard.press("Enter")
         assert shown.inner_text() != after, "the explorer does not react to the keyboard"
         _orderings_add_up(seen, explorer, players.count())
+
+
+def _explorables_react(seen: Visit) -> None:
+    for box in seen.page.locator(".shaplab-explorable").all():
+        table = box.locator("tbody")
+        told = {table.inner_text()}
+        sliders = box.locator("input[type=range]")
+        for key in ("End", "Home") if sliders.count() else ():
+            sliders.first.focus()
+            seen.page.keyboard.press(key)
+            told.add(table.inner_text())
+        if not sliders.count():
+            box.locator("button").last.focus()
+            seen.page.keyboard.press("Enter")
+            told.add(table.inner_text())
+            box.locator("button").first.click()
+            told.add(table.inner_text())
+        assert len(told) > 1, "the explorable does not react"
 
 
 def _orderings_add_up(seen: Visit, explorer: Any, n: int) -> None:

@@ -80,12 +80,13 @@ def _sort_players(leaf, nodes: Nodes, paths: PathArrays, space: _LeafSpace):
             place -= 1
         space.features[place] = feature
         space.bits[place] = bit
-    space.shares[:d] = -1.0
+    space.shares[:d] = np.nan
     above = leaf
     while paths.edges[above, PARENT] >= 0:
         for place in range(d):
             # The lowest edge of a player comes first and holds the product of all of them.
-            if space.bits[place] == paths.edges[above, BIT] and space.shares[place] < 0.0:
+            own = space.bits[place] == paths.edges[above, BIT]
+            if own and np.isnan(space.shares[place]):
                 space.shares[place] = paths.shares[above, SHARE]
         above = paths.edges[above, PARENT]
     return d

@@ -32,7 +32,7 @@ from shaplab.trees.kernels.structure import (
     table_columns,
 )
 
-__all__ = ["Background", "coalition_outputs", "pair_patterns"]
+__all__ = ["NO_BACKGROUND", "Background", "coalition_outputs", "pair_patterns"]
 
 
 class Background(NamedTuple):
@@ -41,6 +41,10 @@ class Background(NamedTuple):
     codes: np.ndarray  # (d, R)
     weights: np.ndarray  # (R,)
     factor: np.ndarray  # factor[a, b] = a! b! / (a + b + 1)!
+
+
+# Of the path-dependent game, for kernels that serve both.
+NO_BACKGROUND = Background(np.zeros((0, 0), np.int32), np.zeros(0), np.zeros((1, 1)))
 
 
 class _Groups(NamedTuple):

@@ -514,22 +514,25 @@ def _count_rows(
 
 
 @njit(cache=True, nogil=True)
-def look_up(chunk, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, sums):
-    """Add what the tables of a chunk hold for rows ``rows[0]`` to ``rows[1]`` of ``codes``
-    ``(d, n)`` to ``sums`` ``(n_targets, n)``; ``tables[0]`` is the first entry of the chunk."""
-    patterns = _room_for_patterns(plan, chunk)
-    _look_rows_up(chunk, nodes, plan, codes, rows, tables, patterns, sums)
+def look_up(chunks, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, sums):
+    """Add what the tables of chunks ``chunks[0]`` to ``chunks[1]`` hold for rows ``rows[0]`` to
+    ``rows[1]`` of ``codes`` ``(d, n)`` to ``sums`` ``(n_targets, n)``; ``tables[0]`` is the first
+    entry of the first chunk."""
+    base = plan.clusters[plan.cuts[chunks[0], FIRST_CLUSTER], TABLE_START]
+    for chunk in range(chunks[0], chunks[1]):
+        patterns = _room_for_patterns(plan, chunk)
+        _look_rows_up((chunk, base), nodes, plan, codes, rows, tables, patterns, sums)
 
 
 @njit(**UNCOUNTED)
 def _look_rows_up(
-    chunk, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, patterns: _RowPatterns, sums
+    place, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, patterns: _RowPatterns, sums
 ):
+    chunk, base = place  # and the entry among all tables that tables[0] is
     ops = plan.ops
     clusters = plan.clusters
     targets = plan.targets
     levels = patterns.levels
-    base = clusters[plan.cuts[chunk, FIRST_CLUSTER], TABLE_START]
     for begin in range(rows[0], rows[1], _LOOKUP_ROWS):
         n = min(rows[1], begin + _LOOKUP_ROWS) - begin
         for op in range(plan.cuts[chunk, FIRST_OP], plan.cuts[chunk + 1, FIRST_OP]):
