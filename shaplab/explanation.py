@@ -603,7 +603,9 @@ class Explanation:
             "features " + " x ".join(str(size) for size in self.feature_shape),
         ]
         if self.has_outputs:
-            facts.append(f"{self.values.shape[-1]} outputs")
+            count = self.values.shape[-1]
+            cut = f" (the first {_COLUMNS} shown)" if self._is_one_row and count > _COLUMNS else ""
+            facts.append(f"{count} outputs{cut}")
         if self.std is None or not self.std.any():
             facts.append("no sampling error")
         else:

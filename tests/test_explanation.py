@@ -661,3 +661,10 @@ def test_concat_of_square_interactions_and_of_parts_that_lack_something() -> Non
 def test_concat_refuses_what_does_not_fit(parts: list) -> None:
     with pytest.raises((ValueError, TypeError), match="explanations: expected Explanations of"):
         concat(parts)
+
+
+def test_outputs_that_are_not_shown_are_named() -> None:
+    many = Explanation(np.ones((1, 2, 9)), np.zeros((1, 9)))
+    assert "9 outputs (the first 6 shown)" in repr(many)
+    assert "9 outputs (the first 6 shown)" in many._repr_html_()
+    assert "shown" not in repr(many[:, :, :6])

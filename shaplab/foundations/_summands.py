@@ -80,7 +80,7 @@ def boosting_machine_summands(model: Any, X: Any, background: Any) -> list[Summa
                 f"Fit with pairs only, or sample: {sampling_call(model)}",
                 UnsupportedModelError,
             )
-    _check_columns(model, X)
+    check_fitted_columns(model, X)
     parts = (model.term_features_, model.term_scores_)
     bins = (_bin_numbers(model, X), _bin_numbers(model, background))
     return [
@@ -89,10 +89,10 @@ def boosting_machine_summands(model: Any, X: Any, background: Any) -> list[Summa
     ]
 
 
-def _check_columns(model: Any, X: Any) -> None:
-    """A boosting machine finds its columns by name, and its terms are numbered by its own order."""
-    known = [str(name) for name in model.feature_names_in_]
-    if X.shape[1] != len(known):
+def check_fitted_columns(model: Any, X: Any) -> None:
+    """Require the columns, in the order, that a model was fitted on, where it knows their names."""
+    known = [str(name) for name in getattr(model, "feature_names_in_", ())]
+    if known and X.shape[1] != len(known):
         fail(
             "X",
             f"{len(known)} columns",
@@ -100,7 +100,7 @@ def _check_columns(model: Any, X: Any) -> None:
             "Pass the columns the model was fitted on",
         )
     names = column_names(X)
-    if names is not None and names != known and set(names) & set(known):
+    if known and names is not None and names != known and set(names) & set(known):
         fail(
             "X",
             f"the model's columns {shorten(', '.join(known))}",

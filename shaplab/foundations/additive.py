@@ -40,6 +40,7 @@ from shaplab.explanation import Explanation
 from shaplab.foundations._summands import (
     Summand,
     boosting_machine_summands,
+    check_fitted_columns,
     columns_as_arrays,
     linear_parts,
     sampling_call,
@@ -252,6 +253,9 @@ def additive_shap(
             f"{background.shape[1]}",
             "Pass both alike",
         )
+    for table, argument in ((X, "X"), (background, "background")):
+        if len(table.shape) == 2 and 0 in table.shape:
+            fail(argument, "rows and columns", f"shape {tuple(table.shape)}", "Pass some of each")
     shares = check_weights(weights, background.shape[0], "the background")
     names = check_names(feature_names, X.shape[1], "feature_names") or _names(model, X)
     if isinstance(model, AdditiveModel):
@@ -299,6 +303,7 @@ def _of_fitted(
     found = getattr(model, "best_estimator_", model)
     steps = found.steps if hasattr(found, "steps") else [("", found)]
     last = steps[-1][1]
+    check_fitted_columns(found, X)
     ours, theirs, owner = through_steps([step for _, step in steps[:-1]], X, background, X.shape[1])
     if hasattr(last, "term_features_") and hasattr(last, "eval_terms"):
         summands = boosting_machine_summands(last, ours, theirs)
@@ -316,7 +321,8 @@ def _of_fitted(
             "a fitted linear model or explainable boosting machine, a Pipeline that ends with one, "
             "or an AdditiveModel",
             f"a {type(last).__name__}",
-            f"Fit it first, write it as an AdditiveModel, or sample: {sampling_call(found)}",
+            "Fit it first and pass the model itself, write it as an AdditiveModel, or sample: "
+            f"{sampling_call(found)}",
             UnsupportedModelError,
         )
     by_column = np.zeros((X.shape[1], len(values), *values.shape[2:]))

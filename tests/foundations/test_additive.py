@@ -316,6 +316,13 @@ def test_a_scaler_of_another_house_is_not_trusted():
         (lambda: additive_shap(AdditiveModel({0: np.sin}, [0.0, 1.0]), X, X), "return shape"),
         (lambda: additive_shap(AdditiveModel({0: lambda v: v - v.mean()}), X, X), "same whatever"),
         (lambda: additive_shap(AdditiveModel({0: np.sin}), X, X, weights=[1.0]), "weights"),
+        (lambda: additive_shap(AdditiveModel({0: np.sin}), X, X[:0]), "background: expected rows"),
+        (lambda: additive_shap(AdditiveModel({0: np.sin}), X[:0], X), "X: expected rows"),
+        (
+            lambda: additive_shap(Ridge().fit(FRAME[["a", "b"]], y), *[FRAME[["b", "a"]]] * 2),
+            "in its order",
+        ),
+        (lambda: additive_shap(Ridge().fit(X, y).predict, X, X), "pass the model itself"),
         (
             lambda: additive_shap(
                 AdditiveModel({0: np.sin}, feature_names=["b", "a"]), *[FRAME[["a", "b"]]] * 2
