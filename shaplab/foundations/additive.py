@@ -142,6 +142,8 @@ class AdditiveModel:
             if place >= n_columns:
                 fail("X", f"more than {place} columns", f"{n_columns}", "Pass all features")
             found.append(int(place))
+        if len(set(found)) < len(found):
+            fail("terms", "pairs of different features", repr(key), "Give one function of it")
         return tuple(found)
 
     def summands(self, X: Any, background: Any) -> list[Summand]:

@@ -309,6 +309,10 @@ def test_a_scaler_of_another_house_is_not_trusted():
             "names among a",
         ),
         (lambda: additive_shap(AdditiveModel({"q": np.sin}), X, X), "numbers of features"),
+        (
+            lambda: additive_shap(AdditiveModel({(0, "a"): np.add}), *[FRAME[["a", "b"]]] * 2),
+            "pairs of different features",
+        ),
         (lambda: additive_shap(AdditiveModel({9: np.sin}), X, X), "more than 9 columns"),
         (lambda: additive_shap(AdditiveModel({0: np.sin}), X, X[:, :2]), "background: expected 4"),
         (lambda: additive_shap(AdditiveModel({0: np.log}), X, X), "finite outputs"),
