@@ -185,6 +185,15 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
     return found
 
 
+def plain_numbers(ax: Any, values: np.ndarray) -> None:
+    """Write 500000 at the axis across, and not 0.5 beside a corner that says 1e6."""
+    form = ax.xaxis.get_major_formatter()
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    if hasattr(form, "set_scientific") and 1e-4 <= largest < 1e9:
+        form.set_scientific(False)
+        form.set_useOffset(False)
+
+
 def tell(drawn: Any, table: Callable[[], Any]) -> Any:
     """Keep what a plot shows for ``plots.table(drawn)``, as anything that a DataFrame is made of;
     returns the plot."""

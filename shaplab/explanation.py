@@ -609,7 +609,7 @@ class Explanation:
         if self.std is None or not self.std.any():
             facts.append("no sampling error")
         else:
-            facts.append(f"largest standard error {np.nanmax(self.std, initial=0):.2g}")
+            facts.append(f"largest standard error {digits(np.nanmax(self.std, initial=0), 2)}")
         return shorten(", ".join(facts), 200)
 
     def _lines(self, top: int = 8) -> tuple[list[str], list[tuple[str, list[str]]]]:

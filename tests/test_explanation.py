@@ -668,3 +668,8 @@ def test_outputs_that_are_not_shown_are_named() -> None:
     assert "9 outputs (the first 6 shown)" in repr(many)
     assert "9 outputs (the first 6 shown)" in many._repr_html_()
     assert "shown" not in repr(many[:, :, :6])
+
+
+def test_standard_errors_are_written_as_people_write_them() -> None:
+    large = Explanation(np.ones((1, 2)), 0.0, std=np.full((1, 2), 1870.0))
+    assert "largest standard error 1870" in repr(large)

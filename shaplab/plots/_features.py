@@ -31,6 +31,7 @@ from shaplab._figures import (  # isort: skip
     number,
     one_output,
     partner,
+    plain_numbers,
     position,
     ranked,
     spread_out,
@@ -350,6 +351,8 @@ def scatter(
         ends = ax.get_xlim()
         ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= ends[1]])
         ax.set_xlim(ends)
+    if labels is None:
+        plain_numbers(ax, x)
     ax.set(
         xlabel=axis_label(unit[j], escape(e.names[j])),
         ylabel=axis_label(output_unit, "contribution"),

@@ -195,6 +195,8 @@ def test_no_number_stands_below_rows_whose_value_is_missing():
     ax.figure.canvas.draw()
     assert min(ax.get_xticks()) >= np.nanmin(income)
     assert len(ax.get_xticks()) >= 3
+    assert ax.xaxis.get_offset_text().get_text() == ""
+    assert "200000" in [label.get_text() for label in ax.get_xticklabels()]
     assert "missing" in [text.get_text() for text in ax.texts]
 
 
