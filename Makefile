@@ -9,6 +9,7 @@ BIN = .venv/bin
 READY = .venv/ready
 CHAPTERS = $(shell grep -lE '^jupytext:' -r book --include=*.md)
 export OMP_NUM_THREADS = 1
+export SHAPLAB_QUIET = 1
 export PROFILE
 
 K =

@@ -6,6 +6,7 @@ Public names are resolved on first use (PEP 562): importing shaplab loads neithe
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
@@ -13,12 +14,14 @@ __version__ = "0.1.0"
 # One line a module, in reading order: what it offers to readers at the top level.
 _PUBLIC = {
     "shaplab._validation": "UnsupportedModelError",
-    "shaplab.explanation": "Explanation",
+    "shaplab.explanation": "Explanation concat",
+    "shaplab.parquet": "explain_parquet",
     "shaplab.foundations.games": "TableGame GroupedGame MeanGame all_coalitions company_game",
     "shaplab.foundations.exact": "shapley_values banzhaf_values axioms",
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame CopulaGame "
     "NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
+    "shaplab.foundations.additive": "AdditiveModel additive_shap",
     "shaplab.foundations.interactions": "Interactions interaction_values",
     "shaplab.foundations.structures": "CausalGame asymmetric_values owen_values",
     "shaplab.foundations.orderings": "game_shap sampled_values",
@@ -64,15 +67,32 @@ _MODULES = (
     "insight",
 )
 
-__all__ = ["__version__", *_HOME]
+
+def _is_ready(name: str) -> bool:
+    """Whether what a name's module needs is installed: networks need torch."""
+    if not _HOME[name].startswith(("shaplab.deep.", "shaplab.shapnets.")):
+        return True
+    try:
+        return find_spec("torch") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+# Names that cannot be had here are not listed, so that ``import *`` and pydoc work without torch.
+__all__ = ["__version__", *filter(_is_ready, _HOME)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
     if name in _MODULES:
         return importlib.import_module(f"shaplab.{name}")
-    raise AttributeError(f"module 'shaplab' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'shaplab' has no attribute {name!r}")
+    if not _is_ready(name):
+        raise ModuleNotFoundError(
+            f"{name}: expected the package torch beside shaplab, got an environment without it. "
+            "Install it: pip install torch."
+        )
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

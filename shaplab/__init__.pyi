@@ -20,7 +20,8 @@ from shaplab.deep.dasp import compare_attributions, dasp
 from shaplab.deep.deep_shap import deep_shap
 from shaplab.deep.stacks import FunctionStage, SplitStage, stack_shap
 from shaplab.deep.stepwise import stepwise_deep_shap
-from shaplab.explanation import Explanation
+from shaplab.explanation import Explanation, concat
+from shaplab.foundations.additive import AdditiveModel, additive_shap
 from shaplab.foundations.estimate import EstimatedValues, estimate_values
 from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
 from shaplab.foundations.games import GroupedGame, MeanGame, TableGame, all_coalitions, company_game
@@ -59,6 +60,7 @@ from shaplab.insight.summaries import (
     standardized,
     variance_explained,
 )
+from shaplab.parquet import explain_parquet
 from shaplab.shapnets.deep import DeepShapNet, butterfly
 from shaplab.shapnets.image import ImageShapNet
 from shaplab.shapnets.pruning import prune, strip_modules
@@ -85,6 +87,8 @@ __all__ = [
     "__version__",
     "UnsupportedModelError",
     "Explanation",
+    "concat",
+    "explain_parquet",
     "TableGame",
     "GroupedGame",
     "MeanGame",
@@ -103,6 +107,8 @@ __all__ = [
     "MeanLoss",
     "RescaledMargin",
     "exact_shap",
+    "AdditiveModel",
+    "additive_shap",
     "Interactions",
     "interaction_values",
     "CausalGame",

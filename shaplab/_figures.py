@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from shaplab._validation import check_int, digits, fail, shorten
+from shaplab._validation import check_int, digits, fail, imported, shorten
 from shaplab.explanation import Explanation
 
 __all__: list[str] = []
@@ -21,7 +21,11 @@ UP = "#c2500c"
 DOWN = "#2166ac"
 INK = "#1a1a1a"
 GREY = "#767676"
+MISSING = "#b4006e"  # far from every colour of the scale; grey is its middle
 COLOURS = "cividis"
+# Of categories, told apart by every common kind of colour blindness (Okabe and Ito, without yellow,
+# which is too pale on white); more categories than these are the last one together.
+CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#1a1a1a", "#e69f00")
 Units = Mapping[str, str] | Sequence[str] | None
 # What each plot shows, as a table, for as long as the plot lives.
 TOLD: WeakKeyDictionary[Any, Callable[[], Any]] = WeakKeyDictionary()
@@ -151,8 +155,7 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
     on white."""
     found = np.ravel(np.array(ax, dtype=object))
     if ax is None:
-        import matplotlib.pyplot as plt
-
+        plt = imported("matplotlib.pyplot", "plots")
         figure, found = plt.subplots(
             rows,
             columns,
@@ -180,6 +183,15 @@ def panels(ax: Any, rows: int, columns: int, width: float, height: float) -> Any
         one.set_facecolor("white")
         one.spines[["top", "right"]].set_visible(False)
     return found
+
+
+def plain_numbers(ax: Any, values: np.ndarray) -> None:
+    """Write 500000 at the axis across, and not 0.5 beside a corner that says 1e6."""
+    form = ax.xaxis.get_major_formatter()
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    if hasattr(form, "set_scientific") and 1e-4 <= largest < 1e9:
+        form.set_scientific(False)
+        form.set_useOffset(False)
 
 
 def tell(drawn: Any, table: Callable[[], Any]) -> Any:
@@ -329,7 +341,7 @@ def dots(
     name: str | None,
     ends: Sequence[str] = ("low", "high"),
 ) -> None:
-    """Points coloured by a number in [0, 1]; grey rings where it is missing; a colour bar if
+    """Points coloured by a number in [0, 1]; rings where it is missing; a colour bar if
     ``name``."""
     options = {"s": 16, "linewidths": 0, "zorder": 2, "rasterized": len(x) > 2000}
     if colours is None:
@@ -345,10 +357,36 @@ def dots(
             y[gone],
             **{**options, "s": 14, "linewidths": 0.8},
             facecolors="none",
-            edgecolors=GREY,
+            edgecolors=MISSING,
         )
     if name is not None:
         colour_bar(ax, dots, name, ends)
+
+
+def dots_by_category(
+    ax: Any, x: np.ndarray, y: np.ndarray, codes: np.ndarray, labels: Sequence[str], name: str
+) -> None:
+    """Points in the colours of categories, with a legend: the most frequent by name, the others
+    together; rings where there is none."""
+    options = {"s": 16, "zorder": 2, "rasterized": len(x) > 2000}
+    known = ~np.isnan(codes)
+    counts = np.bincount(codes[known].astype(int), minlength=len(labels))
+    order = np.argsort(-counts, kind="stable")
+    named = order if len(order) <= len(CATEGORIES) else order[: len(CATEGORIES) - 1]
+    parts = [(escape(labels[code], 20), codes == code) for code in sorted(named)]
+    if len(named) < len(order):
+        others = known & ~np.isin(codes, named)
+        parts.append((f"{len(order) - len(named)} others", others))
+    for colour, (label, inside) in zip(CATEGORIES, parts, strict=False):
+        ax.scatter(x[inside], y[inside], color=colour, linewidths=0, label=label, **options)
+    if not known.all():
+        ring = {"facecolors": "none", "edgecolors": MISSING, "linewidths": 0.8}
+        ax.scatter(x[~known], y[~known], label="missing", **ring, **options)
+    legend = ax.legend(
+        title=name, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
+    for text in (legend.get_title(), *legend.get_texts()):
+        text.set_color(INK)
 
 
 def colour_bar(

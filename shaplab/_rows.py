@@ -19,6 +19,7 @@ from shaplab._validation import (
     column_names,
     fail,
     has,
+    imported,
     is_frame,
 )
 
@@ -194,8 +195,7 @@ def _joined(ours: Any, theirs: Any, argument: str) -> Any:
             fail(argument, rule, str(theirs.dtype), remedy)
     if hasattr(ours, "gather"):
         return ours.clone().append(theirs)
-    import pandas as pd
-
+    pd = imported("pandas", "X")
     return pd.concat([ours, theirs], ignore_index=True).array
 
 

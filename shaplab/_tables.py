@@ -1,7 +1,9 @@
 """Tables of pandas, polars and Arrow as columns, none of which is imported here.
 
 A column is numbers, categories or something else. Numbers come as float64 with NaN for missing
-cells; categories as codes into a list of labels.
+cells; categories as codes into a list of labels. The package narwhals reads the same libraries
+and is not used: what explainers ask of a table is on this page, its columns of labels would have to
+be told apart here all the same, and who takes one function home takes a page and not a package.
 """
 
 from __future__ import annotations

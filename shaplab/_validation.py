@@ -5,6 +5,7 @@ Every message has one form: ``<argument>: expected <rule>, got <value>. <remedy>
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -56,6 +57,23 @@ def fail(
     string."""
     shown = shorten(got, 300) if isinstance(got, str) else describe(got)
     raise kind(f"{argument}: expected {expected}, got {shown}. {remedy.rstrip('.')}.")
+
+
+def imported(module: str, argument: str) -> Any:
+    """A module that shaplab can do without, or how to get it; ``argument`` is what needs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        package = module.split(".")[0]
+        if (problem.name or "").split(".")[0] != package:
+            raise
+        fail(
+            argument,
+            f"the package {package} beside shaplab",
+            "an environment without it",
+            f"Install it: pip install {package}",
+            ModuleNotFoundError,
+        )
 
 
 def check_int(value: Any, argument: str, *, minimum: int = 1, maximum: int | None = None) -> int:

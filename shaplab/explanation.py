@@ -24,12 +24,13 @@ from shaplab._validation import (
     column_names,
     digits,
     fail,
+    imported,
     is_frame,
     plain,
     shorten,
 )
 
-__all__ = ["Explanation"]
+__all__ = ["Explanation", "concat"]
 
 _ARRAYS = ("values", "base_values", "std", "rest", "data")
 _LABELS = ("feature_names", "output_names", "index")
@@ -455,8 +456,7 @@ class Explanation:
     def to_shap(self) -> Any:
         """The same numbers as a ``shap.Explanation``, for shap's own plots (needs the package
         shap). Features that were sliced away are a last one, "features left out"."""
-        import shap
-
+        shap = imported("shap", "to_shap")
         whole = self if self.rest is None else self._with_rest()
         named = len(whole.feature_shape) == 1 or whole.interaction
         return shap.Explanation(
@@ -494,8 +494,7 @@ class Explanation:
         ``feature`` (and ``with`` for interactions), ``output`` when there are
         several, ``value``, ``std`` when estimated, ``data`` for tables.
         """
-        import pandas as pd
-
+        pd = imported("pandas", "to_frame")
         n_outputs = self.values.shape[-1] if self.has_outputs else 1
         if self.interaction:
             columns = {"feature": self.names, "with": self.names}
@@ -604,11 +603,13 @@ class Explanation:
             "features " + " x ".join(str(size) for size in self.feature_shape),
         ]
         if self.has_outputs:
-            facts.append(f"{self.values.shape[-1]} outputs")
+            count = self.values.shape[-1]
+            cut = f" (the first {_COLUMNS} shown)" if self._is_one_row and count > _COLUMNS else ""
+            facts.append(f"{count} outputs{cut}")
         if self.std is None or not self.std.any():
             facts.append("no sampling error")
         else:
-            facts.append(f"largest standard error {np.nanmax(self.std, initial=0):.2g}")
+            facts.append(f"largest standard error {digits(np.nanmax(self.std, initial=0), 2)}")
         return shorten(", ".join(facts), 200)
 
     def _lines(self, top: int = 8) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -691,6 +692,74 @@ def _plain_label(value: Any, argument: str) -> Any:
     if isinstance(value, list | tuple):
         return [_plain_label(part, argument) for part in value]
     fail(argument, "numbers, text or None, to be written", value, "Leave it out or turn it to text")
+
+
+def concat(explanations: Iterable[Explanation]) -> Explanation:
+    """The rows of several explanations, one after the other.
+
+    Parameters
+    ----------
+    explanations : Explanations of the same features and outputs, such as those of batches or of
+        files.
+
+    Returns
+    -------
+    Explanation. ``data``, ``std`` and ``index`` stay where all of them have some; ``info``
+    keeps arrays of one entry a row, and what is the same in all.
+
+    Examples
+    --------
+    >>> e = Explanation([[1.0, 2.0], [3.0, 4.0]], 0.5)
+    >>> concat([e[1], e[0]]).values.tolist()
+    [[3.0, 4.0], [1.0, 2.0]]
+    """
+    parts = list(explanations)
+    rule = "Explanations of the same features and outputs"
+    if not parts or not all(isinstance(part, Explanation) for part in parts):
+        kinds = ", ".join(sorted({type(part).__name__ for part in parts}))
+        fail("explanations", rule, kinds or "none", "Pass a list of them", TypeError)
+    first = parts[0]
+    for part in parts:
+        for name in ("shape", "feature_names", "output_names", "interaction", "has_outputs"):
+            ours, theirs = (getattr(one, name) for one in (first, part))
+            if name == "shape":
+                ours, theirs = ours[1:], theirs[1:]
+            if ours != theirs:
+                fail("explanations", rule, f"{name} {theirs} beside {ours}", "Select the same")
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in (*_ARRAYS, "index")
+        if name != "rest" and all(getattr(part, name) is not None for part in parts)
+    }
+    if any(part.rest is not None for part in parts):
+        rests = [0.0 * e.base_values if e.rest is None else e.rest for e in parts]
+        arrays["rest"] = np.concatenate(rests)
+    arrays["base_values"] = arrays["base_values"].view(
+        np.ndarray if first.has_outputs else _OneARow
+    )
+    return Explanation(
+        **arrays,
+        feature_names=first.feature_names,
+        output_names=first.output_names,
+        method=", ".join(dict.fromkeys(part.method for part in parts)),
+        interaction=first.interaction,
+        info=_joined_info(parts),
+    )
+
+
+def _joined_info(parts: Sequence[Explanation]) -> dict[str, Any]:
+    """What several runs tell together: arrays of one entry a row, and what is the same in all."""
+    kept: dict[str, Any] = {}
+    for name, own in parts[0].info.items():
+        told = [part.info.get(name) for part in parts]
+        arrays = [one for one in told if isinstance(one, np.ndarray) and one.ndim]
+        if len(arrays) == len(parts):
+            by_row = all(len(one) == len(part) for one, part in zip(arrays, parts, strict=True))
+            if by_row and len({one.shape[1:] for one in arrays}) == 1:
+                kept[name] = np.concatenate(arrays)
+        elif not arrays and all(one == own for one in told):
+            kept[name] = own
+    return kept
 
 
 class _OneARow(np.ndarray):

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import shaplab
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
@@ -106,7 +108,12 @@ def test_the_readme_tells_what_each_part_teaches():
 
 def test_the_workflow_publishes_what_the_buttons_open():
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
-    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == [
+        "3.11",
+        "3.12",
+        "3.13",
+        "3.14",
+    ]
     steps = workflow["jobs"]["test"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["make test PYTHON=python"]
     assert (
@@ -151,3 +158,56 @@ def test_installed_packages_agree():
         [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+# What the project says of itself.
+
+
+def test_the_citation_file_says_what_the_package_says():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == shaplab.__version__
+    assert citation["license"] == PROJECT["license"] == "BSD-3-Clause"
+    assert [author["name"] for author in citation["authors"]] == ["shaplab authors"]
+    assert PROJECT["authors"] == [{"name": "shaplab authors"}]
+    assert "Copyright (c) 2026, shaplab authors" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_the_address_of_the_repository_is_the_same_everywhere():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    address = config["repository"]["url"]
+    assert PROJECT["urls"]["Repository"] == address
+    assert citation["repository-code"] == address
+
+
+def test_classifiers_name_the_versions_of_python_that_are_tested():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    versions = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    named = [line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if "3." in line]
+    assert named == versions
+    assert PROJECT["requires-python"] == f">={versions[0]},<3.{int(versions[-1][2:]) + 1}"
+
+
+WITHOUT_XGBOOST = """
+import importlib.metadata as metadata
+found = metadata.distribution
+def distribution(name):
+    if name == "xgboost":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+metadata.distribution = distribution
+import numpy as np, shaplab, xgboost
+X = np.random.default_rng(0).normal(size=(40, 3))
+model = xgboost.XGBRegressor(n_estimators=3, n_jobs=1).fit(X, X[:, 0] * X[:, 1])
+for found in (shaplab.tree_shap(model, X), shaplab.interventional_tree_shap(model, X, X[:5])):
+    assert np.abs(found.gap(model.predict(X))).max() < 1e-5
+"""
+
+
+def test_xgboost_may_be_installed_under_another_name():
+    """xgboost-cpu is the same module without 470 MB of libraries for graphics cards."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_XGBOOST], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shaplab import Explanation
+from shaplab import Explanation, concat
 
 NASTY = ["<script>alert('x')</script>", "quo\"te's", "n" * 500, "a\nb"]
 
@@ -599,3 +599,77 @@ def test_sums_over_groups() -> None:
     picture = Explanation(rng.normal(size=(2, 3, 3)), np.zeros(2))
     with pytest.raises(ValueError, match="regions of an image"):
         picture.grouped([[0, 1, 2]])
+
+
+# Rows of several explanations together.
+
+
+@pytest.mark.parametrize("outputs", [None, 3])
+@pytest.mark.parametrize("std", [False, True])
+def test_concat_undoes_slicing(outputs: int | None, std: bool) -> None:
+    generator = np.random.default_rng(0)
+    shape = (5, 3) if outputs is None else (5, 3, outputs)
+    X = pd.DataFrame(generator.normal(size=(5, 3)), columns=list("abc"), index=list("vwxyz"))
+    whole = Explanation(
+        generator.normal(size=shape),
+        generator.normal(size=(5,) if outputs is None else (5, outputs)),
+        data=X,
+        std=generator.random(shape) if std else None,
+        method="made up",
+        info={"rounds": np.arange(5), "seconds": 2.0, "by name": {"a": 1}},
+    )
+    for part in (whole, whole[:, ["c", "a"]]):
+        found = concat([part[:2], part[2:3], part[3:]])
+        for name in ("values", "base_values", "data", "std", "rest", "index", "prediction"):
+            ours, theirs = getattr(found, name), getattr(part, name)
+            assert (ours is None) == (theirs is None), name
+            assert ours is None or np.array_equal(ours, theirs), name
+        assert found.feature_names == part.feature_names
+        assert found.method == "made up"
+        assert found.info["rounds"].tolist() == [0, 1, 2, 3, 4]
+        assert found.info["seconds"] == 2.0
+        assert found.info["by name"] == {"a": 1}
+
+
+def test_concat_of_square_interactions_and_of_parts_that_lack_something() -> None:
+    pairs = Explanation(np.ones((2, 2, 2)), [1.0, 2.0], interaction=True, method="one")
+    found = concat([pairs, pairs[:1]])
+    assert found.interaction
+    assert found.base_values.tolist() == [1.0, 2.0, 1.0]
+    bare = Explanation(np.ones((1, 2)), 0.0, method="one", info={"n": 1})
+    rich = Explanation(
+        np.ones((1, 3)), 0.0, data=np.ones((1, 3)), std=np.ones((1, 3)), method="two", info={"n": 2}
+    )[:, :2]
+    both = concat([bare, rich])
+    assert both.data is None
+    assert both.std is None
+    assert both.prediction.tolist() == [2.0, 3.0]
+    assert both.method == "one, two"
+    assert "n" not in both.info
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [np.ones((1, 2))],
+        [Explanation(np.ones((1, 2)), 0.0), Explanation(np.ones((1, 3)), 0.0)],
+        [Explanation(np.ones((1, 2)), 0.0, feature_names=list(names)) for names in ("ab", "ba")],
+        [Explanation(np.ones((1, 2)), base) for base in (0.0, np.zeros((1, 2)))],
+    ],
+)
+def test_concat_refuses_what_does_not_fit(parts: list) -> None:
+    with pytest.raises((ValueError, TypeError), match="explanations: expected Explanations of"):
+        concat(parts)
+
+
+def test_outputs_that_are_not_shown_are_named() -> None:
+    many = Explanation(np.ones((1, 2, 9)), np.zeros((1, 9)))
+    assert "9 outputs (the first 6 shown)" in repr(many)
+    assert "9 outputs (the first 6 shown)" in many._repr_html_()
+    assert "shown" not in repr(many[:, :, :6])
+
+
+def test_standard_errors_are_written_as_people_write_them() -> None:
+    large = Explanation(np.ones((1, 2)), 0.0, std=np.full((1, 2), 1870.0))
+    assert "largest standard error 1870" in repr(large)

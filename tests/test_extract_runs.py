@@ -19,6 +19,7 @@ NAMES = [name for name in shaplab.__all__ if name != "__version__"]
 # test_extract.py.
 SETTING = """
 import numpy as np, pandas as pd, torch
+from sklearn.linear_model import Ridge
 from sklearn.tree import DecisionTreeRegressor
 rng = np.random.default_rng(0)
 X = rng.normal(size=(8, 3))
@@ -31,6 +32,10 @@ both = lambda S: S[:, :2].all(axis=1) * 1.0
 everything = np.ones((1, 3), bool)
 image = torch.rand(1, 1, 6, 6)
 graded = pd.DataFrame({"model": "f", "method": ["b", "a"], "metric": "consistency", "score": [0.0, 1.0]})
+import pathlib, tempfile
+out_folder = pathlib.Path(tempfile.mkdtemp()) / "out"
+in_file = out_folder.parent / "rows.parquet"
+pd.DataFrame({"a": [1.0, 2.0]}).to_parquet(in_file)
 stream = rng.normal(size=(80, 2))
 class Played:
     n_players = 3
@@ -48,6 +53,10 @@ def sums(e, outputs):
 CALLS = {
     "UnsupportedModelError": "issubclass(m.UnsupportedModelError, ValueError)",
     "Explanation": "float(m.Explanation([[1.0, 2.0]], 0.5).prediction[0]) == 3.5",
+    "concat": "m.concat([m.Explanation([[1.0]], 0.0), m.Explanation([[2.0]], 0.0)]).values.tolist() == "
+    "[[1.0], [2.0]]",
+    "explain_parquet": "[p.name for p in m.explain_parquet(lambda t: m.Explanation(np.stack([t['a']]).T, 0.0), "
+    "in_file, out_folder)] == [in_file.name]",
     "TableGame": "m.TableGame([0.0, 2.0])(np.array([[True]])).tolist() == [2.0]",
     "GroupedGame": "m.GroupedGame(both, [[0, 1], [2]])(np.array([[True, "
     "False]])).tolist() == [1.0]",
@@ -71,6 +80,9 @@ CALLS = {
     "0] - y) ** 2)",
     "exact_shap": "near(m.exact_shap(lambda t: t[:, 0] * t[:, 1], [[1.0, 1.0]], [[0.0, "
     "0.0]]).values, 0.5)",
+    "AdditiveModel": "m.AdditiveModel({0: np.square, (0, 1): np.multiply})(X[:, :2]).tolist() == "
+    "(X[:, 0] ** 2 + X[:, 0] * X[:, 1]).tolist()",
+    "additive_shap": "near(m.additive_shap(Ridge().fit(X, y), X, X).prediction, Ridge().fit(X, y).predict(X))",
     "Interactions": "m.Interactions([[2.0]], ((0, 1),), 2, 'SII', [1.0], 2)[1, 0] == 2.0",
     "interaction_values": "m.interaction_values(both, 2).tolist() == [[0.0, 0.5], [0.5, 0.0]]"
     " and m.interaction_values(both, 2, index='STII')[1, 0] == 1.0",
@@ -163,7 +175,12 @@ CALLS = {
 }
 
 # Some need a network of another kind beside them: names may go into one file together.
-BESIDE = {"prune": ["DeepShapNet"], "strip_modules": ["DeepShapNet"]}
+BESIDE = {
+    "concat": ["Explanation"],
+    "explain_parquet": ["Explanation"],
+    "prune": ["DeepShapNet"],
+    "strip_modules": ["DeepShapNet"],
+}
 
 RUN = """
 import importlib, json, sys

@@ -6,7 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
+from shaplab import exact_shap, kernel_shap, permutation_shap
 from shaplab._rows import Rows, unequal
 
 
@@ -247,3 +249,28 @@ def test_polars_and_arrow_backgrounds_that_do_not_fit_are_refused() -> None:
         Rows(len, X, background.to_pandas())
     with pytest.raises(TypeError, match=r"^X: expected an array .*to_pandas"):
         Rows(len, X.to_arrow(), background.to_arrow())
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"])
+@pytest.mark.parametrize("family", ["array", "matrix"])
+def test_sparse_tables_of_any_kind_are_tables(kind, family) -> None:
+    rng = np.random.default_rng(0)
+    dense = rng.normal(size=(6, 3)) * (rng.random((6, 3)) < 0.5)
+    table = getattr(sparse, f"{kind}_{family}")(dense)
+
+    def model(rows):
+        return rows[:, 0] * rows[:, 1] + rows[:, 2]
+
+    for explain in (exact_shap, permutation_shap, kernel_shap):
+        wanted = explain(model, dense, dense).values
+        np.testing.assert_allclose(explain(model, table, table).values, wanted, atol=1e-12)
+
+
+def test_arrays_on_disk_are_read_and_not_written(tmp_path) -> None:
+    dense = np.random.default_rng(0).normal(size=(6, 3))
+    dense.tofile(tmp_path / "rows")
+    table = np.memmap(tmp_path / "rows", dtype=np.float64, mode="r", shape=(6, 3))
+    found = exact_shap(lambda rows: rows.prod(axis=1), table, table)
+    np.testing.assert_array_equal(
+        found.values, exact_shap(lambda rows: rows.prod(axis=1), dense, dense).values
+    )

@@ -36,3 +36,5 @@ def use_socket_files() -> None:
 
 
 use_socket_files()
+# What the library says of its first call depends on what ran before; pages must not.
+os.environ.setdefault("SHAPLAB_QUIET", "1")

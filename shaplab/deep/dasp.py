@@ -36,6 +36,7 @@ from shaplab._validation import (
     check_names,
     column_names,
     fail,
+    imported,
     is_frame,
 )
 from shaplab.deep._propagation import Propagation
@@ -358,9 +359,9 @@ def compare_attributions(truth: np.ndarray, methods: Mapping[str, Callable[[], A
     DataFrame indexed by name: ``RMSE`` (in the output's unit), ``Spearman`` (mean over rows),
     ``evaluations per feature`` (from ``info``, NaN when unknown) and ``CPU seconds``.
     """
-    import pandas as pd
     from scipy.stats import spearmanr
 
+    pd = imported("pandas", "compare_attributions")
     truth = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
     if not methods:
         fail(

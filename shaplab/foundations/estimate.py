@@ -31,7 +31,7 @@ from scipy.stats import t as student
 
 from shaplab._atomic import write_atomically
 from shaplab._parallel import Crew, chunks, progress_bar
-from shaplab._validation import check_int, check_names, check_real, digits, fail, shorten
+from shaplab._validation import check_int, check_names, check_real, digits, fail, imported, shorten
 from shaplab.foundations._pairs import PairDesign, PairFit, Pairs, fit_pairs, least_pairs
 from shaplab.foundations._sampling import Budget, draw_entropy, reason_of
 from shaplab.foundations.exact import Game, shapley_coefficients
@@ -127,8 +127,7 @@ class EstimatedValues:
 
     def to_frame(self) -> Any:
         """A pandas DataFrame, one player a row: values, then standard errors."""
-        import pandas as pd
-
+        pd = imported("pandas", "to_frame")
         labels: Any = self.names or range(len(self))
         payoffs = list(np.ndindex(self.values.shape[1:]))
         columns = {}

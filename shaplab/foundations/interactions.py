@@ -32,6 +32,7 @@ from shaplab._validation import (
     check_names,
     digits,
     fail,
+    imported,
     resolve_rng,
     shorten,
 )
@@ -199,8 +200,7 @@ class Interactions:
         Columns: ``players``, ``order``, for payoffs with axes ``row`` and ``output`` (``axis 2``
         and so on beyond), ``value``, and ``std`` when estimated.
         """
-        import pandas as pd
-
+        pd = imported("pandas", "to_frame")
         payoff = self.values.shape[1:]
         titles = ["row", "output", *(f"axis {a}" for a in range(2, len(payoff)))]
         at_subset, *at_payoff = [axis.ravel() for axis in np.indices(self.values.shape)]
@@ -220,7 +220,7 @@ class Interactions:
         if payoff:
             facts.append(f"payoff {payoff}")
         if self.std is not None:
-            facts.append(f"largest standard error {self.std.max(initial=0.0):.2g}")
+            facts.append(f"largest standard error {digits(self.std.max(initial=0.0), 2)}")
         lines = [f"<{self.method or 'Interactions'}: {', '.join(facts)}>"]
         labels = self.labels
         shown = np.argsort(-self.sizes, kind="stable")[:8]
@@ -230,7 +230,7 @@ class Interactions:
             if payoff:
                 lines.append(f"{label}  mean |value| {digits(self.sizes[place])}")
                 continue
-            error = "" if self.std is None else f"  ± {self.std[place]:.2g}"
+            error = "" if self.std is None else f"  ± {digits(self.std[place], 2)}"
             lines.append(f"{label}  {digits(self.values[place], 4, '+', scale)}{error}")
         if len(self) > len(shown):
             lines.append(f"  {len(self) - len(shown)} more subsets")

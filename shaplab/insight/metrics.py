@@ -46,6 +46,7 @@ from shaplab._validation import (  # isort: skip
     check_outputs,
     check_real,
     fail,
+    imported,
     is_frame,
     resolve_rng,
 )
@@ -433,8 +434,7 @@ def grade_methods(
     ----------
     Lundberg et al. 2020, Methods 11, Figure 3, Supplementary Figures 4 and 5.
     """
-    import pandas as pd
-
+    pd = imported("pandas", "grade_methods")
     n_test = check_int(n_test, "n_test", minimum=2)
     n_splits = check_int(n_splits, "n_splits")
     table = as_matrix(X, "X", finite=True)

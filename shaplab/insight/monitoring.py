@@ -29,7 +29,15 @@ import numpy as np
 
 from shaplab._figures import DOWN, GREY, UP, axes, axis_label, escape, one_output, tell
 from shaplab._parallel import chunks
-from shaplab._validation import as_finite, check_int, check_real, fail, resolve_rng, shorten
+from shaplab._validation import (
+    as_finite,
+    check_int,
+    check_real,
+    fail,
+    imported,
+    resolve_rng,
+    shorten,
+)
 from shaplab.explanation import Explanation
 
 __all__ = ["Monitor", "monitor", "plot_monitor"]
@@ -306,9 +314,9 @@ class Monitor:
         Returns a DataFrame, one row a window: ``time`` (of the middle row), ``mean``, ``low``,
         ``high``.
         """
-        import pandas as pd
         from scipy.stats import t as student
 
+        pd = imported("pandas", "smooth")
         column = self.values[:, self._column(feature)]
         window = self._window(window)
         level = check_real(level, "level", low=0.0, high=1.0)
@@ -343,8 +351,7 @@ class Monitor:
         and ``p`` of the t-test, ``evidence`` (largest so far, log10), ``alarm``, ``since``,
         ``rise`` of its last alarm (NaN without).
         """
-        import pandas as pd
-
+        pd = imported("pandas", "report")
         first = check_real(first, "first", low=0.0, high=1.0, open_low=True)
         last = check_real(last, "last", low=0.0, high=1.0, open_low=True)
         rows = np.arange(len(self.values))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._figures import one_output
-from shaplab._validation import as_matrix, check_choice, check_int, check_real, fail
+from shaplab._validation import as_matrix, check_choice, check_int, check_real, fail, imported
 from shaplab.explanation import Explanation
 
 __all__ = [
@@ -94,8 +94,7 @@ def feature_ranking(explanation: Explanation, *, output: int | str | None = None
     >>> feature_ranking(Explanation([[1.0, -0.5], [-1.0, 3.0]], 0.0))["mean |value|"].to_dict()
     {'x1': 1.75, 'x0': 1.0}
     """
-    import pandas as pd
-
+    pd = imported("pandas", "feature_ranking")
     shown = one_output(explanation, output)
     n_rows, n_features = shown.values.shape
     size = np.abs(shown.values)
@@ -147,8 +146,7 @@ def rare_effects(
     >>> list(found.index), int(found["row"].iloc[0])
     (['rare'], 39)
     """
-    import pandas as pd
-
+    pd = imported("pandas", "rare_effects")
     shown = one_output(explanation, output)
     times = check_real(times, "times", low=0, open_low=True)
     share = check_real(share, "share", low=0, high=1)

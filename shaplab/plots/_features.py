@@ -23,6 +23,7 @@ from shaplab._figures import (  # isort: skip
     check_row,
     codes_of,
     dots,
+    dots_by_category,
     escape,
     feature_units,
     groups_of,
@@ -30,14 +31,18 @@ from shaplab._figures import (  # isort: skip
     number,
     one_output,
     partner,
+    plain_numbers,
     position,
     ranked,
     spread_out,
     tell,
     to_unit,
 )
-from shaplab._validation import digits, fail, resolve_rng
+from shaplab._validation import digits, fail, imported, resolve_rng
 from shaplab.explanation import LEFT_OUT, Explanation
+from shaplab.plots._cohorts import bars_of_cohorts
+
+_NO_ORDER = -1.0  # the colour of what has no low and high
 
 __all__ = ["bar", "beeswarm", "force", "scatter", "table", "waterfall"]
 
@@ -160,6 +165,7 @@ def bar(
     explanation: Explanation,
     *,
     output: int | str | None = None,
+    cohorts: Any = None,
     max_features: int | None = 12,
     output_unit: str = "",
     ax: Any = None,
@@ -167,10 +173,14 @@ def bar(
     """Mean absolute contribution of each feature over all rows, the largest on top; of one row, the
     contribution with its sign.
 
-    Lines show the mean of the standard errors where values are estimated: an upper bound of the
-    error of the mean. Parameters as in ``waterfall``.
+    ``cohorts`` are labels ``(N,)`` of the rows, such as a column of the table, or a dict from names
+    to rows (a mask or numbers): each feature then has one bar for each cohort, at most seven, with
+    features in the order of all rows. Lines show the mean of the standard errors where values are
+    estimated: an upper bound of the error of the mean. Other parameters as in ``waterfall``.
     """
     e = one_output(explanation, output)
+    if cohorts is not None:
+        return bars_of_cohorts(e, cohorts, max_features, output_unit, ax)
     sizes = np.abs(e.values).mean(axis=0)
     shown, others = largest_first(sizes, max_features)
     signed = len(e) == 1
@@ -235,8 +245,8 @@ def beeswarm(
     """One point a row and feature: across its contribution, in colour the feature's value, the
     largest feature on top.
 
-    ``rng`` seeds the heights of points only. Text columns are coloured in alphabetical order. Other
-    parameters as in ``waterfall``.
+    ``rng`` seeds the heights of points only. Columns of text have no low and high: their points are
+    grey, and rings where they are missing. Other parameters as in ``waterfall``.
     """
     e = one_output(explanation, output)
     generator = resolve_rng(rng)
@@ -246,7 +256,7 @@ def beeswarm(
     data = e.data if e.data is not None and e.data.ndim == 2 else None
     x = e.values[:, order].T
     y = np.stack([place + spread_out(row, generator) for place, row in zip(places, x, strict=True)])
-    colours = None if data is None else np.stack([to_unit(codes_of(data[:, j])[0]) for j in order])
+    colours = None if data is None else np.stack([_shades(data[:, j]) for j in order])
     ax.axvline(0, color=GREY, lw=0.8, zorder=1)
     if e.std is not None:
         errors = e.std[:, order].T
@@ -259,7 +269,12 @@ def beeswarm(
             alpha=0.6,
             zorder=1,
         )
-    dots(ax, x.ravel(), y.ravel(), None if colours is None else colours.ravel(), "feature value")
+    is_text = np.zeros(y.shape, dtype=bool) if colours is None else colours == _NO_ORDER
+    if is_text.any():
+        ax.scatter(x[is_text], y[is_text], s=16, color=GREY, linewidths=0, zorder=2)
+    shades = None if colours is None else colours[~is_text]
+    has_order = shades is None or (~np.isnan(shades)).any()
+    dots(ax, x[~is_text], y[~is_text], shades, "feature value" if has_order else None)
     ax.set(
         yticks=places,
         yticklabels=[escape(e.names[j]) for j in order],
@@ -267,6 +282,14 @@ def beeswarm(
         xlabel=axis_label(output_unit),
     )
     return tell(ax, lambda: table(e))
+
+
+def _shades(column: np.ndarray) -> np.ndarray:
+    """Colours of a column: from 0 to 1, NaN where it is missing, a number of its own for text."""
+    codes, labels = codes_of(column)
+    if labels is None:
+        return to_unit(codes)
+    return np.where(np.isnan(codes), np.nan, _NO_ORDER)
 
 
 def scatter(
@@ -285,8 +308,9 @@ def scatter(
     ``color_by`` names the second feature, or asks for the one that the vertical spread comes from:
     an Explanation of interactions gives the partner with the largest mean absolute interaction;
     True needs none and takes the feature whose rank explains most of the spread among rows of like
-    value. Categories stand side by side, spread a little by ``rng``; rows whose value is missing
-    stand left of a line. Other parameters as in ``waterfall``.
+    value. Categories stand side by side, spread a little by ``rng``, and a second feature of
+    categories has a legend; rows whose value is missing stand left of a line. Other parameters as
+    in ``waterfall``.
     """
     e = one_output(explanation, output)
     if e.data is None or e.data.ndim != 2:
@@ -312,34 +336,48 @@ def scatter(
             **({"rotation": 25, "ha": "right"} if sum(map(len, labels)) > 40 else {}),
         )
     if gone.any():
-        low, high = (np.nanmin(x), np.nanmax(x)) if not gone.all() else (1.0, 1.0)
-        wide = 0.08 * ((high - low) or 1.0)
-        x = np.where(gone, low - 2 * wide + generator.uniform(-0.4, 0.4, len(x)) * wide, x)
-        ax.axvline(low - wide, color=GREY, lw=0.8)
-        ax.annotate(
-            "missing",
-            (low - 2 * wide, 1),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            color=INK,
-            fontsize=9,
-        )
+        x, low = _beside(ax, x, gone, generator)
     ax.axhline(0, color=GREY, lw=0.8, zorder=1)
     if e.std is not None:
         ax.vlines(x, y - e.std[:, j], y + e.std[:, j], color=GREY, lw=0.6, alpha=0.6, zorder=1)
-    dots(
-        ax,
-        x,
-        y,
-        None if k is None else to_unit(codes_of(e.data[:, k])[0]),
-        None if k is None else escape(e.names[k]),
-    )
+    codes, kinds = (None, None) if k is None else codes_of(e.data[:, k])
+    if k is not None and codes is not None and kinds is not None:
+        dots_by_category(ax, x, y, codes, kinds, escape(e.names[k]))
+    else:
+        shades = None if codes is None else to_unit(codes)
+        dots(ax, x, y, shades, None if k is None else escape(e.names[k]))
+    if gone.any() and labels is None:
+        # No number stands below the rows whose value is missing.
+        ends = ax.get_xlim()
+        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= ends[1]])
+        ax.set_xlim(ends)
+    if labels is None:
+        plain_numbers(ax, x)
     ax.set(
         xlabel=axis_label(unit[j], escape(e.names[j])),
         ylabel=axis_label(output_unit, "contribution"),
     )
     return tell(ax, lambda: table(e, feature=j, color_by=k, units=units))
+
+
+def _beside(
+    ax: Any, x: np.ndarray, gone: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """Places of all rows, the missing ones left of a line, and the least that is known."""
+    low, high = (1.0, 1.0) if gone.all() else (np.nanmin(x), np.nanmax(x))
+    wide = 0.08 * ((high - low) or 1.0)
+    ax.axvline(low - wide, color=GREY, lw=0.8)
+    ax.annotate(
+        "missing",
+        (low - 2 * wide, 1),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        va="bottom",
+        color=INK,
+        fontsize=9,
+    )
+    spread = generator.uniform(-0.4, 0.4, len(x)) * wide
+    return np.where(gone, low - 2 * wide + spread, x), float(low)
 
 
 def force(
@@ -457,8 +495,7 @@ def table(
     -------
     pandas.DataFrame
     """
-    import pandas as pd
-
+    pd = imported("pandas", "table")
     if not isinstance(explanation, Explanation):
         if not hasattr(explanation, "findobj") or explanation not in TOLD:
             fail(

@@ -26,6 +26,7 @@ from shaplab._figures import (  # isort: skip
     codes_of,
     colour_bar,
     dots,
+    dots_by_category,
     escape,
     one_output,
     panels,
@@ -246,17 +247,14 @@ def embedding(
     codes, labels = (None, None) if color_by is None else codes_of(np.asarray(color_by))
     names = check_names(feature_names, d, "feature_names") or [f"x{i}" for i in range(d)]
     ax = axes(ax, 5.6, 4.2)
-    ends = ["low", "high"] if not labels else [escape(labels[0], 14), escape(labels[-1], 14)]
-    if codes is not None and labels is None and (~np.isnan(codes)).any():
-        ends = [digits(end, 2) for end in np.nanpercentile(codes, [5, 95])]
-    dots(
-        ax,
-        points[:, 0],
-        points[:, 1],
-        None if codes is None else to_unit(codes),
-        escape(color_name),
-        ends,
-    )
+    if codes is not None and labels is not None:
+        dots_by_category(ax, points[:, 0], points[:, 1], codes, labels, escape(color_name))
+    else:
+        ends = ["low", "high"]
+        if codes is not None and (~np.isnan(codes)).any():
+            ends = [digits(end, 2) for end in np.nanpercentile(codes, [5, 95])]
+        shades = None if codes is None else to_unit(codes)
+        dots(ax, points[:, 0], points[:, 1], shades, escape(color_name), ends)
     said = [f"component {k + 1}, {embedded.explained[k]:.0%} of the variance" for k in (0, 1)]
     ax.set(xlabel=axis_label(unit, said[0]), ylabel=axis_label(unit, said[1]))
     far = np.argsort(-np.abs(embedded.components), axis=1)[:, :3]

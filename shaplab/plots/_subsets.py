@@ -19,7 +19,7 @@ _LABEL = 34  # letters of a subset that stand beside the axis
 
 
 def interaction_bars(
-    interactions: Interactions,
+    interactions: Interactions | Explanation,
     *,
     row: int | None = None,
     order: int | None = None,
@@ -33,7 +33,9 @@ def interaction_bars(
     Parameters
     ----------
     interactions : what ``interaction_values`` returned with an order, or
-        ``tree_shap_interactions``; its payoff is one number, or ``(N,)`` or ``(N, K)`` for rows.
+        ``tree_shap_interactions``; its payoff is one number, or ``(N,)`` or ``(N, K)`` for rows. Of
+        an Explanation of interactions each pair has one bar, both halves together, and each main
+        effect one.
     row : the row to show, with signs; by default the mean absolute value over all rows.
     order : show subsets of that many players only.
     output : which of several outputs, by number.
@@ -45,6 +47,8 @@ def interaction_bars(
     -------
     Axes. Lines show standard errors where values are estimated.
     """
+    if isinstance(interactions, Explanation):
+        interactions = _pairs_once(interactions)
     e, sizes = _as_attributions(interactions, order)
     e = one_output(e, output, "interactions")
     if row is not None:
@@ -77,6 +81,33 @@ def _label(names: list[str]) -> str:
     return " × ".join(shorten(name, letters) for name in names)
 
 
+def _pairs_once(e: Explanation) -> Interactions:
+    """Interactions whose halves stand in the cells of a matrix, as subsets of one and two."""
+    if not e.interaction:
+        fail(
+            "interactions",
+            "Interactions, or an Explanation of interactions",
+            f"attributions of shape {e.shape}",
+            "Use tree_shap_interactions or interaction_values",
+        )
+    first, second = np.triu_indices(e.shape[1])
+    share = np.where(first == second, 0.5, 1.0).reshape(-1, *[1] * e.base_values.ndim)
+
+    def gathered(cells: np.ndarray) -> np.ndarray:
+        return share * np.moveaxis(cells[:, first, second] + cells[:, second, first], 1, 0)
+
+    return Interactions(
+        gathered(e.values),
+        tuple(tuple(sorted({int(i), int(j)})) for i, j in zip(first, second, strict=True)),
+        2,
+        "k-SII",
+        e.base_values,
+        e.shape[1],
+        e.names,
+        std=None if e.std is None else gathered(e.std),
+    )
+
+
 def _as_attributions(
     interactions: Interactions, order: int | None
 ) -> tuple[Explanation, np.ndarray]:
@@ -84,7 +115,7 @@ def _as_attributions(
     if not isinstance(interactions, Interactions):
         fail(
             "interactions",
-            "Interactions",
+            "Interactions, or an Explanation of interactions",
             interactions,
             "Use interaction_values or tree_shap_interactions with order=",
             TypeError,

@@ -342,13 +342,16 @@ def test_equal_values_are_spread_apart() -> None:
     assert heights[9] == 0
 
 
-def test_missing_values_are_grey_rings() -> None:
+def test_missing_values_are_rings_in_a_colour_of_their_own() -> None:
     data = np.array([[1.0], [np.nan], [3.0], [np.nan]])
     ax = plots.beeswarm(Explanation(np.arange(4.0)[:, None], 0.0, data=data))
     filled, rings = [c for c in ax.collections if isinstance(c, mpl.collections.PathCollection)]
     np.testing.assert_array_equal(filled.get_offsets()[:, 0], [0, 2])
     np.testing.assert_array_equal(rings.get_offsets()[:, 0], [1, 3])
     assert len(rings.get_facecolor()) == 0
+    ring = rings.get_edgecolor()[0, :3]
+    scale = mpl.colormaps["cividis"](np.linspace(0, 1, 50))[:, :3]
+    assert np.linalg.norm(scale - ring, axis=1).min() > 0.4
 
 
 # Scatter.

@@ -77,6 +77,12 @@ DRAW = {
     "summary": lambda names, **o: plots.summary(make(names=names), **o),
     "interaction": lambda names, **o: plots.interaction(make_pairs(names=names), 0, 1, **o),
     "interaction bars": lambda names, **o: plots.interaction_bars(make_subsets(names), **o),
+    "strongest pairs": lambda names, **o: plots.interaction_bars(make_pairs(names=names), **o),
+    "cohorts": lambda names, **o: plots.bar(
+        make(names=names), cohorts=[names[row % 2] for row in range(40)], **o
+    ),
+    "decision": lambda names, **o: plots.decision(make(names=names), highlight=[3], **o),
+    "violin": lambda names, **o: plots.violin(make(names=names), **o),
     "heatmap": lambda names, **o: plots.heatmap(make(names=names), **o),
     "embedding": lambda names, **o: plots.embedding(
         embed_rows(make()),
@@ -245,7 +251,8 @@ def test_scatter_colours_by_the_strongest_partner():
     assert chosen(plots.scatter(gone, "a", color_by=True)) == ["c"]
     text = np.where(X > 0, "high", "low").astype(object)
     text[:, 0] = X[:, 0]
-    assert chosen(plots.scatter(Explanation(values, 0.0, data=text), 0, color_by=True)) == ["x2"]
+    ax = plots.scatter(Explanation(values, 0.0, data=text), 0, color_by=True)
+    assert ax.get_legend().get_title().get_text() == "x2"
 
 
 def test_table_tells_what_the_colour_shows():
@@ -353,7 +360,7 @@ def test_embedding_draws_the_points_and_says_what_they_are_made_of():
     groups = plots.embedding(
         found, color_by=np.where(e.values[:, 1] > 0, "up", None), color_name="side"
     )
-    assert [label.get_text() for label in groups.figure.axes[-1].get_yticklabels()] == ["up", "up"]
+    assert [text.get_text() for text in groups.get_legend().get_texts()] == ["up", "missing"]
     assert len(plots.embedding(found).figure.axes) == 1
     with pytest.raises(
         ValueError, match=r"color_by: expected 40 values, one a row, got shape \(3,\)"
@@ -584,7 +591,10 @@ def test_interaction_bars_of_rows_one_row_one_order_and_estimates():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda r: plots.interaction_bars(make()), "interactions: expected Interactions, got"),
+        (
+            lambda r: plots.interaction_bars(make()),
+            "interactions: expected Interactions, or an Explanation of interactions, got",
+        ),
         (lambda r: plots.interaction_bars(r, order=4), "order: expected an integer >= 1 and <= 3"),
         (lambda r: plots.interaction_bars(r, row=1), "row: expected an integer"),
         (lambda r: plots.interaction_bars(r, max_subsets=0), "max_subsets: expected an integer"),

@@ -7,8 +7,11 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from shaplab._compiling import announce_compiling
+
 __all__: list[str] = []
 
+_HEARD = announce_compiling()
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _LANES = 16  # rows of inputs are padded to a multiple, so that no loop has a slow end
 

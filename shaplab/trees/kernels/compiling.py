@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from shaplab._compiling import announce_compiling
+
 __all__ = ["UNCOUNTED"]
+
+# Here, since every call on trees imports this module before it compiles.
+_ANNOUNCER = announce_compiling()
 
 # For loops that other kernels call and that make no arrays. References to the arrays they are given
 # are not counted, since the caller holds them: to take an array out of a tuple or to pass it on
