@@ -24,10 +24,10 @@ the values by :math:`a_j` times its held-out residual, which says too much of th
 and Stein); :math:`b_j` alone says too little, for the predictions vary, too. Half of the difference
 is added, as HC2 stands between HC0 and HC3. That holds the covariance, which was learned from the
 same pairs: each of the folds has learned one without its own pairs, and how far values move from
-one to the other (the jackknife with whole folds left out) is what learning adds. Of these two
-additions, which overlap, the larger one counts. Degrees of freedom follow from how uneven terms
-are, by leverage (Bell and McCaffrey) and by the residuals that were met, and from the number of
-folds (Satterthwaite).
+one to the other (the jackknife with whole folds left out), less what each pair's own residual
+shows already, is what learning adds. Of these two additions, which overlap, the larger one counts.
+Degrees of freedom follow from how uneven terms are, by leverage (Bell and McCaffrey) and by the
+residuals that were met, and from the number of folds (Satterthwaite).
 
 Chapter: foundations/permutation
 """
@@ -260,7 +260,7 @@ def regress_pairs(
     lost = (layout.columns * layout.inverse.T).sum(axis=1)[:, None] + own**2 / size
     kept = np.maximum(1.0 - lost, LEAST_KEPT)
     squares = pairs.unasked[:, None] * (left / layout.root) ** 2 / kept
-    shared = slope**2 * _spread_of_folds(held_out.relearned)
+    shared = slope**2 * _shared_by_folds(held_out.relearned, layout.influence, pairs.unasked)
     by_leverage = _leverage_freedom(layout, pairs.unasked)
     std = np.empty(values.shape)
     freedom = np.empty(values.shape)
@@ -292,9 +292,14 @@ def _larger_variance(
     return np.maximum(relearned, taught), np.where(is_larger, of_relearned, of_taught)
 
 
-def _spread_of_folds(relearned: np.ndarray) -> np.ndarray:
-    """The jackknife's variance of what was computed without one fold each, ``(FOLDS, n, K)``."""
-    return np.asarray(relearned.var(axis=0) * (FOLDS - 1))
+def _shared_by_folds(
+    relearned: np.ndarray, influence: np.ndarray, unasked: np.ndarray
+) -> np.ndarray:
+    """The variance ``(n, K)`` of values by what errors of predictions ``(FOLDS, m, K)`` have in
+    common: the jackknife's, less what each pair has for itself, which its residual shows."""
+    of_values = (influence @ relearned).var(axis=0)
+    of_pairs = (influence**2 * unasked) @ relearned.var(axis=0)
+    return np.asarray(np.maximum(of_values - of_pairs, 0.0) * (FOLDS - 1))
 
 
 def _add_freedoms(by_leverage: np.ndarray, by_residuals: np.ndarray) -> np.ndarray:

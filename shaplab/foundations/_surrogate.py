@@ -206,8 +206,8 @@ class OddSurrogate:
 
 class HeldOut(NamedTuple):
     """Predictions ``(m, K)`` with Shapley values of zero, each without any use of its own response;
-    the influence ``(r, m)`` of responses through them; and, ``(FOLDS, r, K)``, what predictions by
-    the covariance that was learned without one of the folds come to."""
+    the influence ``(r, m)`` of responses through them; and predictions ``(FOLDS, m, K)`` for all
+    pairs by each covariance that was learned without one of the folds."""
 
     predictions: np.ndarray
     taught: np.ndarray
@@ -222,13 +222,12 @@ def held_out_predictions(
     fold = np.arange(len(signs)) % FOLDS
     predictions = np.empty(responses.shape)
     taught = np.zeros(influence.shape)
-    relearned = np.empty((FOLDS, len(influence), responses.shape[1]))
+    relearned = np.empty((FOLDS, *responses.shape))
     for which in range(FOLDS):
         surrogate = OddSurrogate(signs, responses, fold != which)
         places = np.flatnonzero(fold == which)
+        relearned[which] = surrogate.leave_one_out(signs)
+        predictions[places] = relearned[which][places]
         lessons = surrogate.lessons(signs[places], places)
-        seen = lessons.shape[1]
-        predictions[places] = lessons @ responses[:seen]
-        taught[:, :seen] += influence[:, places] @ lessons
-        relearned[which] = influence @ surrogate.leave_one_out(signs)
+        taught[:, : lessons.shape[1]] += influence[:, places] @ lessons
     return HeldOut(predictions, taught, relearned)
