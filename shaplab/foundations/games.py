@@ -30,6 +30,11 @@ __all__ = [
 ]
 
 MAX_PLAYERS = 24
+# What helps where there are more.
+ESTIMATE = (
+    "Group players, or estimate: estimate_values, of interactions max_evaluations=, of a "
+    "model permutation_shap or kernel_shap"
+)
 MAX_TABLE = 2**31
 
 
@@ -127,16 +132,19 @@ def iterate_game(
         yield coalitions, evaluate_game(game, coalitions)
 
 
-def check_players(n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYERS) -> int:
+def check_players(
+    n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYERS, instead: str = ESTIMATE
+) -> int:
     """Return ``n_players`` when enumeration can hold it."""
     n = check_int(n_players, "n_players", minimum=minimum)
     if n > maximum:
+        # Floats end at 2**1024.
+        count = f"2**{n} = {2.0**n:.1e}" if n < 1024 else f"2**{n}"
         fail(
             "n_players",
             f"at most {maximum} for exact enumeration",
-            f"{n}, that is 2**{n} = {2.0**n:.1e} coalitions",
-            "Group players, or estimate: estimate_values, of interactions max_evaluations=, of a "
-            "model permutation_shap or kernel_shap",
+            f"{n}, that is {count} coalitions",
+            instead.format(n=n, budget=20 * n),
         )
     return n
 

@@ -1,6 +1,7 @@
 """Any game, estimated: against enumeration, closed forms and hand-made pairs."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -292,6 +293,18 @@ def test_games_that_misbehave_are_named():
         estimate_values(lambda S: S.sum(axis=1) + ~S.all(axis=1) * noise.normal(size=len(S)), 20)
     with pytest.raises(TypeError, match="game: expected a callable"):
         estimate_values(np.zeros(8), 20)
+
+
+def test_what_enumeration_refuses_is_estimated_by_the_call_that_it_names():
+    game = lambda S: S @ np.arange(200.0) + S[:, 3] * S[:, 4]  # noqa: E731
+    with pytest.raises(ValueError, match="n_players: expected at most 24") as refused:
+        shapley_values(game, 200)
+    call = re.search(r"estimate_values\(.*?\)", str(refused.value)).group()
+    assert call == "estimate_values(game, 200, max_evaluations=4000)"
+    found = eval(call, {"estimate_values": estimate_values, "game": game})
+    assert found.values[3] == pytest.approx(3.5, abs=1e-6) and found.evaluations <= 4000
+    with pytest.raises(ValueError, match=r"got 2000, that is 2\*\*2000 coalitions"):
+        shapley_values(game, 2000)
 
 
 def test_names_and_what_is_shown():
