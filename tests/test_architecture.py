@@ -306,6 +306,7 @@ def test_functions_are_short():
 
 # Public functions and classes whose keywords are all of use to somebody.
 MANY_KEYWORDS = {
+    "shaplab.foundations.orderings.sampled_values": 12,
     "shaplab.importance.sage.sage": 18,
     "shaplab.importance.loss_shap.loss_shap": 17,
     "shaplab.trees.ensemble.from_arrays": 17,
