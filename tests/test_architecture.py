@@ -307,6 +307,7 @@ def test_functions_are_short():
 # Public functions and classes whose keywords are all of use to somebody.
 MANY_KEYWORDS = {
     "shaplab.foundations.orderings.sampled_values": 12,
+    "shaplab.foundations.interactions.interaction_values": 11,
     "shaplab.importance.sage.sage": 18,
     "shaplab.importance.loss_shap.loss_shap": 17,
     "shaplab.trees.ensemble.from_arrays": 17,
@@ -370,4 +371,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 16_500  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 16_850  # 13,900 and abilities added since; CHANGELOG names them

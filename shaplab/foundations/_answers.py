@@ -156,10 +156,12 @@ class Answers:
         return len(self.known) + self.repeated
 
     def ask(self, coalitions: np.ndarray) -> None:
-        """Ask for those that are not known yet, some at a time."""
-        keys = self._keys(coalitions)
-        fresh = np.array([key not in self.known for key in keys], dtype=bool)
-        unknown = coalitions[fresh]
+        """Ask for those that are not known yet, each once, some at a time."""
+        fresh: dict[bytes, int] = {}
+        for place, key in enumerate(self._keys(coalitions)):
+            if key not in self.known:
+                fresh.setdefault(key, place)
+        unknown = coalitions[list(fresh.values())]
         self.bar.total = self.asked + len(unknown)
         self.bar.refresh()
         workers = effective_n_jobs(self.budget.n_jobs)

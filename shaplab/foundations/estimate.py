@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shaplab._parallel import chunks
-from shaplab._validation import check_int, check_names, fail
+from shaplab._validation import check_int, check_names
 from shaplab.foundations._answers import Answers, EstimatedValues, widened
 from shaplab.foundations._pairs import PairDesign, PairFit, Pairs, fit_pairs, least_pairs
 from shaplab.foundations._sampling import Budget, hand_back, reason_of
 from shaplab.foundations.exact import Game, shapley_coefficients
-from shaplab.foundations.games import MAX_PLAYERS, all_coalitions
+from shaplab.foundations.games import MAX_PLAYERS, all_coalitions, check_same_players
 
 __all__ = ["estimate_values", "paired_regression_literal"]
 
@@ -240,14 +240,7 @@ def estimate_values(
     array([ 3.5,  4.5, 39. ])
     """
     n = check_int(n_players, "n_players")
-    known_players = getattr(game, "n_players", n)
-    if known_players != n:
-        fail(
-            "n_players",
-            f"{known_players}, the players of this game",
-            str(n),
-            "Pass game.n_players",
-        )
+    check_same_players(game, n)
     labels = check_names(names, n, "names")
     if max_evaluations is not None:
         least = min(LEAST_EVALUATIONS, 2**n)

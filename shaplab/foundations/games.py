@@ -117,15 +117,20 @@ def check_coalitions(coalitions: Any, n_players: int) -> np.ndarray:
     return present
 
 
-def iterate_game(
-    game: Callable[[np.ndarray], Any], n_players: int, batch: int = 2**12
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield all coalitions and their values in batches, so that memory stays bounded."""
+def check_same_players(game: Any, n_players: int) -> None:
+    """Require as many players as a game that knows its number has."""
     known = getattr(game, "n_players", n_players)
     if known != n_players:
         fail(
             "n_players", f"{known}, the players of this game", str(n_players), "Pass game.n_players"
         )
+
+
+def iterate_game(
+    game: Callable[[np.ndarray], Any], n_players: int, batch: int = 2**12
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield all coalitions and their values in batches, so that memory stays bounded."""
+    check_same_players(game, n_players)
     total = 2**n_players
     for start in range(0, total, batch):
         coalitions = all_coalitions(n_players, start, min(start + batch, total))
