@@ -515,6 +515,8 @@ def _ime_steps(
     rng = visit_generator(entropy, row, visit)
     rank = rng.random((count, len(members))).argsort(axis=1).argsort(axis=1)
     references = rng.integers(evaluator.n_references, size=count)
+    if evaluator.weights is not None:
+        references = rng.choice(evaluator.n_references, size=count, p=evaluator.weights)
     own = np.take_along_axis(rank, features[:, None], axis=1)
     with_it = rank <= own
     without_it = rank < own
@@ -532,6 +534,7 @@ def ime(
     samples: int | None = None,
     min_samples: int = 10,
     groups: Any = None,
+    weights: Any = None,
     rng: Any = None,
     n_jobs: int | None = None,
     batch_size: int = 16384,
@@ -542,7 +545,7 @@ def ime(
 
     Parameters
     ----------
-    model, X, background, groups, rng, n_jobs, batch_size, feature_names : as in
+    model, X, background, groups, weights, rng, n_jobs, batch_size, feature_names : as in
         :func:`permutation_shap`.
     samples : int, steps for each explained row, at least ``min_samples`` for every feature that can
         matter; two model rows each. None: 100 for every such feature, or ``min_samples`` if that is
@@ -566,7 +569,7 @@ def ime(
     Strumbelj and Kononenko (2014); Methods 8 of Lundberg et al. (2020).
     """
     min_samples = check_int(min_samples, "min_samples", minimum=2)
-    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names, weights)
     if samples is not None:
         most = int(evaluator.matters.sum(axis=1).max())
         samples = check_int(samples, "samples", minimum=max(1, most * min_samples))
