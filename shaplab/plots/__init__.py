@@ -3,7 +3,7 @@
 One row: ``waterfall``, ``force``, and ``compare`` for one row explained several times. A table of
 rows: ``bar``, ``beeswarm``, ``summary`` (both side by side), ``heatmap``, ``embedding``. One
 feature: ``scatter``, ``partial_dependence``; a pair: ``interaction``. Subsets:
-``interaction_bars``. Pictures: ``images``.
+``interaction_bars``, and ``interaction_network`` for pairs. Pictures: ``images``.
 ``table`` says what any of them shows in words and numbers, for readers who cannot see a plot.
 
 A plot draws on ``ax``, or on a new figure of its own, and returns the Axes; what has several panels
@@ -25,7 +25,7 @@ from shaplab.plots._overviews import (
     partial_dependence,
     summary,
 )
-from shaplab.plots._subsets import interaction_bars
+from shaplab.plots._subsets import interaction_bars, interaction_network
 
 __all__ = [
     "bar",
@@ -37,6 +37,7 @@ __all__ = [
     "images",
     "interaction",
     "interaction_bars",
+    "interaction_network",
     "partial_dependence",
     "scatter",
     "summary",
