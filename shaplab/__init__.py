@@ -19,7 +19,7 @@ _PUBLIC = {
     "shaplab.foundations.predictions": "BaselineGame MarginalGame GaussianGame CopulaGame "
     "NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
-    "shaplab.foundations._answers": "EstimatedValues",
+    "shaplab.foundations.answers": "EstimatedValues",
     "shaplab.foundations.interactions": "Interactions interaction_values",
     "shaplab.foundations.structures": "CausalGame asymmetric_values owen_values",
     "shaplab.foundations.orderings": "game_shap sampled_values",

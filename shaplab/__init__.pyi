@@ -21,7 +21,7 @@ from shaplab.deep.deep_shap import deep_shap
 from shaplab.deep.stacks import FunctionStage, SplitStage, stack_shap
 from shaplab.deep.stepwise import stepwise_deep_shap
 from shaplab.explanation import Explanation
-from shaplab.foundations._answers import EstimatedValues
+from shaplab.foundations.answers import EstimatedValues
 from shaplab.foundations.estimate import estimate_values
 from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
 from shaplab.foundations.games import GroupedGame, MeanGame, TableGame, all_coalitions, company_game

@@ -359,8 +359,8 @@ READING_LOAD = {
     "stack_shap": 6395,
     "permutation_shap": 1905,
     "kernel_shap": 1475,
-    "sage": 2120,
-    "loss_shap": 2045,
+    "sage": 2145,
+    "loss_shap": 2060,
     "dasp": 1410,
 }
 

@@ -21,7 +21,6 @@ from scipy.special import bernoulli
 
 from shaplab._parallel import chunks
 from shaplab._validation import fail
-from shaplab.foundations._answers import Answers
 from shaplab.foundations._orders import (
     DiagonalRule,
     add_up,
@@ -29,6 +28,7 @@ from shaplab.foundations._orders import (
     diagonal_rule,
     subsets_up_to,
 )
+from shaplab.foundations.answers import Answers
 
 __all__ = ["InteractionSampling", "SampledInteractions"]
 

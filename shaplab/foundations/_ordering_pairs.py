@@ -2,7 +2,7 @@ r"""Pairs of opposite orderings of a game: what they ask for, what players add, 
 
 A pair walks an ordering there and the opposite one back, and asks for what is present on the way.
 Games that answer the same each time are asked for every coalition once, from the store of
-``_answers``; pairs follow from the store's entropy, so a run goes on from its file. Games that draw
+``answers``; pairs follow from the store's entropy, so a run goes on from its file. Games that draw
 what is absent draw anew for each pair, which is asked for as a whole: their file keeps the sums
 over pairs.
 
@@ -25,9 +25,9 @@ from joblib import effective_n_jobs
 from shaplab._atomic import write_atomically
 from shaplab._parallel import Crew, chunks, progress_bar
 from shaplab._validation import fail
-from shaplab.foundations._answers import Answers, widened
 from shaplab.foundations._sampling import Budget, draw_entropy
 from shaplab.foundations._structure import PartialOrder, Unions, both_ways
+from shaplab.foundations.answers import Answers, widened
 from shaplab.foundations.games import evaluate_game
 
 __all__: list[str] = []

@@ -25,9 +25,9 @@ import numpy as np
 
 from shaplab._parallel import chunks
 from shaplab._validation import check_int, check_names
-from shaplab.foundations._answers import Answers, EstimatedValues, widened
 from shaplab.foundations._pairs import PairDesign, PairFit, Pairs, fit_pairs, least_pairs
 from shaplab.foundations._sampling import Budget, hand_back, reason_of
+from shaplab.foundations.answers import Answers, EstimatedValues, widened
 from shaplab.foundations.exact import Game, shapley_coefficients
 from shaplab.foundations.games import MAX_PLAYERS, all_coalitions, check_same_players
 

@@ -34,7 +34,6 @@ from shaplab._validation import (
     fail,
     shorten,
 )
-from shaplab.foundations._answers import Answers
 from shaplab.foundations._interaction_sampling import InteractionSampling, SampledInteractions
 from shaplab.foundations._orders import (
     DiagonalRule,
@@ -46,6 +45,7 @@ from shaplab.foundations._orders import (
     subsets_up_to,
 )
 from shaplab.foundations._sampling import Budget, hand_back, reason_of
+from shaplab.foundations.answers import Answers
 from shaplab.foundations.exact import Game, shapley_values_literal
 from shaplab.foundations.games import (
     MAX_PLAYERS,

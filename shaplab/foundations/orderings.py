@@ -23,7 +23,6 @@ import numpy as np
 
 from shaplab._validation import check_int, check_names, check_result, fail
 from shaplab.explanation import Explanation
-from shaplab.foundations._answers import Answers, EstimatedValues, widened
 from shaplab.foundations._ordering_pairs import (
     PAIRS_FOR_ERROR,
     AskedPairs,
@@ -33,6 +32,7 @@ from shaplab.foundations._ordering_pairs import (
 )
 from shaplab.foundations._sampling import Budget, hand_back, reason_of
 from shaplab.foundations._structure import Unions, check_known, read_structure
+from shaplab.foundations.answers import Answers, EstimatedValues, widened
 from shaplab.foundations.exact import Game
 
 __all__ = ["game_shap", "sampled_values", "sampled_values_literal"]

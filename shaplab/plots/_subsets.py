@@ -113,7 +113,7 @@ def interaction_network(
     -------
     Axes. ``plots.table`` lists the lines, with standard errors where values are estimated.
     """
-    pairs = _numbers(interactions, 2, row, output)
+    pairs = _value_of_subsets(interactions, 2, row, output)
     signed = interactions.values.ndim == 1 or row is not None or interactions.values.shape[1] == 1
     limits = [
         None if limit is None else check_int(limit, name)
@@ -138,7 +138,9 @@ def interaction_network(
             _draw_line(ax, place[T[0]], place[T[1]], shown[T] / strongest, signed)
     alone = {}
     if any(len(T) == 1 for T in interactions.subsets):
-        alone = {T[0]: number for T, number in _numbers(interactions, 1, row, output).items()}
+        alone = {
+            T[0]: number for T, number in _value_of_subsets(interactions, 1, row, output).items()
+        }
     _draw_players(ax, place, alone, interactions.player_names, signed)
     what = f"{interactions.index} interaction"
     told = what if signed else f"mean |{what}|"
@@ -147,7 +149,7 @@ def interaction_network(
     return tell(ax, lambda: _lines_told(interactions, lines, shown, told))
 
 
-def _numbers(
+def _value_of_subsets(
     interactions: Interactions, order: int, row: int | None, output: int | None
 ) -> dict[tuple[int, ...], float]:
     """The value of each subset of that many players, in a row or on average over rows."""
