@@ -22,10 +22,11 @@ _PUBLIC = {
     "NearestGame DiscreteGame "
     "LossOfMean MeanLoss RescaledMargin exact_shap",
     "shaplab.foundations.additive": "AdditiveModel additive_shap",
+    "shaplab.foundations.answers": "EstimatedValues",
     "shaplab.foundations.interactions": "Interactions interaction_values",
     "shaplab.foundations.structures": "CausalGame asymmetric_values owen_values",
     "shaplab.foundations.orderings": "game_shap sampled_values",
-    "shaplab.foundations.estimate": "estimate_values EstimatedValues",
+    "shaplab.foundations.estimate": "estimate_values",
     "shaplab.foundations.permutation": "permutation_shap ime confidence_interval",
     "shaplab.foundations.kernel": "kernel_shap",
     "shaplab.trees.ensemble": "TreeEnsemble",

@@ -22,7 +22,8 @@ from shaplab.deep.stacks import FunctionStage, SplitStage, stack_shap
 from shaplab.deep.stepwise import stepwise_deep_shap
 from shaplab.explanation import Explanation, concat
 from shaplab.foundations.additive import AdditiveModel, additive_shap
-from shaplab.foundations.estimate import EstimatedValues, estimate_values
+from shaplab.foundations.answers import EstimatedValues
+from shaplab.foundations.estimate import estimate_values
 from shaplab.foundations.exact import axioms, banzhaf_values, shapley_values
 from shaplab.foundations.games import GroupedGame, MeanGame, TableGame, all_coalitions, company_game
 from shaplab.foundations.interactions import Interactions, interaction_values

@@ -306,8 +306,11 @@ def test_functions_are_short():
 
 # Public functions and classes whose keywords are all of use to somebody.
 MANY_KEYWORDS = {
+    "shaplab.foundations.orderings.sampled_values": 12,
+    "shaplab.foundations.interactions.interaction_values": 11,
+    "shaplab.foundations.permutation.ime": 11,
     "shaplab.importance.sage.sage": 18,
-    "shaplab.importance.loss_shap.loss_shap": 17,
+    "shaplab.importance.loss_shap.loss_shap": 18,
     "shaplab.trees.ensemble.from_arrays": 17,
     "shaplab.foundations.permutation.permutation_shap": 17,
     "shaplab.insight.metrics.grade_methods": 14,
@@ -357,8 +360,8 @@ READING_LOAD = {
     "stack_shap": 7660,
     "permutation_shap": 1915,
     "kernel_shap": 1485,
-    "sage": 2130,
-    "loss_shap": 2055,
+    "sage": 2160,
+    "loss_shap": 2080,
     "dasp": 1420,
 }
 

@@ -12,7 +12,6 @@ foundations/interactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
@@ -29,9 +28,9 @@ from shaplab.foundations._orders import (
     diagonal_rule,
     subsets_up_to,
 )
-from shaplab.foundations.games import evaluate_game
+from shaplab.foundations.answers import Answers
 
-__all__ = ["SampledInteractions", "sample_interactions"]
+__all__ = ["InteractionSampling", "SampledInteractions"]
 
 _FOLDS = 5
 _LEAST_PAIRS = 50  # whose spread a standard error can be taken from, ten in a fold
@@ -62,46 +61,67 @@ class _Target(NamedTuple):
     by_size: list[np.ndarray]  # subsets of each size, (C(n, t), t)
 
 
-def sample_interactions(
-    game: Callable[[np.ndarray], np.ndarray],
-    n_players: int,
-    kind: tuple[int, str],
-    max_evaluations: int,
-    rng: np.random.Generator,
-    batch: int,
-) -> SampledInteractions:
-    """Estimate interactions of an ``(order, index)`` from at most ``max_evaluations``
-    coalitions."""
-    order, index = kind
-    target = _target_of(n_players, order, index)
-    chances = _size_chances(target)
-    whole = _whole_sizes(target, max_evaluations, chances)
-    chances[whole] = 0.0
-    counted = _all_of_sizes(n_players, np.flatnonzero(whole))
-    n_pairs = (max_evaluations - len(counted)) // 2 if chances.any() else 0
-    drawn = _draw(n_players, chances, n_pairs, rng)
-    both = np.concatenate([counted, drawn, ~drawn])
-    values, evaluations = _evaluate_once(game, both, batch)
-    payoff = values.shape[1:]
-    values = values.reshape(len(values), -1)
-    base_value = values[0]  # nobody is counted first
-    values = values - base_value
-    n_counted = len(counted)
-    if n_pairs == 0:
-        total = _weighted_sum(target, counted, values)
-        found = (total, np.zeros_like(total), 0)
-    else:
-        halves = values[n_counted : n_counted + n_pairs], values[n_counted + n_pairs :]
-        found = _cross_fitted(target, (counted, values[:n_counted]), (drawn, *halves), chances)
-    shape = (len(found[0]), *payoff)
-    return SampledInteractions(
-        found[0].reshape(shape),
-        found[1].reshape(shape),
-        base_value.reshape(payoff),
-        evaluations,
-        n_pairs,
-        found[2],
-    )
+class InteractionSampling:
+    """Coalitions to ask for, and what follows for interactions of an ``(order, index)`` from at
+    most ``max_evaluations`` of them."""
+
+    def __init__(self, answers: Answers, kind: tuple[int, str], max_evaluations: int) -> None:
+        self.answers = answers
+        n = answers.n
+        order, index = kind
+        self.target = _target_of(n, order, index)
+        # Two coalitions are asked for once more, if that leaves enough.
+        self.checks = max_evaluations - 2 >= least_evaluations(n, order, index)
+        budget = max_evaluations - 2 if self.checks else max_evaluations
+        self.chances = _size_chances(self.target)
+        whole = _whole_sizes(self.target, budget, self.chances)
+        self.chances[whole] = 0.0
+        self.counted = _all_of_sizes(n, np.flatnonzero(whole))
+        n_pairs = (budget - len(self.counted)) // 2 if self.chances.any() else 0
+        self.drawn = _draw(n, self.chances, n_pairs, answers.entropy)
+
+    def ask(self) -> None:
+        """Ask for all of them, and see whether the game answers the same."""
+        answers = self.answers
+        answers.ask(self.counted)
+        # Both of a pair side by side, so that an interrupted run has whole pairs.
+        both = np.stack([self.drawn, ~self.drawn], axis=1).reshape(-1, answers.n)
+        answers.ask(both)
+        if self.checks or answers.resumed:
+            answers.check_same_answer(np.concatenate([self.counted, both])[[-1, 1]])
+
+    def count_known(self) -> int | None:
+        """How many pairs, from the first one on, are known; None if these are too few."""
+        answers = self.answers
+        if answers.count_known(self.counted) < len(self.counted):
+            return None
+        count = min(answers.count_known(self.drawn), answers.count_known(~self.drawn))
+        return count if count >= _LEAST_PAIRS else None
+
+    def estimate(self, n_pairs: int) -> SampledInteractions:
+        """Interactions from the first pairs."""
+        counted = self.answers.values(self.counted)
+        base_value = counted[0]  # nobody is counted first
+        counted = counted - base_value
+        drawn = self.drawn[:n_pairs]
+        if n_pairs == 0:
+            total = _weighted_sum(self.target, self.counted, counted)
+            found = (total, np.zeros_like(total), 0)
+        else:
+            near = self.answers.values(drawn) - base_value
+            far = self.answers.values(~drawn) - base_value
+            pairs = (drawn, near, far)
+            found = _cross_fitted(self.target, (self.counted, counted), pairs, self.chances)
+        payoff = next(iter(self.answers.known.values())).shape
+        shape = (len(found[0]), *payoff)
+        return SampledInteractions(
+            found[0].reshape(shape),
+            found[1].reshape(shape),
+            base_value.reshape(payoff),
+            self.answers.asked,
+            n_pairs,
+            found[2],
+        )
 
 
 def least_evaluations(n_players: int, order: int, index: str) -> int:
@@ -211,25 +231,17 @@ def _all_of_sizes(n: int, sizes: np.ndarray) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def _draw(n: int, chances: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Coalitions whose sizes have these chances, ``(count, n)``."""
+def _draw(n: int, chances: np.ndarray, count: int, entropy: list[int]) -> np.ndarray:
+    """Coalitions whose sizes have these chances, ``(count, n)``; more of them begin with these."""
     if count == 0:
         return np.zeros((0, n), bool)
-    sizes = rng.choice(n + 1, size=count, p=chances / chances.sum())
-    rank = rng.random((count, n)).argsort(axis=1).argsort(axis=1)
+    of_sizes, of_members = (
+        np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(which,)))
+        for which in range(2)
+    )
+    sizes = of_sizes.choice(n + 1, size=count, p=chances / chances.sum())
+    rank = of_members.random((count, n)).argsort(axis=1).argsort(axis=1)
     return np.asarray(rank < sizes[:, None])
-
-
-def _evaluate_once(
-    game: Callable[[np.ndarray], np.ndarray], coalitions: np.ndarray, batch: int
-) -> tuple[np.ndarray, int]:
-    """Values of coalitions, each valued once, and how many there are."""
-    packed = np.packbits(coalitions, axis=1)
-    keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
-    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
-    distinct = coalitions[first]
-    values = [evaluate_game(game, distinct[part]) for part in chunks(len(distinct), batch)]
-    return np.concatenate(values)[place], len(distinct)
 
 
 def _rows_coefficients(target: _Target, coalitions: np.ndarray) -> np.ndarray:

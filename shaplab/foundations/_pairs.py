@@ -21,9 +21,13 @@ Intervals. With its covariance held, the whole procedure is linear in the differ
 = b_j - \beta \sum_i b_i C_{ij}`, where :math:`b` is the regression's influence, :math:`\beta` the
 slope, :math:`C` how predictions follow from differences. To leave a pair out (the jackknife) moves
 the values by :math:`a_j` times its held-out residual, which says too much of the variance (Efron
-and Stein); :math:`b_j` alone says too little, for the predictions vary, too. Their mean square is
-used, as HC2 stands between HC0 and HC3. Degrees of freedom follow from how uneven its terms are, by
-leverage (Bell and McCaffrey) and by the residuals that were met.
+and Stein); :math:`b_j` alone says too little, for the predictions vary, too. Half of the difference
+is added, as HC2 stands between HC0 and HC3. That holds the covariance, which was learned from the
+same pairs: each of the folds has learned one without its own pairs, and how far values move from
+one to the other (the jackknife with whole folds left out), less what each pair's own residual
+shows already, is what learning adds. Of these two additions, which overlap, the larger one counts.
+Degrees of freedom follow from how uneven terms are, by leverage (Bell and McCaffrey) and by the
+residuals that were met, and from the number of folds (Satterthwaite).
 
 Chapter: foundations/permutation
 """
@@ -36,7 +40,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shaplab.foundations._surrogate import OddSurrogate, held_out_predictions
+from shaplab.foundations._surrogate import (
+    FOLDS,
+    HeldOut,
+    OddSurrogate,
+    held_out_predictions,
+)
 
 __all__: list[str] = []
 
@@ -201,8 +210,8 @@ def fit_pairs(pairs: Pairs, total: np.ndarray) -> PairFit:
         values = values + (total - values.sum(axis=0)) / n
         return PairFit(values, np.full(values.shape, np.nan), np.full(values.shape, np.nan))
     layout = lay_out(pairs)
-    control, taught = held_out_predictions(pairs.signs, pairs.differences, layout.influence)
-    return regress_pairs(pairs, total, layout, control, taught)
+    held_out = held_out_predictions(pairs.signs, pairs.differences, layout.influence)
+    return regress_pairs(pairs, total, layout, held_out)
 
 
 class PairLayout(NamedTuple):
@@ -233,14 +242,13 @@ def lay_out(pairs: Pairs) -> PairLayout:
 
 
 def regress_pairs(
-    pairs: Pairs, total: np.ndarray, layout: PairLayout, control: np.ndarray, taught: np.ndarray
+    pairs: Pairs, total: np.ndarray, layout: PairLayout, held_out: HeldOut
 ) -> PairFit:
-    """The regression with a control variate ``(m, K)`` whose Shapley values are zero; ``taught``
-    ``(n, m)`` is the influence of differences through the control, at a slope of one."""
+    """The regression with a control variate whose Shapley values are zero."""
     n = pairs.signs.shape[1]
     tilt = pairs.signs.mean(axis=1, keepdims=True)
     response = (pairs.differences - tilt * total) * layout.root
-    control = control * layout.root
+    control = held_out.predictions * layout.root
     left = response - layout.columns @ (layout.inverse @ response)
     own = control - layout.columns @ (layout.inverse @ control)
     size = np.maximum((own**2).sum(axis=0), np.finfo(float).tiny)
@@ -252,16 +260,51 @@ def regress_pairs(
     lost = (layout.columns * layout.inverse.T).sum(axis=1)[:, None] + own**2 / size
     kept = np.maximum(1.0 - lost, LEAST_KEPT)
     squares = pairs.unasked[:, None] * (left / layout.root) ** 2 / kept
+    shared = slope**2 * _shared_by_folds(held_out.relearned, layout.influence, pairs.unasked)
     by_leverage = _leverage_freedom(layout, pairs.unasked)
     std = np.empty(values.shape)
     freedom = np.empty(values.shape)
     for payoff in range(values.shape[1]):
-        followed = layout.influence - slope[payoff] * taught
-        terms = (layout.influence**2 + followed**2) / 2 * squares[:, payoff]
-        std[:, payoff] = np.sqrt(terms.sum(axis=1))
-        by_residuals = _residual_freedom(terms)
-        freedom[:, payoff] = np.maximum(1.0, 1.0 / (1.0 / by_leverage + 1.0 / by_residuals))
+        direct = layout.influence**2 * squares[:, payoff]
+        followed = layout.influence - slope[payoff] * held_out.taught
+        terms = (direct + followed**2 * squares[:, payoff]) / 2
+        variance, of_residuals = _larger_variance((direct, terms), shared[:, payoff], by_leverage)
+        std[:, payoff] = np.sqrt(variance)
+        freedom[:, payoff] = of_residuals
     return PairFit(values, std, freedom)
+
+
+def _larger_variance(
+    terms: tuple[np.ndarray, np.ndarray], shared: np.ndarray, by_leverage: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variances and degrees of freedom ``(n,)``: of terms ``(n, m)`` that hold pairs' direct
+    influence and what folds ``shared`` ``(n,)``, or of terms that hold what pairs teach; whichever
+    is larger."""
+    direct, taught = (each.sum(axis=1) for each in terms)
+    of_direct, of_taught = (_add_freedoms(by_leverage, _residual_freedom(each)) for each in terms)
+    relearned = direct + shared
+    # Satterthwaite: variances in sum have the freedom of the larger one, or more.
+    both = (direct**2 / of_direct + shared**2 / (FOLDS - 1)) / np.maximum(
+        relearned**2, np.finfo(float).tiny
+    )
+    of_relearned = np.maximum(1.0, 1.0 / np.maximum(both, np.finfo(float).tiny))
+    is_larger = relearned > taught
+    return np.maximum(relearned, taught), np.where(is_larger, of_relearned, of_taught)
+
+
+def _shared_by_folds(
+    relearned: np.ndarray, influence: np.ndarray, unasked: np.ndarray
+) -> np.ndarray:
+    """The variance ``(n, K)`` of values by what errors of predictions ``(FOLDS, m, K)`` have in
+    common: the jackknife's, less what each pair has for itself, which its residual shows."""
+    of_values = (influence @ relearned).var(axis=0)
+    of_pairs = (influence**2 * unasked) @ relearned.var(axis=0)
+    return np.asarray(np.maximum(of_values - of_pairs, 0.0) * (FOLDS - 1))
+
+
+def _add_freedoms(by_leverage: np.ndarray, by_residuals: np.ndarray) -> np.ndarray:
+    """Degrees of freedom when leverage and residuals are uneven."""
+    return np.maximum(1.0, 1.0 / (1.0 / by_leverage + 1.0 / by_residuals))
 
 
 def _residual_freedom(terms: np.ndarray) -> np.ndarray:

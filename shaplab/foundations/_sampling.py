@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -32,6 +32,8 @@ from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import Evaluator
 
 __all__: list[str] = []
+
+Kept = TypeVar("Kept")
 
 # Rounds before precision may stop a run, and after which a run ends in any case.
 MIN_ROUNDS = 4
@@ -556,7 +558,7 @@ def reason_of(problem: BaseException) -> str:
     return "interrupted" if isinstance(problem, KeyboardInterrupt) else "error"
 
 
-def hand_back(problem: BaseException, kept: Explanation, note: str) -> Explanation:
+def hand_back(problem: BaseException, kept: Kept, note: str) -> Kept:
     """What was finished: returned after Ctrl-C; after an error raised along with it, in
     ``.partial``."""
     if isinstance(problem, KeyboardInterrupt):

@@ -30,6 +30,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from shaplab._parallel import chunks
+
 __all__: list[str] = []
 
 # Pairs from which variances are learned, pairs that take part in predictions, payoffs that say what
@@ -182,29 +184,50 @@ class OddSurrogate:
         learned[seen] -= own[:, None] * self.inverse[at]
         return learned
 
+    def leave_one_out(self, signs: np.ndarray) -> np.ndarray:
+        """Predictions ``(m, K)`` for all pairs, the first of which were seen: what
+        :meth:`lessons` gives, without the lessons."""
+        parts = []
+        for part in chunks(len(signs), PREDICTING_PAIRS):
+            x = signs[part]
+            centred = self.covariance.of_interactions(x, self.signs) - x @ self.section_values.T
+            predicted = centred @ self.weights
+            at = np.arange(part.start, min(part.stop, len(self.signs)))
+            own = (centred[: len(at)] * self.inverse[at]).sum(axis=1) / self.inverse[at, at]
+            predicted[: len(at)] -= own[:, None] * self.weights[at]
+            parts.append(predicted)
+        return np.concatenate(parts) * self.unit
+
     def values(self) -> np.ndarray:
         """The mean Shapley values ``(n, K)`` given what was seen, singles included."""
         singles = (self.covariance.singles / self.signs.shape[1]) * self.signs
         return ((singles + self.section_values).T @ self.weights) * self.unit
 
 
+class HeldOut(NamedTuple):
+    """Predictions ``(m, K)`` with Shapley values of zero, each without any use of its own response;
+    the influence ``(r, m)`` of responses through them; and predictions ``(FOLDS, m, K)`` for all
+    pairs by each covariance that was learned without one of the folds."""
+
+    predictions: np.ndarray
+    taught: np.ndarray
+    relearned: np.ndarray
+
+
 def held_out_predictions(
     signs: np.ndarray, responses: np.ndarray, influence: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions ``(m, K)`` with Shapley values of zero, each without any use of its own response:
-    the covariance was learned from other folds, and the process has seen all but this pair.
-
-    Also the influence ``(r, m)`` that responses have through predictions, if predictions have an
-    ``influence`` ``(r, m)``.
-    """
+) -> HeldOut:
+    """Predictions for each of the pairs: the covariance was learned from other folds, and the
+    process has seen all but this pair. ``influence`` ``(r, m)`` is that of predictions."""
     fold = np.arange(len(signs)) % FOLDS
     predictions = np.empty(responses.shape)
     taught = np.zeros(influence.shape)
+    relearned = np.empty((FOLDS, *responses.shape))
     for which in range(FOLDS):
         surrogate = OddSurrogate(signs, responses, fold != which)
         places = np.flatnonzero(fold == which)
+        relearned[which] = surrogate.leave_one_out(signs)
+        predictions[places] = relearned[which][places]
         lessons = surrogate.lessons(signs[places], places)
-        seen = lessons.shape[1]
-        predictions[places] = lessons @ responses[:seen]
-        taught[:, :seen] += influence[:, places] @ lessons
-    return predictions, taught
+        taught[:, : lessons.shape[1]] += influence[:, places] @ lessons
+    return HeldOut(predictions, taught, relearned)

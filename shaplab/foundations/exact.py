@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 Game = Callable[[np.ndarray], Any]
+ESTIMATE_INSTEAD = (
+    "Call estimate_values(game, {n}, max_evaluations={budget}), of a model permutation_shap or "
+    "kernel_shap, or group players"
+)
 
 
 def shapley_values_literal(game: Game, n_players: int) -> np.ndarray:
@@ -85,8 +89,10 @@ def shapley_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
     Raises
     ------
     ValueError
-        For more players than enumeration can hold, for another number than the game has, and for
-        games that return the wrong number of values or values that are not finite.
+        For more players than enumeration can hold
+        (:func:`shaplab.foundations.estimate.estimate_values` takes any number), for another number
+        than the game has, and for games that return the wrong number of values or values that are
+        not finite.
 
     Notes
     -----
@@ -104,7 +110,7 @@ def shapley_values(game: Game, n_players: int, *, batch_size: int = 4096) -> np.
     >>> shapley_values(TableGame([0.0, 0.0, 0.0, 1.0]), 2)
     array([0.5, 0.5])
     """
-    n = check_players(n_players)
+    n = check_players(n_players, instead=ESTIMATE_INSTEAD)
     total: Any = 0.0
     for coalitions, values in iterate_game(game, n, check_int(batch_size, "batch_size")):
         total = total + np.tensordot(shapley_coefficients(coalitions), values, axes=1)

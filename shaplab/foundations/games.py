@@ -30,6 +30,11 @@ __all__ = [
 ]
 
 MAX_PLAYERS = 24
+# What helps where there are more.
+ESTIMATE = (
+    "Group players, or estimate: estimate_values, of interactions max_evaluations=, of a "
+    "model permutation_shap or kernel_shap"
+)
 MAX_TABLE = 2**31
 
 
@@ -112,31 +117,39 @@ def check_coalitions(coalitions: Any, n_players: int) -> np.ndarray:
     return present
 
 
-def iterate_game(
-    game: Callable[[np.ndarray], Any], n_players: int, batch: int = 2**12
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield all coalitions and their values in batches, so that memory stays bounded."""
+def check_same_players(game: Any, n_players: int) -> None:
+    """Require as many players as a game that knows its number has."""
     known = getattr(game, "n_players", n_players)
     if known != n_players:
         fail(
             "n_players", f"{known}, the players of this game", str(n_players), "Pass game.n_players"
         )
+
+
+def iterate_game(
+    game: Callable[[np.ndarray], Any], n_players: int, batch: int = 2**12
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield all coalitions and their values in batches, so that memory stays bounded."""
+    check_same_players(game, n_players)
     total = 2**n_players
     for start in range(0, total, batch):
         coalitions = all_coalitions(n_players, start, min(start + batch, total))
         yield coalitions, evaluate_game(game, coalitions)
 
 
-def check_players(n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYERS) -> int:
+def check_players(
+    n_players: Any, *, minimum: int = 1, maximum: int = MAX_PLAYERS, instead: str = ESTIMATE
+) -> int:
     """Return ``n_players`` when enumeration can hold it."""
     n = check_int(n_players, "n_players", minimum=minimum)
     if n > maximum:
+        # Floats end at 2**1024.
+        count = f"2**{n} = {2.0**n:.1e}" if n < 1024 else f"2**{n}"
         fail(
             "n_players",
             f"at most {maximum} for exact enumeration",
-            f"{n}, that is 2**{n} = {2.0**n:.1e} coalitions",
-            "Group players, or estimate: estimate_values, of interactions max_evaluations=, of a "
-            "model permutation_shap or kernel_shap",
+            f"{n}, that is {count} coalitions",
+            instead.format(n=n, budget=20 * n),
         )
     return n
 

@@ -33,10 +33,9 @@ from shaplab._validation import (
     digits,
     fail,
     imported,
-    resolve_rng,
     shorten,
 )
-from shaplab.foundations._interaction_sampling import sample_interactions
+from shaplab.foundations._interaction_sampling import InteractionSampling, SampledInteractions
 from shaplab.foundations._orders import (
     DiagonalRule,
     add_up,
@@ -46,8 +45,18 @@ from shaplab.foundations._orders import (
     diagonal_rule,
     subsets_up_to,
 )
+from shaplab.foundations._sampling import Budget, hand_back, reason_of
+from shaplab.foundations.answers import Answers
 from shaplab.foundations.exact import Game, shapley_values_literal
-from shaplab.foundations.games import MAX_PLAYERS, MAX_TABLE, check_players, iterate_game
+from shaplab.foundations.games import (
+    MAX_PLAYERS,
+    MAX_TABLE,
+    TableGame,
+    all_coalitions,
+    check_players,
+    check_same_players,
+    iterate_game,
+)
 
 __all__ = [
     "Interactions",
@@ -340,7 +349,10 @@ def interaction_values(
     names: Sequence[str] | None = None,
     max_evaluations: None = None,
     rng: Any = None,
+    n_jobs: int | None = None,
     batch_size: int = 4096,
+    progress: bool = False,
+    state: Any = None,
 ) -> np.ndarray: ...
 
 
@@ -354,7 +366,10 @@ def interaction_values(
     names: Sequence[str] | None = None,
     max_evaluations: int | None = None,
     rng: Any = None,
+    n_jobs: int | None = None,
     batch_size: int = 4096,
+    progress: bool = False,
+    state: Any = None,
 ) -> Interactions: ...
 
 
@@ -367,7 +382,10 @@ def interaction_values(
     names: Sequence[str] | None = None,
     max_evaluations: int | None = None,
     rng: Any = None,
+    n_jobs: int | None = None,
     batch_size: int = 4096,
+    progress: bool = False,
+    state: Any = None,
 ) -> Any:
     """Shapley interaction values of a game: the matrix of pairs, or, with ``order``, ``index`` or
     ``max_evaluations``, the interactions of all subsets up to an order, exact or estimated.
@@ -383,8 +401,13 @@ def interaction_values(
     names : names of the players; by default those of the game, if it has some.
     max_evaluations : most coalitions that are valued. Where it covers all of them, values are
         exact; else they are estimated, with standard errors in ``std``.
-    rng : None, a seed or a Generator, for the estimate.
+    rng : None, a seed or a Generator, for the estimate; one seed gives the same numbers for any
+        ``n_jobs`` and batch size.
+    n_jobs : int, through joblib: ``joblib.parallel_config("dask")`` and others apply.
     batch_size : int, coalitions valued in one call; bounds memory.
+    progress : bool, show a bar of coalitions.
+    state : path of a file that keeps all answers, and from which the same call goes on; that of
+        :func:`shaplab.foundations.estimate.estimate_values` for the same game will do.
 
     Returns
     -------
@@ -396,7 +419,10 @@ def interaction_values(
     -----
     For the matrix one matrix product a batch, with :math:`n^2` coefficients for each coalition.
     Else every coalition's payoff is kept, in at most 2 GiB. Estimates are unbiased; an interval of
-    1.96 standard errors holds the value in about 95 of 100 runs. No coalition is valued twice.
+    1.96 standard errors holds the value in about 95 of 100 runs. No coalition is valued twice, but
+    for two that show whether the game answers the same, if the budget has room for them. An
+    exception from an estimate has what was found until then in its attribute ``partial``; after
+    Ctrl-C it is returned, ``info["stopped"]`` being ``"interrupted"``.
 
     References
     ----------
@@ -418,14 +444,18 @@ def interaction_values(
       1                                             +0
     """
     batch = check_int(batch_size, "batch_size")
-    if max_evaluations is not None:
-        budget = check_int(max_evaluations, "max_evaluations")
+    budget = Budget(
+        max_evaluations=max_evaluations, rng=rng, n_jobs=n_jobs, progress=progress, state=state
+    )
+    if budget.max_evaluations is not None:
         n = check_int(n_players, "n_players", maximum=_MOST_PLAYERS)
-        if n > MAX_PLAYERS or 2**n > budget:
-            kind = check_order(order, index, n)
-            return _estimates(game, n, kind, names, (budget, batch), rng)
+        if n > MAX_PLAYERS or 2**n > budget.max_evaluations:
+            return _estimates(game, n, check_order(order, index, n), names, budget, batch)
         order = min(2, n) if order is None and index is None else order
     n = check_players(n_players)
+    if n_jobs is not None or progress or state is not None:
+        names = _names_of(game, n, names)
+        game = _answered(game, n, budget, batch)
     if order is not None or index is not None:
         return _interactions(game, n, *check_order(order, index, n), names, batch)
     # Weights by the size of S: that of the formula, and that of a Shapley value.
@@ -477,19 +507,30 @@ def _interactions(
     )
 
 
+def _answered(game: Game, n: int, budget: Budget, batch: int) -> Game:
+    """The game with all its answers, asked for as a budget says."""
+    check_same_players(game, n)
+    answers = Answers(game, n, budget, batch)
+    coalitions = all_coalitions(n)
+    with answers.bar:
+        answers.ask(coalitions)
+        if answers.resumed:
+            answers.check_same_answer(coalitions[[-1, 1]])
+    payoff = next(iter(answers.known.values())).shape
+    return TableGame(answers.values(coalitions).reshape(-1, *payoff))
+
+
 def _estimates(
     game: Game,
     n: int,
     kind: tuple[int, str],
     names: Sequence[str] | None,
-    limits: tuple[int, int],
-    rng: Any,
+    budget: Budget,
+    batch: int,
 ) -> Interactions:
-    """Estimated interactions; ``limits`` are the budget and the batch."""
+    """Estimated interactions."""
     order, index = kind
-    known = getattr(game, "n_players", n)
-    if known != n:
-        fail("n_players", f"{known}, the players of this game", str(n), "Pass game.n_players")
+    check_same_players(game, n)
     labels = _names_of(game, n, names)
     n_subsets = count_subsets(n, order)
     if n_subsets > _MOST_SUBSETS:
@@ -499,23 +540,38 @@ def _estimates(
             f"{n_subsets:,} of up to {order} of {n} players",
             "Take a lower order, or group players",
         )
-    found = sample_interactions(game, n, kind, limits[0], resolve_rng(rng), limits[1])
-    return Interactions(
-        found.values,
-        tuple(subsets_up_to(n, order)),
-        order,
-        index,
-        found.base_value,
-        n,
-        labels,
-        found.std,
-        method="interaction_values, estimated",
-        info={
-            "evaluations": found.evaluations,
-            "pairs": found.pairs,
-            "fitted_order": found.fitted_order,
-        },
-    )
+    answers = Answers(game, n, budget, batch)
+    sampling = InteractionSampling(answers, kind, int(budget.max_evaluations or 0))
+
+    def result(found: SampledInteractions, stopped: str) -> Interactions:
+        return Interactions(
+            found.values,
+            tuple(subsets_up_to(n, order)),
+            order,
+            index,
+            found.base_value,
+            n,
+            labels,
+            found.std,
+            method="interaction_values, estimated",
+            info={
+                "evaluations": found.evaluations,
+                "pairs": found.pairs,
+                "fitted_order": found.fitted_order,
+                "stopped": stopped,
+            },
+        )
+
+    with answers.bar:
+        try:
+            sampling.ask()
+            return result(sampling.estimate(len(sampling.drawn)), "budget")
+        except (Exception, KeyboardInterrupt) as problem:
+            count = sampling.count_known()
+            if count is None:
+                raise
+            note = "Interactions from the answers until then are in this exception's .partial."
+            return hand_back(problem, result(sampling.estimate(count), reason_of(problem)), note)
 
 
 def _names_of(game: Game, n: int, names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -339,8 +339,10 @@ def permutation_shap(
     Under ``unions`` and ``order`` rounds are of orderings that respect them, each equally likely;
     the way back takes the opposite one that does. Values still add up; what they give up is
     symmetry. Nothing is enumerated then: :func:`shaplab.foundations.predictions.exact_shap` does.
-    With few orderings, those of all background rows together, intervals hold less often than they
-    say: 89 to 91% of the time for 36 to 60 of them, as they should for more.
+    With few orderings, those of all background rows together, intervals may hold less often than
+    they say where steps are skewed: with 36 to 60 of them 93 to 96% of the time for sums of
+    interactions, trees and a network, 89 to 94% for the exponential of five features (the least for
+    six background rows), and 94 to 95% from 120 on.
     Cost: ``4 (d - 1) B`` model rows a round and row (a background of fewer than 16 rows is walked
     more than once), less where features of row and reference agree. Standard errors come from ``R``
     independent rounds, so intervals use Student's t with ``R - 1`` degrees of freedom: see
@@ -515,6 +517,8 @@ def _ime_steps(
     rng = visit_generator(entropy, row, visit)
     rank = rng.random((count, len(members))).argsort(axis=1).argsort(axis=1)
     references = rng.integers(evaluator.n_references, size=count)
+    if evaluator.weights is not None:
+        references = rng.choice(evaluator.n_references, size=count, p=evaluator.weights)
     own = np.take_along_axis(rank, features[:, None], axis=1)
     with_it = rank <= own
     without_it = rank < own
@@ -532,6 +536,7 @@ def ime(
     samples: int | None = None,
     min_samples: int = 10,
     groups: Any = None,
+    weights: Any = None,
     rng: Any = None,
     n_jobs: int | None = None,
     batch_size: int = 16384,
@@ -542,7 +547,7 @@ def ime(
 
     Parameters
     ----------
-    model, X, background, groups, rng, n_jobs, batch_size, feature_names : as in
+    model, X, background, groups, weights, rng, n_jobs, batch_size, feature_names : as in
         :func:`permutation_shap`.
     samples : int, steps for each explained row, at least ``min_samples`` for every feature that can
         matter; two model rows each. None: 100 for every such feature, or ``min_samples`` if that is
@@ -566,7 +571,7 @@ def ime(
     Strumbelj and Kononenko (2014); Methods 8 of Lundberg et al. (2020).
     """
     min_samples = check_int(min_samples, "min_samples", minimum=2)
-    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names, weights)
     if samples is not None:
         most = int(evaluator.matters.sum(axis=1).max())
         samples = check_int(samples, "samples", minimum=max(1, most * min_samples))

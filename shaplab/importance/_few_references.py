@@ -72,6 +72,8 @@ class FewReferences:
     pilot : tells which references are loud and how often to go to each level; None where there are
         too few references or players for either to matter.
     is_squared : whether the loss is squared error.
+    shares : what each reference ``(B,)`` counts in the mean; None: all alike. Losses other than
+        squared error then use all of them in every walk.
 
     Attributes
     ----------
@@ -86,8 +88,10 @@ class FewReferences:
         reference_outputs: np.ndarray,
         pilot: Pilot | None,
         is_squared: bool,
+        shares: np.ndarray | None = None,
     ) -> None:
         self.losses = losses
+        self.shares = shares
         self.n_references = len(reference_outputs)
         self.loud = np.empty(0, dtype=int)
         if pilot is not None:
@@ -110,6 +114,8 @@ class FewReferences:
         self.lattice = first << doublings
         if self.is_squared:
             self.sizes = [DRAWS]
+        elif self.shares is not None:
+            self.sizes = [self.n_quiet]
         else:
             self.sizes = [*(first << level for level in range(doublings)), self.n_quiet]
         self.used = np.array(self.sizes) + len(self.loud)
@@ -126,6 +132,14 @@ class FewReferences:
     def level(self, uniform: float) -> int:
         """The level that a walk goes to, from a uniform draw."""
         return int(np.searchsorted(-self.reach, -uniform)) - 1
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Independent references ``(2, DRAWS)`` that are not loud, for both ways of a walk."""
+        size = (2, DRAWS)
+        if self.shares is None:
+            return np.asarray(self.quiet[rng.integers(self.n_quiet, size=size)])
+        chances = self.shares[self.quiet]
+        return rng.choice(self.quiet, size=size, p=chances / chances.sum())
 
     def references(self, start: np.ndarray, drawn: np.ndarray, level: int) -> np.ndarray:
         """Numbers ``(w, 2, m)`` of the references of walks, for the way there and the way back;
@@ -176,6 +190,14 @@ class FewReferences:
         """Outputs ``(w, c, m, K)`` of drawn references in their share of the mean, and what the
         loud ones, which stand last, give to it ``(w, c, K)``."""
         drawn = outputs.shape[2] - len(self.loud)
+        if self.shares is not None:
+            loud = self.shares[self.loud, None]
+            of_loud = (outputs[:, :, drawn:] * loud).sum(axis=2)
+            # Draws come as often as they count; the whole background comes in its order.
+            quiet = self.shares[self.quiet].sum()
+            if not self.is_squared:
+                quiet = self.shares[self.order, None] * self.n_quiet
+            return outputs[:, :, :drawn] * quiet, of_loud
         share = self.n_quiet / self.n_references
         of_loud = outputs[:, :, drawn:].sum(axis=2) / self.n_references
         return outputs[:, :, :drawn] * share, of_loud

@@ -84,8 +84,7 @@ class RowLosses:
         self.y = check_target(y, evaluator.n_rows, self.loss, n_outputs)
         for outputs in (evaluator.row_outputs, evaluator.reference_outputs):
             check_probabilities(outputs, self.loss, classes=self.has_classes)
-        nobody = evaluator.reference_outputs.mean(axis=0)
-        nobody = np.broadcast_to(nobody, evaluator.row_outputs.shape)
+        nobody = np.broadcast_to(evaluator.nobody, evaluator.row_outputs.shape)
         self.empty = -self.losses(nobody, self.y) * self.weight
         self.full = -self.losses(evaluator.row_outputs, self.y) * self.weight
 
@@ -150,6 +149,13 @@ class ConditionalRemoval:
 
     def __init__(self, evaluator: Evaluator) -> None:
         rows = evaluator.rows
+        if evaluator.weights is not None:
+            fail(
+                "weights",
+                'None, or all alike, with removal="conditional"',
+                "different weights",
+                'Repeat rows of the background, or use removal="marginal"',
+            )
         if rows.is_table:
             fail(
                 "removal",
@@ -268,7 +274,9 @@ class LossWalks(Sampler):
         pilot = None
         if self.evaluator.n_active > 1 and self.evaluator.n_references > DRAWS:
             pilot = self._pilot(smallest=2 if is_squared else 4)
-        self.few = FewReferences(game.losses, self.evaluator.reference_outputs, pilot, is_squared)
+        references = self.evaluator.reference_outputs
+        shares = self.evaluator.weights
+        self.few = FewReferences(game.losses, references, pilot, is_squared, shares)
         self.shape = (self.evaluator.n_rows, self.evaluator.n_active, 1)
         self.cost = 2 * self.removal.mean_steps() * walks * self.few.mean_cost
         self.scale = float(max(np.abs(game.empty).max(), np.abs(game.full).max()))
@@ -281,6 +289,8 @@ class LossWalks(Sampler):
             "y": game.y.tolist(),
             "weights": game.weight.tolist(),
         }
+        if shares is not None:
+            self.mark["background"] = shares.tolist()
 
     def _pilot(self, smallest: int) -> Pilot:
         """Steps of a few rows over the whole background, with random numbers of their own.
@@ -350,7 +360,7 @@ class LossWalks(Sampler):
             draws.rank[place] = rng.permutation(self.evaluator.n_active)
             draws.level[place] = self.few.level(rng.random())
             draws.start[place] = rng.random()
-            draws.drawn[place] = self.few.quiet[rng.integers(self.few.n_quiet, size=(2, DRAWS))]
+            draws.drawn[place] = self.few.draw(rng)
         return draws
 
     def _contributions(self, walks: WalkDraws, level: int) -> tuple[np.ndarray, int]:
@@ -407,6 +417,7 @@ def loss_shap(
     loss: Any = "mse",
     removal: str = "marginal",
     groups: Any = None,
+    weights: Any = None,
     rounds: int | None = None,
     thresh: float = 0.02,
     max_evaluations: int | None = None,
@@ -422,9 +433,11 @@ def loss_shap(
 
     Parameters
     ----------
-    model, X, background, groups, rounds, thresh, max_evaluations, rng, n_jobs, batch_size,
-    progress, callback, state, feature_names : as in
+    model, X, background, groups, weights, rounds, thresh, max_evaluations, rng, n_jobs,
+    batch_size, progress, callback, state, feature_names : as in
         :func:`shaplab.foundations.permutation.permutation_shap`; a round is 16 walks for each row.
+        ``weights`` are of background rows and for marginal removal; losses other than squared error
+        then take the whole background for every step.
     y, loss, removal : as in :func:`shaplab.importance.sage.sage`.
 
     Returns
@@ -442,7 +455,7 @@ def loss_shap(
     Lundberg et al. (2020), Section 2.7.4; Covert (2020).
     """
     budget = Budget(rounds, thresh, max_evaluations, rng, n_jobs, progress, callback, state)
-    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names)
+    evaluator = Evaluator(model, X, background, groups, batch_size, feature_names, weights)
     game = RowLosses(evaluator, y, loss)
     sampler = LossWalks(game, removal, WALKS)
 

@@ -3,7 +3,8 @@
 One row: ``waterfall``, ``force``, and ``compare`` for one row explained several times. A table of
 rows: ``bar`` (of cohorts, too), ``beeswarm``, ``violin``, ``summary`` (bar and beeswarm),
 ``heatmap``, ``decision``, ``embedding``. One feature: ``scatter``, ``partial_dependence``; a pair:
-``interaction``; the strongest pairs and larger subsets: ``interaction_bars``. Pictures: ``images``.
+``interaction``; the strongest pairs and larger subsets: ``interaction_bars``, and
+``interaction_network`` for pairs. Pictures: ``images``.
 ``table`` says what any of them shows in words and numbers, for readers who cannot see a plot.
 
 A plot draws on ``ax``, or on a new figure of its own, and returns the Axes; what has several panels
@@ -26,7 +27,7 @@ from shaplab.plots._overviews import (
     partial_dependence,
     summary,
 )
-from shaplab.plots._subsets import interaction_bars
+from shaplab.plots._subsets import interaction_bars, interaction_network
 
 __all__ = [
     "bar",
@@ -39,6 +40,7 @@ __all__ = [
     "images",
     "interaction",
     "interaction_bars",
+    "interaction_network",
     "partial_dependence",
     "scatter",
     "summary",

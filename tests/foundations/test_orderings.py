@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shaplab.foundations._sampling import draw_entropy
 from shaplab.foundations._structure import both_ways, read_structure
+from shaplab.foundations.estimate import estimate_values
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import TableGame
 from shaplab.foundations.orderings import game_shap, sampled_values, sampled_values_literal
@@ -51,12 +53,13 @@ def test_sampled_values_are_the_exact_ones_within_their_errors(game, stated):
 
 def test_the_literal_version_walks_the_same_orderings(game):
     structure = read_structure(6, None, unions=[[0, 1], [2, 3, 4], [5]])
-    orders = both_ways(structure, np.random.default_rng(3).random((20, structure.n_keys)))
+    generator = np.random.default_rng(np.random.SeedSequence(draw_entropy(3)))
+    orders = both_ways(structure, generator.random((20, structure.n_keys)))
     literal = sampled_values_literal(game, orders.reshape(-1, 6))
     fast = sampled_values(
         game, 6, unions=[[0, 1], [2, 3, 4], [5]], max_evaluations=2 + 20 * 10, rng=3
     )
-    assert fast.rounds == 20
+    assert (fast.freedom == 19).all()
     assert np.allclose(fast.values, literal, atol=EXACT)
 
 
@@ -99,7 +102,7 @@ def test_budgets_from_twice_the_players_on_and_nothing_valued_twice():
     found = sampled_values(everybody, 40, max_evaluations=80, rng=0)
     assert found.evaluations == len(asked) == len(set(asked)) == 80
     assert np.isnan(found.std).all()
-    with pytest.raises(ValueError, match=r"max_evaluations: expected at least 16 pairs.*Pass 1250"):
+    with pytest.raises(ValueError, match="max_evaluations: expected at least 1250 evaluations"):
         found.interval()
     found = sampled_values(everybody, 40, max_evaluations=1250, rng=0)
     assert np.isfinite(found.std).all()
@@ -107,7 +110,8 @@ def test_budgets_from_twice_the_players_on_and_nothing_valued_twice():
     chain = [[player] for player in range(40)]
     found = sampled_values(everybody, 40, order=chain, max_evaluations=4000, rng=0)
     assert found.values[39] == 1
-    assert len(asked) == found.evaluations == 41
+    # Everybody and one more, which show that the game answers the same.
+    assert len(asked) == found.evaluations == 41 + 2
     assert sampled_values(everybody, 1, max_evaluations=2).values.tolist() == [1.0]
 
 
@@ -294,3 +298,128 @@ def test_a_copula_does_not_know_units_and_fills_with_values_that_were_seen():
     assert set(np.unique(rows[:, 0])) == {0.0, 1.0}
     assert set(np.unique(rows[:, 1])) <= set(binary[:, 1])
     assert (rows[:, 2] == 3.0).all()
+
+
+# What a run costs, and where it is kept.
+
+
+def cubes(S):
+    """Interactions of three among thirty players."""
+    return S[:, 0] * S[:, 1] * S[:, 2] * 3.0 + S[:, 3] * S[:, 4] * S[:, 5] + S @ np.arange(30.0)
+
+
+def counted(game, asked, stop_at=None, problem=KeyboardInterrupt):
+    def valued(S):
+        if stop_at is not None and len(asked) >= stop_at:
+            raise problem
+        asked.extend(map(bytes, np.packbits(S, axis=1)))
+        return game(S)
+
+    return valued
+
+
+@pytest.mark.parametrize("stated", [{}, {"unions": [list(range(10)), list(range(10, 30))]}])
+def test_precision_stops_a_run_and_workers_change_nothing(stated):
+    rough = sampled_values(cubes, 30, thresh=0.05, rng=0, **stated)
+    fine = sampled_values(cubes, 30, thresh=0.005, rng=0, n_jobs=2, batch_size=77, **stated)
+    again = sampled_values(cubes, 30, thresh=0.005, rng=0, **stated)
+    assert rough.stopped == fine.stopped == "precision"
+    assert rough.evaluations < fine.evaluations
+    assert fine.std.max() <= 0.005 * np.ptp(np.append(fine.values, 0.0))
+    assert np.array_equal(fine.values, again.values)
+    assert fine.sizes[[0, 30]].tolist() == [1, 1]
+    spent = sampled_values(cubes, 30, thresh=1e-9, max_evaluations=3000, rng=0, **stated)
+    assert spent.stopped == "budget" and spent.evaluations <= 3000
+
+
+def test_a_run_goes_on_from_its_file_and_from_that_of_an_estimate(tmp_path):
+    state = tmp_path / "answers.npz"
+    asked = []
+    sampled_values(counted(cubes, asked), 30, max_evaluations=1500, rng=1, state=state)
+    first = len(asked)
+    longer = sampled_values(counted(cubes, asked), 30, max_evaluations=3000, rng=1, state=state)
+    whole = sampled_values(cubes, 30, max_evaluations=3000, rng=1)
+    assert np.array_equal(longer.values, whole.values)
+    # Two coalitions are asked for once more, to see that it is the same game.
+    assert len(asked) == longer.evaluations + 2 and len(asked) - first > 1000
+    assert len(set(asked)) == len(asked) - 4
+    with pytest.raises(ValueError, match="game: expected the same value"):
+        sampled_values(lambda S: cubes(S) + S[:, 7], 30, max_evaluations=3000, state=state)
+    asked.clear()
+    estimate_values(counted(cubes, asked), 30, max_evaluations=3500, thresh=None, state=state)
+    assert len(asked) < 3500 and asked
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
+def test_whole_pairs_are_kept_when_a_game_stops(problem, tmp_path):
+    asked = []
+    state = tmp_path / "answers.npz"
+    game = counted(cubes, asked, stop_at=1300, problem=problem)
+    options = dict(max_evaluations=4000, rng=0, batch_size=50)
+    if problem is KeyboardInterrupt:
+        kept = sampled_values(game, 30, state=state, **options)
+    else:
+        with pytest.raises(RuntimeError) as raised:
+            sampled_values(game, 30, state=state, **options)
+        kept = raised.value.partial
+    assert kept.stopped == ("interrupted" if problem is KeyboardInterrupt else "error")
+    # 22 pairs of 58 coalitions.
+    assert kept.evaluations == len(asked) == 1300 + 2 and (kept.freedom >= 21).all()
+    assert np.isfinite(kept.std).all() and kept.values.sum() == pytest.approx(kept.total)
+    ahead = len(asked)
+    whole = sampled_values(counted(cubes, asked), 30, state=state, **options)
+    assert len(asked) - ahead < 2750
+    assert np.array_equal(whole.values, sampled_values(cubes, 30, **options).values)
+
+
+def test_games_that_answer_otherwise_are_named():
+    noise = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="game: expected the same value each time"):
+        sampled_values(lambda S: S.sum(axis=1) + noise.normal(size=len(S)), 20)
+    with pytest.raises(ValueError, match="names: expected"):
+        sampled_values(cubes, 30, names=["a", "b"])
+    with pytest.raises(ValueError, match=r"max_evaluations: expected at least 60.*Pass 60"):
+        sampled_values(cubes, 30, max_evaluations=59)
+    least = sampled_values(cubes, 30, max_evaluations=60)
+    with pytest.raises(ValueError, match="expected at least 930 evaluations for an interval"):
+        least.interval()
+    assert np.isfinite(sampled_values(cubes, 30, max_evaluations=930).std).all()
+
+
+@pytest.mark.parametrize("kind", ["drawn", "fixed"])
+def test_explained_rows_are_kept_and_resumed(kind, tmp_path):
+    rng = np.random.default_rng(1)
+    background = rng.normal(size=(100, 4)) @ rng.normal(size=(4, 4))
+    calls = []
+
+    def model(X, stop=[None]):  # noqa: B006
+        calls.append(len(X))
+        if stop[0] is not None and len(calls) >= stop[0]:
+            raise KeyboardInterrupt
+        return curved(X)
+
+    X = background[:3]
+    made = {
+        "drawn": lambda f: GaussianGame(f, X, background, n_samples=6, rng=0),
+        "fixed": lambda f: MarginalGame(f, X, background[:9]),
+    }[kind]
+    whole = game_shap(made(curved), max_evaluations=400, rng=5)
+    state = tmp_path / "run.npz"
+    part = game_shap(made(curved), max_evaluations=200, rng=5, state=state)
+    assert 0 < part.info["coalitions"] <= 200
+    longer = game_shap(made(curved), max_evaluations=400, rng=5, state=state, n_jobs=2)
+    assert np.allclose(longer.values, whole.values, atol=EXACT)
+    assert np.allclose(longer.std, whole.std, atol=EXACT)
+    assert np.allclose(longer.base_values, whole.base_values, atol=EXACT)
+    rough = game_shap(made(curved), thresh=0.1, rng=5)
+    assert rough.info["stopped"] == "precision"
+    spread = np.ptp(np.concatenate([rough.values, np.zeros((3, 1))], axis=1), axis=1)
+    assert (rough.std.max(axis=1) <= 0.1 * spread).all()
+    if kind == "drawn":
+        other = GaussianGame(curved, X + 1.0, background, n_samples=6, rng=0)
+        with pytest.raises(ValueError, match="state: expected a run of the same game"):
+            game_shap(other, max_evaluations=400, state=state)
+        calls.clear()
+        stopped = game_shap(made(lambda X: model(X, [150])), max_evaluations=4000, rng=5)
+        assert stopped.info["stopped"] == "interrupted" and stopped.info["rounds"][0] > 3
+        assert np.abs(stopped.gap(curved(X))).max() < 1e-9

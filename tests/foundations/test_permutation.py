@@ -512,3 +512,21 @@ def test_ime_standard_errors_are_those_of_its_samples():
     mean, count = found.values[0], found.info["samples"][0]
     assert count.sum() == 400
     np.testing.assert_allclose(found.std[0], np.sqrt(mean * (1 - mean) / (count - 1)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [None, 4000])
+def test_weights_of_ime_are_repeated_rows(samples):
+    rng = np.random.default_rng(3)
+    X, B = rng.normal(size=(2, 5)), rng.normal(size=(4, 5))
+    weights = [3, 0, 1, 5]
+
+    def model(rows):
+        return np.tanh(rows @ np.arange(5.0)) + rows[:, 0] * rows[:, 1] * rows[:, 2]
+
+    truth = exact_shap(model, X, np.repeat(B, weights, axis=0)).values
+    found = ime(model, X, B, weights=weights, samples=samples, min_samples=100, rng=0)
+    # Ten numbers; without samples all coalitions are cheaper.
+    assert (np.abs(found.values - truth) <= 4.5 * found.std + 1e-10).all()
+    assert np.allclose(found.base_values, model(np.repeat(B, weights, axis=0)).mean())
+    plain = ime(model, X, B, samples=samples, min_samples=100, rng=0)
+    assert (np.abs(plain.values - truth) > 4.5 * plain.std + 1e-10).any()

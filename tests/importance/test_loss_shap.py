@@ -256,3 +256,45 @@ def test_levels_are_visited_as_often_as_their_corrections_need():
     # The first level costs as much as the smallest draw, the second twice as much; each gets a
     # hundredth at least.
     assert linear[:2] == pytest.approx([0.01, 0.005])
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_weights_of_the_background_are_repeated_rows(loss, drawn):
+    """Twelve references are drawn from for squared error, three are used whole."""
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(3, 5))
+    B = rng.normal(size=(12 if drawn else 3, 5))
+    B[0] *= 3.0
+    weights = np.arange(len(B)) % 4
+    weights[-1] = 6
+    repeated = np.repeat(B, weights, axis=0)
+
+    def model(rows):
+        linear = rows[:, 0] * rows[:, 1] * rows[:, 2] + rows[:, 3] - rows[:, 4]
+        return linear if loss == "mse" else 1.0 / (1.0 + np.exp(-linear))
+
+    y = np.array([0.0, 1.0, 1.0])
+    truth = -shapley_values(LossOfMean(MarginalGame(model, X, repeated), y, loss), 5).T
+    options = dict(loss=loss, rounds=40, rng=0)
+    found = loss_shap(model, X, y, B, weights=weights, **options)
+    # Fifteen numbers and their standard errors from forty rounds.
+    assert (np.abs(found.values - truth) <= 4.5 * found.std + 1e-9).all()
+    assert found.std.max() < 0.1 * np.ptp(truth)
+    assert np.allclose(
+        found.base_values, loss_shap(model, X, y, repeated, **options).base_values, atol=1e-12
+    )
+    # Unweighted values are others.
+    plain = loss_shap(model, X, y, B, **options)
+    assert (np.abs(plain.values - truth) > 4.5 * plain.std + 1e-9).any()
+    exact = loss_shap(model, X, y, B, weights=weights, loss=loss, thresh=1e-6)
+    assert np.allclose(exact.values, truth, atol=1e-10)
+
+
+def test_weights_need_marginal_removal():
+    rng = np.random.default_rng(0)
+    X, B = rng.normal(size=(2, 3)), rng.normal(size=(6, 3))
+    with pytest.raises(ValueError, match=r'weights: expected None.*removal="conditional"'):
+        loss_shap(
+            lambda Z: Z.sum(axis=1), X, [0.0, 1.0], B, removal="conditional", weights=range(1, 7)
+        )

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 import shaplab
 from shaplab import Explanation, plots
-from shaplab._figures import DOWN, UP, to_unit
+from shaplab._figures import DOWN, GREY, UP, to_unit
 from shaplab.insight.summaries import Clusters, cluster_rows, embed_rows
 
 HOSTILE = [
@@ -83,6 +83,7 @@ DRAW = {
     ),
     "decision": lambda names, **o: plots.decision(make(names=names), highlight=[3], **o),
     "violin": lambda names, **o: plots.violin(make(names=names), **o),
+    "interaction network": lambda names, **o: plots.interaction_network(make_subsets(names), **o),
     "heatmap": lambda names, **o: plots.heatmap(make(names=names), **o),
     "embedding": lambda names, **o: plots.embedding(
         embed_rows(make()),
@@ -565,6 +566,57 @@ def test_interaction_bars_rank_subsets_with_their_signs():
     assert table["subset"][0] == "f0 × f1 × f2"
     assert table["players"][:3].tolist() == [3, 2, 1]
     assert len(table) == len(found)
+
+
+def test_a_network_has_lines_by_strength_and_sign():
+    def game(S):
+        return S @ [1.0, 0.0, 0.0, -2.0] + 3.0 * S[:, 0] * S[:, 1] - S[:, 1] * S[:, 2]
+
+    found = shaplab.interaction_values(game, 4, order=2, index="Moebius")
+    ax = plots.interaction_network(found, output_unit="m", max_pairs=2)
+    strongest = 3.0
+    assert ax.get_xlabel() == "Moebius interaction (m); widest line 3"
+    table = plots.table(ax)
+    assert list(table.columns) == ["one", "other", "Moebius interaction"]
+    assert table["Moebius interaction"].tolist() == [3.0, -1.0]
+    assert table["one"].tolist() == ["x0", "x1"]
+    lines = [line for line in ax.lines if len(line.get_xdata()) == 2]
+    drawn = sorted(lines, key=lambda line: -line.get_linewidth())
+    for line, number in zip(drawn, table["Moebius interaction"], strict=True):
+        assert to_hex(line.get_color()) == (UP if number > 0 else DOWN)
+        assert line.get_linestyle() == ("-" if number > 0 else "--")
+        assert line.get_linewidth() == pytest.approx(9.0 * abs(number) / strongest)
+    discs = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    areas = [disc.get_markersize() ** 2 for disc in discs]
+    # Players 3 and 0 alone: -2 and 1.
+    assert areas[3] == pytest.approx(2 * areas[0])
+    assert to_hex(discs[3].get_color()) == DOWN and to_hex(discs[0].get_color()) == UP
+    assert [text.get_text() for text in ax.texts] == ["x0", "x1", "x2", "x3"]
+
+
+def test_a_network_of_rows_of_few_players_and_of_estimates():
+    found = make_subsets(rows=5)
+    ax = plots.interaction_network(found)
+    assert ax.get_xlabel().startswith("mean |Moebius interaction|")
+    assert {to_hex(line.get_color()) for line in ax.lines if len(line.get_xdata()) == 2} == {GREY}
+    ax = plots.interaction_network(found, row=1)
+    table = plots.table(ax)
+    pair = table[(table["one"] == "f0") & (table["other"] == "f3")]
+    assert pair["Moebius interaction"].item() == pytest.approx(-2.0)
+    two = plots.interaction_network(found, max_players=2)
+    assert [text.get_text() for text in two.texts] == ["f0", "f3"]
+    guessed = shaplab.interaction_values(
+        lambda S: S[:, :3].all(axis=1) * 1.0, 26, order=2, max_evaluations=900, rng=0
+    )
+    assert "standard error" in plots.table(plots.interaction_network(guessed))
+    nothing = shaplab.interaction_values(lambda S: np.zeros(len(S)), 3, order=2)
+    assert len(plots.table(plots.interaction_network(nothing))) == 3
+    with pytest.raises(ValueError, match="max_pairs: expected an integer"):
+        plots.interaction_network(found, max_pairs=0)
+    with pytest.raises(ValueError, match="order: expected an integer >= 1 and <= 1"):
+        plots.interaction_network(shaplab.interaction_values(lambda S: S[:, 0] * 1.0, 3, order=1))
+    with pytest.raises(TypeError, match="interactions: expected Interactions, or an Explanation"):
+        plots.interaction_network(make())
 
 
 def test_interaction_bars_of_rows_one_row_one_order_and_estimates():
