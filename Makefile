@@ -13,7 +13,7 @@ export SHAPLAB_QUIET = 1
 export PROFILE
 
 K =
-.PHONY: help book html test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
+.PHONY: help book html lab test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
 .NOTPARALLEL:
 
 book: html  ## execute the chapters, build the pages, serve them and print the address
@@ -28,6 +28,10 @@ executed: $(READY)
 chapter: $(READY)  ## run one chapter again: make chapter C=foundations/exact PROFILE=full SEED=3
 	@test -n "$(C)" || { echo "Say which chapter: make chapter C=foundations/exact [PROFILE=full] [SEED=3]"; exit 2; }
 	$(BIN)/python book/_ext/run_chapters.py $(C) --profile $(PROFILE) --seed $(SEED) --force
+
+lab: $(READY)  ## open a chapter in JupyterLab: make lab C=foundations/exact
+	$(BIN)/python -c "import jupyterlab, jupyterlab_myst" 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[lab]"
+	$(BIN)/python book/_ext/lab.py $(C)
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS="	" read -r name text; do printf '%-15s %s\n' "$$name" "$$text"; done

@@ -10,6 +10,7 @@ before it.
 
     OMP_NUM_THREADS=1 python benchmarks/trees_speed.py --models abc --repeats 3 OMP_NUM_THREADS=1
     python benchmarks/trees_speed.py --models abc --jobs large --skip shap,shapiq --repeats 1
+    python benchmarks/trees_speed.py --models f --jobs values
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ MODELS = {"a": (100, 6, 30), "b": (500, 8, 50), "c": (1000, 4, 30)}
 
 
 def make(name):
-    """Fit model a, b, c (XGBoost) or d (random forest); returns it with 200,000 rows."""
+    """Fit model a, b, c (XGBoost), d (random forest) or f (CatBoost); returns it with 200,000
+    rows."""
     rng = np.random.default_rng(0)
     d = MODELS[name][2] if name in MODELS else 30
     X = rng.normal(size=(200_000, d)).astype(np.float32)
@@ -43,6 +45,12 @@ def make(name):
         from sklearn.ensemble import RandomForestRegressor
 
         return RandomForestRegressor(100, random_state=0).fit(X[:2000], y[:2000]), X
+    if name == "f":
+        import catboost
+
+        settings = {"verbose": 0, "thread_count": 1, "allow_writing_files": False}
+        model = catboost.CatBoostRegressor(iterations=500, depth=6, **settings)
+        return model.fit(X[:20_000], y[:20_000]), X
     import xgboost
 
     trees, depth, _ = MODELS[name]
@@ -108,6 +116,13 @@ def xgboost_peer(model, X, interactions=False):
     return found[:, :-1, :-1] if interactions else found[:, :-1]
 
 
+def catboost_peer(model, X):
+    import catboost
+
+    pool = catboost.Pool(X)
+    return model.get_feature_importance(pool, type="ShapValues", thread_count=1)[:, :-1]
+
+
 def shap_peer(model, background=None):
     """shap's own C extension; for XGBoost it would call XGBoost otherwise."""
     import shap
@@ -169,7 +184,8 @@ def main():
     print(versions, f"numba threads {os.environ['NUMBA_NUM_THREADS']}")
     for name in options.models:
         model, X = make(name)
-        boosted = name != "d"
+        boosted = name in MODELS
+        catboosts = name == "f"
         trees = shaplab.TreeEnsemble.from_model(model)
         print(f"({name}) {trees!r}")
         rows = X[:10_000]
@@ -190,7 +206,15 @@ def main():
                     10_000,
                     2500,
                 )
-            if "shap" not in skip:
+            if catboosts:
+                run(
+                    "path-dependent, 10,000 rows: CatBoost",
+                    ours,
+                    lambda: catboost_peer(model, rows),
+                    10_000,
+                    10_000,
+                )
+            if "shap" not in skip and not catboosts:
                 n = {"a": 500, "b": 100, "c": 500, "d": 20}[name]
                 run(
                     "path-dependent, 10,000 rows: shap C",

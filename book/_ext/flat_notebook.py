@@ -116,6 +116,8 @@ def _role(
         if kind == "cite:p":
             return "(" + "; ".join(f"{author}, {year}" for author, year in cited) + ")"
         return " and ".join(f"{author} ({year})" for author, year in cited)
+    if kind == "term":
+        return explicit[1] if explicit else content
     if kind == "glue:text":
         return values.get(target, f"({target})")
     if kind == "eq":

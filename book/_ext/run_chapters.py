@@ -62,6 +62,15 @@ def _pages(node: Any) -> Iterator[str]:
             yield from _pages(item)
 
 
+def suggested(name: str, known: list[str]) -> str:
+    """Return what may have been meant by a name that is no chapter's."""
+    close = [page for page in known if page.endswith(f"/{name}")]
+    close += difflib.get_close_matches(name, known, n=3, cutoff=0.8)
+    if close:
+        return f"Did you mean {' or '.join(dict.fromkeys(close))}?"
+    return f"Chapters: {', '.join(known)}."
+
+
 def is_chapter(text: str) -> bool:
     """Say whether a page is a notebook: its front matter names jupytext."""
     return bool(re.match(r"---\n(?:.*\n)*?jupytext:(?:.*\n)*?---\n", text))
@@ -72,7 +81,10 @@ def fingerprint(root: Path) -> str:
     dependencies."""
     digest = hashlib.sha256(platform.python_version().encode())
     for folder in ("shaplab", "book/_ext/shaplab_book"):
-        for path in sorted((root / folder).rglob("*.py")):
+        found = [
+            p for p in (root / folder).rglob("*") if p.suffix in (".py", ".yml", ".js", ".css")
+        ]
+        for path in sorted(found):
             digest.update(
                 path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
             )
@@ -279,10 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     known = chapters(options.root)
     unknown = sorted(set(options.pages) - set(known))
     for name in unknown:
-        close = [page for page in known if page.endswith(f"/{name}")]
-        close += difflib.get_close_matches(name, known, n=3, cutoff=0.8)
-        hint = f"Did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
-        parser.error(f"no such chapter: {name}. {hint or 'Chapters: ' + ', '.join(known) + '.'}")
+        parser.error(f"no such chapter: {name}. {suggested(name, known)}")
     chosen = options.pages or known
     failed = run(options.root, chosen, options.profile, options.seed, options.jobs, options.force)
     if failed:

@@ -32,6 +32,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
+GLOSSARY = "book/reference/glossary"
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2/")
 
 
@@ -468,6 +469,26 @@ def fix_roles(
         context["body"] = context["body"].replace(wrong, right)
 
 
+def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Words of the glossary show their sentence when one points at them."""
+    links = [
+        link
+        for link in doctree.findall(nodes.reference)
+        if any("std-term" in part.get("classes", ()) for part in link.findall(nodes.inline))
+    ]
+    if not links:
+        return
+    sentences = {}
+    for item in app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item):
+        *words, sentence = item.children
+        for word in words:
+            for anchor in word.get("ids", ()):
+                sentences[anchor] = sentence.astext().strip()
+    for link in links:
+        anchor = link.get("refid") or str(link.get("refuri", "")).partition("#")[2]
+        link["reftitle"] = sentences[anchor]
+
+
 def fix_launch_buttons(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -494,6 +515,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", extend_chapter)
     app.connect("autodoc-process-docstring", tidy_docstring)
     app.connect("missing-reference", find_at_home)
+    app.connect("doctree-resolved", explain_terms)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
     app.connect("env-updated", lead_with_install)

@@ -510,7 +510,7 @@ def _forward(series: Sequence[Any], rows: np.ndarray, references: np.ndarray) ->
     ours = [rows]
     theirs = [references]
     for number, stage in enumerate(series):
-        wanted = getattr(getattr(stage, "trees", None), "n_features", None)
+        wanted = getattr(getattr(stage, "trees", None), "n_columns", None)
         if wanted is not None and wanted != ours[-1].shape[1]:
             fail(
                 "stages",

@@ -10,6 +10,7 @@ codes may run to a million), one more code stands for all others, which no split
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,7 +30,8 @@ class Encoder:
 
     ``categorical`` ``(d,)`` marks features whose splits are sets; the library's codes that those
     sets hold are ``categories[category_start[j]:category_start[j + 1]]``, sorted. ``names_made``
-    tells that the library made ``feature_names`` up, so that a table's own names win.
+    tells that the library made ``feature_names`` up, so that a table's own names win. ``label_of``
+    turns a cell into the label the model knows it by, None where the library takes it for none.
     """
 
     cuts: np.ndarray
@@ -43,12 +45,13 @@ class Encoder:
     frame_labels: tuple[tuple[Any, ...], ...] | None
     unseen: str
     missing_value: float
-    sparse_missing: bool
+    sparse_missing: bool | None
     nan_allowed: bool
     inf_allowed: bool
     feature_names: tuple[str, ...] | None
     names_made: bool = False
     blanks_replaced: bool = False
+    label_of: Callable[[Any], Any] | None = None
 
     @property
     def n_codes(self) -> np.ndarray:
@@ -107,6 +110,14 @@ class Encoder:
         """A float table in which categories are the library's codes."""
         if column_names(X) is not None:
             return self._table(X, argument)
+        if has(X, "tocoo") and self.sparse_missing is None:
+            fail(
+                argument,
+                "a dense table, since the parts of the model read the zeros of a sparse one "
+                "differently",
+                f"a {type(X).__name__}",
+                f"Pass {argument}.toarray()",
+            )
         if (
             has(X, "tocoo") and self.sparse_missing
         ):  # what a sparse matrix leaves out is missing, not zero
@@ -246,7 +257,7 @@ class Encoder:
 
     def _codes(self, column: Column, labels: tuple[Any, ...], j: int, argument: str) -> np.ndarray:
         """Codes of a column of labels; NaN where missing or, if the library says so, unseen."""
-        if column.labels is None or column.codes is None:
+        if column.labels is None or column.codes is None or self.label_of is not None:
             found = self._look_up(column.cells(), labels, j, argument)
             self._check_text(column.numbers is not None, found, column.numbers, j, argument)
             return found
@@ -268,6 +279,8 @@ class Encoder:
     ) -> np.ndarray:
         """Code of each cell; NaN where missing or, if the library says so, unseen."""
         code = {label: float(k) for k, label in enumerate(labels)}
+        if self.label_of is not None:
+            return self._look_up_spelled(cells, code, j, argument)
         found = np.full(len(cells), np.nan)
         for i, label in enumerate(cells):
             known = code.get(label)
@@ -280,6 +293,29 @@ class Encoder:
                     repr(str(label) if isinstance(label, str) else label),
                     "Map unseen categories to known ones or to missing",
                 )
+        return found
+
+    def _look_up_spelled(
+        self, cells: list[Any], code: dict[Any, float], j: int, argument: str
+    ) -> np.ndarray:
+        """Code of each cell by the label that the library makes of it; one for all unseen ones."""
+        spelled: dict[Any, float] = {}
+        found = np.empty(len(cells))
+        for i, cell in enumerate(cells):
+            seen = (type(cell), cell)  # 1 and 1.0 are equal, but not the same category
+            known = spelled.get(seen) if isinstance(cell, Hashable) else None
+            if known is None:
+                label = self.label_of(cell) if self.label_of else cell
+                if label is None:
+                    fail(
+                        argument,
+                        f"text or whole numbers in the categorical column {self._name(j)}, as the "
+                        "model's library requires",
+                        repr(cell),
+                        "Make them text as in training, with a text of its own for missing cells",
+                    )
+                known = spelled[seen] = code.get(label, float(len(code)))
+            found[i] = known
         return found
 
     def _same_order(

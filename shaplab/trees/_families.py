@@ -18,7 +18,7 @@ from shaplab.trees.kernels.patterns import NO_BACKGROUND, Background
 
 __all__ = ["FamilyPlan", "interventional_plan", "path_plan"]
 
-_ROWS = 1024  # that one thread takes at a time
+_FAMILY_ROWS = 1024  # that one thread takes at a time
 
 
 class FamilyPlan:
@@ -85,7 +85,7 @@ class FamilyPlan:
                 rows, paths.nodes, paths.arrays, codes, self.background, self.hierarchy, sums
             )
 
-        jobs(add_part, list(chunks(codes.shape[1], _ROWS)))
+        jobs(add_part, list(chunks(codes.shape[1], _FAMILY_ROWS)))
         return sums
 
 

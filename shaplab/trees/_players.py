@@ -24,18 +24,14 @@ __all__ = ["Players", "hierarchy_of", "players_of", "restricted_unions"]
 
 @dataclass(frozen=True)
 class Players:
-    """The player of each feature ``(d,)``, the players' names, and nested lists of players who stay
-    together, or None."""
+    """The player of each feature ``(n_features,)``, the players' names and number, and nested lists
+    of players who stay together, or None."""
 
     label: np.ndarray
     names: tuple[str, ...] | None
+    count: int
     grouped: bool
     unions: list[Any] | None = None
-
-    @property
-    def count(self) -> int:
-        """How many players there are."""
-        return int(self.label.max(initial=-1)) + 1
 
     def nodes(self, trees: TreeEnsemble) -> Nodes:
         """The nodes of an ensemble whose splits know their player."""
@@ -53,12 +49,12 @@ class Players:
 def players_of(
     trees: TreeEnsemble, groups: Any, names: tuple[str, ...] | None, unions: Any = None
 ) -> Players:
-    """Features as players, or the ``groups`` of them by number or name, and the ``unions`` that
-    they keep to."""
-    label = np.arange(trees.n_features)
+    """The columns of the rows as players, or the ``groups`` of them by number or name, and the
+    ``unions`` that they keep to."""
+    players = Players(trees.owner, names, trees.n_columns, False)
     if groups is not None:
-        label, names = group_labels(groups, trees.n_features, names)
-    players = Players(label, names, groups is not None)
+        label, names = group_labels(groups, trees.n_columns, names)
+        players = Players(label[trees.owner], names, len(names), True)
     if unions is None:
         return players
     listed = nested_lists(players_as_numbers(unions, names, "unions"))

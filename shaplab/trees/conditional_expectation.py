@@ -168,8 +168,9 @@ def path_dependent_game(model: Any, X: Any) -> Callable[[np.ndarray], np.ndarray
 
     def game(S: np.ndarray) -> np.ndarray:
         S = np.atleast_2d(np.asarray(S, bool))
-        if S.shape[1] != e.n_features:
-            fail("S", f"shape (m, {e.n_features})", S, "Give one column for each feature")
+        if S.shape[1] != e.n_columns:
+            fail("S", f"shape (m, {e.n_columns})", S, "Give one column for each feature")
+        S = S[:, e.owner]
 
         def G(tree: PaperTree, went: list[np.ndarray], j: int) -> np.ndarray:
             if tree.v[j] is not None:
@@ -242,7 +243,7 @@ def saabas(model: Any, X: Any, *, feature_names: Any = None) -> Explanation:
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, or a ``TreeEnsemble``.
     X : rows ``(N, d)``.
     feature_names : ``(d,)`` names for the result; by default the model's, else those of ``X``.
 
@@ -267,12 +268,12 @@ def saabas(model: Any, X: Any, *, feature_names: Any = None) -> Explanation:
     e, X = as_ensemble(model), as_rows(X, "X")
     codes = e.encode(X)
     mean = _node_means(e)
-    values = np.zeros((len(codes), e.n_features, e.n_outputs))
+    values = np.zeros((len(codes), e.n_columns, e.n_outputs))
     for part in chunks(len(codes), max(1, 2**20 // max(1, e.n_trees))):
         here = codes[part]
         row = np.repeat(np.arange(len(here)), e.n_trees)
         node = np.tile(e.roots, len(here))
-        flat = np.zeros((len(here) * e.n_features, e.n_outputs))
+        flat = np.zeros((len(here) * e.n_columns, e.n_outputs))
         while (inner := e.feature[node] >= 0).any():
             row, node = row[inner], node[inner]
             f = e.feature[node]
@@ -287,10 +288,10 @@ def saabas(model: Any, X: Any, *, feature_names: Any = None) -> Explanation:
             child = np.where(goes, e.left[node], e.right[node])
             for k in range(e.n_outputs):
                 flat[:, k] += np.bincount(
-                    row * e.n_features + f, mean[child, k] - mean[node, k], len(flat)
+                    row * e.n_columns + e.owner[f], mean[child, k] - mean[node, k], len(flat)
                 )
             node = child
-        values[part] = flat.reshape(len(here), e.n_features, -1)
+        values[part] = flat.reshape(len(here), e.n_columns, -1)
     base = np.broadcast_to(
         e.base + (mean[e.roots].sum(axis=0) if e.n_trees else 0.0), (len(codes), e.n_outputs)
     )
@@ -311,7 +312,7 @@ def split_count(model: Any) -> np.ndarray:
     Parameters: ``model``, anything that ``TreeEnsemble.from_model`` reads.
     """
     e = as_ensemble(model)
-    return np.bincount(e.feature[e.feature >= 0], minlength=e.n_features).astype(float)
+    return np.bincount(e.column[e.feature >= 0], minlength=e.n_columns).astype(float)
 
 
 def gain_importance(model: Any) -> np.ndarray:
@@ -330,5 +331,5 @@ def gain_importance(model: Any) -> np.ndarray:
     total = e.cover[a] + e.cover[b]
     weight = np.divide(e.cover[a] * e.cover[b], total, out=np.zeros(len(inner)), where=total > 0)
     return np.bincount(
-        e.feature[inner], weight * ((mean[a] - mean[b]) ** 2).sum(axis=1), e.n_features
+        e.column[inner], weight * ((mean[a] - mean[b]) ** 2).sum(axis=1), e.n_columns
     )

@@ -176,7 +176,7 @@ def tree_shap_interactions(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, a ``TreeEnsemble``, or a
         ``PreparedTrees(..., interactions=True)``.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     order : most features of a subset, from 2 on.

@@ -97,7 +97,7 @@ class BackgroundTrees:
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, or a ``TreeEnsemble``.
     background : rows ``(R, d)``, all of them used.
     weights : ``(R,)`` weights >= 0 of the background rows, equal by default.
     interactions : prepare interaction values instead of values.
@@ -143,7 +143,7 @@ class BackgroundTrees:
         self.interactions = bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
         self.columns = column_names(background)
-        self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
+        self.feature_names = check_names(feature_names, self.trees.n_columns, "feature_names")
         names = self.feature_names or self.trees.names_for(background)
         self.players = players_of(self.trees, groups, names, unions)
         codes = self.trees.encode(background, "background")
@@ -232,8 +232,8 @@ def interventional_tree_shap(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
-        ``BackgroundTrees``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, a pipeline that ends in
+        one, a ``TreeEnsemble``, or a ``BackgroundTrees``; ``TreeEnsemble.from_model`` lists them.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     background : rows ``(R, d)``, all of them used; omit it with a ``BackgroundTrees``.
     weights : ``(R,)`` weights >= 0 of the background rows, equal by default.
@@ -345,7 +345,7 @@ def explain_background(
         out=options.out,
         progress=options.progress,
     )
-    names = check_names(feature_names, prepared.trees.n_features, "feature_names")
+    names = check_names(feature_names, prepared.trees.n_columns, "feature_names")
     if names is None or prepared.players.grouped:
         return explanation
     return replace(explanation, feature_names=names)

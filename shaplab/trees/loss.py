@@ -104,8 +104,8 @@ def tree_loss_shap(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``; its raw
-        output enters the loss.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, or a ``TreeEnsemble``;
+        its raw output enters the loss.
     X : rows ``(N, d)``.
     y : targets ``(N,)``; class indices for class losses; for "cox" times, negative when censored.
     background : rows ``(R, d)``, all of them used.
@@ -156,7 +156,7 @@ def tree_loss_shap(
                 "a time of 0 or several outputs",
                 "Drop rows at time 0",
             )
-        if e.link and e.objective != "survival:cox":
+        if e.link and e.objective not in ("survival:cox", "Cox"):
             _misfit(e, "cox")
         priced = Priced(SAME, cox_loss(e.predict_codes(codes)[:, 0], target))
         target = np.arange(len(codes))

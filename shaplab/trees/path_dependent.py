@@ -107,7 +107,7 @@ class PreparedTrees:
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, or a ``TreeEnsemble``.
+    model : as in ``tree_shap``.
     interactions : prepare interaction values instead of values.
     n_rows : rows expected in all calls together; decides how much is tabulated, which changes the
         time and not the numbers.
@@ -149,8 +149,8 @@ class PreparedTrees:
         self.trees = as_ensemble(model)
         self.interactions = bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
-        self.feature_names = check_names(feature_names, self.trees.n_features, "feature_names")
-        names = self.feature_names or self.trees.feature_names
+        self.feature_names = check_names(feature_names, self.trees.n_columns, "feature_names")
+        names = self.feature_names or self.trees.names_for(None)
         self.players = players_of(self.trees, groups, names, unions)
         n_rows = check_int(n_rows, "n_rows")
         paths = Paths(self.trees, self.players)
@@ -236,8 +236,8 @@ def tree_shap(
 
     Parameters
     ----------
-    model : fitted XGBoost, LightGBM or scikit-learn tree model, a ``TreeEnsemble``, or a
-        ``PreparedTrees``.
+    model : fitted XGBoost, LightGBM, CatBoost or scikit-learn tree model, a pipeline that ends in
+        one, a ``TreeEnsemble``, or a ``PreparedTrees``; ``TreeEnsemble.from_model`` lists them.
     X : array, table of pandas, polars or Arrow, or sparse matrix ``(N, d)``.
     n_jobs : threads, through joblib; the numbers do not depend on it.
     batch_size : rows encoded and explained at a time; bounds the memory beside the result.
@@ -313,6 +313,9 @@ def explain_paths(
         if options.batch_size is not None:
             batch = check_int(options.batch_size, "batch_size")
         n_rows = X.shape[0] if X.shape else 0
+        if feature_names is None and (groups is not None or unions is not None):
+            found = trees.names_for(X)
+            feature_names = found if found and len(found) == trees.n_columns else None
         # Rows of one call need their tables once: they are built piece by piece, where the cache
         # holds them.
         prepared = PreparedTrees(
@@ -323,7 +326,7 @@ def explain_paths(
             route=route,
             groups=groups,
             unions=unions,
-            feature_names=trees.names_for(X, feature_names),
+            feature_names=feature_names,
         )
     return prepared(
         X,

@@ -243,3 +243,34 @@ def test_what_does_not_go_with_unions():
         PreparedTrees(e, interactions=True, unions=unions)
     with pytest.raises(ValueError, match="model: expected the model itself beside"):
         interventional_tree_shap(BackgroundTrees(e, X), X, unions=unions)
+
+
+def test_families_of_a_pipelines_columns():
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    rng = np.random.default_rng(7)
+    table = pd.DataFrame(rng.normal(size=(200, 3)), columns=["a", "b", "c"])
+    table["kind"] = rng.choice(["red", "green", "blue"], size=200)
+    y = table["a"] * (table["kind"] == "red") + table["b"]
+    steps = make_column_transformer(
+        (OneHotEncoder(), ["kind"]), (StandardScaler(), ["a", "b", "c"])
+    )
+    forest = RandomForestRegressor(10, max_depth=5, random_state=0, n_jobs=1)
+    model = make_pipeline(steps, forest).fit(table, y)
+    rows, others = table.iloc[:4], table.iloc[50:60]
+    unions = [["a", "kind"], ["b", "c"]]
+    game = MarginalGame(model.predict, rows, others)
+    exact = np.moveaxis(owen_values(game, unions, names=list(table)), 0, 1)
+    found = interventional_tree_shap(model, rows, others, unions=unions)
+    np.testing.assert_allclose(found.values, exact, atol=TIGHT)
+    prepared = PreparedTrees(model, unions=unions)
+    direct = tree_shap(model, rows, unions=unions)
+    np.testing.assert_array_equal(prepared(rows).values, direct.values)
+    assert prepared(rows).feature_names == direct.feature_names == tuple(table)
+    plain = tree_shap(model, rows)
+    np.testing.assert_allclose(PreparedTrees(model)(rows).values, plain.values, atol=TIGHT)
+    np.testing.assert_allclose(plain.values.sum(1), direct.values.sum(1), atol=TIGHT)

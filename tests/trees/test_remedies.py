@@ -13,11 +13,12 @@ import xgboost as xgb
 from sklearn import ensemble, linear_model, svm
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import PCA
 from sklearn.feature_selection import SelectFromModel
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
@@ -32,26 +33,56 @@ LABEL = np.digitize(SIGNAL, [-0.5, 0.6])
 BOTH = np.stack([LABEL, SIGNAL > 0], axis=1).astype(int)
 TREE = DecisionTreeClassifier(max_depth=2, random_state=0)
 FOREST = ensemble.RandomForestClassifier(3, random_state=0)
+BOOSTED = ensemble.GradientBoostingClassifier(n_estimators=2, random_state=0)
 NUMBER = ensemble.RandomForestRegressor(3, random_state=0)
 
 WRAPPERS = {
-    "grid": (GridSearchCV(FOREST, {"max_depth": [2]}, cv=2), LABEL),
-    "random search": (RandomizedSearchCV(FOREST, {"max_depth": [2]}, n_iter=1, cv=2), LABEL),
-    "pipeline": (make_pipeline(StandardScaler(), FOREST), LABEL),
-    "grid of a pipeline": (
-        GridSearchCV(make_pipeline(StandardScaler(), FOREST), {}, cv=2),
+    "pipeline that mixes columns": (make_pipeline(PCA(2), FOREST), LABEL),
+    "pipeline of numbers that mixes columns": (make_pipeline(PCA(2), NUMBER), SIGNAL),
+    "pipeline that ends in a wrapper": (
+        make_pipeline(
+            StandardScaler(),
+            TransformedTargetRegressor(NUMBER, func=np.sinh, inverse_func=np.arcsinh),
+        ),
+        SIGNAL,
+    ),
+    "pipeline that ends in a linear model": (
+        make_pipeline(StandardScaler(), linear_model.LogisticRegression()),
         LABEL,
+    ),
+    "a function of rows": (
+        make_pipeline(FunctionTransformer(lambda rows: rows[:, :2]), NUMBER),
+        SIGNAL,
     ),
     "target": (TransformedTargetRegressor(NUMBER, func=np.sinh, inverse_func=np.arcsinh), SIGNAL),
     "calibrated": (CalibratedClassifierCV(FOREST, cv=2), LABEL),
-    "bagging": (ensemble.BaggingClassifier(TREE, 3), LABEL),
-    "soft voting": (ensemble.VotingClassifier([("a", TREE), ("b", FOREST)], voting="soft"), LABEL),
     "hard voting": (ensemble.VotingClassifier([("a", TREE), ("b", FOREST)]), LABEL),
+    "hard voting of names": (
+        ensemble.VotingClassifier([("a", TREE), ("b", FOREST)]),
+        np.array(["low", "middle", "high"])[LABEL],
+    ),
+    "voting of log-odds": (
+        ensemble.VotingClassifier([("a", TREE), ("b", BOOSTED)], voting="soft"),
+        LABEL,
+    ),
+    "voting of pipelines": (
+        ensemble.VotingRegressor([("a", NUMBER), ("b", make_pipeline(StandardScaler(), NUMBER))]),
+        SIGNAL,
+    ),
+    "bagging of log-odds": (ensemble.BaggingClassifier(BOOSTED, 2), LABEL),
+    "bagging of lines": (ensemble.BaggingRegressor(linear_model.LinearRegression(), 2), SIGNAL),
+    "votes of forests": (ensemble.AdaBoostClassifier(FOREST, n_estimators=2), LABEL),
+    "several scales": (MultiOutputClassifier(BOOSTED), BOTH),
+    "a search over what cannot be read": (
+        GridSearchCV(ensemble.StackingRegressor([("a", NUMBER)], cv=2), {}, cv=2),
+        SIGNAL,
+    ),
+    "a search over a pipeline that mixes": (
+        GridSearchCV(make_pipeline(PCA(2), NUMBER), {}, cv=2),
+        SIGNAL,
+    ),
     "stacking": (ensemble.StackingClassifier([("a", TREE), ("b", FOREST)], cv=2), LABEL),
-    "boosted trees": (ensemble.AdaBoostClassifier(TREE, n_estimators=3), LABEL),
     "boosted numbers": (ensemble.AdaBoostRegressor(n_estimators=3), SIGNAL),
-    "several classes": (MultiOutputClassifier(FOREST), BOTH),
-    "several numbers": (MultiOutputRegressor(NUMBER), np.stack([SIGNAL, -SIGNAL], axis=1)),
     "self training": (SelfTrainingClassifier(FOREST), np.where(RNG.random(120) < 0.2, -1, LABEL)),
     "linear": (linear_model.LinearRegression(), SIGNAL),
     "logistic": (linear_model.LogisticRegression(), LABEL),
@@ -76,19 +107,18 @@ def refused(model, rows=X):
 
 def followed(model, text, depth=0):
     """Do everything that the message names, as its reader would; return how much was done."""
-    names = {"model": model, "X": X[:3], "background": X[3:9], "xgboost": xgb}
+    names = {"model": model, "X": X[:3], "background": X[3:9], "xgboost": xgb, "numpy": np}
     names["permutation_shap"] = shaplab.permutation_shap
     done = 0
     for call in re.findall(r"permutation_shap\(.*?, X, background\)", text):
         found = eval(call[:-1] + ", max_evaluations=3000)", names)
         assert np.isfinite(found.values).all()
         done += 1
-    for inner in re.findall(r"[Pp]ass (model\.\w+_|model\[-1\])", text):
-        rows = X[:3]
-        if "transform(X)" in text:
-            rows = eval("model[:-1].transform(X)", names)
+    for inner in re.findall(r"[Pp]ass (model(?:\.\w+_)*(?:\[-1\])?)", text):
+        steps = re.findall(r"model[\w.]*\[:-1\]\.transform\(X\)", text)
+        rows = eval(steps[0], names) if steps else X[:3]
         done += tried(eval(inner, names), rows, depth)
-    for parts in re.findall(r"(?:each|one) of (model\.estimators_)", text):
+    for parts in re.findall(r"(?:each|one) of (model[\w.]*\.estimators_)", text):
         done += sum(tried(part, X[:3], depth) for part in eval(parts, names))
     return done
 
@@ -113,7 +143,7 @@ def test_the_remedy_for_a_model_that_wraps_others_works(name):
 
 
 def test_wrappers_name_the_part_that_can_be_read():
-    named = {"grid": "best_estimator_", "target": "regressor_", "bagging": "estimators_"}
+    named = {"target": "regressor_", "bagging of log-odds": "estimators_"}
     for name, part in (*named.items(), ("self training", "estimator_")):
         model, y = WRAPPERS[name]
         assert f"model.{part}" in refused(model.fit(X, y))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,10 +45,11 @@ class RawTrees:
     zero_rule: np.ndarray | None = None
     labels: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     always_labels: bool = False
+    label_of: Callable[[Any], Any] | None = None
     frame_labels: tuple[tuple[Any, ...], ...] | None = None
     unseen: str = "other"
     missing_value: float = np.nan
-    sparse_missing: bool = False
+    sparse_missing: bool | None = False  # None: parts of the model disagree
     nan_allowed: bool = True
     inf_allowed: bool = True
     feature_names: tuple[str, ...] | None = None
@@ -62,10 +64,14 @@ class RawTrees:
 
 def sampled_call(model: Any, probability: bool = True) -> str:
     """The function of rows that a sampling method would explain, as a user writes it."""
+    if type(model).__name__ == "MultiOutputClassifier":  # gives a list
+        return "lambda rows: numpy.hstack(model.predict_proba(rows))"
     if probability and hasattr(model, "predict_proba"):
         return "model.predict_proba"
     if hasattr(model, "classes_") and hasattr(model, "decision_function"):
         return "model.decision_function"  # predict gives labels
+    if any(base.__name__ == "ClassifierMixin" for base in type(model).__mro__):
+        return "lambda rows: (model.predict(rows)[:, None] == model.classes_) * 1.0"
     if not hasattr(model, "inplace_predict"):
         return "model.predict"
     return "lambda rows: model.predict(xgboost.DMatrix(rows))"
@@ -74,6 +80,15 @@ def sampled_call(model: Any, probability: bool = True) -> str:
 def sampled_instead(model: Any) -> str:
     """The last remedy for a model that cannot be read: a call that needs its predictions only."""
     return f"permutation_shap({sampled_call(model)}, X, background)"
+
+
+@contextmanager
+def named_as(place: str) -> Iterator[None]:
+    """Let the remedies of an error name a model by where it stands in the one that was passed."""
+    try:
+        yield
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(re.sub(r"\bmodel(?=[.\[])", place, str(error))) from error
 
 
 @contextmanager
@@ -141,6 +156,7 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         zero_rule=np.zeros(d, np.int8) if raw.zero_rule is None else raw.zero_rule,
         labels=raw.labels,
         always_labels=raw.always_labels,
+        label_of=raw.label_of,
         frame_labels=raw.frame_labels,
         unseen=raw.unseen,
         missing_value=raw.missing_value,
@@ -297,9 +313,9 @@ def _rank(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorted unique thresholds of each feature as ``x <= cut``, and each node's rank among them."""
     dtype = np.dtype(raw.dtype).type
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # below the smallest float is minus infinity
         cut = threshold.astype(dtype)
-    below = np.nextafter(cut, dtype(-np.inf))
+        below = np.nextafter(cut, dtype(-np.inf))
     if raw.compare == "<":
         cut = below
     else:  # the largest number of that type that is not above the threshold

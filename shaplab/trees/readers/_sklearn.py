@@ -82,23 +82,14 @@ def read_sklearn(
 def _inside(model: Any) -> str:
     """What to pass instead of a model that wraps others, or is no tree model at all."""
     sampled = sampled_instead(model)
-    if hasattr(model, "best_estimator_"):
-        return "Pass model.best_estimator_"
-    if hasattr(model, "steps"):
-        return (
-            "Pass model[-1] as model and model[:-1].transform(X) as rows, or explain the original "
-            f"columns by {sampled}"
-        )
     if hasattr(model, "regressor_"):
         return (
             "Pass model.regressor_, whose output is the transformed target, or explain the target "
             f"itself by {sampled}"
         )
     if hasattr(model, "refit") and not hasattr(model, "best_score_"):
-        return "Call fit first, with refit=True, and pass model.best_estimator_"
+        return "Call fit first, with refit=True"
     several = getattr(model, "estimators_", None)
-    if type(model).__name__ == "MultiOutputClassifier":
-        return "Pass one of model.estimators_, each of which gives one output"
     if isinstance(several, list) and several and not hasattr(model, "calibrated_classifiers_"):
         return f"Explain the whole by {sampled}, or each of model.estimators_ by itself"
     if hasattr(model, "estimator_") and hasattr(model.estimator_, "predict"):
