@@ -41,7 +41,8 @@ def explain_parquet(
     explain : callable from a ``pyarrow.Table`` of rows to an :class:`Explanation`, such as
         ``lambda rows: tree_shap(model, rows)``; for what reads pandas
         ``lambda rows: permutation_shap(f, rows.to_pandas(), background)``.
-    source : a Parquet file, a folder with them (and folders in it), or a list of files.
+    source : a Parquet file, a folder with them (and folders in it), or a list of files. What only
+        the names of folders say (``day=2``) is no column.
     target : folder for the results, made if it is missing; files in folders below ``source`` go to
         folders below it.
     columns : the columns to explain, in this order; None: all but those of ``keep``.
@@ -180,6 +181,8 @@ def _explained_batches(
             )
         parts = {name: rows[name] for name in keep}
         for name, numbers in _value_columns(found):
+            if name in parts and name not in keep:
+                fail("explain", "features of different names", repr(name), "Rename one of them")
             if name in parts:
                 fail(
                     "keep",

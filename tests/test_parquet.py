@@ -139,6 +139,33 @@ def test_errors_say_what_to_do(folder, tmp_path, options, words):
     assert not list((tmp_path / "out").rglob("*.parquet"))
 
 
+def test_categories_go_through_and_names_of_features_differ(tmp_path):
+    frame = FRAME.assign(kind=pd.Categorical(np.where(FRAME["a"] > 0, "up", None)))
+    frame["late"] = pd.Categorical([f"k{number // 50}" for number in range(500)])
+    frame.to_parquet(tmp_path / "rows.parquet")
+
+    def explain(rows):
+        codes = rows.to_pandas()["kind"].notna().to_numpy(dtype=float)
+        return shaplab.Explanation(np.stack([codes, codes], axis=1), 0.0, feature_names=names)
+
+    names = ["x", "y"]
+    written = explain_parquet(
+        explain,
+        tmp_path / "rows.parquet",
+        tmp_path / "out",
+        columns=["kind"],
+        keep=["late", "kind"],
+        batch_rows=70,
+    )
+    found = together(written)
+    assert found["late"].tolist() == frame["late"].tolist()
+    assert found["kind"].notna().tolist() == frame["kind"].notna().tolist()
+    assert found["x"].tolist() == (FRAME["a"] > 0).astype(float).tolist()
+    names = ["x", "x"]
+    with pytest.raises(ValueError, match="explain: expected features of different names"):
+        explain_parquet(explain, tmp_path / "rows.parquet", tmp_path / "twice", columns=["kind"])
+
+
 MEMORY = """
 import json, resource, sys
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
