@@ -350,10 +350,10 @@ def test_no_puzzles():
 
 # Statements of the file that `extract` writes: what one method asks a reader to read.
 READING_LOAD = {
-    "tree_shap": 4150,
-    "interventional_tree_shap": 4160,
+    "tree_shap": 4170,
+    "interventional_tree_shap": 4180,
     "deep_shap": 3615,
-    "stack_shap": 7320,
+    "stack_shap": 7340,
     "permutation_shap": 1905,
     "kernel_shap": 1475,
     "sage": 2120,
@@ -369,4 +369,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 17_200  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 17_225  # 13,900 and abilities added since; CHANGELOG names them
