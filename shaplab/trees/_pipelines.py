@@ -7,8 +7,9 @@ makes a feature of several columns leaves no such game, and the pipeline is refu
 the step.
 
 Each kind of step is traced by what it says about itself once it is fitted. One that only declares
-that it works column by column, a ``FunctionTransformer``, is tried on mixtures of rows before its
-word is taken. Cost: the steps' own, and about ``log2(d)`` calls on eight rows for a declared step.
+that it works column by column, a ``FunctionTransformer`` or a class of the user's with
+``OneToOneFeatureMixin``, is tried on mixtures of rows where there are two rows to mix.
+Cost: the steps' own, and about ``log2(d)`` calls on eight rows for a declared step.
 
 Chapter: trees/path_dependent, "A pipeline, in the columns it was given".
 """
@@ -23,7 +24,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from shaplab._rows import Rows
-from shaplab._validation import UnsupportedModelError, column_names, fail, shorten
+from shaplab._validation import UnsupportedModelError, column_names, fail, has, shorten
 from shaplab.trees._encoding import compare_names
 from shaplab.trees.readers._arrange import sampled_instead
 
@@ -69,7 +70,7 @@ class PipelineSteps:
                 f"shape {tuple(X.shape)}",
                 "Pass the columns the pipeline was fitted on, X[:1] for a single row",
             )
-        rows = X
+        rows = X.to_pandas() if has(X, "column_names", "to_pandas") else X  # Arrow: not for steps
         for step in self.steps:
             try:
                 rows = step.transform(rows)
@@ -77,7 +78,7 @@ class PipelineSteps:
                 fail(
                     argument,
                     f"rows that the pipeline's {type(step).__name__} takes",
-                    f"{type(error).__name__}: {shorten(error, 200)}",
+                    f"{type(error).__name__}: {shorten(error, 200).rstrip('.')}",
                     "Pass rows as the pipeline's own predict takes them",
                 )
         if rows.shape[0] != X.shape[0]:
@@ -221,6 +222,9 @@ class _Trace:
             return np.concatenate([owner[:0], *parts])
         if "FunctionTransformer" in kind:
             return self._by_function(step, owner)
+        if "OneToOneFeatureMixin" in kind and not type(step).__module__.startswith("sklearn."):
+            self.declared = type(step).__name__
+            return owner
         outputs = _outputs(step, kind, len(owner))
         if outputs is not None:
             return owner[outputs]

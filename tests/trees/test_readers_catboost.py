@@ -339,6 +339,19 @@ def test_names_of_classes_and_columns():
     assert tree_shap(plain, numbers[:3]).feature_names == ("x", "unit price")
 
 
+def test_a_ranker_and_a_level_that_asks_the_same_everywhere():
+    X, y = table()
+    ranker = cat.CatBoostRanker(
+        **BASE, iterations=3, cat_features=CATEGORIES, max_ctr_complexity=1
+    ).fit(X, y, group_id=np.repeat(np.arange(15), 20))
+    ensemble = as_ensemble(ranker)
+    assert_agrees(ensemble.predict(X), ranker.predict(X))
+    assert ensemble.link == "identity"
+    # One set for each split, not for each of the up to 32 nodes that ask it.
+    starts = ensemble.set_start[ensemble.set_start >= 0]
+    assert len(np.unique(starts)) < len(starts) / 2
+
+
 @pytest.mark.parametrize(
     "layout", ["frame", "objects", "lists", "categorical", "polars", "strings", "bytes"]
 )
@@ -434,6 +447,9 @@ def test_refusals_and_their_remedies():
         as_ensemble(classifier.fit(texts, [0, 1] * 50))
     with pytest.raises(ValueError, match="a fitted model, got CatBoostRegressor that was not"):
         as_ensemble(cat.CatBoostRegressor())
+    skipped = train(X, y, {"final_ctr_computation_mode": "Skip"})
+    with pytest.raises(ValueError, match="final_ctr_computation_mode='Default'"):
+        as_ensemble(skipped)
     with pytest.raises(ValueError, match="missing: expected None for CatBoost"):
         TreeEnsemble.from_model(train(X, y), missing=0.0)
 

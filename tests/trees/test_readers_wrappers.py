@@ -107,7 +107,7 @@ def test_bagging_of_every_library(part, columns, again):
 def test_bagging_of_probabilities(n, part):
     X, y = table()
     y = classes(y, n)
-    y[:4] = "rare"  # bootstraps of a tenth of the rows leave it out
+    y[:4] = "a few"  # bootstraps of a tenth of the rows leave it out
     model = BaggingClassifier(part, 5, max_samples=0.1, max_features=0.5, random_state=0)
     model.fit(X, y)
     if isinstance(part, PlainTree):
@@ -240,6 +240,42 @@ def test_adaboost(n, depth):
         found = tree_output_shap(model, X[:3], X[9:15])
         expected = exact_shap(lambda rows: model.predict_proba(rows)[:, 1], X[:3], X[9:15])
         np.testing.assert_allclose(found.values, expected.values, atol=1e-10)
+
+
+class ForgetfulTree(DecisionTreeClassifier):
+    """A tree that never meets the first class, but in the first round."""
+
+    def fit(self, X, y, sample_weight):
+        known = (y != min(y.tolist())) | (np.ptp(sample_weight) == 0)
+        return super().fit(X[known], y[known], sample_weight[known])
+
+
+def test_votes_of_trees_that_do_not_know_a_class():
+    X, y = table()
+    y = np.where(np.arange(200) < 20, "a few", classes(y))
+    model = AdaBoostClassifier(ForgetfulTree(max_depth=3), n_estimators=5).fit(X, y)
+    assert {len(tree.classes_) for tree in model.estimators_} == {3, 4}
+    assert_same_games(model, X, model.decision_function)
+
+
+def test_numbers_that_lightgbm_takes_for_zero():
+    X, y = table()
+    light = lgb.LGBMRegressor(n_estimators=3, min_child_samples=5, verbose=-1, n_jobs=1)
+    model = VotingRegressor([("a", NUMBER), ("b", light)]).fit(X, y)
+    tiny = "1.0000000180025095e-35"
+    lines = []
+    for line in light.fit(X, y).booster_.model_to_string().splitlines():
+        if line.startswith("threshold="):
+            line = "threshold=" + " ".join(
+                (["0", f"-{tiny}", tiny, "-1e-36", "1e-36"] * 9)[: len(line.split())]
+            )
+        if not line.startswith("tree_sizes"):
+            lines.append(line)
+    model.estimators_[1]._Booster = lgb.Booster(model_str="\n".join(lines))
+    small = float(np.float32(1e-35))
+    near = np.array([0.0, 1e-36, -1e-36, small, -small, 1e-34, -1e-34, np.nextafter(small, 1)])
+    rows = np.stack(np.meshgrid(near, near, near, near), axis=-1).reshape(-1, 4)
+    assert_agrees(as_ensemble(model).predict(rows), model.predict(rows))
 
 
 def test_one_model_for_each_target():

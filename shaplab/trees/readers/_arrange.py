@@ -242,7 +242,12 @@ def _bits(
     first = np.full(len(feature), -1, np.int64)
     rows = [np.zeros(0, np.uint8)]
     used = 0
+    kept: dict[tuple[int, int], int] = {}  # a level of CatBoost's trees asks the same everywhere
     for node, codes in sets.items():
+        again = kept.setdefault((int(feature[node]), id(codes)), used)
+        if again < used:
+            first[node] = again
+            continue
         low = start[feature[node]]
         high = start[feature[node] + 1]
         row = np.zeros(high - low + 1, np.uint8)  # the last entry stands for all other categories

@@ -154,11 +154,11 @@ def read_catboost(
     raw.names_made = list(names) == [str(j) for j in range(raw.n_features)]
     row = np.full((1, raw.n_features), 0.0, object)
     row[0, list(raw.labels)] = ""
+    # Of the base class: a ranker's own predict takes no type, and gives the same.
+    plain: Any = next(base for base in type(model).__mro__ if base.__name__ == "CatBoost")
     raw.probe = (
         row,
-        model.predict(
-            row, prediction_type="RawFormulaVal", ntree_start=first, ntree_end=last, thread_count=1
-        ),
+        plain.predict(model, row, "RawFormulaVal", ntree_start=first, ntree_end=last),
     )
     return raw
 
@@ -247,6 +247,13 @@ def _splits(stored: dict[str, Any], instead: str) -> Splits:
             known[j].add(int(number))
             questions.append(SplitRule(j, yes=frozenset([int(number)])))
     names = {int(column["feature_index"]): str(column.get("feature_id")) for column in columns}
+    if features.get("ctrs") and "ctr_data" not in stored:
+        fail(
+            "model",
+            "the statistics of categories that its splits ask for",
+            "a model without them, which cannot predict",
+            "Fit with final_ctr_computation_mode='Default'",
+        )
     for statistic in features.get("ctrs", []):
         asked = statistic["elements"]
         if len(asked) != 1 or asked[0]["combination_element"] != "cat_feature_value":
