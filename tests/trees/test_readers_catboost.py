@@ -30,7 +30,7 @@ from shaplab.trees.interactions import (
     tree_shap_interactions,
 )
 from shaplab.trees.interventional import interventional_tree_shap
-from shaplab.trees.loss import tree_loss_shap, tree_output_shap
+from shaplab.trees.loss import cox_loss, tree_loss_shap, tree_output_shap
 from shaplab.trees.path_dependent import tree_shap, tree_shap_literal
 
 cat = pytest.importorskip("catboost")
@@ -236,6 +236,18 @@ def test_interactions_losses_and_probabilities():
             background,
         )
         np.testing.assert_allclose(found.values, expected.values, atol=1e-9)
+
+
+def test_the_loss_of_survival_times():
+    X, y = table()
+    times = np.exp(y / 4) * np.where(np.arange(300) % 3, 1, -1)  # negative: censored
+    model = train(X, times, {"loss_function": "Cox"})
+    found = tree_loss_shap(model, X, times, X[:40], loss="cox", game="mean_of_loss")
+    margin = raw(model, X)
+    own = cox_loss(margin, times).value(margin, np.arange(300))
+    np.testing.assert_allclose(found.prediction, own, atol=1e-10)
+    with pytest.raises(ValueError, match="loss: expected a loss of this model's outputs"):
+        tree_loss_shap(train(X, y), X, times, X[:40], loss="cox")
 
 
 def test_values_of_symmetric_trees_are_those_of_catboost():
