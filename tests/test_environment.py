@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import shaplab
 
@@ -34,7 +35,8 @@ def pinned() -> dict[str, str]:
 def requirements(without: tuple[str, ...] = ()) -> set[str]:
     extras = PROJECT["optional-dependencies"]
     lists = [PROJECT["dependencies"], *(extras[name] for name in extras if name not in without)]
-    names = {canonical(re.match(r"[\w.-]+", line).group()) for lines in lists for line in lines}
+    asked = [Requirement(line) for lines in lists for line in lines]
+    names = {canonical(each.name) for each in asked if not each.marker or each.marker.evaluate()}
     return names - {"shaplab"}
 
 

@@ -144,8 +144,8 @@ def rules_on_a_network(
     """
     start = {f"x{i}": value for i, value in enumerate((1.2, 0.8, 1.5))}
     start |= {f"r{i}": 0.0 for i in range(3)}
-    sliders = [slider(f"x{i}", f"row, input {i + 1}", -2, 2, 0.1) for i in range(3)]
-    sliders += [slider(f"r{i}", f"reference, input {i + 1}", -2, 2, 0.1) for i in range(3)]
+    sliders = [slider(f"x{i}", f"row {i + 1}", -2, 2, 0.1) for i in range(3)]
+    sliders += [slider(f"r{i}", f"reference {i + 1}", -2, 2, 0.1) for i in range(3)]
     return Explorable(
         "network",
         title="Move a row and its reference",

@@ -2,8 +2,9 @@
 
 Trees, forests and gradient boosting compare ``float32(x) <= threshold``, histogram boosting
 compares in float64. Raw outputs: probabilities for trees and forests that classify, the mean for
-those that regress, margins for boosting, and for the isolation forest the mean path length over
-that of a random search tree, so that ``score_samples`` is ``-2 ** -raw``.
+those that regress (of quantile forests, too), margins for boosting, risk scores for survival
+forests, and for the isolation forest the mean path length over that of a random search tree, so
+that ``score_samples`` is ``-2 ** -raw``.
 """
 
 from __future__ import annotations
@@ -32,20 +33,16 @@ _FORESTS = {
 }
 _BOOSTING = {"GradientBoostingClassifier", "GradientBoostingRegressor"}
 _HISTOGRAM = {"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"}
+_QUANTILE = "BaseForestQuantileRegressor"  # quantile-forest
+_SURVIVAL = {"SurvivalTree", "ExtraSurvivalTree", "RandomSurvivalForest", "ExtraSurvivalTrees"}
+_KINDS = _TREES | _FORESTS | _BOOSTING | _HISTOGRAM | _SURVIVAL | {"IsolationForest", _QUANTILE}
 
 
 def read_sklearn(
     model: Any, missing: float | None, iteration_range: tuple[int, int] | None
 ) -> RawTrees:
     """Read a fitted tree, forest, boosting model or isolation forest."""
-    kind = next(
-        (
-            base.__name__
-            for base in type(model).__mro__
-            if base.__name__ in _TREES | _FORESTS | _BOOSTING | _HISTOGRAM | {"IsolationForest"}
-        ),
-        "",
-    )
+    kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in _KINDS), "")
     if not kind:
         fail(
             "model",
@@ -72,8 +69,12 @@ def read_sklearn(
         raw = _boosting(model)
     elif kind == "IsolationForest":
         raw = _isolation(model)
+    elif kind in _SURVIVAL:
+        raw = _survival(model)
     else:
         raw = _forest(model, [model] if kind in _TREES else list(model.estimators_))
+    if kind == _QUANTILE:  # quantiles are no sums over trees
+        raw.output_names = ("mean of the trees",)
     names = getattr(model, "feature_names_in_", None)
     raw.feature_names = None if names is None else tuple(str(name) for name in names)
     return raw
@@ -222,6 +223,29 @@ def _boosting(model: Any) -> RawTrees:
         objective=str(model.loss),
         link=link,
         link_factor=2.0 if model.loss == "exponential" else 1.0,
+        **_limits(model),
+    )
+
+
+def _survival(model: Any) -> RawTrees:
+    """Trees of scikit-survival: a leaf's cumulative hazard, summed over the times of events."""
+    estimators = [model] if hasattr(model, "tree_") else list(model.estimators_)
+    trees = [estimator.tree_ for estimator in estimators]
+    values = []
+    for estimator, tree in zip(estimators, trees, strict=True):
+        risk = tree.value[:, :, 0]
+        if not estimator.low_memory:  # else the sum is all that was kept
+            risk = risk[:, estimator.is_event_time_].sum(axis=1, keepdims=True)
+        values.append(risk / len(trees))
+    return _join(
+        trees,
+        values,
+        np.zeros(1),
+        model.n_features_in_,
+        has_outputs=False,
+        output_names=("risk score",),
+        objective="survival",
+        link="identity",
         **_limits(model),
     )
 
