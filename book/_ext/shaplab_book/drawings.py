@@ -116,8 +116,8 @@ def unfair_rules() -> Sketch:
         "add up to the whole. The order of the alphabet pays two equal players differently. Paying "
         "the whole to the larger half gives other shares for a sum of two games than the sum of "
         "the shares.",
-        "Each axiom stops one rule. Bars are what two players A and B are paid; dashed, what they "
-        "should be paid by the axiom that the rule breaks.",
+        "Each axiom stops one rule. Bars are what two players A and B are paid; dashed, what the "
+        "four axioms pay them.",
     )
     panels = [
         (("equal", "shares"), "B adds nothing", (0.5, 0.5), (1.0, 0.0), "null player"),
@@ -467,7 +467,8 @@ def product_polynomial(zero: Sequence[float], one: Sequence[int]) -> Sketch:
         "left below by z, unknown, to the right below by o, known. The last row is "
         + ", ".join(number(v, 3) for v in rows[-1])
         + ".",
-        "EXTEND multiplies a polynomial by one factor z + o y for each feature of the path. A "
+        "EXTEND multiplies a polynomial by one factor z + o t for each feature of the path "
+        "(here without the Shapley weights). A "
         "number stands for all coalitions of a size: down to the left the feature is unknown "
         "(times z), down to the right it is known (times o). UNWIND goes back one row.",
     )

@@ -198,7 +198,8 @@ def drawn_orderings(names: Sequence[str], worth: np.ndarray, digits: int = 0) ->
         "orderings",
         title="Watch the error shrink",
         task="Each click draws pairs of orderings: two drawn apart for one column, an ordering and "
-        "its twin for the other. The ± is the half-width of a 95% interval.",
+        "its twin for the other. The ± is 1.96 standard errors: a 95% interval, once there are "
+        "many pairs.",
         rows=names,
         columns=["exact", "drawn apart", "twins"],
         controls=[draw, '<button type="button" data-reset="1">start over</button>'],
