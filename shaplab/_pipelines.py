@@ -23,10 +23,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from shaplab._remedies import sampled_instead
 from shaplab._rows import Rows
-from shaplab._validation import UnsupportedModelError, column_names, fail, has, shorten
-from shaplab.trees._encoding import compare_names
-from shaplab.trees.readers._arrange import sampled_instead
+from shaplab._validation import (
+    UnsupportedModelError,
+    column_names,
+    compare_names,
+    fail,
+    has,
+    shorten,
+)
 
 __all__ = ["PipelineSteps", "at_the_end_of", "is_pipeline", "steps_before"]
 
