@@ -12,7 +12,24 @@ from typing import Any
 
 from shaplab._validation import UnsupportedModelError
 
-__all__ = ["named_as", "sampled_call", "sampled_instead"]
+__all__ = [
+    "is_boosting_machine",
+    "is_linear",
+    "is_of_trees",
+    "named_as",
+    "sampled_call",
+    "sampled_instead",
+]
+
+# Libraries of trees, and what scikit-learn's trees derive from.
+_TREE_HOMES = {"xgboost", "lightgbm", "catboost"}
+_TREE_KINDS = {
+    "BaseDecisionTree",
+    "BaseForest",
+    "BaseGradientBoosting",
+    "BaseHistGradientBoosting",
+    "IsolationForest",
+}
 
 
 def sampled_call(model: Any, probability: bool = True) -> str:
@@ -21,18 +38,37 @@ def sampled_call(model: Any, probability: bool = True) -> str:
         return "lambda rows: numpy.hstack(model.predict_proba(rows))"
     if probability and hasattr(model, "predict_proba"):
         return "model.predict_proba"
-    if hasattr(model, "classes_") and hasattr(model, "decision_function"):
+    if hasattr(model, "decision_function"):
         return "model.decision_function"  # predict gives labels
     if any(base.__name__ == "ClassifierMixin" for base in type(model).__mro__):
         return "lambda rows: (model.predict(rows)[:, None] == model.classes_) * 1.0"
+    if callable(model) and not hasattr(model, "predict"):
+        return "model"
     if not hasattr(model, "inplace_predict"):
         return "model.predict"
     return "lambda rows: model.predict(xgboost.DMatrix(rows))"
 
 
-def sampled_instead(model: Any) -> str:
+def sampled_instead(model: Any, probability: bool = True) -> str:
     """The last remedy for a model that cannot be read: a call that needs its predictions only."""
-    return f"permutation_shap({sampled_call(model)}, X, background)"
+    return f"permutation_shap({sampled_call(model, probability)}, X, background)"
+
+
+def is_boosting_machine(model: Any) -> bool:
+    """Whether a model is a fitted explainable boosting machine of interpret."""
+    return hasattr(model, "term_features_") and hasattr(model, "eval_terms")
+
+
+def is_linear(model: Any) -> bool:
+    """Whether a model has the slopes and constants of a fitted linear one."""
+    return hasattr(model, "coef_") and hasattr(model, "intercept_")
+
+
+def is_of_trees(model: Any) -> bool:
+    """Whether a model is a tree, or a forest or boosting of them."""
+    kinds = type(model).__mro__
+    homes = {base.__module__.split(".")[0] for base in kinds}
+    return bool(homes & _TREE_HOMES) or any(base.__name__ in _TREE_KINDS for base in kinds)
 
 
 @contextmanager

@@ -425,7 +425,8 @@ class TreeEnsemble:
         rows = as_rows(X, argument)
         codes = self._encode_features(rows, argument)
         if self.before.declared and len(codes) > 1:
-            self.before.check_declared(rows, codes, self._encode_features)
+            given = (rows, codes)
+            self.before.check_declared(given, given, self._encode_features)
         return codes
 
     def _encode_features(self, rows: Any, argument: str = "X") -> np.ndarray:
