@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from shaplab._remedies import sampled_instead
+from shaplab._remedies import additive_instead, features_of_sum, sampled_instead
 from shaplab._rows import Rows, unequal
 from shaplab._tables import take_rows
 from shaplab._validation import (
@@ -173,11 +173,12 @@ def at_the_end_of(model: Any) -> Iterator[None]:
         yield
     except UnsupportedModelError as error:
         what = str(error).partition(". ")[0].removeprefix("model: ")
+        exact = _additive_instead_of(model)
         fail(
             "model",
             "a pipeline whose last step can be read",
             f"{type(model.steps[-1][1]).__name__} ({what})",
-            _instead(model),
+            f"{exact}sample: {sampled_instead(model)}" if exact else _instead(model),
             UnsupportedModelError,
         )
 
@@ -188,6 +189,18 @@ def _instead(model: Any) -> str:
         "Run the steps yourself and explain their outputs: pass model[-1] as model and "
         f"model[:-1].transform(X) as rows; or sample the pipeline: {sampled_instead(model)}"
     )
+
+
+def _additive_instead_of(model: Any) -> str:
+    """The beginning of a remedy for a pipeline that is a sum of functions of its columns."""
+    last = model_at_the_end(model)
+    exact = additive_instead(last)
+    if exact:
+        try:
+            steps_before(model, features_of_sum(last))
+        except UnsupportedModelError:
+            return ""
+    return exact
 
 
 def _taken_apart(model: Any) -> tuple[list[Any], Any]:

@@ -13,6 +13,8 @@ from typing import Any
 from shaplab._validation import UnsupportedModelError
 
 __all__ = [
+    "additive_instead",
+    "features_of_sum",
     "is_boosting_machine",
     "is_linear",
     "is_of_trees",
@@ -30,6 +32,8 @@ _TREE_KINDS = {
     "BaseHistGradientBoosting",
     "IsolationForest",
 }
+# Slopes of these are those of something else: of pairs of classes, of centred columns.
+_OTHER_SLOPES = {"BaseSVC", "_PLS"}
 
 
 def sampled_call(model: Any, probability: bool = True) -> str:
@@ -62,6 +66,24 @@ def is_boosting_machine(model: Any) -> bool:
 def is_linear(model: Any) -> bool:
     """Whether a model has the slopes and constants of a fitted linear one."""
     return hasattr(model, "coef_") and hasattr(model, "intercept_")
+
+
+def features_of_sum(model: Any) -> int:
+    """How many features a linear model or a boosting machine has."""
+    if is_linear(model):
+        return int(model.coef_.shape[-1])
+    return len(model.feature_names_in_)
+
+
+def additive_instead(model: Any) -> str:
+    """The beginning of a remedy for a model that is a sum of its terms, and "" for others."""
+    kinds = {base.__name__ for base in type(model).__mro__}
+    adds_up = is_linear(model) and not kinds & _OTHER_SLOPES
+    if is_boosting_machine(model):
+        adds_up = all(len(features) <= 2 for features in model.term_features_)
+    if not adds_up:
+        return ""
+    return "Its terms have exact values of their own: additive_shap(model, X, background); or "
 
 
 def is_of_trees(model: Any) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from shaplab._pipelines import model_at_the_end
-from shaplab._remedies import is_boosting_machine, is_linear, is_of_trees, named_as
+from shaplab._remedies import features_of_sum, is_boosting_machine, is_linear, is_of_trees, named_as
 from shaplab._tables import as_rows, displayed, is_present
 from shaplab._validation import (
     UnsupportedModelError,
@@ -313,8 +313,15 @@ def _of_fitted(
     if not linear and not is_boosting_machine(last):
         _refuse(model, last)
     check_fitted_columns(model, X)
-    n_features = np.shape(last.coef_)[-1] if linear else len(last.feature_names_in_)
+    n_features = features_of_sum(last)
     ours, theirs, owner = through_steps(model, X, background, n_features)
+    if ours.shape[1] != n_features:
+        fail(
+            "X",
+            f"{n_features} columns",
+            f"{ours.shape[1]}",
+            "Pass the columns the model was fitted on",
+        )
     if linear:
         own, other, slopes, constants = linear_parts(last, ours, theirs)
         mean = shares @ other

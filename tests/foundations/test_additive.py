@@ -490,6 +490,14 @@ def test_a_scaler_of_another_house_is_not_trusted():
             "in its order",
         ),
         (lambda: additive_shap(Ridge().fit(X, y).predict, X, X), "pass the model itself"),
+        (lambda: additive_shap(Ridge().fit(X, y), X[:, :3], X[:, :3]), "X: expected 4 columns"),
+        (lambda: additive_shap(Ridge().fit(X[:, :1], y), X, X), "X: expected 1 columns"),
+        (
+            lambda: additive_shap(
+                make_pipeline(StandardScaler(), Ridge()).fit(X, y), X[:, :3], X[:, :3]
+            ),
+            "X: expected a table of 4 columns",
+        ),
         (
             lambda: additive_shap(
                 AdditiveModel({0: np.sin}, feature_names=["b", "a"]), *[FRAME[["a", "b"]]] * 2
