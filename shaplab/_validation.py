@@ -375,6 +375,25 @@ def check_same_columns(X: Any, background: Any, argument: str = "background") ->
         )
 
 
+def compare_names(
+    ours: list[str], names: list[str], theirs: list[str], argument: str, source: str
+) -> None:
+    """Require the same columns in the same order; ``theirs`` is how ``names`` are to be read."""
+    if ours == theirs:
+        return
+    missing = [name for name in ours if name not in theirs]
+    extra = [name for name, read in zip(names, theirs, strict=True) if read not in ours]
+    twice = [name for name in theirs if theirs.count(name) > 1]
+    listed = (("missing", missing), ("unknown", extra), ("twice", twice[:1]))
+    fail(
+        argument,
+        f"the columns {source}, in their order",
+        "; ".join(f"{what} {shorten(', '.join(which))}" for what, which in listed if which)
+        or "another order",
+        "Rename or drop one of them" if twice else "Select and order the columns",
+    )
+
+
 def check_size(shape: Sequence[int], argument: str, remedy: str) -> None:
     """Refuse a float64 result that is larger than this machine's memory, before it is made."""
     wanted = 8.0 * float(np.prod(np.asarray(shape, dtype=np.float64)))

@@ -9,30 +9,18 @@ Chapter: foundations/predictions
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from shaplab._pipelines import steps_before
+from shaplab._remedies import sampled_instead
 from shaplab._tables import columns, is_present, numeric_matrix
-from shaplab._validation import UnsupportedModelError, as_matrix, column_names, fail, shorten
+from shaplab._validation import UnsupportedModelError, as_matrix, column_names, fail, plain, shorten
 
 __all__: list[str] = []
-
-# Transformers of scikit-learn that make one column of each column, from that column alone.
-_COLUMN_BY_COLUMN = {
-    "Binarizer",
-    "MaxAbsScaler",
-    "MinMaxScaler",
-    "OrdinalEncoder",
-    "PowerTransformer",
-    "QuantileTransformer",
-    "RobustScaler",
-    "SimpleImputer",
-    "StandardScaler",
-    "TargetEncoder",
-}
 
 
 class Summand(NamedTuple):
@@ -61,14 +49,6 @@ def columns_as_arrays(X: Any, argument: str) -> list[np.ndarray]:
     return found
 
 
-def sampling_call(model: Any) -> str:
-    """The call that explains any model, with the method of this one that gives numbers."""
-    methods = ("decision_function", "predict_proba", "predict")
-    named = [method for method in methods if hasattr(model, method)]
-    asked = f"model.{named[0]}" if named else "model"
-    return f"permutation_shap({asked}, X, background)"
-
-
 def boosting_machine_summands(model: Any, X: Any, background: Any) -> list[Summand]:
     """Terms of an explainable boosting machine as tables on its own bins."""
     for features, name in zip(model.term_features_, model.term_names_, strict=True):
@@ -77,7 +57,7 @@ def boosting_machine_summands(model: Any, X: Any, background: Any) -> list[Summa
                 "model",
                 "terms of one or two features",
                 f"the term {shorten(name)!r} of {len(features)}",
-                f"Fit with pairs only, or sample: {sampling_call(model)}",
+                f"Fit with pairs only, or sample: {sampled_scores(model)}",
                 UnsupportedModelError,
             )
     check_fitted_columns(model, X)
@@ -133,85 +113,44 @@ def _bin_numbers(model: Any, X: Any) -> list[tuple[np.ndarray, ...]]:
 
 
 def through_steps(
-    steps: Iterable[Any], X: Any, background: Any, n_columns: int
+    model: Any, X: Any, background: Any, n_features: int
 ) -> tuple[Any, Any, np.ndarray]:
     """Both tables as the last step of a pipeline sees them, and the column of X that each of their
     columns comes from."""
-    owner = np.arange(n_columns)
-    for step in steps:
-        if step is None or step == "passthrough":
-            continue
-        names = column_names(X)
-        X, background = step.transform(X), step.transform(background)
-        owner = owner[_sources(step, len(owner), X.shape[1], names)]
-    return X, background, owner
-
-
-def _sources(step: Any, n_in: int, n_out: int, names: list[str] | None) -> np.ndarray:
-    """The input column of each output column of a fitted transformer: ``(n_out,)``."""
-    kind = type(step).__name__
-    if step != "passthrough" and not type(step).__module__.startswith("sklearn."):
-        kind = f"{type(step).__module__}.{kind}"  # another thing under a known name
-    if kind == "ColumnTransformer":
-        return _sources_of_parts(step, n_in, n_out, names)
-    if kind == "Pipeline":
-        return _sources_of_chain(step, n_in, n_out, names)
-    each: Any = None
-    identity = kind == "FunctionTransformer" and step.func is None
-    adds_columns = getattr(step, "add_indicator", False)
-    if (step == "passthrough" or identity or kind in _COLUMN_BY_COLUMN) and not adds_columns:
-        each = np.ones(n_in, dtype=int)
-    elif kind == "SplineTransformer":
-        each = np.full(n_in, n_out // n_in)
-    elif kind == "KBinsDiscretizer":
-        each = np.ones(n_in, dtype=int) if step.encode == "ordinal" else step.n_bins_
-    elif kind == "OneHotEncoder":
-        each = [len(labels) for labels in step.categories_]
-        if step.drop_idx_ is not None:
-            each = np.array(each) - [place is not None for place in step.drop_idx_]
-    if each is None or np.sum(each) != n_out:
-        fail(
-            "model",
-            "steps that make each column from one column, as scalers, one-hot encoding and splines "
-            "do",
-            f"a {kind} that makes {n_out} columns of {n_in}",
-            "Transform X and background first and explain the last step alone, or sample with "
-            "permutation_shap",
-            UnsupportedModelError,
+    before = steps_before(model, n_features, _instead_of_columns(model))
+    if before is None:
+        return X, background, np.arange(X.shape[1])
+    ours = before.features(X, "X")
+    theirs = before.features(background, "background")
+    if before.declared:
+        before.check_declared(
+            (X, _cells(ours)),
+            (background, _cells(theirs)),
+            lambda rows: _cells(before.features(rows, "X")),
         )
-    return np.repeat(np.arange(n_in), each)
+    return ours, theirs, before.owner
 
 
-def _sources_of_chain(step: Any, n_in: int, n_out: int, names: list[str] | None) -> np.ndarray:
-    """The same for a pipeline of transformers; only what all its steps keep apart can be known."""
-    source = np.arange(n_in)
-    parts = [part for _, part in step.steps if part is not None]
-    for part in parts:
-        made = n_out if part is parts[-1] else len(part.get_feature_names_out())
-        source = source[_sources(part, len(source), made, names)]
-        names = None
-    return source
+def sampled_scores(model: Any) -> str:
+    """The call that samples a model on the scale on which its terms add up."""
+    return sampled_instead(model, probability=not hasattr(model, "decision_function"))
 
 
-def _sources_of_parts(step: Any, n_in: int, n_out: int, names: list[str] | None) -> np.ndarray:
-    """The same for a ColumnTransformer, which puts outputs of its parts side by side."""
-    source = np.full(n_out, -1)
-    for name, part, key in step.transformers_:
-        place = step.output_indices_[name]
-        size = place.stop - place.start
-        if size:
-            chosen = _chosen(key, n_in, names)
-            chosen_names = None if names is None else [names[column] for column in chosen]
-            source[place] = chosen[_sources(part, len(chosen), size, chosen_names)]
-    return source
+def _instead_of_columns(model: Any) -> str:
+    """What works for a pipeline that leaves no game of columns."""
+    return (
+        "Run the steps yourself and explain their outputs: pass model[-1] as model, "
+        "model[:-1].transform(X) as X and model[:-1].transform(background) as background; or "
+        f"sample the pipeline: {sampled_scores(model)}"
+    )
 
 
-def _chosen(key: Any, n_in: int, names: list[str] | None) -> np.ndarray:
-    """Numbers of the columns that a ColumnTransformer's key stands for."""
-    keys: Any = [key] if isinstance(key, str | int) else key
-    if not isinstance(keys, slice) and names is not None and isinstance(next(iter(keys)), str):
-        return np.array([names.index(name) for name in keys])
-    return np.atleast_1d(np.arange(n_in)[keys])
+def _cells(features: Any) -> np.ndarray:
+    """Features as one array, whatever table a step makes."""
+    if column_names(features) is None:
+        return np.asarray(plain(features))
+    found = columns_as_arrays(features, "X")
+    return np.stack([column.astype(object) for column in found], axis=1)
 
 
 def linear_parts(model: Any, X: Any, background: Any) -> tuple[Any, Any, np.ndarray, np.ndarray]:

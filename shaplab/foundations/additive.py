@@ -18,10 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from shaplab._pipelines import model_at_the_end
+from shaplab._remedies import features_of_sum, is_boosting_machine, is_linear, is_of_trees, named_as
 from shaplab._tables import as_rows, displayed, is_present
 from shaplab._validation import (
     UnsupportedModelError,
@@ -43,7 +45,7 @@ from shaplab.foundations._summands import (
     check_fitted_columns,
     columns_as_arrays,
     linear_parts,
-    sampling_call,
+    sampled_scores,
     through_steps,
 )
 
@@ -206,8 +208,9 @@ def additive_shap(
           classification;
         - a fitted explainable boosting machine of interpret, with pairs or without;
         - a scikit-learn Pipeline that ends with one of them, whose steps make each column from one
-          column (scalers, one-hot encoding, splines, a ColumnTransformer of these), explained in
-          the columns that go into it; a search over such models.
+          column (scalers, imputers, encoders, bins, splines, selectors, a ColumnTransformer or
+          FeatureUnion of these, functions that say so), explained in the columns that go into it;
+          a search over such models.
     X : array, DataFrame or sparse matrix ``(N, d)``, rows to explain.
     background : table ``(B, d)``, used whole.
     weights : array ``(B,)``, what each background row counts in the mean; None: all alike.
@@ -302,34 +305,54 @@ def _of_fitted(
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Values ``(N, d[, K])`` and base value of a model that a library has fitted, checked against
     its own answers, and what is explained."""
-    found = getattr(model, "best_estimator_", model)
-    steps = found.steps if hasattr(found, "steps") else [("", found)]
-    last = steps[-1][1]
-    check_fitted_columns(found, X)
-    ours, theirs, owner = through_steps([step for _, step in steps[:-1]], X, background, X.shape[1])
-    if hasattr(last, "term_features_") and hasattr(last, "eval_terms"):
-        summands = boosting_machine_summands(last, ours, theirs)
-        constant = np.asarray(last.intercept_, dtype=np.float64)
-        constant = constant.reshape(()) if constant.size == 1 else constant
-        values, base = _of_terms(summands, shares, ours.shape, constant)
-    elif hasattr(last, "coef_") and hasattr(last, "intercept_"):
+    if hasattr(model, "best_estimator_"):  # of a search
+        with named_as("model.best_estimator_"):
+            return _of_fitted(model.best_estimator_, X, background, shares)
+    last = model_at_the_end(model)
+    linear = is_linear(last)
+    if not linear and not is_boosting_machine(last):
+        _refuse(model, last)
+    check_fitted_columns(model, X)
+    n_features = features_of_sum(last)
+    ours, theirs, owner = through_steps(model, X, background, n_features)
+    if ours.shape[1] != n_features:
+        fail(
+            "X",
+            f"{n_features} columns",
+            f"{ours.shape[1]}",
+            "Pass the columns the model was fitted on",
+        )
+    if linear:
         own, other, slopes, constants = linear_parts(last, ours, theirs)
         mean = shares @ other
         values = (own - mean)[:, :, None] * slopes.T
         base = mean @ slopes.T + constants
     else:
-        fail(
-            "model",
-            "a fitted linear model or explainable boosting machine, a Pipeline that ends with one, "
-            "or an AdditiveModel",
-            f"a {type(last).__name__}",
-            "Fit it first and pass the model itself, write it as an AdditiveModel, or sample: "
-            f"{sampling_call(found)}",
-            UnsupportedModelError,
-        )
+        summands = boosting_machine_summands(last, ours, theirs)
+        constant = np.asarray(last.intercept_, dtype=np.float64)
+        constant = constant.reshape(()) if constant.size == 1 else constant
+        values, base = _of_terms(summands, shares, ours.shape, constant)
     by_column = np.zeros((X.shape[1], len(values), *values.shape[2:]))
     np.add.at(by_column, owner, np.moveaxis(values, 1, 0))
-    return _as_answered(found, X, np.moveaxis(by_column, 0, 1), base)
+    return _as_answered(model, X, np.moveaxis(by_column, 0, 1), base)
+
+
+def _refuse(model: Any, last: Any) -> NoReturn:
+    """Say of a model that is no sum, or at the end of whose steps is none, what explains it."""
+    remedy = "Fit it first and pass the model itself, write it as an AdditiveModel, or sample: "
+    if is_of_trees(last):
+        remedy = (
+            "Its trees have exact values of their own: "
+            "interventional_tree_shap(model, X, background); or sample: "
+        )
+    fail(
+        "model",
+        "a fitted linear model or explainable boosting machine, a Pipeline that ends with one, "
+        "or an AdditiveModel",
+        f"a {type(last).__name__}",
+        f"{remedy}{sampled_scores(model)}",
+        UnsupportedModelError,
+    )
 
 
 def _as_answered(
@@ -358,7 +381,7 @@ def _as_answered(
         "model",
         "a model whose answers are the sum of its terms",
         f"a {type(model).__name__} whose answers are not",
-        f"Sample instead: {sampling_call(model)}",
+        f"Sample instead: {sampled_scores(model)}",
         UnsupportedModelError,
     )
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from shaplab._tables import Column, as_rows, columns, is_present, numeric_matrix
-from shaplab._validation import as_matrix, column_names, fail, has, plain, shorten
+from shaplab._validation import as_matrix, column_names, compare_names, fail, has, plain, shorten
 from shaplab.trees.kernels.predict import Codebook, encode_rows
 
-__all__ = ["Encoder", "compare_names"]
+__all__ = ["Encoder"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,22 +339,3 @@ class Encoder:
 
     def _name(self, j: int) -> str:
         return repr(self.feature_names[j]) if self.feature_names else str(j)
-
-
-def compare_names(
-    ours: list[str], names: list[str], theirs: list[str], argument: str, source: str
-) -> None:
-    """Require the same columns in the same order; ``theirs`` is how ``names`` are to be read."""
-    if ours == theirs:
-        return
-    missing = [name for name in ours if name not in theirs]
-    extra = [name for name, read in zip(names, theirs, strict=True) if read not in ours]
-    twice = [name for name in theirs if theirs.count(name) > 1]
-    listed = (("missing", missing), ("unknown", extra), ("twice", twice[:1]))
-    fail(
-        argument,
-        f"the columns {source}, in their order",
-        "; ".join(f"{what} {shorten(', '.join(which))}" for what, which in listed if which)
-        or "another order",
-        "Rename or drop one of them" if twice else "Select and order the columns",
-    )

@@ -19,19 +19,20 @@ from typing import Any
 import numpy as np
 
 from shaplab._parallel import chunks
-from shaplab._tables import as_rows
-from shaplab._validation import check_choice, check_names, column_names, describe, fail
-from shaplab.trees._encoding import Encoder
-from shaplab.trees._links import LINKS
-from shaplab.trees._pipelines import (
+from shaplab._pipelines import (
     PipelineSteps,
     at_the_end_of,
     is_pipeline,
     steps_before,
 )
+from shaplab._remedies import named_as
+from shaplab._tables import as_rows
+from shaplab._validation import check_choice, check_names, column_names, describe, fail
+from shaplab.trees._encoding import Encoder
+from shaplab.trees._links import LINKS
 from shaplab.trees.kernels.predict import Nodes, find_leaves, predict_rows
 from shaplab.trees.readers import read_model
-from shaplab.trees.readers._arrange import DAMAGED, RawTrees, arrange, increases_to, named_as
+from shaplab.trees.readers._arrange import DAMAGED, RawTrees, arrange, increases_to
 
 __all__ = ["TreeEnsemble", "as_ensemble"]
 
@@ -424,7 +425,8 @@ class TreeEnsemble:
         rows = as_rows(X, argument)
         codes = self._encode_features(rows, argument)
         if self.before.declared and len(codes) > 1:
-            self.before.check_declared(rows, codes, self._encode_features)
+            given = (rows, codes)
+            self.before.check_declared(given, given, self._encode_features)
         return codes
 
     def _encode_features(self, rows: Any, argument: str = "X") -> np.ndarray:

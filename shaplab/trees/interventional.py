@@ -28,11 +28,11 @@ from shaplab._validation import (
     check_names,
     check_weights,
     column_names,
+    compare_names,
     fail,
 )
 from shaplab.explanation import Explanation
 from shaplab.trees._batches import RowOptions, explain_rows, rows_a_batch, tree_explanation
-from shaplab.trees._encoding import compare_names
 from shaplab.trees._families import interventional_plan
 from shaplab.trees._paths import Paths
 from shaplab.trees._plans import threads

@@ -23,6 +23,7 @@ import numpy as np
 
 from shaplab._losses import Loss, check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
+from shaplab._remedies import sampled_call
 from shaplab._tables import as_rows
 from shaplab._validation import check_choice, check_frames, check_int, fail
 from shaplab.explanation import Explanation
@@ -42,7 +43,6 @@ from shaplab.trees._players import Players, players_of, restricted_unions
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.kernels.patterns import coalition_outputs
-from shaplab.trees.readers._arrange import sampled_call
 
 __all__ = ["cox_loss", "tree_loss_shap", "tree_output_shap"]
 

@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingRegressor,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     ElasticNet,
@@ -25,16 +36,19 @@ from sklearn.linear_model import (
     SGDRegressor,
 )
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import (
     FunctionTransformer,
     KBinsDiscretizer,
+    MaxAbsScaler,
     MinMaxScaler,
     Normalizer,
     OneHotEncoder,
+    OrdinalEncoder,
     PolynomialFeatures,
     SplineTransformer,
     StandardScaler,
+    TargetEncoder,
 )
 from sklearn.svm import SVC, LinearSVC
 
@@ -43,6 +57,7 @@ from shaplab import (
     UnsupportedModelError,
     additive_shap,
     exact_shap,
+    interventional_tree_shap,  # noqa: F401  named in errors
     permutation_shap,  # noqa: F401  named in errors
 )
 from shaplab.foundations import additive
@@ -179,6 +194,7 @@ def test_other_libraries_tables(library):
         make_pipeline(MinMaxScaler(), SplineTransformer(n_knots=4), Ridge()),
         make_pipeline("passthrough", SimpleImputer(), KBinsDiscretizer(4), LinearRegression()),
         make_pipeline(KBinsDiscretizer(4, encode="ordinal"), FunctionTransformer(), Ridge()),
+        make_pipeline(SimpleImputer(add_indicator=True), Ridge()),
         GridSearchCV(make_pipeline(StandardScaler(), Ridge()), {"ridge__alpha": [0.1, 10.0]}, cv=3),
     ],
     ids=lambda m: str(m)[:30].replace("\n", ""),
@@ -273,7 +289,11 @@ def test_a_logarithmic_link_is_explained_on_the_logarithm():
         (make_pipeline(Normalizer(), Ridge()).fit(X, y), "Normalizer"),
         (make_pipeline(FunctionTransformer(np.sort), Ridge()).fit(X, y), "FunctionTransformer"),
         (SVC(kernel="linear").fit(X, CLASSES), "sum of its terms"),
-        (make_pipeline(SimpleImputer(add_indicator=True), Ridge()).fit(X, y), "SimpleImputer"),
+        (
+            GridSearchCV(make_pipeline(PCA(2), Ridge()), {"ridge__alpha": [1.0]}, cv=2).fit(X, y),
+            "PCA",
+        ),
+        (make_pipeline(StandardScaler(), RandomForestRegressor(2)).fit(X, y), "Its trees"),
     ],
     ids=lambda part: type(part).__name__ if not isinstance(part, str) else part,
 )
@@ -282,9 +302,152 @@ def test_models_that_are_no_sum_are_refused_with_a_remedy_that_works(model, word
         model.fit(X, y)
     with pytest.raises(UnsupportedModelError, match=words) as refused:
         additive_shap(model, X[:2], X[2:4])
-    call = re.search(r"permutation_shap\(model.*?\)", str(refused.value))
-    if "Fit it" not in words and call:
-        eval(call[0], {**globals(), "model": model, "X": X[:2], "background": X[2:4]})
+    if "Fit it" in words:
+        return
+    tables = {"model": model, "X": X[:2], "background": X[2:4]}
+    calls = re.findall(r"\w+_shap\(model.*?\)", str(refused.value))
+    assert calls
+    for call in calls:
+        found = eval(call, {**globals(), **tables})
+        assert np.abs(found.gap(found.prediction)).max() < EXACT
+    parts = re.search(
+        r"pass (\S+) as model, (\S+) as X and (\S+) as background", str(refused.value)
+    )
+    if parts:
+        found = additive_shap(*(eval(part, tables) for part in parts.groups()))
+        assert np.isfinite(found.values).all()
+
+
+def test_models_of_trees_are_sent_to_the_values_of_their_trees():
+    boosted = GradientBoostingRegressor(n_estimators=2).fit(X, y)
+    for model in (
+        boosted,
+        GridSearchCV(boosted, {"max_depth": [2]}, cv=2).fit(X, y),
+        make_pipeline(StandardScaler(), ExtraTreesClassifier(2)).fit(X, CLASSES),
+        HistGradientBoostingRegressor(max_iter=2).fit(X, y),
+        IsolationForest(n_estimators=2).fit(X),
+    ):
+        with pytest.raises(UnsupportedModelError, match="interventional_tree_shap") as refused:
+            additive_shap(model, X[:2], X[2:4])
+        call = re.search(r"interventional_tree_shap\(.*?\)", str(refused.value))
+        names = {"model": model, "X": X[:2], "background": X[2:4]}
+        assert np.isfinite(eval(call[0], {**globals(), **names}).values).all()
+
+
+STEPS = {
+    "rare and dropped categories": lambda: ColumnTransformer(
+        [
+            ("rare", OneHotEncoder(max_categories=2, drop="first"), ["kind"]),
+            ("two", OneHotEncoder(drop="if_binary", sparse_output=False), ["day", "kind"]),
+            ("numbers", SimpleImputer(add_indicator=True), ["b", "a"]),
+        ],
+        remainder="passthrough",
+    ),
+    "targets, orders, bins": lambda: ColumnTransformer(
+        [
+            ("target", TargetEncoder(random_state=0), ["kind"]),
+            ("order", OrdinalEncoder(), ["day"]),
+            ("bins", make_pipeline(SimpleImputer(), KBinsDiscretizer(3)), ["b", "c"]),
+        ]
+    ),
+    "union, selection, functions": lambda: make_pipeline(
+        ColumnTransformer([("n", SimpleImputer(), ["a", "b", "c", "d"])]),
+        make_union(
+            SplineTransformer(n_knots=3),
+            FunctionTransformer(np.tanh, feature_names_out="one-to-one"),
+            "passthrough",
+        ),
+        SelectKBest(f_regression, k=7),
+    ),
+    "one column through anything": lambda: ColumnTransformer(
+        [
+            ("a", make_pipeline(PolynomialFeatures(3), PCA(2)), ["a"]),
+            ("words", CountVectorizer(analyzer="char"), "kind"),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.filterwarnings("ignore")
+def test_steps_that_trees_follow_are_followed_here(name):
+    table = FRAME.copy()
+    table.loc[::9, "b"] = np.nan
+    model = make_pipeline(STEPS[name](), Ridge()).fit(table, y)
+    found = check_against_enumeration(model, table.head(6), table[20:50])
+    assert found.feature_names == tuple(table.columns)
+    nested = make_pipeline(STEPS[name](), make_pipeline(MaxAbsScaler(), Ridge())).fit(table, y)
+    check_against_enumeration(nested, table.head(6), table[20:50])
+
+
+class Doubles(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Says that it works column by column, which is true where it is honest."""
+
+    def __init__(self, honest=True):
+        self.honest = honest
+
+    def fit(self, table, target=None):
+        self.n_features_in_ = np.shape(table)[1]
+        return self
+
+    def transform(self, table):
+        numbers = np.asarray(table, float)
+        return numbers * 2 if self.honest else np.cumsum(numbers, axis=1)
+
+
+class OddScaler(StandardScaler):
+    def transform(self, table):
+        return np.sort(super().transform(table), axis=1)
+
+
+def test_steps_of_ones_own_are_tried_even_on_one_row():
+    frame = FRAME[list("abcd")]
+    for table in (X, frame):
+        check_against_enumeration(
+            make_pipeline(Doubles(), Ridge()).fit(table, y), table[:3], table[9:19]
+        )
+        for step in (
+            Doubles(honest=False),
+            OddScaler(),
+            FunctionTransformer(np.sort, feature_names_out="one-to-one"),
+            FunctionTransformer(lambda t: t - np.mean(t, axis=0), feature_names_out="one-to-one"),
+        ):
+            model = make_pipeline(step, Ridge()).fit(table, y)
+            with pytest.raises(UnsupportedModelError, match="which says so and mixes"):
+                additive_shap(model, table[:1], table[9:10])
+
+
+def test_arrow_and_sparse_tables_through_steps():
+    pyarrow = pytest.importorskip("pyarrow")
+    from scipy import sparse
+
+    table = FRAME[["a", "kind"]]
+    steps = ColumnTransformer(
+        [("k", OneHotEncoder(), ["kind"]), ("a", FunctionTransformer(np.tanh), ["a"])]
+    )
+    model = make_pipeline(steps, Ridge()).fit(table, y)
+    wanted = additive_shap(model, table[:4], table[9:19])
+    found = additive_shap(
+        model,
+        *(
+            pyarrow.table({name: part[name].tolist() for name in part})
+            for part in (table[:4], table[9:19])
+        ),
+    )
+    assert np.allclose(found.values, wanted.values, atol=EXACT, rtol=0)
+    rows = sparse.csr_array(X)
+    model = make_pipeline(MaxAbsScaler(), Ridge()).fit(rows, y)
+    found = additive_shap(model, rows[:3], rows[9:19])
+    wanted = exact_shap(model.predict, X[:3], X[9:19])
+    assert np.allclose(found.values, wanted.values, atol=EXACT, rtol=0)
+
+
+def test_rows_that_the_steps_do_not_take():
+    model = make_pipeline(mixed_columns(), Ridge()).fit(FRAME, y)
+    with pytest.raises(ValueError, match="rows that the pipeline's ColumnTransformer takes"):
+        additive_shap(model, FRAME[:2].assign(kind="unknown"), FRAME[2:4])
+    with pytest.raises(ValueError, match="background: expected rows that the pipeline's"):
+        additive_shap(model, FRAME[:2], FRAME[2:4].assign(kind="unknown"))
 
 
 def test_a_scaler_of_another_house_is_not_trusted():
@@ -327,6 +490,14 @@ def test_a_scaler_of_another_house_is_not_trusted():
             "in its order",
         ),
         (lambda: additive_shap(Ridge().fit(X, y).predict, X, X), "pass the model itself"),
+        (lambda: additive_shap(Ridge().fit(X, y), X[:, :3], X[:, :3]), "X: expected 4 columns"),
+        (lambda: additive_shap(Ridge().fit(X[:, :1], y), X, X), "X: expected 1 columns"),
+        (
+            lambda: additive_shap(
+                make_pipeline(StandardScaler(), Ridge()).fit(X, y), X[:, :3], X[:, :3]
+            ),
+            "X: expected a table of 4 columns",
+        ),
         (
             lambda: additive_shap(
                 AdditiveModel({0: np.sin}, feature_names=["b", "a"]), *[FRAME[["a", "b"]]] * 2

@@ -29,6 +29,7 @@ from sklearn.ensemble import (
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_regression
 from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -519,6 +520,51 @@ def test_arrays_and_a_pipeline_of_a_model_alone():
         found = assert_exact(model, X[:3], X[40:50])
         assert found.feature_names is None
         np.testing.assert_array_equal(found.data, X[:3])
+
+
+def test_steps_of_pipelines_and_searches_at_the_end_of_others():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 3))
+    y = X[:, 0] * X[:, 1] + X[:, 2]
+    turned = make_column_transformer((MinMaxScaler(), [2]), (StandardScaler(), [0, 1]))
+    inner = make_pipeline(turned, tree())
+    for last in (inner, GridSearchCV(inner, {}, cv=2), make_pipeline("passthrough", inner)):
+        for first in (StandardScaler(), "passthrough", SelectKBest(f_regression, k=3)):
+            model = make_pipeline(first, last).fit(X, y)
+            assert_exact(model, X[:3], X[40:50])
+
+
+class OddScaler(StandardScaler):
+    def transform(self, X):
+        return np.sort(super().transform(X), axis=1)
+
+
+class OneHotEncoderOfAnotherHouse(BaseEstimator, TransformerMixin):
+    def fit(self, X, y=None):
+        self.n_features_in_ = np.shape(X)[1]
+        return self
+
+    def transform(self, X):
+        return np.asarray(X, float)
+
+
+def test_known_names_of_another_house_are_not_trusted():
+    X, y = table()
+    model = make_pipeline(OddScaler(), tree()).fit(X[NUMBERS], y)
+    with pytest.raises(UnsupportedModelError, match="OddScaler, which says so and mixes"):
+        tree_shap(model, X[NUMBERS][:8])
+    odd = type("OneHotEncoder", (OneHotEncoderOfAnotherHouse,), {})
+    model = make_pipeline(odd(), tree()).fit(X[NUMBERS], y)
+    with pytest.raises(UnsupportedModelError, match="got OneHotEncoder"):
+        tree_shap(model, X[NUMBERS][:8])
+
+
+def test_a_declared_step_takes_arrow_tables():
+    X, y = table()
+    model = make_pipeline(Declares(), tree()).fit(X[NUMBERS], y)
+    rows = pyarrow.table({name: X[name][:4].to_list() for name in NUMBERS})
+    found = tree_shap(model, rows)
+    np.testing.assert_allclose(found.values, tree_shap(model, X[NUMBERS][:4]).values, atol=1e-12)
 
 
 def test_a_stack_takes_a_pipeline_as_a_stage():

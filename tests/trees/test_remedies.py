@@ -13,12 +13,20 @@ import xgboost as xgb
 from sklearn import ensemble, linear_model, svm
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.feature_selection import SelectFromModel
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    SplineTransformer,
+    StandardScaler,
+)
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
@@ -105,21 +113,25 @@ def refused(model, rows=X):
     return str(caught.value)
 
 
-def followed(model, text, depth=0):
+def followed(model, text, depth=0, table=X):
     """Do everything that the message names, as its reader would; return how much was done."""
-    names = {"model": model, "X": X[:3], "background": X[3:9], "xgboost": xgb, "numpy": np}
+    names = {"model": model, "X": table[:3], "background": table[3:9], "xgboost": xgb, "numpy": np}
     names["permutation_shap"] = shaplab.permutation_shap
     done = 0
+    for call in re.findall(r"additive_shap\(.*?, X, background\)", text):
+        found = eval(call, {**names, "additive_shap": shaplab.additive_shap})
+        assert np.isfinite(found.values).all()
+        done += 1
     for call in re.findall(r"permutation_shap\(.*?, X, background\)", text):
         found = eval(call[:-1] + ", max_evaluations=3000)", names)
         assert np.isfinite(found.values).all()
         done += 1
     for inner in re.findall(r"[Pp]ass (model(?:\.\w+_)*(?:\[-1\])?)", text):
         steps = re.findall(r"model[\w.]*\[:-1\]\.transform\(X\)", text)
-        rows = eval(steps[0], names) if steps else X[:3]
+        rows = eval(steps[0], {**names, "X": table}) if steps else table
         done += tried(eval(inner, names), rows, depth)
     for parts in re.findall(r"(?:each|one) of (model[\w.]*\.estimators_)", text):
-        done += sum(tried(part, X[:3], depth) for part in eval(parts, names))
+        done += sum(tried(part, table, depth) for part in eval(parts, names))
     return done
 
 
@@ -129,9 +141,9 @@ def tried(model, rows, depth):
     if isinstance(model, list):
         return sum(tried(part, rows, depth) for part in model)
     try:
-        assert np.isfinite(tree_shap(model, rows).values).all()
+        assert np.isfinite(tree_shap(model, rows[:3]).values).all()
     except UnsupportedModelError as error:
-        return followed(model, str(error), depth + 1)
+        return followed(model, str(error), depth + 1, rows)
     return 1
 
 
@@ -140,6 +152,63 @@ def tried(model, rows, depth):
 def test_the_remedy_for_a_model_that_wraps_others_works(name):
     model, y = WRAPPERS[name]
     assert followed(model.fit(X, y), refused(model)) > 0
+
+
+def a_boosting_machine(target):
+    glassbox = pytest.importorskip("interpret.glassbox")
+    machine = glassbox.ExplainableBoostingRegressor(
+        outer_bags=1, max_rounds=10, n_jobs=1, interactions=[(0, 1)]
+    )
+    return machine.fit(X, target)
+
+
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [
+        (linear_model.LinearRegression(), SIGNAL),
+        (linear_model.LogisticRegression(), LABEL),
+        (linear_model.PoissonRegressor(), np.exp(SIGNAL / 4)),
+        (linear_model.SGDClassifier(random_state=0), LABEL),
+        (svm.LinearSVC(), LABEL),
+        (LinearDiscriminantAnalysis(), LABEL),
+        (make_pipeline(StandardScaler(), linear_model.LogisticRegression()), LABEL),
+        (make_pipeline(SplineTransformer(n_knots=3), linear_model.Ridge()), SIGNAL),
+        (GridSearchCV(linear_model.Ridge(), {"alpha": [1.0, 2.0]}, cv=2), SIGNAL),
+        (
+            GridSearchCV(make_pipeline(StandardScaler(), linear_model.Ridge()), {}, cv=2),
+            SIGNAL,
+        ),
+        (
+            make_pipeline(KBinsDiscretizer(3), make_pipeline(MaxAbsScaler(), linear_model.Lasso())),
+            SIGNAL,
+        ),
+        (linear_model.Ridge(), "machine"),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+@pytest.mark.filterwarnings("ignore")
+def test_sums_are_sent_to_their_own_exact_values(model, y):
+    model = a_boosting_machine(SIGNAL) if isinstance(y, str) else model.fit(X, y)
+    call = re.search(r"additive_shap\(model, X, background\)", refused(model))
+    names = {"model": model, "X": X[:3], "background": X[3:9]}
+    found = eval(call[0], {"additive_shap": shaplab.additive_shap}, names)
+    ask = getattr(model, "decision_function", None) or model.predict
+    answers = ask(X[:3])
+    if "logarithm" in found.method:
+        answers = np.log(answers)
+    # Sums of a few float64 terms of size 1.
+    np.testing.assert_allclose(found.prediction, answers, atol=1e-9)
+
+
+def test_what_only_looks_like_a_sum_is_not_sent_there():
+    classifier = svm.SVC(kernel="linear").fit(X, LABEL)
+    for model in (classifier, PLSRegression().fit(X, SIGNAL)):
+        text = refused(model)
+        assert "additive_shap(" not in text
+        assert followed(model, text) == 1
+    mixing = make_pipeline(PCA(2), linear_model.Ridge()).fit(X, SIGNAL)
+    assert "additive_shap(" not in refused(mixing)  # but its last step alone is sent there
+    assert followed(mixing, refused(mixing)) == 3
 
 
 def test_wrappers_name_the_part_that_can_be_read():

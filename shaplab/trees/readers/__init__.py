@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from shaplab._remedies import sampled_instead
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees.readers._arrange import RawTrees, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees
 from shaplab.trees.readers._catboost import read_catboost
 from shaplab.trees.readers._lightgbm import read_lightgbm
 from shaplab.trees.readers._sklearn import read_sklearn

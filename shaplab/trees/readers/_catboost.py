@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shaplab._remedies import sampled_instead
 from shaplab._validation import UnsupportedModelError, fail, shorten
 from shaplab.trees._text_hash import signed_hash
-from shaplab.trees.readers._arrange import RawTrees, described_as, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees, described_as
 
 __all__ = ["category_number", "read_catboost"]
 

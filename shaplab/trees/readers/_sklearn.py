@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from shaplab._remedies import additive_instead, sampled_instead
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees.readers._arrange import RawTrees, join, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees, join
 
 __all__ = ["read_sklearn"]
 
@@ -83,6 +84,9 @@ def read_sklearn(
 def _inside(model: Any) -> str:
     """What to pass instead of a model that wraps others, or is no tree model at all."""
     sampled = sampled_instead(model)
+    exact = additive_instead(model)
+    if exact:
+        return f"{exact}sample: {sampled}"
     if hasattr(model, "regressor_"):
         return (
             "Pass model.regressor_, whose output is the transformed target, or explain the target "

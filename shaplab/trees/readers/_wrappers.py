@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from shaplab._remedies import sampled_instead
 from shaplab._validation import UnsupportedModelError, fail, shorten
-from shaplab.trees.readers._arrange import RawTrees, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees
 
 __all__ = ["read_wrapper", "wrapper_kind"]
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from shaplab._remedies import sampled_instead
 from shaplab._validation import UnsupportedModelError, fail
-from shaplab.trees.readers._arrange import RawTrees, described_as, join, sampled_instead
+from shaplab.trees.readers._arrange import RawTrees, described_as, join
 
 __all__ = ["read_xgboost"]
 

@@ -1,4 +1,4 @@
-"""The steps before a tree model in scikit-learn's ``Pipeline``, and which column of the rows each
+"""The steps before the model in scikit-learn's ``Pipeline``, and which column of the rows each
 feature of the model comes from.
 
 A feature made of one column is that column's: knowing the column is knowing the feature. So the
@@ -6,10 +6,10 @@ columns of the rows are players, and the features that a column becomes are a gr
 makes a feature of several columns leaves no such game, and the pipeline is refused by the name of
 the step.
 
-Each kind of step is traced by what it says about itself once it is fitted. One that only declares
-that it works column by column, a ``FunctionTransformer`` or a class of the user's with
-``OneToOneFeatureMixin``, is tried on mixtures of rows where there are two rows to mix.
-Cost: the steps' own, and about ``log2(d)`` calls on eight rows for a declared step.
+Each kind of step is traced by what it says about itself once it is fitted. One whose word is all
+there is, a ``FunctionTransformer`` or a class that is not scikit-learn's own, is tried on mixtures
+of rows where there are two rows to mix.
+Cost: the steps' own, and about ``log2(d)`` calls on sixteen rows for a declared step.
 
 Chapter: trees/path_dependent, "A pipeline, in the columns it was given".
 """
@@ -23,12 +23,19 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from shaplab._rows import Rows
-from shaplab._validation import UnsupportedModelError, column_names, fail, has, shorten
-from shaplab.trees._encoding import compare_names
-from shaplab.trees.readers._arrange import sampled_instead
+from shaplab._remedies import additive_instead, features_of_sum, sampled_instead
+from shaplab._rows import Rows, unequal
+from shaplab._tables import take_rows
+from shaplab._validation import (
+    UnsupportedModelError,
+    column_names,
+    compare_names,
+    fail,
+    has,
+    shorten,
+)
 
-__all__ = ["PipelineSteps", "at_the_end_of", "is_pipeline", "steps_before"]
+__all__ = ["PipelineSteps", "at_the_end_of", "is_pipeline", "model_at_the_end", "steps_before"]
 
 _SCALERS = {
     "StandardScaler",
@@ -70,7 +77,7 @@ class PipelineSteps:
                 f"shape {tuple(X.shape)}",
                 "Pass the columns the pipeline was fitted on, X[:1] for a single row",
             )
-        rows = X.to_pandas() if has(X, "column_names", "to_pandas") else X  # Arrow: not for steps
+        rows = _as_steps_take(X)
         for step in self.steps:
             try:
                 rows = step.transform(rows)
@@ -92,25 +99,28 @@ class PipelineSteps:
         return rows
 
     def check_declared(
-        self, X: Any, codes: np.ndarray, encode: Callable[[Any], np.ndarray]
+        self,
+        own: tuple[Any, np.ndarray],
+        other: tuple[Any, np.ndarray],
+        encode: Callable[[Any], np.ndarray],
     ) -> None:
         """Try a step that says it works column by column: in a row mixed of two, each column's
         features must be those of the row it comes from; and alone, a row must be as among others.
+
+        ``own`` and ``other`` are rows to mix and the features ``encode`` makes of them; other rows
+        may be the same.
         """
-        n = min(_TRIED_ROWS, len(codes))
-        here = np.arange(n)
-        following = (here + 1) % n
-        rows = X[:n] if column_names(X) is None else Rows(encode, X[:n], X[:n])
-        same = bool((encode(X[:1]) == codes[:1]).all())
+        ours, theirs = own[1], other[1]
+        n = min(_TRIED_ROWS, max(len(ours), len(theirs)))
+        here = np.tile(np.arange(n) % len(ours), 2)
+        there = np.tile(np.arange(1, n + 1) % len(theirs), 2)
+        mix = _mixer(_first_rows(own[0], n + 1), _first_rows(other[0], n + 1), encode)
+        same = _alike(encode(_first_rows(own[0], 1)), ours[:1])
         for bit in range(self.n_columns.bit_length()):
             chosen = np.arange(self.n_columns) >> bit & 1 == 1
-            present = np.tile(chosen, (n, 1))
-            if isinstance(rows, Rows):
-                mixed = rows.mix(present, here, following)
-            else:
-                mixed = np.where(present, rows, rows[following])
-            expected = np.where(chosen[self.owner], codes[:n], codes[following])
-            same = same and bool((encode(mixed) == expected).all())
+            present = np.repeat([chosen, ~chosen], n, axis=0)
+            expected = np.where(present[:, self.owner], ours[here], theirs[there])
+            same = same and _alike(encode(mix(present, here, there)), expected)
         if not same:
             fail(
                 "model",
@@ -119,6 +129,35 @@ class PipelineSteps:
                 self.instead,
                 UnsupportedModelError,
             )
+
+
+def _as_steps_take(X: Any) -> Any:
+    """Rows as scikit-learn's steps take them: Arrow tables as pandas."""
+    return X.to_pandas() if has(X, "column_names", "to_pandas") else X
+
+
+def _first_rows(X: Any, n: int) -> Any:
+    """The first rows of a table, to be mixed with others."""
+    rows = take_rows(_as_steps_take(X), slice(0, n))
+    return rows.toarray() if has(rows, "tocoo") else rows
+
+
+def _mixer(own: Any, other: Any, encode: Callable[[Any], np.ndarray]) -> Callable[..., Any]:
+    """A function of ``(present, here, there)`` that mixes rows of two tables of any kind."""
+    if column_names(own) is None and column_names(other) is None:
+        return lambda present, here, there: np.where(present, own[here], other[there])
+    return Rows(encode, own, other).mix
+
+
+def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether features are the same. The last digits of functions such as ``tanh`` hang on how
+    many numbers a processor takes at once."""
+    different = unequal(found, expected)
+    try:
+        pairs = np.stack([found[different], expected[different]]).astype(np.float64)
+    except (TypeError, ValueError):  # text
+        return False
+    return bool(np.allclose(pairs[0], pairs[1], rtol=1e-9, atol=0.0))
 
 
 def is_pipeline(model: Any) -> bool:
@@ -134,11 +173,12 @@ def at_the_end_of(model: Any) -> Iterator[None]:
         yield
     except UnsupportedModelError as error:
         what = str(error).partition(". ")[0].removeprefix("model: ")
+        exact = _additive_instead_of(model)
         fail(
             "model",
             "a pipeline whose last step can be read",
             f"{type(model.steps[-1][1]).__name__} ({what})",
-            _instead(model),
+            f"{exact}sample: {sampled_instead(model)}" if exact else _instead(model),
             UnsupportedModelError,
         )
 
@@ -151,12 +191,43 @@ def _instead(model: Any) -> str:
     )
 
 
-def steps_before(model: Any, n_features: int) -> PipelineSteps | None:
-    """The steps of a fitted pipeline before its last, whose model has ``n_features``."""
-    steps = _flat([step for _, step in model.steps[:-1]])
+def _additive_instead_of(model: Any) -> str:
+    """The beginning of a remedy for a pipeline that is a sum of functions of its columns."""
+    last = model_at_the_end(model)
+    exact = additive_instead(last)
+    if exact:
+        try:
+            steps_before(model, features_of_sum(last))
+        except UnsupportedModelError:
+            return ""
+    return exact
+
+
+def _taken_apart(model: Any) -> tuple[list[Any], Any]:
+    """Steps, and the model after them: of pipelines at the end of others and of searches, too."""
+    steps: list[Any] = []
+    while is_pipeline(model) or hasattr(model, "best_estimator_"):
+        if is_pipeline(model):
+            steps += [step for _, step in model.steps[:-1]]
+            model = model.steps[-1][1]
+        else:
+            model = model.best_estimator_
+    return steps, model
+
+
+def model_at_the_end(model: Any) -> Any:
+    """The model after all steps, or the model itself."""
+    return _taken_apart(model)[1]
+
+
+def steps_before(model: Any, n_features: int, instead: str | None = None) -> PipelineSteps | None:
+    """The fitted steps before the model at the end of ``model``, which has ``n_features``; None
+    where there are none. ``instead`` is the remedy where there is no game of columns, by default
+    one for functions of ``model`` and rows."""
+    steps = _flat(_taken_apart(model)[0])
     if not steps:
         return None
-    trace = _Trace(_instead(model))
+    trace = _Trace(_instead(model) if instead is None else instead)
     if not hasattr(steps[0], "n_features_in_"):
         trace.refuse(steps[0])
     n_columns = int(steps[0].n_features_in_)
@@ -215,6 +286,7 @@ class _Trace:
             for inner in _flat([step]):
                 owner = self.owners(inner, owner)
             return owner
+        self._note(step)
         if "ColumnTransformer" in kind:
             return self._by_column(step, owner)
         if "FeatureUnion" in kind:
@@ -222,14 +294,15 @@ class _Trace:
             return np.concatenate([owner[:0], *parts])
         if "FunctionTransformer" in kind:
             return self._by_function(step, owner)
-        if "OneToOneFeatureMixin" in kind and not type(step).__module__.startswith("sklearn."):
-            self.declared = type(step).__name__
+        if "OneToOneFeatureMixin" in kind and _of_another_house(step):
             return owner
-        outputs = _outputs(step, kind, len(owner))
+        try:
+            outputs = _outputs(step, kind, len(owner))
+        except AttributeError:  # another thing under a known name
+            self.refuse(step)
         if outputs is not None:
             return owner[outputs]
         if len(np.unique(owner)) == 1 and hasattr(step, "get_feature_names_out"):
-            self._note(step)
             return np.repeat(owner[:1], len(step.get_feature_names_out()))
         self.refuse(step)
 
@@ -269,8 +342,8 @@ class _Trace:
     def _note(self, step: Any) -> None:
         """Remember a step that may look at several rows: a user's function or class."""
         own = getattr(step, "func", None) is not None
-        if own or not type(step).__module__.startswith("sklearn."):
-            self.declared = f"{type(step).__name__}"
+        if own or _of_another_house(step):
+            self.declared = type(step).__name__
 
     def _by_function(self, step: Any, owner: np.ndarray) -> np.ndarray:
         """A function of the whole table, which may say that it works column by column."""
@@ -281,15 +354,20 @@ class _Trace:
             fail(
                 "model",
                 "steps that make each feature of one column",
-                f"FunctionTransformer({named}), which does not say what it makes of them",
+                f"{type(step).__name__}({named}), which does not say what it makes of them",
                 "Give it feature_names_out='one-to-one' if it works column by column. "
                 f"Else {self.instead[0].lower()}{self.instead[1:]}",
                 UnsupportedModelError,
             )
-        self.declared = f"FunctionTransformer({named})"
+        self.declared = f"{type(step).__name__}({named})"
         if step.feature_names_out in (None, "one-to-one"):
             return owner
         return np.repeat(owner[:1], len(step.get_feature_names_out()))
+
+
+def _of_another_house(step: Any) -> bool:
+    """Whether a step is not scikit-learn's own, and so does what nobody here knows."""
+    return not isinstance(step, str) and not type(step).__module__.startswith("sklearn.")
 
 
 def _outputs(step: Any, kind: set[str], n: int) -> np.ndarray | None:
