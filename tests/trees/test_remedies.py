@@ -200,6 +200,18 @@ def test_sums_are_sent_to_their_own_exact_values(model, y):
     np.testing.assert_allclose(found.prediction, answers, atol=1e-9)
 
 
+@pytest.mark.parametrize("options", [{"ensemble": False}, {"cv": 3}, {"method": "isotonic"}])
+@pytest.mark.parametrize("inside", [BOOSTED, ensemble.HistGradientBoostingClassifier(max_iter=5)])
+def test_calibrated_boosting_is_explained_through_its_curve(inside, options):
+    model = CalibratedClassifierCV(inside, **options).fit(X, LABEL > 0)
+    text = refused(model)
+    call = re.search(r"tree_output_shap\(.*?raw\.shape\)\)", text).group(0)
+    names = {"X": X[:3], "background": X[3:9], "tree_output_shap": shaplab.tree_output_shap}
+    found = [eval(call, {**names, "part": part}).values for part in model.calibrated_classifiers_]
+    exact = shaplab.exact_shap(model.predict_proba, X[:3], X[3:9]).values[..., 1]
+    np.testing.assert_allclose(np.mean(found, axis=0), exact, atol=1e-12)
+
+
 def test_what_only_looks_like_a_sum_is_not_sent_there():
     classifier = svm.SVC(kernel="linear").fit(X, LABEL)
     for model in (classifier, PLSRegression().fit(X, SIGNAL)):

@@ -34,6 +34,10 @@ _FORESTS = {
 }
 _BOOSTING = {"GradientBoostingClassifier", "GradientBoostingRegressor"}
 _HISTOGRAM = {"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"}
+_CALIBRATED = (
+    "tree_output_shap(part.estimator, X, background, transform=lambda raw: "
+    "part.calibrators[0].predict(raw.ravel()).reshape(raw.shape))"
+)
 _QUANTILE = "BaseForestQuantileRegressor"  # quantile-forest
 _SURVIVAL = {"SurvivalTree", "ExtraSurvivalTree", "RandomSurvivalForest", "ExtraSurvivalTrees"}
 _KINDS = _TREES | _FORESTS | _BOOSTING | _HISTOGRAM | _SURVIVAL | {"IsolationForest", _QUANTILE}
@@ -94,6 +98,12 @@ def _inside(model: Any) -> str:
         )
     if hasattr(model, "refit") and not hasattr(model, "best_score_"):
         return "Call fit first, with refit=True"
+    parts = getattr(model, "calibrated_classifiers_", ())
+    if parts and all(_one_curve(part) for part in parts):
+        return (
+            f"Its output is the mean over model.calibrated_classifiers_ of {_CALIBRATED}: take the "
+            f"mean of these; or {sampled}"
+        )
     several = getattr(model, "estimators_", None)
     if isinstance(several, list) and several and not hasattr(model, "calibrated_classifiers_"):
         return f"Explain the whole by {sampled}, or each of model.estimators_ by itself"
@@ -102,6 +112,12 @@ def _inside(model: Any) -> str:
     if not any(hasattr(model, name) for name in ("predict", "predict_proba")):
         return "Call fit first, or pass a model that predicts"
     return f"It is read by its predictions only: {sampled}"
+
+
+def _one_curve(part: Any) -> bool:
+    """Whether a calibrated classifier bends the log-odds of trees by one curve."""
+    kinds = {base.__name__ for base in type(part.estimator).__mro__}
+    return len(part.calibrators) == 1 and bool(kinds & (_BOOSTING | _HISTOGRAM))
 
 
 def _join(
