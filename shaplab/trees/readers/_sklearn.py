@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._remedies import additive_instead, sampled_instead
+from shaplab._remedies import additive_instead, check_fitted_sum, sampled_instead
 from shaplab._validation import UnsupportedModelError, fail
 from shaplab.trees.readers._arrange import RawTrees, join
 
@@ -48,6 +48,7 @@ def read_sklearn(
         "",
     )
     if not kind:
+        check_fitted_sum(model)
         fail(
             "model",
             "a tree model of scikit-learn",
