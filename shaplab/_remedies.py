@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from shaplab._validation import UnsupportedModelError
+from shaplab._validation import UnsupportedModelError, fail
 
 __all__ = [
     "additive_instead",
+    "check_fitted_sum",
     "features_of_sum",
     "is_boosting_machine",
     "is_linear",
@@ -31,6 +32,14 @@ _TREE_KINDS = {
     "BaseGradientBoosting",
     "BaseHistGradientBoosting",
     "IsolationForest",
+}
+# What linear models of scikit-learn and boosting machines of interpret derive from.
+_SUM_KINDS = {
+    "BaseSGDRegressor",
+    "EBMModel",
+    "LinearClassifierMixin",
+    "LinearModel",
+    "_GeneralizedLinearRegressor",
 }
 # Slopes of these are those of something else: of pairs of classes, of centred columns.
 _OTHER_SLOPES = {"BaseSVC", "_PLS"}
@@ -84,6 +93,18 @@ def additive_instead(model: Any) -> str:
     if not adds_up:
         return ""
     return "Its terms have exact values of their own: additive_shap(model, X, background); or "
+
+
+def check_fitted_sum(model: Any) -> None:
+    """Refuse a linear model or boosting machine that was not fitted, by the call that takes it."""
+    kinds = {base.__name__ for base in type(model).__mro__}
+    if kinds & _SUM_KINDS and not hasattr(model, "n_features_in_"):
+        fail(
+            "model",
+            "a fitted tree model",
+            f"{type(model).__name__} that was not fitted and has no trees",
+            "Call fit first, and explain it by additive_shap(model, X, background)",
+        )
 
 
 def is_of_trees(model: Any) -> bool:

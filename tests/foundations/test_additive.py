@@ -380,6 +380,43 @@ def test_steps_that_trees_follow_are_followed_here(name):
     check_against_enumeration(nested, table.head(6), table[20:50])
 
 
+@examples(15)
+@given(st.integers(0, 2**31))
+@pytest.mark.filterwarnings("ignore")
+def test_drawn_pipelines(seed):
+    """Tied, constant and missing cells, columns in any order, several parts of one column."""
+    draw = np.random.default_rng(seed)
+    table = FRAME.assign(a=FRAME.a.round(), same=1.0)
+    table.loc[draw.random(len(table)) < 0.2, "b"] = np.nan
+    table = table[list(draw.permutation(table.columns))]
+    numbers = [str(name) for name in draw.permutation([*"abcd", "same"])]
+    after = [
+        StandardScaler(),
+        SplineTransformer(n_knots=3),
+        KBinsDiscretizer(3, encode=str(draw.choice(["ordinal", "onehot-dense"]))),
+        FunctionTransformer(np.tanh, feature_names_out="one-to-one"),
+        "passthrough",
+    ]
+    imputer = SimpleImputer(add_indicator=bool(draw.integers(2)))
+    parts = [
+        ("numbers", make_pipeline(imputer, draw.choice(after)), numbers[:3]),
+        ("again", make_pipeline(SimpleImputer(), draw.choice(after)), numbers[2:]),
+        (
+            "words",
+            OneHotEncoder(
+                drop=draw.choice([None, "first", "if_binary"]),
+                max_categories=draw.choice([None, 2]),
+            ),
+            [str(name) for name in draw.permutation(["kind", "day"])],
+        ),
+    ]
+    draw.shuffle(parts)
+    labels = CLASSES if draw.random() < 0.3 else y
+    last = LogisticRegression(max_iter=20) if labels is CLASSES else Ridge()
+    model = make_pipeline(ColumnTransformer(parts), last).fit(table, labels)
+    check_against_enumeration(model, table.head(2), table[20:26])
+
+
 class Doubles(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Says that it works column by column, which is true where it is honest."""
 

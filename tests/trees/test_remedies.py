@@ -212,6 +212,22 @@ def test_calibrated_boosting_is_explained_through_its_curve(inside, options):
     np.testing.assert_allclose(np.mean(found, axis=0), exact, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_sums_that_were_not_fitted_are_sent_to_fit_first():
+    for model in (
+        linear_model.LinearRegression(),
+        linear_model.LogisticRegression(),
+        linear_model.SGDRegressor(),
+        linear_model.GammaRegressor(),
+        make_pipeline(StandardScaler(), linear_model.Ridge()),
+    ):
+        words = r"Call fit first, and explain it by additive_shap\(model, X, background\)"
+        with pytest.raises(ValueError, match=words):
+            tree_shap(model, X)
+        model.fit(X, np.where(SIGNAL > 0, 2, 1))
+        assert np.isfinite(shaplab.additive_shap(model, X[:3], X[3:9]).values).all()
+
+
 def test_what_only_looks_like_a_sum_is_not_sent_there():
     classifier = svm.SVC(kernel="linear").fit(X, LABEL)
     for model in (classifier, PLSRegression().fit(X, SIGNAL)):

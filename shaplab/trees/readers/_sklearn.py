@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._remedies import additive_instead, sampled_instead
+from shaplab._remedies import additive_instead, check_fitted_sum, sampled_instead
 from shaplab._validation import UnsupportedModelError, fail
 from shaplab.trees.readers._arrange import RawTrees, join
 
@@ -49,6 +49,7 @@ def read_sklearn(
     """Read a fitted tree, forest, boosting model or isolation forest."""
     kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in _KINDS), "")
     if not kind:
+        check_fitted_sum(model)
         fail(
             "model",
             "a tree model of scikit-learn",
