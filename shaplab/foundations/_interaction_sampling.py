@@ -301,9 +301,15 @@ def _cross_fitted(
     variance = np.zeros_like(value)
     for f, model in enumerate(models):
         own = np.flatnonzero(fold == f)
-        scale = weight[drawn[own].sum(axis=1)][:, None]
+        size = drawn[own].sum(axis=1)
+        scale = weight[size][:, None]
+        # A size that is counted whole is not drawn from the other side either: there the drawn one
+        # alone stands for its size, which it else shares with the complements of the other.
+        both = (share[n - size] > 0)[:, None]
         off_near = scale * (near[own] - _parities(drawn[own], order) @ model)
+        off_near = np.where(both, off_near, 2.0 * off_near)
         off_far = scale * (far[own] - _parities(~drawn[own], order) @ model)
+        off_far = np.where(both, off_far, 0.0)
         mean, square = _pair_moments(target, drawn[own], off_near, off_far)
         spread = np.maximum(square - mean**2, 0.0) * len(own) / (len(own) - 1)
         value += len(own) / n_pairs * (rest[:, f * columns : (f + 1) * columns] + mean)
