@@ -128,9 +128,11 @@ def least_evaluations(n_players: int, order: int, index: str) -> int:
     """The smallest budget: sizes that must be whole, and enough pairs for a standard error."""
     if index == "Moebius":
         return 1 + count_subsets(n_players, order)
-    needed = max(1, order - 1 if index == "STII" else 1)
+    needed = max(1, order - 1 if index in ("STII", "k-SII") else 1)
     low = 1 + count_subsets(n_players, needed)
-    return low + 1 + n_players + 2 * _LEAST_PAIRS
+    high = low if index == "k-SII" else 1 + n_players
+    # All coalitions are enough for anything.
+    return min(low + high + 2 * _LEAST_PAIRS, 2**n_players)
 
 
 def _target_of(n: int, order: int, index: str) -> _Target:
@@ -208,8 +210,12 @@ def _whole_sizes(target: _Target, max_evaluations: int, chances: np.ndarray) -> 
         chances[:] = 0.0
         return whole
     whole[[0, 1, n - 1, n]] = True
-    if target.name == "STII":
+    if target.name in ("STII", "k-SII"):
         whole[: target.order] = True
+    if target.name == "k-SII":
+        # A subset below the highest order weighs itself and its complement by a half, however many
+        # players there are: whether those two are drawn would be most of its error, seen too late.
+        whole[n - target.order + 1 :] = True
     spent = sum(comb(n, int(s)) for s in np.flatnonzero(whole))
     for s in range(2, n // 2 + 1):
         wanted = [size for size in {s, n - s} if not whole[size]]

@@ -338,7 +338,7 @@ def test_estimates_have_no_bias_and_honest_intervals(index, order):
     assert np.abs(z).max() < 4.5
 
 
-@pytest.mark.parametrize(("index", "budget"), [("STII", 250)])
+@pytest.mark.parametrize(("index", "budget"), [("k-SII", 297), ("STII", 250)])
 def test_small_budgets_hold_lower_orders_as_well(index, budget):
     """Of k-SII a pair weighs itself by a half; of STII pairs, but not their complements, are all
     valued."""
@@ -429,6 +429,11 @@ def test_estimates_keep_their_promises():
             {"max_evaluations": 500, "order": 3, "index": "STII"},
             "max_evaluations: expected at least 597",
         ),
+        (
+            30,
+            {"max_evaluations": 900, "order": 3, "index": "k-SII"},
+            "max_evaluations: expected at least 1032",
+        ),
     ],
 )
 def test_bad_budgets_are_named(n, more, message):
@@ -437,7 +442,7 @@ def test_bad_budgets_are_named(n, more, message):
 
 
 def test_the_least_budget_that_an_error_names_is_enough():
-    for index, least in (("SII", 162), ("STII", 162), ("Moebius", 466)):
+    for index, least in (("SII", 162), ("k-SII", 162), ("STII", 162), ("Moebius", 466)):
         kind = {"order": 2, "index": index}
         with pytest.raises(ValueError, match=f"Pass max_evaluations={least} or more"):
             interaction_values(lambda S: S[:, 0] * 1.0, 30, max_evaluations=least - 1, **kind)
