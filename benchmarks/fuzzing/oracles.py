@@ -109,9 +109,12 @@ def within_errors(found, truth, std, freedom, what):
     found, truth = np.asarray(found, float), np.asarray(truth, float)
     if found.shape != truth.shape:
         raise AssertionError(f"{what}: shape {found.shape}, expected {truth.shape}")
-    scale = max(np.abs(truth).max(initial=0.0), 1e-300)
+    scale = max(np.abs(truth).max(initial=0.0), 1e-6)
     errors = np.zeros(found.shape) if std is None else np.nan_to_num(std, nan=np.inf)
-    reach = np.maximum(6.0, student.ppf(1 - 5e-8, np.maximum(np.nan_to_num(freedom), 1.0)))
+    freedom = np.maximum(np.nan_to_num(freedom), 1.0)
+    # Draws are skewed: means of fewer than a few hundred have longer tails than Student's.
+    least = np.where(freedom < 300, 8.0, 6.0)
+    reach = np.maximum(least, student.ppf(1 - 5e-8, freedom))
     # Rounding of sums of many payoffs, beside what the errors allow.
     allowed = 1e-9 * scale + reach * errors
     error = np.abs(found - truth)
