@@ -3,19 +3,21 @@
     python benchmarks/fuzz_models.py --minutes 60 --seed 0
     python benchmarks/fuzz_models.py --seed 0 --case 1234     # one case again, with its traceback
 
-Each case draws an area (trees, names, samplers, networks, games), a model or a function, a table
-and a form of the table, all from its own seed, and compares what shaplab says with an oracle that
-does not use it: the library's own raw prediction, enumeration of all coalitions through its own
-predict, closed forms. A clear refusal (``<argument>: expected ...``) is counted by its message, so
-that a reader can see whether it is deserved; anything else that goes wrong, or takes more than a
-minute of processor time, is a finding and is printed with the number that runs it again.
+    python benchmarks/fuzz_models.py --areas players,losses   # only these
+
+Each case draws an area (see AREAS), a model or a function, a table and a form of the table, all
+from its own seed, and compares what shaplab says with an oracle that does not use it: the library's
+own raw prediction, enumeration of all coalitions or orderings through its own predict, closed
+forms; and the path-dependent game, Algorithm 1 node by node. A clear refusal (``<argument>:
+expected ...``) is counted by its message, so that a reader can see whether it is deserved; anything
+else that goes wrong, or takes more than a minute of processor time, is a finding and is printed
+with the number that runs it again.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import itertools
 import math
 import re
 import signal
@@ -30,289 +32,30 @@ import polars
 import pyarrow
 import torch
 import xgboost
+from fuzzing.models import as_taken, draw_model
+from fuzzing.oracles import MOST_PLAYERS, close, enumerated
+from fuzzing.players import losses_case, orders_case, players_case, prepared_case
+from fuzzing.sampled import estimates_case, interactions_case, orderings_case, structures_case
+from fuzzing.tables import NAMES, draw_form, draw_table, draw_target
+from fuzzing.whole_tables import additive_case, categories_case, pipelines_case
 from scipy.stats import t as student
 from sklearn import ensemble as forests
-from sklearn import tree as single_trees
 
 import shaplab
 
 SECONDS_A_CASE = 60
-MOST_PLAYERS = 8  # what is enumerated: 256 coalitions
-
-
-# Oracles ------------------------------------------------------------------------------------------
-
-
-def enumerated(predict, row, background):
-    """Shapley values ``(d, ...)`` of the marginal game of one row, by the definition."""
-    d = len(row)
-    worth = {}
-    for size in range(d + 1):
-        for members in itertools.combinations(range(d), size):
-            mixed = np.array(background, copy=True)
-            mixed[:, list(members)] = row[list(members)]
-            worth[frozenset(members)] = np.asarray(predict(mixed), float).mean(axis=0)
-    values = np.zeros((d, *worth[frozenset()].shape))
-    for members, value in worth.items():
-        for player in set(range(d)) - members:
-            weight = math.factorial(len(members)) * math.factorial(d - len(members) - 1)
-            gain = worth[members | {player}] - value
-            values[player] += weight / math.factorial(d) * gain
-    return values
-
-
-def close(found, expected, tolerance, what):
-    """Raise with the largest difference when it is above ``tolerance`` times the scale."""
-    found, expected = np.asarray(found, float), np.asarray(expected, float)
-    if found.shape != expected.shape:
-        raise AssertionError(f"{what}: shape {found.shape}, expected {expected.shape}")
-    scale = max(1.0, np.abs(expected).max(initial=0.0))
-    worst = np.abs(found - expected).max(initial=0.0)
-    if not worst <= tolerance * scale:
-        raise AssertionError(f"{what}: off by {worst:.3g} at a scale of {scale:.3g}")
-
-
-# Tables -------------------------------------------------------------------------------------------
-
-
-def draw_table(rng, n, d, missing):
-    """Columns as people have them: rounded, counted, constant, huge, tiny, with gaps."""
-    X = rng.normal(size=(n, d))
-    for j in range(d):
-        kind = rng.integers(6)
-        if kind == 0:
-            X[:, j] = np.round(X[:, j], 1)
-        elif kind == 1:
-            X[:, j] = rng.integers(0, 5, n)
-        elif kind == 2:
-            X[:, j] = X[:, j] * 10.0 ** rng.integers(-6, 7)
-        elif kind == 3 and rng.random() < 0.3:
-            X[:, j] = 1.0
-        elif kind == 4:
-            X[:, j] = np.where(rng.random(n) < 0.9, 0.0, X[:, j])
-    if missing:
-        X[rng.random((n, d)) < 0.08] = np.nan
-    return X
-
-
-def draw_target(rng, X):
-    """A rough function of a few columns with noise, of spread one."""
-    Z = np.nan_to_num(X)
-    Z = (Z - Z.mean(axis=0)) / np.maximum(Z.std(axis=0), 1e-300)
-    first, second, third = rng.integers(X.shape[1], size=3)
-    return Z[:, first] + (Z[:, second] > 0.3) * Z[:, third] + 0.2 * rng.normal(size=len(X))
-
-
-NAMES = ["unit price", "unit_price", "größe", "a.b", "x x", "f0", "Column_1", "size m²"]
-
-
-def draw_form(rng, X, tables=True):
-    """The same table as an array of some layout or as a frame of some library."""
-    names = [f"{NAMES[j % len(NAMES)]} {j}" for j in range(X.shape[1])]
-    frame = pd.DataFrame(X, columns=names)
-    kinds = ["array", "fortran", "reversed"]
-    kinds += ["pandas", "polars", "arrow"] if tables else []
-    kind = str(rng.choice(kinds))
-    forms = {
-        "array": lambda: X,
-        "fortran": lambda: np.asfortranarray(X),
-        "reversed": lambda: np.ascontiguousarray(X[::-1, ::-1])[::-1, ::-1],
-        "pandas": lambda: frame,
-        "polars": lambda: polars.DataFrame({name: X[:, j] for j, name in enumerate(names)}),
-        "arrow": lambda: pyarrow.table({name: X[:, j] for j, name in enumerate(names)}),
-    }
-    return kind, forms[kind]()
 
 
 # Trees --------------------------------------------------------------------------------------------
-
-
-def draw_labels(rng, y, kind):
-    """Targets that an objective accepts, from a real target."""
-    if kind == "classes":
-        edges = np.quantile(y, [0.4, 0.7])
-        return np.digitize(y, edges)
-    return {
-        "real": lambda: y,
-        "share": lambda: 1 / (1 + np.exp(-y)),
-        "label": lambda: (y > np.median(y)).astype(int),
-        "count": lambda: np.floor(np.abs(y) * 3),
-        "positive": lambda: np.abs(y) + 0.1,
-        "signed": lambda: (np.abs(y) + 0.1) * np.where(rng.random(len(y)) < 0.8, 1, -1),
-        "grade": lambda: np.clip(np.round(y + 2), 0, 4).astype(int),
-    }[kind]()
-
-
-XGBOOST = {
-    "reg:squarederror": "real",
-    "reg:squaredlogerror": "positive",
-    "reg:pseudohubererror": "real",
-    "reg:absoluteerror": "real",
-    "reg:logistic": "share",
-    "binary:logistic": "label",
-    "binary:logitraw": "label",
-    "binary:hinge": "label",
-    "count:poisson": "count",
-    "reg:gamma": "positive",
-    "reg:tweedie": "positive",
-    "survival:cox": "signed",
-    "rank:pairwise": "grade",
-    "rank:ndcg": "grade",
-    "multi:softprob": "classes",
-    "multi:softmax": "classes",
-}
-
-
-def xgboost_model(rng, X, y):
-    objective = str(rng.choice(list(XGBOOST)))
-    labels = draw_labels(rng, y, XGBOOST[objective])
-    data = xgboost.DMatrix(X, labels)
-    if objective.startswith("rank"):
-        data.set_group([len(X) // 2, len(X) - len(X) // 2])
-    parameters = {
-        "objective": objective,
-        "max_depth": int(rng.integers(1, 9)),
-        "eta": float(rng.choice([0.1, 0.5, 1.0])),
-        "grow_policy": str(rng.choice(["depthwise", "lossguide"])),
-        "booster": str(rng.choice(["gbtree", "gbtree", "dart"])),
-        "num_parallel_tree": int(rng.choice([1, 1, 3])),
-        "subsample": float(rng.choice([1.0, 0.6])),
-        "min_child_weight": float(rng.choice([0.0, 1.0])),
-        "nthread": 1,
-        "seed": int(rng.integers(1000)),
-    }
-    if objective.startswith("multi"):
-        parameters["num_class"] = 3
-        if rng.random() < 0.3:
-            parameters["multi_strategy"] = "multi_output_tree"
-            parameters["booster"] = "gbtree"
-    if rng.random() < 0.3 and objective not in ("survival:cox", "reg:gamma"):
-        parameters["base_score"] = 0.4
-    booster = xgboost.train(parameters, data, int(rng.integers(1, 12)))
-    final = None
-    if objective in ("binary:logistic", "multi:softprob"):
-        final = "probability", lambda Z: booster.predict(xgboost.DMatrix(Z))
-    elif objective not in ("multi:softmax", "binary:hinge"):
-        final = "prediction", lambda Z: booster.predict(xgboost.DMatrix(Z))
-    return (
-        f"xgboost {parameters}",
-        booster,
-        lambda Z: booster.predict(xgboost.DMatrix(Z), output_margin=True),
-        final,
-        5e-6,
-    )
-
-
-LIGHTGBM = {
-    "regression": "real",
-    "regression_l1": "real",
-    "huber": "real",
-    "fair": "real",
-    "poisson": "count",
-    "quantile": "real",
-    "mape": "positive",
-    "gamma": "positive",
-    "tweedie": "positive",
-    "binary": "label",
-    "cross_entropy": "share",
-    "cross_entropy_lambda": "share",
-    "multiclass": "classes",
-    "multiclassova": "classes",
-    "lambdarank": "grade",
-}
-
-
-def lightgbm_model(rng, X, y):
-    objective = str(rng.choice(list(LIGHTGBM)))
-    labels = draw_labels(rng, y, LIGHTGBM[objective])
-    parameters = {
-        "objective": objective,
-        "num_leaves": int(rng.integers(2, 40)),
-        "max_depth": int(rng.choice([-1, 3, 6])),
-        "learning_rate": float(rng.choice([0.1, 0.5])),
-        "boosting": str(rng.choice(["gbdt", "gbdt", "dart", "rf"])),
-        "min_data_in_leaf": int(rng.choice([1, 5, 20])),
-        "zero_as_missing": bool(rng.random() < 0.2),
-        "use_missing": bool(rng.random() < 0.9),
-        "bagging_freq": 1,
-        "bagging_fraction": 0.7,
-        "num_threads": 1,
-        "seed": int(rng.integers(1000)),
-        "verbose": -1,
-    }
-    if objective in ("binary", "multiclassova"):
-        parameters["sigmoid"] = float(rng.choice([1.0, 2.0]))
-    if objective.startswith("multi"):
-        parameters["num_class"] = 3
-    group = [len(X) // 2, len(X) - len(X) // 2] if objective == "lambdarank" else None
-    data = lightgbm.Dataset(X, labels, group=group, free_raw_data=False)
-    rounds = int(rng.integers(1, 12))
-    booster = lightgbm.train(parameters, data, rounds)
-    # With raw_score=True a random forest of LightGBM's gives the sum, elsewhere the mean.
-    share = booster.current_iteration() if parameters["boosting"] == "rf" else 1
-    chances = ("binary", "cross_entropy", "multiclass", "multiclassova")
-    return (
-        f"lightgbm {parameters}",
-        booster,
-        lambda Z: booster.predict(Z, raw_score=True) / share,
-        ("probability" if objective in chances else "prediction", booster.predict),
-        1e-9,
-    )
-
-
-def sklearn_model(rng, X, y):
-    kinds = {
-        "tree": (single_trees.DecisionTreeRegressor, "real"),
-        "tree classifier": (single_trees.DecisionTreeClassifier, "classes"),
-        "forest": (forests.RandomForestRegressor, "real"),
-        "forest classifier": (forests.RandomForestClassifier, "label"),
-        "extra": (forests.ExtraTreesRegressor, "real"),
-        "extra classifier": (forests.ExtraTreesClassifier, "classes"),
-        "boosting": (forests.GradientBoostingRegressor, "real"),
-        "boosting classifier": (forests.GradientBoostingClassifier, "label"),
-        "boosting classifier 3": (forests.GradientBoostingClassifier, "classes"),
-        "histogram": (forests.HistGradientBoostingRegressor, "real"),
-        "histogram poisson": (forests.HistGradientBoostingRegressor, "count"),
-        "histogram classifier": (forests.HistGradientBoostingClassifier, "label"),
-        "histogram classifier 3": (forests.HistGradientBoostingClassifier, "classes"),
-        "isolation": (forests.IsolationForest, "real"),
-    }
-    kind = str(rng.choice(list(kinds)))
-    maker, labels = kinds[kind]
-    options = {"random_state": int(rng.integers(1000))}
-    if "tree" not in kind:
-        options["max_iter" if "histogram" in kind else "n_estimators"] = int(rng.integers(1, 10))
-    if kind != "isolation":
-        options["max_depth"] = None if rng.random() < 0.3 else int(rng.integers(1, 8))
-    if kind == "boosting classifier" and rng.random() < 0.5:
-        options["loss"] = "exponential"
-    if "poisson" in kind:
-        options["loss"] = "poisson"
-    if kind.startswith(("boosting", "isolation")):
-        X = np.nan_to_num(X)
-    model = maker(**options).fit(X, draw_labels(rng, y, labels))
-    if kind == "isolation":
-        final = "prediction", model.score_samples
-        return kind, model, lambda Z: -np.log2(-model.score_samples(Z)), final, 1e-9
-    if "classifier" not in kind:
-        logs = "poisson" in kind
-        raw = (lambda Z: np.log(model.predict(Z))) if logs else model.predict
-        return f"sklearn {kind} {options}", model, raw, ("prediction", model.predict), 1e-9
-    boosted = "boosting" in kind or "histogram" in kind
-    raw = model.decision_function if boosted else model.predict_proba
-    return f"sklearn {kind} {options}", model, raw, ("probability", model.predict_proba), 1e-9
 
 
 def trees_case(rng):
     wide = rng.random() < 0.15
     d = int(rng.integers(60, 300)) if wide else int(rng.integers(1, MOST_PLAYERS + 1))
     n = int(rng.integers(60, 250))
-    maker = (xgboost_model, lightgbm_model, sklearn_model)[rng.integers(3)]
     X = draw_table(rng, n, d, missing=rng.random() < 0.5)
-    y = draw_target(rng, X)
-    label, model, raw, final, tolerance = maker(rng, X, y)
-    if label.startswith(("sklearn boosting", "isolation")):
-        X = np.nan_to_num(X)
+    label, model, raw, final, tolerance = draw_model(rng, X, draw_target(rng, X))
+    X = as_taken(label, X)
     kind, form = draw_form(rng, X[:12])
     yield f"{label} on {n} x {d} as {kind}"
 
@@ -552,6 +295,17 @@ AREAS = {
     "samplers": (samplers_case, 0.2),
     "networks": (networks_case, 0.15),
     "games": (games_case, 0.1),
+    "players": (players_case, 0.3),
+    "prepared": (prepared_case, 0.1),
+    "orders": (orders_case, 0.15),
+    "losses": (losses_case, 0.15),
+    "pipelines": (pipelines_case, 0.15),
+    "categories": (categories_case, 0.1),
+    "additive": (additive_case, 0.15),
+    "structures": (structures_case, 0.15),
+    "orderings": (orderings_case, 0.15),
+    "estimates": (estimates_case, 0.15),
+    "interactions": (interactions_case, 0.15),
 }
 CLEAR = re.compile(r"^[\w.\[\]()'\" ]+: expected .+, got ", re.DOTALL)
 

@@ -128,9 +128,11 @@ def least_evaluations(n_players: int, order: int, index: str) -> int:
     """The smallest budget: sizes that must be whole, and enough pairs for a standard error."""
     if index == "Moebius":
         return 1 + count_subsets(n_players, order)
-    needed = max(1, order - 1 if index == "STII" else 1)
+    needed = max(1, order - 1 if index in ("STII", "k-SII") else 1)
     low = 1 + count_subsets(n_players, needed)
-    return low + 1 + n_players + 2 * _LEAST_PAIRS
+    high = low if index == "k-SII" else 1 + n_players
+    # All coalitions are enough for anything.
+    return min(low + high + 2 * _LEAST_PAIRS, 2**n_players)
 
 
 def _target_of(n: int, order: int, index: str) -> _Target:
@@ -208,8 +210,12 @@ def _whole_sizes(target: _Target, max_evaluations: int, chances: np.ndarray) -> 
         chances[:] = 0.0
         return whole
     whole[[0, 1, n - 1, n]] = True
-    if target.name == "STII":
+    if target.name in ("STII", "k-SII"):
         whole[: target.order] = True
+    if target.name == "k-SII":
+        # A subset below the highest order weighs itself and its complement by a half, however many
+        # players there are: whether those two are drawn would be most of its error, seen too late.
+        whole[n - target.order + 1 :] = True
     spent = sum(comb(n, int(s)) for s in np.flatnonzero(whole))
     for s in range(2, n // 2 + 1):
         wanted = [size for size in {s, n - s} if not whole[size]]
@@ -301,9 +307,15 @@ def _cross_fitted(
     variance = np.zeros_like(value)
     for f, model in enumerate(models):
         own = np.flatnonzero(fold == f)
-        scale = weight[drawn[own].sum(axis=1)][:, None]
+        size = drawn[own].sum(axis=1)
+        scale = weight[size][:, None]
+        # A size that is counted whole is not drawn from the other side either: there the drawn one
+        # alone stands for its size, which it else shares with the complements of the other.
+        both = (share[n - size] > 0)[:, None]
         off_near = scale * (near[own] - _parities(drawn[own], order) @ model)
+        off_near = np.where(both, off_near, 2.0 * off_near)
         off_far = scale * (far[own] - _parities(~drawn[own], order) @ model)
+        off_far = np.where(both, off_far, 0.0)
         mean, square = _pair_moments(target, drawn[own], off_near, off_far)
         spread = np.maximum(square - mean**2, 0.0) * len(own) / (len(own) - 1)
         value += len(own) / n_pairs * (rest[:, f * columns : (f + 1) * columns] + mean)

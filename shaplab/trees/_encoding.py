@@ -323,6 +323,13 @@ class Encoder:
     ) -> np.ndarray:
         """Codes of a column whose training labels XGBoost stored cut: bytes at character
         offsets."""
+        if len(set(labels)) < len(labels):  # XGBoost's own predict takes one for the other
+            fail(
+                argument,
+                f"categories that the model tells apart in column {self._name(j)}",
+                f"names that XGBoost has cut to {len(set(labels))} for {len(labels)} categories",
+                "Rename them in ASCII, cat.rename_categories, and train again, or use XGBoost 3.4",
+            )
         names = [str(label) for label in column.labels or ()]
         text = "".join(names).encode()
         ends = np.cumsum([0] + [len(name) for name in names])

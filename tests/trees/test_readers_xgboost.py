@@ -280,6 +280,35 @@ def test_categories_with_names_that_xgboost_stores_cut():
             as_ensemble(model).predict(X)
 
 
+@pytest.mark.parametrize("words", [["öa", "b", "a"], ["Ulm", "Köln"], ["é", "a", "b"]])
+def test_category_names_that_are_text_after_the_cut(words):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(len(words), size=200)
+    X = pd.DataFrame({"word": pd.Categorical.from_codes(codes, words), "x": rng.normal(size=200)})
+    model = xgb.XGBRegressor(n_estimators=20, enable_categorical=True).fit(X, codes + 0.1 * X["x"])
+    ensemble = as_ensemble(model)
+    assert_agrees(ensemble.predict(X), model.predict(X))
+    for code in range(len(words)):  # a row's own category decides, whatever others occur
+        rows = X[codes == code][:2]
+        assert_agrees(ensemble.predict(rows), model.predict(rows))
+
+
+def test_category_names_that_are_one_after_the_cut():
+    words = ["é", "ü", "ö"]  # two bytes each, the first of "é" and "ö" the same
+    codes = np.arange(200) % 3
+    X = pd.DataFrame({"word": pd.Categorical.from_codes(codes, words)})
+    model = xgb.XGBRegressor(n_estimators=20, enable_categorical=True).fit(X, codes)
+    if tuple(map(int, xgb.__version__.split(".")[:2])) >= (3, 4):
+        assert_agrees(as_ensemble(model).predict(X), model.predict(X))
+        return
+    assert model.predict(X[2:3])[0] < 0.5  # the target is 2
+    with pytest.raises(ValueError, match=r"tells apart in column 'word'.*Rename them in ASCII"):
+        as_ensemble(model).predict(X)
+    X["word"] = X["word"].cat.rename_categories(["e", "u", "o"])
+    model.fit(X, codes)
+    assert_agrees(as_ensemble(model).predict(X), model.predict(X))
+
+
 @pytest.mark.parametrize("one_hot", [1, 100])
 def test_categories_as_codes_with_unseen_ones(one_hot):
     rng = np.random.default_rng(0)

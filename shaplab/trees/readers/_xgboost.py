@@ -7,7 +7,6 @@ left. ``base_score`` is stored on the scale of predictions and turned into a mar
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -161,7 +160,7 @@ def read_json(stored: dict[str, Any], iteration_range: tuple[int, int] | None = 
         dtype=np.float32,
         sets=sets,
         sets_left=False,
-        labels=_labels(part.get("cats")),
+        labels=_labels(part.get("cats"), tuple(stored.get("version", ()))),
         unseen="error",
         sparse_missing=True,
         feature_names=tuple(names) if names else None,
@@ -263,7 +262,7 @@ def _tree_range(
     return int(indptr[first]), int(indptr[last])
 
 
-def _labels(cats: dict[str, Any] | None) -> dict[int, tuple[Any, ...]]:
+def _labels(cats: dict[str, Any] | None, version: tuple[int, ...]) -> dict[int, tuple[Any, ...]]:
     """Category names of the DataFrame the model was trained on, by feature."""
     found: dict[int, tuple[Any, ...]] = {}
     for j, column in enumerate((cats or {}).get("enc", [])):
@@ -272,9 +271,9 @@ def _labels(cats: dict[str, Any] | None) -> dict[int, tuple[Any, ...]]:
             text = bytes(value & 255 for value in values)
             offsets = column["offsets"]
             values = [text[a:b] for a, b in pairwise(offsets)]
-            # Up to 3.2 the offsets count characters, not bytes, so that other than ASCII names come
-            # cut.
-            with suppress(UnicodeDecodeError):
+            # Before 3.4 the offsets count characters, not bytes, so that other than ASCII names
+            # come cut. The pieces may be text all the same: of "öa" and "b", "ö" and "a".
+            if text.isascii() or version >= (3, 4):
                 values = [value.decode() for value in values]
         if values:
             found[j] = tuple(values)

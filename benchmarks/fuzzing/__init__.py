@@ -1,0 +1,1 @@
+"""What `fuzz_models.py` draws, and the oracles it compares with."""
