@@ -48,6 +48,8 @@ _SCALERS = {
     "OrdinalEncoder",
 }
 _TRIED_ROWS = 8
+# An object that answers to every name, such as a mock, would have a model inside for ever.
+_MOST_NESTED = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,13 +208,21 @@ def _additive_instead_of(model: Any) -> str:
 def _taken_apart(model: Any) -> tuple[list[Any], Any]:
     """Steps, and the model after them: of pipelines at the end of others and of searches, too."""
     steps: list[Any] = []
-    while is_pipeline(model) or hasattr(model, "best_estimator_"):
+    for _ in range(_MOST_NESTED):
         if is_pipeline(model):
             steps += [step for _, step in model.steps[:-1]]
             model = model.steps[-1][1]
-        else:
+        elif hasattr(model, "best_estimator_"):
             model = model.best_estimator_
-    return steps, model
+        else:
+            return steps, model
+    fail(
+        "model",
+        f"at most {_MOST_NESTED} pipelines and searches inside each other",
+        "more: a model that has itself as its last step or its best_estimator_",
+        "Pass the model inside",
+        UnsupportedModelError,
+    )
 
 
 def model_at_the_end(model: Any) -> Any:

@@ -305,10 +305,10 @@ def _of_fitted(
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Values ``(N, d[, K])`` and base value of a model that a library has fitted, checked against
     its own answers, and what is explained."""
+    last = model_at_the_end(model)
     if hasattr(model, "best_estimator_"):  # of a search
         with named_as("model.best_estimator_"):
             return _of_fitted(model.best_estimator_, X, background, shares)
-    last = model_at_the_end(model)
     linear = is_linear(last)
     if not linear and not is_boosting_machine(last):
         _refuse(model, last)

@@ -23,6 +23,7 @@ from shaplab._pipelines import (
     PipelineSteps,
     at_the_end_of,
     is_pipeline,
+    model_at_the_end,
     steps_before,
 )
 from shaplab._remedies import named_as
@@ -188,6 +189,7 @@ class TreeEnsemble:
         """
         if link is not None:
             check_choice(link, "link", LINKS)
+        model_at_the_end(model)  # refuses a model inside itself
         if hasattr(model, "best_estimator_"):  # of a search
             with named_as("model.best_estimator_"):
                 return cls.from_model(

@@ -142,8 +142,13 @@ def test_violins_have_the_quartiles_and_the_crowd_where_the_rows_are():
 
 
 def test_violins_of_one_row_and_of_nothing_but_zero():
-    plots.violin(Explanation(np.zeros((1, 2)), 0.0))
-    plots.violin(Explanation(np.zeros((9, 2)), 0.0)).figure.canvas.draw()
+    for rows in (1, 9):
+        ax = plots.violin(Explanation(np.zeros((rows, 2)), 0.0))
+        ax.figure.canvas.draw()
+        assert len(ax.get_yticks()) == 2
+        low, high = ax.get_xlim()
+        assert low < 0 < high
+        assert (plots.table(ax)[["first quartile", "third quartile"]] == 0).all(axis=None)
 
 
 # Categories and missing values.

@@ -6,6 +6,7 @@ Chapter: trees/path_dependent."""
 from __future__ import annotations
 
 import pickle
+from unittest.mock import MagicMock
 
 import lightgbm as lgb
 import numpy as np
@@ -575,3 +576,22 @@ def test_a_stack_takes_a_pipeline_as_a_stage():
     found = shaplab.stack_shap([model], X[:2], X[40:44])
     expected = interventional_tree_shap(model, X[:2], X[40:44])
     np.testing.assert_allclose(found.values.squeeze(), expected.values, atol=CLOSE)
+
+
+def test_a_model_inside_itself_ends():
+    class Itself:
+        @property
+        def best_estimator_(self):
+            return self
+
+        def predict(self, rows):
+            return np.zeros(len(rows))
+
+    rows = np.zeros((2, 3))
+    for model in (Itself(), MagicMock()):
+        for call in (
+            lambda m=model: tree_shap(m, rows),
+            lambda m=model: shaplab.additive_shap(m, rows, rows),
+        ):
+            with pytest.raises(UnsupportedModelError, match="model: expected at most 100"):
+                call()

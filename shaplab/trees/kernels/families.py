@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from shaplab.trees.kernels.compiling import UNCOUNTED
+from shaplab.trees.kernels.orders import _pay_subsets
 from shaplab.trees.kernels.patterns import (
     Background,
     _every_player_agrees,
@@ -243,18 +244,5 @@ def add_family_values(
             for g in range(ours.n_groups[level]):
                 pattern = ours.patterns[level, g]
                 _leaf_family_values(pattern, references, mass, hierarchy, path, d, values[g])
-            _pay_players(node, low, nodes.value, ours.of_row[level], path.numbers[:d], values, sums)
-
-
-@njit(**UNCOUNTED)
-def _pay_players(leaf, low, value, group_of_row, players, values, sums):
-    """Add what a leaf pays to its players, for every row and output."""
-    n_outputs = value.shape[1]
-    for place in range(players.shape[0]):
-        for output in range(n_outputs):
-            pay = value[leaf, output]
-            if pay == 0.0:
-                continue
-            total = sums[players[place] * n_outputs + output]
-            for i in range(group_of_row.shape[0]):
-                total[low + i] += pay * values[group_of_row[i], place]
+            # Single players are the subsets here.
+            _pay_subsets(node, low, nodes.value, ours.of_row[level], path.numbers[:d], values, sums)
