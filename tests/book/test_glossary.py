@@ -43,4 +43,4 @@ def test_a_link_carries_its_sentence(html):
 def test_a_notebook_has_the_plain_word(html):
     notebook = (html / "_sources/book/foundations/predictions.ipynb").read_text(encoding="utf-8")
     assert "{term}" not in notebook
-    assert "marginal game" in notebook
+    assert "The marginal game" in notebook  # the word itself, not a word of code
