@@ -16,6 +16,13 @@ Anything whose own Shapley values are zero may be subtracted with any slope: pow
 and predictions of a surrogate that did not see the pair. The slope is fitted, so a surrogate that
 is of no use takes no part.
 
+Pairs that were asked for are known; only the rest of a stratum is guessed. A prediction that knows
+a pair's own difference leaves the residual that this pair has, one that does not know it (honest)
+tells of pairs that were never asked for. So with a share :math:`u` of a stratum not asked for,
+:math:`u` times the honest prediction and :math:`1 - u` times the other one are subtracted; the mean
+of honest residuals alone would take what was guessed badly for the whole stratum. Their variance is
+what a sample without repetition has: :math:`u` times the honest residual's.
+
 Intervals. With its covariance held, the whole procedure is linear in the differences: values are
 :math:`\sum_j a_j d_j`. A pair counts directly, and through what it teaches about others, :math:`a_j
 = b_j - \beta \sum_i b_i C_{ij}`, where :math:`b` is the regression's influence, :math:`\beta` the
@@ -210,7 +217,7 @@ def fit_pairs(pairs: Pairs, total: np.ndarray) -> PairFit:
         values = values + (total - values.sum(axis=0)) / n
         return PairFit(values, np.full(values.shape, np.nan), np.full(values.shape, np.nan))
     layout = lay_out(pairs)
-    held_out = held_out_predictions(pairs.signs, pairs.differences, layout.influence)
+    held_out = held_out_predictions(pairs.signs, pairs.differences, pairs.unasked, layout.influence)
     return regress_pairs(pairs, total, layout, held_out)
 
 
@@ -248,13 +255,14 @@ def regress_pairs(
     n = pairs.signs.shape[1]
     tilt = pairs.signs.mean(axis=1, keepdims=True)
     response = (pairs.differences - tilt * total) * layout.root
-    control = held_out.predictions * layout.root
+    # The slope and the residuals are those of predictions that did not see the pair.
+    control = held_out.honest * layout.root
     left = response - layout.columns @ (layout.inverse @ response)
     own = control - layout.columns @ (layout.inverse @ control)
     size = np.maximum((own**2).sum(axis=0), np.finfo(float).tiny)
     slope = (own * left).sum(axis=0) / size
     left = left - slope * own
-    coefficients = layout.inverse @ (response - slope * control)
+    coefficients = layout.inverse @ (response - slope * held_out.mixed * layout.root)
     values = total / n + layout.free @ coefficients[: n - 1]
     # How much of each pair its own residual has lost.
     lost = (layout.columns * layout.inverse.T).sum(axis=1)[:, None] + own**2 / size

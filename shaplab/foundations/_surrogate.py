@@ -170,33 +170,34 @@ class OddSurrogate:
         self.weights = self.inverse @ scaled[:PREDICTING_PAIRS]
         self.section_values = self.covariance.values(self.signs)
 
-    def lessons(self, x: np.ndarray, places: np.ndarray) -> np.ndarray:
+    def lessons(self, x: np.ndarray, places: np.ndarray, forget: np.ndarray) -> np.ndarray:
         """How predictions at ``x`` ``(r, n)`` follow from what was seen, ``(r, m)``: times the
-        responses they are functions whose Shapley values are zero. A pair seen at one of
-        ``places`` ``(r,)`` is predicted from all others."""
+        responses they are functions whose Shapley values are zero. Of a pair seen at one of
+        ``places`` ``(r,)`` the share ``forget`` ``(r,)`` of the prediction is from all others."""
         # Covariances of interactions less their own additive part.
         centred = self.covariance.of_interactions(x, self.signs) - x @ self.section_values.T
         learned = centred @ self.inverse
         seen = np.flatnonzero(places < len(self.signs))
         at = places[seen]
         # Leaving one out takes away a multiple of its row of the inverse.
-        own = learned[seen, at] / self.inverse[at, at]
+        own = forget[seen] * learned[seen, at] / self.inverse[at, at]
         learned[seen] -= own[:, None] * self.inverse[at]
         return learned
 
-    def leave_one_out(self, signs: np.ndarray) -> np.ndarray:
-        """Predictions ``(m, K)`` for all pairs, the first of which were seen: what
-        :meth:`lessons` gives, without the lessons."""
-        parts = []
+    def predict(self, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions ``(m, K)`` for all pairs, the first of which were seen, and what each of
+        them changes by where the pair itself is left out."""
+        predicted, without = [], []
         for part in chunks(len(signs), PREDICTING_PAIRS):
             x = signs[part]
             centred = self.covariance.of_interactions(x, self.signs) - x @ self.section_values.T
-            predicted = centred @ self.weights
+            predicted.append(centred @ self.weights)
             at = np.arange(part.start, min(part.stop, len(self.signs)))
             own = (centred[: len(at)] * self.inverse[at]).sum(axis=1) / self.inverse[at, at]
-            predicted[: len(at)] -= own[:, None] * self.weights[at]
-            parts.append(predicted)
-        return np.concatenate(parts) * self.unit
+            change = np.zeros(predicted[-1].shape)
+            change[: len(at)] = -own[:, None] * self.weights[at]
+            without.append(change)
+        return np.concatenate(predicted) * self.unit, np.concatenate(without) * self.unit
 
     def values(self) -> np.ndarray:
         """The mean Shapley values ``(n, K)`` given what was seen, singles included."""
@@ -205,29 +206,36 @@ class OddSurrogate:
 
 
 class HeldOut(NamedTuple):
-    """Predictions ``(m, K)`` with Shapley values of zero, each without any use of its own response;
-    the influence ``(r, m)`` of responses through them; and predictions ``(FOLDS, m, K)`` for all
-    pairs by each covariance that was learned without one of the folds."""
+    """Predictions with Shapley values of zero: ``honest`` ``(m, K)``, each without any use of its
+    own response; ``mixed`` ``(m, K)``, where a pair's own response counts as its stratum was asked
+    for; the influence ``taught`` ``(r, m)`` of responses through these; and ``relearned``
+    ``(FOLDS, m, K)``, mixed ones by each covariance that was learned without one of the folds."""
 
-    predictions: np.ndarray
+    honest: np.ndarray
+    mixed: np.ndarray
     taught: np.ndarray
     relearned: np.ndarray
 
 
 def held_out_predictions(
-    signs: np.ndarray, responses: np.ndarray, influence: np.ndarray
+    signs: np.ndarray, responses: np.ndarray, unasked: np.ndarray, influence: np.ndarray
 ) -> HeldOut:
     """Predictions for each of the pairs: the covariance was learned from other folds, and the
-    process has seen all but this pair. ``influence`` ``(r, m)`` is that of predictions."""
+    process has seen all but this pair. ``unasked`` ``(m,)`` is the share of its stratum that is
+    missing, ``influence`` ``(r, m)`` that of predictions on values."""
     fold = np.arange(len(signs)) % FOLDS
-    predictions = np.empty(responses.shape)
+    honest = np.empty(responses.shape)
+    informed = np.zeros(responses.shape)
     taught = np.zeros(influence.shape)
     relearned = np.empty((FOLDS, *responses.shape))
     for which in range(FOLDS):
         surrogate = OddSurrogate(signs, responses, fold != which)
         places = np.flatnonzero(fold == which)
-        relearned[which] = surrogate.leave_one_out(signs)
-        predictions[places] = relearned[which][places]
-        lessons = surrogate.lessons(signs[places], places)
+        predicted, without = surrogate.predict(signs)
+        informed += predicted / FOLDS
+        honest[places] = (predicted + without)[places]
+        relearned[which] = predicted + unasked[:, None] * without
+        lessons = surrogate.lessons(signs[places], places, unasked[places])
         taught[:, : lessons.shape[1]] += influence[:, places] @ lessons
-    return HeldOut(predictions, taught, relearned)
+    mixed = informed + unasked[:, None] * (honest - informed)
+    return HeldOut(honest, mixed, taught, relearned)
