@@ -307,7 +307,7 @@ def test_functions_are_short():
 # Public functions and classes whose keywords are all of use to somebody.
 MANY_KEYWORDS = {
     "shaplab.foundations.orderings.sampled_values": 12,
-    "shaplab.foundations.interactions.interaction_values": 11,
+    "shaplab.foundations.interactions.interaction_values": 12,
     "shaplab.foundations.permutation.ime": 11,
     "shaplab.importance.sage.sage": 18,
     "shaplab.importance.loss_shap.loss_shap": 18,

@@ -12,6 +12,7 @@ foundations/interactions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
@@ -33,6 +34,8 @@ from shaplab.foundations.answers import Answers
 __all__ = ["InteractionSampling", "SampledInteractions"]
 
 _FOLDS = 5
+_FIRST_PAIRS = 200  # before precision may stop a run
+_EXPECTED = 4096  # evaluations that sizes are chosen for, if precision may stop a run
 _LEAST_PAIRS = 50  # whose spread a standard error can be taken from, ten in a fold
 _ROWS_A_TERM = 3  # coalitions for each term of the polynomial
 _MOST_TERMS = 2000
@@ -65,30 +68,64 @@ class InteractionSampling:
     """Coalitions to ask for, and what follows for interactions of an ``(order, index)`` from at
     most ``max_evaluations`` of them."""
 
-    def __init__(self, answers: Answers, kind: tuple[int, str], max_evaluations: int) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        kind: tuple[int, str],
+        max_evaluations: int,
+        allowed: Callable[[np.ndarray], float] | None = None,
+    ) -> None:
+        """``allowed``: the largest standard error, from values, with which a run may stop."""
         self.answers = answers
+        self.allowed = allowed
         n = answers.n
         order, index = kind
         self.target = _target_of(n, order, index)
         # Two coalitions are asked for once more, if that leaves enough.
-        self.checks = max_evaluations - 2 >= least_evaluations(n, order, index)
+        least = least_evaluations(n, order, index)
+        self.checks = max_evaluations - 2 >= least
         budget = max_evaluations - 2 if self.checks else max_evaluations
         self.chances = _size_chances(self.target)
-        whole = _whole_sizes(self.target, budget, self.chances)
+        # Whole sizes are asked for at once: not too many of them if the run may stop soon.
+        aim = budget if allowed is None else min(budget, max(least, _EXPECTED))
+        whole = _whole_sizes(self.target, aim, self.chances)
         self.chances[whole] = 0.0
         self.counted = _all_of_sizes(n, np.flatnonzero(whole))
         n_pairs = (budget - len(self.counted)) // 2 if self.chances.any() else 0
         self.drawn = _draw(n, self.chances, n_pairs, answers.entropy)
 
-    def ask(self) -> None:
-        """Ask for all of them, and see whether the game answers the same."""
+    def ask(self, n_pairs: int) -> None:
+        """Ask for what is counted and for the first pairs, and see whether the game answers the
+        same."""
         answers = self.answers
         answers.ask(self.counted)
         # Both of a pair side by side, so that an interrupted run has whole pairs.
-        both = np.stack([self.drawn, ~self.drawn], axis=1).reshape(-1, answers.n)
+        first = self.drawn[:n_pairs]
+        both = np.stack([first, ~first], axis=1).reshape(-1, answers.n)
         answers.ask(both)
-        if self.checks or answers.resumed:
+        if (self.checks or answers.resumed) and not answers.repeated:
             answers.check_same_answer(np.concatenate([self.counted, both])[[-1, 1]])
+
+    def run(self) -> tuple[SampledInteractions, str]:
+        """What the whole budget finds, or fewer pairs if these are precise enough; and why no more
+        was asked."""
+        allowed = self.allowed
+        most = len(self.drawn)
+        count = most if allowed is None else min(most, _FIRST_PAIRS)
+        while True:
+            self.ask(count)
+            found = self.estimate(count)
+            if allowed is None or not most:
+                return found, "budget"
+            ratio = float(found.std.max()) / allowed(found.values)
+            if ratio <= 1.0:
+                return found, "precision"
+            if count == most:
+                return found, "budget"
+            # Errors fall with the root of the pairs, at least; a forecast is trusted up to twice of
+            # what there is.
+            ahead = np.clip(count * min(ratio, 2.0) ** 2, 1.1 * count + 1, 2 * count)
+            count = min(most, int(ahead))
 
     def count_known(self) -> int | None:
         """How many pairs, from the first one on, are known; None if these are too few."""

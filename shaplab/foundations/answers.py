@@ -273,6 +273,13 @@ class Answers:
                 f"{n} players in {path.name}",
                 "Name another file",
             )
+        if self.budget.rng is not None and entropy != self.entropy:
+            fail(
+                "rng",
+                f"the seed that {path.name} was started with",
+                "another seed",
+                "Pass the same rng, or rng=None",
+            )
         self.known = {key.tobytes(): value for key, value in zip(keys, values, strict=True)}
-        # The order of pairs goes on as it began, whatever seed this call has.
+        # The order of pairs goes on as it began.
         self.entropy = entropy

@@ -491,10 +491,39 @@ def test_an_estimate_is_kept_resumed_and_the_same_for_workers(problem, tmp_path)
         stopping(asked, 10_000, problem), 26, max_evaluations=900, thresh=None, state=state
     )
     assert len(asked) - before < 900
+    # Coalitions of another seed would be others: nothing that was paid for would count.
+    with pytest.raises(ValueError, match=r"rng: expected the seed that answers.npz was started"):
+        interaction_values(triple, 26, state=state, **(options | {"rng": 1}))
     with pytest.raises(problem):
         interaction_values(stopping([], 60, problem), 26, **options)
     with pytest.raises(ValueError, match="game: expected the same value each time"):
         interaction_values(lambda S: triple(S) + S[:, 5], 26, state=state, **options)
+
+
+@pytest.mark.parametrize("index", ["SII", "k-SII", "STII", "FSII", "Banzhaf"])
+def test_precision_stops_an_estimate(index):
+    asked = []
+
+    def game(S):
+        asked.extend(map(bytes, np.packbits(S, axis=1)))
+        return np.stack([np.sqrt(S.sum(axis=1)) + S[:, :3].all(axis=1), S[:, 0] * 1.0], axis=1)
+
+    options = dict(order=2, index=index, rng=0)
+    rough = interaction_values(game, 26, thresh=0.5, **options)
+    assert rough.info["stopped"] == "precision"
+    spread = np.ptp(np.pad(rough.values, ((1, 0), (0, 0))), axis=0).max()
+    finest = rough.std.max() / spread / 2
+    asked.clear()
+    fine = interaction_values(game, 26, thresh=finest, **options)
+    assert fine.info["stopped"] == "precision"
+    assert fine.info["pairs"] > rough.info["pairs"]
+    spread = np.ptp(np.pad(fine.values, ((1, 0), (0, 0))), axis=0).max()
+    assert fine.std.max() <= finest * spread
+    # Rounds of questions repeat none, but for the two that are asked for once more.
+    assert len(asked) == fine.info["evaluations"] == len(set(asked)) + 2
+    spent = interaction_values(game, 26, thresh=1e-9, max_evaluations=1300, **options)
+    # Coalitions that are drawn once more cost nothing.
+    assert spent.info["stopped"] == "budget" and 1000 <= spent.info["evaluations"] <= 1300
 
 
 def test_enumeration_is_kept_too(tmp_path):
