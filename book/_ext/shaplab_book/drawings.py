@@ -706,8 +706,9 @@ def max_levels(row: Sequence[float], reference: Sequence[float]) -> Sketch:
         "Bars of the inputs of a maximum, from their reference to their row, cut by horizontal "
         "levels. In each band between two levels the maximum is above if any input is above.",
         f"The maximum moves from {number(start)} to {number(end)}. Cut the height into bands: in "
-        "each band (between dotted lines) the maximum counts if any input reaches it. That is a "
-        "game in which one of a few inputs is enough, and its shares are known; add up the bands.",
+        "each band (between dotted lines) ask whether any input reaches it, by its row's value "
+        "if it is present, by its reference if not. The shares of that game are known; add up the "
+        "bands.",
     )
     low, high = min(cuts), max(cuts)
 
