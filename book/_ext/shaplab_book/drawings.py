@@ -1132,7 +1132,7 @@ def monitoring_stream(before: Sequence[float], after: Sequence[float]) -> Sketch
         "period, and the deployment. In the deployment the points rise above the reference, and an "
         "alarm is raised.",
         "One feature's part in the loss, row after row. The fitting period is not used: the model "
-        "knows those rows. Ranks against the reference period tell when the deployment's values "
+        "knows those rows. The rank of each new row among all rows so far tells when values "
         "are too high too often.",
     )
     values = [*before, *after]
