@@ -28,6 +28,7 @@ from run_chapters import (
     with_outputs,
 )
 from shaplab_book import VERDICTS, claims
+from shaplab_book.checking import LEVELS
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
@@ -489,6 +490,27 @@ def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         link["reftitle"] = sentences[anchor]
 
 
+def show_levels(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Put the level of an exercise behind its title: three circles for the eye, words for a screen
+    reader."""
+    for node in doctree.findall(lambda node: "exercise" in " ".join(_classes(node))):
+        levels = [int(name[-1]) for name in _classes(node) if re.fullmatch(r"level-[123]", name)]
+        title = next(iter(node.findall(nodes.title)), None)
+        if levels and title is not None:
+            circles, words = LEVELS[levels[0]]
+            title += nodes.raw(
+                "",
+                f'<span class="exercise-level" title="{words}">'
+                f'<span aria-hidden="true">{circles}</span>'
+                f'<span class="visually-hidden">Level {levels[0]} of 3: {words}</span></span>',
+                format="html",
+            )
+
+
+def _classes(node: nodes.Node) -> list[str]:
+    return node.get("classes", []) if isinstance(node, nodes.Admonition) else []
+
+
 def fix_launch_buttons(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -516,6 +538,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", tidy_docstring)
     app.connect("missing-reference", find_at_home)
     app.connect("doctree-resolved", explain_terms)
+    app.connect("doctree-resolved", show_levels)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
     app.connect("env-updated", lead_with_install)

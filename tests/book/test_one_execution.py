@@ -121,6 +121,10 @@ def test_the_build_reads_the_cache_and_never_executes(project, capsys):
     page = (project / "_build/html/book/part/one.html").read_text(encoding="utf-8")
     text = re.sub(r"<[^>]+>", "", page)
     assert "The total is 2, recorded as 2 gloves" in text
+    title = re.search(r'id="ex-one">\s*<p class="admonition-title">(.*?)</p>', page, re.S)
+    assert title is not None
+    assert "●●○" in title[1]
+    assert "Level 2 of 3" in title[1]
     rows = (project / "_build/html/book/reproduction.html").read_text(encoding="utf-8")
     assert "2 reproduced, 0 reproduced on a stand-in" in rows
     assert "2 gloves" in rows
