@@ -86,6 +86,47 @@ def count_orderings(pairs, n):
     return math.factorial(n) // 2 ** len(pairs)
 
 
+# -- importance
+
+
+def square_of_mean(errors):
+    return errors.mean(axis=0) ** 2
+
+
+def telescoped_loss(outputs, loss, reach, rng):
+    top = len(reach) - 1
+    start = rng.integers(2**top)
+    last = sum(rng.random() < chance for chance in reach) - 1
+    return loss(outputs[start % 2 ** (top - last) :: 2 ** (top - last)].mean())
+
+
+def performance(f, X, y, background, known):
+    losses = [(f(np.where(known, X, b)) - y) ** 2 for b in background]
+    return -np.mean(losses)
+
+
+def swap_importance(f, X, y, j):
+    n = len(X)
+    errors = []
+    for shift in range(1, n):
+        swapped = X.copy()
+        swapped[:, j] = np.roll(X[:, j], shift)
+        errors.append(np.mean((f(swapped) - y) ** 2))
+    return np.mean(errors or [0.0]) - np.mean((f(X) - y) ** 2)
+
+
+def mutual_information(joint):
+    apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sum(joint * np.log(joint / apart))
+
+
+def given(mean, covariance, known, x):
+    slopes = np.linalg.solve(covariance[np.ix_(known, known)], covariance[np.ix_(known, ~known)])
+    left = covariance[np.ix_(~known, ~known)] - covariance[np.ix_(~known, known)] @ slopes
+    return mean[~known] + x[known] @ slopes, left
+
+
 WRONG = {
     "ex-matrix": shapley_matrix,
     "ex-count-votes": voting_power,
@@ -99,6 +140,12 @@ WRONG = {
     "ex-sii": sii,
     "ex-structures-owen": owen,
     "ex-structures-count": count_orderings,
+    "ex-square-of-mean": square_of_mean,
+    "ex-telescope": telescoped_loss,
+    "ex-performance": performance,
+    "ex-swap": swap_importance,
+    "ex-mutual": mutual_information,
+    "ex-given": given,
 }
 
 
