@@ -127,6 +127,136 @@ def given(mean, covariance, known, x):
     return mean[~known] + x[known] @ slopes, left
 
 
+# -- trees
+
+
+def expectation(x, S, tree):
+    v, a, b, t, r, d = tree
+
+    def below(j):
+        if v[j] is not None:
+            return v[j]
+        if S[d[j]]:
+            return below(a[j]) if x[d[j]] < t[j] else below(b[j])
+        return (below(a[j]) * r[a[j]] + below(b[j]) * r[b[j]]) / r[j]
+
+    return below(0)
+
+
+def node_mean(tree, j):
+    v, a, b, _, r, _ = tree
+    if v[j] is not None:
+        return v[j]
+    kids = a[j], b[j]
+    return sum(node_mean(tree, kid) * r[kid] for kid in kids) / r[j]
+
+
+def saabas_by_means(x, tree):
+    v, a, b, t, _, d = tree
+    phi = np.zeros(len(x))
+    j = 0
+    while v[j] is None:
+        child = a[j] if x[d[j]] <= t[j] else b[j]
+        phi[d[child]] += node_mean(tree, child) - node_mean(tree, j)
+        j = child
+    return phi
+
+
+def leaf_values(z, o):
+    count = len(z)
+    e = np.ones(1)
+    for g in range(count):
+        e = np.convolve(e, [z[g], o[g]])
+    orders = [1 / (count * math.comb(count - 1, k)) for k in range(count)]
+    return (np.asarray(o) - z) * (e[:count] @ orders)
+
+
+def tree_values(x, tree):
+    """Takes questions for players: a feature that is asked twice has two factors."""
+    v, a, b, t, r, d = tree
+    phi = np.zeros(len(x))
+    waiting = [(0, [])]
+    while waiting:
+        j, path = waiting.pop()
+        if v[j] is not None:
+            z = np.array([z for _, z, _ in path])
+            o = np.array([o for _, _, o in path])
+            found = shaplab.shapley_values(
+                lambda S, z=z, o=o: np.where(S, o, z).prod(axis=1), max(1, len(path))
+            )
+            for (feature, _, _), value in zip(path, found, strict=False):
+                phi[feature] += v[j] * value
+            continue
+        taken = a[j] if x[d[j]] <= t[j] else b[j]
+        for child in (a[j], b[j]):
+            step = (d[j], r[child] / r[j], 1.0 * (child == taken))
+            waiting.append((child, [*path, step]))
+    return phi
+
+
+def leaf_against(x_meets, b_meets):
+    of_row = x_meets & ~b_meets
+    of_reference = b_meets & ~x_meets
+    U = of_row.sum()
+    V = U + of_reference.sum()
+    phi = np.zeros(len(x_meets))
+    if U:
+        phi[of_row] = 1 / (U * math.comb(V, U))
+    if V > U:
+        phi[of_reference] = -1 / ((V - U) * math.comb(V, U))
+    return phi
+
+
+def counted_covers(tree, X):
+    v, a, b, t, _, d = tree
+    covers = np.zeros(len(v), dtype=int)
+    for x in X:
+        j = 0
+        covers[j] += 1
+        while v[j] is None:
+            j = a[j] if x[d[j]] < t[j] else b[j]
+            covers[j] += 1
+    return covers
+
+
+def leaf_index(z, o, T):
+    whole = shaplab.interaction_values(
+        lambda S: np.where(S, o, z).prod(axis=1), len(z), order=len(z), index="SII"
+    )[tuple(T)]
+    return whole / 2 if len(T) == 2 else whole
+
+
+def pairs_that_meet(tree):
+    features = sorted({feature for feature in tree[5] if feature >= 0})
+    return {(i, j) for i in features for j in features if i < j}
+
+
+def rescaled(phi, f, starts, y):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = ((f - y) ** 2 - (starts - y) ** 2) / (f - starts)
+    return np.mean(ratio[:, None] * phi, axis=0)
+
+
+def cox_terms(f, times):
+    years = np.abs(times)
+    later = years[None, :] > years[:, None]
+    terms = np.log(np.exp(f) + later @ np.exp(f)) - f
+    return np.where(times > 0, terms, 0.0)
+
+
+def ranks(cuts, values):
+    found = np.searchsorted(cuts.astype(float), values, side="right")
+    return np.where(np.isnan(values), -1, found)
+
+
+def butterflies(h, matrices):
+    bits = len(matrices)
+    for g, matrix in enumerate(matrices):
+        pairs = h.reshape(-1, 2, 1 << (bits - 1 - g))
+        h = np.einsum("ab,xby->xay", matrix, pairs).reshape(-1)
+    return h
+
+
 WRONG = {
     "ex-matrix": shapley_matrix,
     "ex-count-votes": voting_power,
@@ -146,6 +276,18 @@ WRONG = {
     "ex-swap": swap_importance,
     "ex-mutual": mutual_information,
     "ex-given": given,
+    "ex-tree-expectation": expectation,
+    "ex-tree-means": saabas_by_means,
+    "ex-tree-leaf": leaf_values,
+    "ex-tree-values": tree_values,
+    "ex-tree-against": leaf_against,
+    "ex-tree-counted": counted_covers,
+    "ex-tree-leaf-index": leaf_index,
+    "ex-tree-meet": pairs_that_meet,
+    "ex-tree-rescaled": rescaled,
+    "ex-tree-cox": cox_terms,
+    "ex-tree-ranks": ranks,
+    "ex-tree-butterflies": butterflies,
 }
 
 
