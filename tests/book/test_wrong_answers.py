@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import shaplab_book
+import torch
+from scipy.stats import norm
 
 import shaplab
 
@@ -257,6 +259,181 @@ def butterflies(h, matrices):
     return h
 
 
+# -- shapnets
+
+
+def pair_transform(f, x, r):
+    both = f(x)
+    values = []
+    for feature in (0, 1):
+        without = x.clone()
+        without[:, feature] = r[feature]
+        values.append(both - f(without))
+    return torch.stack(values, dim=1)
+
+
+def module_layer(x, active_sets, functions, r):
+    Z = torch.zeros_like(x)
+    for active, f in zip(active_sets, functions, strict=True):
+        members = list(active)
+        Z[:, members] = shaplab.shapley_transform(f, x[:, members], r[members])
+    return Z
+
+
+def product_values(Q, x, r):
+    return (x * ((Q + Q.T) @ x) - r * ((Q + Q.T) @ r)) / 2
+
+
+def pair_matrix(modules, x, r):
+    matrix = np.zeros((len(x), len(x)))
+    for (i, j), f in modules:
+        none, only_i, only_j = f(r[i], r[j]), f(x[i], r[j]), f(r[i], x[j])
+        together = f(x[i], x[j]) - only_i - only_j + none
+        matrix[[i, j], [j, i]] += together
+        matrix[i, i] += only_i - none
+        matrix[j, j] += only_j - none
+    return matrix
+
+
+def butterfly_pairs(size):
+    stages = []
+    step = 1
+    while step < size:
+        stages.append([(i, i + step) for i in range(size - step)])
+        step *= 2
+    return stages
+
+
+def deep_values(stages, x, r):
+    for stage in stages:
+        phi = np.zeros(len(x))
+        for (i, j), f in stage:
+            both, none = f(x[i], x[j]), f(r[i], r[j])
+            only_i, only_j = f(x[i], r[j]), f(r[i], x[j])
+            phi[i] += (both - only_j + only_i - none) / 2
+            phi[j] += (both - only_i + only_j - none) / 2
+        x = phi
+    return x
+
+
+def shrunk(a, strength):
+    return a - np.sign(a) * strength
+
+
+def cut(a, strength):
+    return np.sign(a) * np.maximum(np.abs(a) - strength, 0.0)
+
+
+def needed_share(active_sets, present):
+    needed = [present[:, list(active)].all(axis=1).mean() for active in active_sets]
+    return float(np.mean(needed))
+
+
+def keep_share(z, share):
+    n = np.abs(z).sum(axis=1)
+    order = np.argsort(-n, kind="stable")
+    keep = np.zeros(len(n), dtype=bool)
+    keep[order[np.cumsum(n[order]) <= share * n.sum()]] = True
+    return keep
+
+
+def window_values(terms, start, act):
+    return shaplab.shapley_values(lambda S: act(S @ np.asarray(terms)), len(terms))
+
+
+def fold(phi, taps):
+    height, width, _ = phi.shape
+    Z = np.zeros((height, width))
+    for row, column in np.ndindex(height, width):
+        for j, (down, right) in enumerate(taps):
+            if 0 <= row - down < height and 0 <= column - right < width:
+                Z[row - down, column - right] += phi[row, column, j]
+    return Z
+
+
+# -- deep
+
+
+def rescale_values(layers, f, b):
+    slopes = []
+    h = f
+    for W, bias in layers[:-1]:
+        z = W @ h + bias
+        slopes.append(z > 0)
+        h = np.maximum(z, 0)
+    multiplier = layers[-1][0][0]
+    for (W, _), slope in zip(layers[-2::-1], slopes[::-1], strict=True):
+        multiplier = (multiplier * slope) @ W
+    return multiplier * (f - b)
+
+
+def triple_product(f, b):
+    return np.array(
+        [(f[i] - b[i]) * (f[i - 1] * f[i - 2] + b[i - 1] * b[i - 2]) / 2 for i in range(3)]
+    )
+
+
+def weighted_values(explain, x, background, weights):
+    return weights @ np.array([explain(x, b) for b in background])
+
+
+def integrated(gradient, x, b, steps):
+    places = (np.arange(steps) + 0.5) / steps
+    return np.mean([gradient(b + place * (x - b)) for place in places], axis=0)
+
+
+def reveal(g, c, start, t):
+    shares = np.zeros(len(c))
+    for group in (c > t, ~(c > t)):
+        own = c[group].sum()
+        if own != 0:
+            shares[group] = c[group] / own * (g(start + own) - g(start))
+    return shares
+
+
+def exact_unit(g, c, start):
+    return shaplab.banzhaf_values(lambda S: g(start + S @ c), len(c))
+
+
+def pass_back(worth, change, inner):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return inner @ (worth / change)
+
+
+def series(first, second, x, references):
+    worth = shaplab.exact_shap(second, first(x[None]), first(references)).values[0]
+    change = first(x[None])[0] - first(references).mean(axis=0)
+    inner = shaplab.exact_shap(first, x[None], references).values[0]
+    return inner.reshape(len(x), -1) @ (worth / change)
+
+
+def chord(g, f, b):
+    return (g(f) - g(b)) / (f - b)
+
+
+def count_calls(model, *inputs):
+    found = {}
+    if isinstance(model, torch.nn.Module):
+        for module in model.modules():
+            name = type(module).__name__
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+def all_moments(c):
+    n = len(c)
+    others = [np.delete(c, i) for i in range(n)]
+    k = np.arange(n)
+    means = np.array([k * part.mean() for part in others])
+    return means, np.array([k * part.var() for part in others])
+
+
+def relu_mean(mu, v):
+    s = np.where(v > 0, v, 1.0)
+    normal = mu * norm.cdf(mu / s) + s * norm.pdf(mu / s)
+    return np.where(v > 0, normal, np.maximum(mu, 0))
+
+
 WRONG = {
     "ex-matrix": shapley_matrix,
     "ex-count-votes": voting_power,
@@ -288,6 +465,30 @@ WRONG = {
     "ex-tree-cox": cox_terms,
     "ex-tree-ranks": ranks,
     "ex-tree-butterflies": butterflies,
+    "ex-pair-transform": pair_transform,
+    "ex-module-layer": module_layer,
+    "ex-product-values": product_values,
+    "ex-pair-matrix": pair_matrix,
+    "ex-butterfly-pairs": butterfly_pairs,
+    "ex-deep-values": deep_values,
+    "ex-shrunk": shrunk,
+    "ex-cut": cut,
+    "ex-needed": needed_share,
+    "ex-keep-share": keep_share,
+    "ex-window-values": window_values,
+    "ex-fold": fold,
+    "ex-rescale-values": rescale_values,
+    "ex-triple-product": triple_product,
+    "ex-weighted-references": weighted_values,
+    "ex-integrated": integrated,
+    "ex-reveal": reveal,
+    "ex-exact-unit": exact_unit,
+    "ex-pass-back": pass_back,
+    "ex-series": series,
+    "ex-graph-multiplier": chord,
+    "ex-graph-calls": count_calls,
+    "ex-dasp-moments": all_moments,
+    "ex-dasp-relu": relu_mean,
 }
 
 
