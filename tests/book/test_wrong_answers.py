@@ -434,6 +434,121 @@ def relu_mean(mu, v):
     return np.where(v > 0, normal, np.maximum(mu, 0))
 
 
+# -- insight
+
+
+def largest_for(phi):
+    top = np.abs(phi).argmax(axis=1)
+    return np.bincount(top, minlength=phi.shape[1]) / len(phi)
+
+
+def far_share(phi, times):
+    size = np.abs(phi)
+    return (size > times * size.mean(axis=0)).mean(axis=0)
+
+
+def rank_of_last(values, uniform):
+    return (np.asarray(values) >= values[-1]).mean()
+
+
+def evidence(p, reference, stake, power):
+    h = 1 - 2 * np.asarray(p)
+    return np.cumprod(1 + stake * np.sign(h) * np.abs(h) ** power)
+
+
+def keep_positive(f, x, phi, hidden):
+    rank = np.argsort(np.argsort(-phi, kind="stable"), kind="stable")
+    return f(np.where(rank < np.arange(len(x) + 1)[:, None], x, hidden))
+
+
+def misfit(outputs, phi):
+    return np.sqrt(((outputs - phi.sum(axis=1)) ** 2).mean() / (outputs**2).mean())
+
+
+def variance_held(labels, output):
+    inside = [output[labels == group].var() for group in np.unique(labels)]
+    return 1 - np.mean(inside) / output.var()
+
+
+def medoids(values, labels):
+    typical = []
+    for group in range(labels.max() + 1):
+        members = np.flatnonzero(labels == group)
+        apart = values[members] - values[members].mean(axis=0)
+        typical.append(members[np.linalg.norm(apart, axis=1).argmin()])
+    return np.array(typical)
+
+
+def individual_curves(f, X, i, grid):
+    rows = np.tile(X, (len(grid), 1))
+    rows[:, i] = np.repeat(grid, len(X))
+    return f(rows).reshape(len(X), len(grid))
+
+
+def pair_effect(f, X, i, j, low, high):
+    before, after = X.copy(), X.copy()
+    before[:, [i, j]] = low
+    after[:, [i, j]] = high
+    return f(after).mean() - f(before).mean()
+
+
+def loss_scores(phi, y):
+    return (phi * y[:, None]).mean(axis=0)
+
+
+def share_found(scores, real):
+    return real[np.argsort(scores)[: real.sum()]].mean()
+
+
+def weight_beside(z, x, y):
+    off = z - z.mean()
+    return off @ (y - y.mean()) / (off @ off)
+
+
+def count_pairs(time, died):
+    return int((len(time) - np.searchsorted(np.sort(time), time, side="left"))[died].sum())
+
+
+def path_credit(score, order):
+    nobody = score(frozenset())
+    return {symptom: score(frozenset([symptom])) - nobody for symptom in order}
+
+
+def fair_credit(score, symptoms):
+    everybody = frozenset(symptoms)
+    credit = {}
+    for symptom in symptoms:
+        first = score(frozenset([symptom])) - score(frozenset())
+        last = score(everybody) - score(everybody - {symptom})
+        credit[symptom] = (first + last) / 2
+    return credit
+
+
+# -- practice
+
+
+def cheaper(features, background, rounds):
+    walked = rounds * 2 * (features - 1) * background
+    return "enumeration" if 2**features * background <= walked else "orderings"
+
+
+def share_of_error(found, truth):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.mean(np.abs(found - truth) / np.abs(truth))
+
+
+def visit_rng(entropy, row, visit):
+    return np.random.default_rng(entropy + row + visit)
+
+
+def merge(first, second):
+    return (
+        first[0] + second[0],
+        (first[1] + second[1]) / 2,
+        first[2] + second[2],
+    )
+
+
 WRONG = {
     "ex-matrix": shapley_matrix,
     "ex-count-votes": voting_power,
@@ -489,6 +604,26 @@ WRONG = {
     "ex-graph-calls": count_calls,
     "ex-dasp-moments": all_moments,
     "ex-dasp-relu": relu_mean,
+    "ex-summary-largest": largest_for,
+    "ex-summary-far": far_share,
+    "ex-conformal": rank_of_last,
+    "ex-evidence": evidence,
+    "ex-keep-curve": keep_positive,
+    "ex-misfit": misfit,
+    "ex-clusters-held": variance_held,
+    "ex-clusters-medoids": medoids,
+    "ex-dependence-curves": individual_curves,
+    "ex-dependence-pair": pair_effect,
+    "ex-selection-score": loss_scores,
+    "ex-selection-power": share_found,
+    "ex-why-weight": weight_beside,
+    "ex-why-pairs": count_pairs,
+    "ex-people-path": path_credit,
+    "ex-people-fair": fair_credit,
+    "ex-which-cheaper": cheaper,
+    "ex-which-error": share_of_error,
+    "ex-visit-rng": visit_rng,
+    "ex-merge": merge,
 }
 
 
