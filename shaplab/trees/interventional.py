@@ -34,6 +34,7 @@ from shaplab._validation import (
 from shaplab.explanation import Explanation
 from shaplab.trees._batches import RowOptions, explain_rows, rows_a_batch, tree_explanation
 from shaplab.trees._families import interventional_plan
+from shaplab.trees._linear import LinearPart
 from shaplab.trees._paths import Paths
 from shaplab.trees._plans import threads
 from shaplab.trees._players import players_of
@@ -139,7 +140,7 @@ class BackgroundTrees:
         feature_names: Any = None,
     ) -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
-        self.trees = as_ensemble(model)
+        self.trees = as_ensemble(model, linear_leaves=not interactions and unions is None)
         self.interactions = bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
         self.columns = column_names(background)
@@ -154,11 +155,17 @@ class BackgroundTrees:
         plan = interventional_plan(paths, self.players, self.interactions, sizes, route)
         columns = np.ascontiguousarray(codes.T)
         self._prepared = plan.prepare(columns, self.weights, threads(n_jobs))
+        self._linear: LinearPart | None = None
+        if self.trees.linear is not None:
+            self._linear = LinearPart(
+                self.trees, self.trees.linear, self.players, paths.arrays, background, self.weights
+            )
 
     @property
     def nbytes(self) -> int:
         """Bytes held: trees, paths, histograms and, after the first call, tables."""
-        return self.trees.nbytes + self._prepared.plan.paths.nbytes + self._prepared.nbytes
+        linear = 0 if self._linear is None else self._linear.nbytes
+        return self.trees.nbytes + self._prepared.plan.paths.nbytes + self._prepared.nbytes + linear
 
     @property
     def _trees_by_patterns(self) -> int:
@@ -200,13 +207,17 @@ class BackgroundTrees:
             lambda codes: self._prepared.sums(codes, jobs),
             RowOptions(n_jobs, batch_size, out, progress),
         )
+        base = self._prepared.expected()  # known only now: building tables finds the mean, too
+        if self._linear is not None:
+            self._linear.add(X, values, jobs)
+            base = base + self._linear.expected()
         name = "interventional_tree_shap" + "_interactions" * self.interactions
         return tree_explanation(
             self.trees,
             players,
             X,
             values,
-            self._prepared.expected(),  # known only now: building tables finds the mean, too
+            base,
             method=f"{name} (interventional)",
             interaction=self.interactions,
             info={"bytes": self.nbytes, "trees_by_patterns": self._trees_by_patterns},
@@ -257,6 +268,8 @@ def interventional_tree_shap(
     Notes
     -----
     Exact for its game. Cost adds rows and background where paths have at most 14 distinct features.
+    Leaves of LightGBM's ``linear_tree`` are linear models; their part costs rows x background x
+    leaves x features of a leaf.
 
     References
     ----------

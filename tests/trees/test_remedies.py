@@ -126,6 +126,10 @@ def followed(model, text, depth=0, table=X):
         found = eval(call[:-1] + ", max_evaluations=3000)", names)
         assert np.isfinite(found.values).all()
         done += 1
+    for call in re.findall(r"interventional_tree_shap\(.*?, X, background\)", text):
+        found = eval(call, names | {"interventional_tree_shap": shaplab.interventional_tree_shap})
+        assert np.isfinite(found.values).all()
+        done += 1
     for inner in re.findall(r"[Pp]ass (model(?:\.\w+_)*(?:\[-1\])?)", text):
         steps = re.findall(r"model[\w.]*\[:-1\]\.transform\(X\)", text)
         rows = eval(steps[0], {**names, "X": table}) if steps else table
