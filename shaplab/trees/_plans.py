@@ -23,6 +23,7 @@ from shaplab.trees.kernels.structure import (
     BITS,
     COLUMNS,
     FIRST_CLUSTER,
+    LEVEL,
     PLAYERS,
     Prices,
     Workload,
@@ -407,8 +408,10 @@ class PreparedBackground:
             rows = (part.start, part.stop)
             pair_patterns(chosen, rows, nodes, paths.arrays, codes, background, plan.pairs, sums)
 
-        # Rows at a time: their values, and their patterns at every level, take memory.
-        numbers = players + 8 * players + plan.pairs * players * (players - 1) // 2
+        # Rows at a time: their values, and at every level their patterns and partners, take memory.
+        levels = int(paths.arrays.edges[:, LEVEL].max(initial=0)) + 2
+        partners = levels * len(self.weights) // 64
+        numbers = players + 8 * players + partners + plan.pairs * players * (players - 1) // 2
         jobs(pair_part, list(chunks(n, int(np.clip(2**24 // max(1, numbers), 16, 2048)))))
         return sums
 

@@ -150,7 +150,7 @@ class BackgroundTrees:
         codes = self.trees.encode(background, "background")
         self.weights = check_weights(weights, len(codes), "the background")
         n_rows = check_int(n_rows, "n_rows")
-        paths = Paths(self.trees, self.players)
+        paths = Paths(self.trees, self.players, walked=False)
         sizes = (n_rows, len(codes))
         plan = interventional_plan(paths, self.players, self.interactions, sizes, route)
         columns = np.ascontiguousarray(codes.T)
