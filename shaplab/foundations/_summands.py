@@ -168,12 +168,15 @@ def linear_parts(model: Any, X: Any, background: Any) -> tuple[Any, Any, np.ndar
         missing = np.nan if model.missing is None else model.missing
         own, other = (np.where(np.isnan(t) | (t == missing), 0.0, t) for t in (own, other))
         # Zero may be missing, which adds as little.
-        return own, other, weights, np.ravel(model.predict(origin, output_margin=True))
+        margin = model.predict(origin, output_margin=True, validate_features=False)
+        return own, other, weights, np.ravel(margin)
     coefficients = model.coef_
     if hasattr(coefficients, "toarray"):  # after sparsify()
         coefficients = coefficients.toarray()
     weights = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
     constants = np.broadcast_to(np.ravel(model.intercept_), weights.shape[:1])
     if hasattr(model, "x_rotations_"):  # partial least squares: slopes of centred columns
-        constants = np.ravel(model.predict(origin))
+        nameless = copy.copy(model)  # else it warns of an array, where a table fitted it
+        vars(nameless).pop("feature_names_in_", None)
+        constants = np.ravel(nameless.predict(origin))
     return own, other, weights, constants

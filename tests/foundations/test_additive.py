@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -219,6 +220,19 @@ def test_partial_least_squares(model, columns):
     check_against_enumeration(model.fit(X + 5.0, several), X[:6], X[20:50])
     piped = make_pipeline(StandardScaler(), PLSRegression(1)).fit(X, several)
     check_against_enumeration(piped, X[:6], X[20:50])
+
+
+def test_lines_fitted_on_tables_take_tables_and_warn_of_nothing():
+    xgb = pytest.importorskip("xgboost")
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    for model in (PLSRegression(2), xgb.XGBRegressor(booster="gblinear", n_jobs=1)):
+        names = model.fit(frame, y).feature_names_in_.tolist()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = additive_shap(model, frame[:6], frame[20:50])
+        assert list(found.feature_names) == names == list("abcd")
+        assert model.feature_names_in_.tolist() == names
+        np.testing.assert_allclose(found.prediction, model.predict(frame[:6]), atol=1e-5)
 
 
 LINES = {
