@@ -26,6 +26,7 @@ PARTS = (
     "shapnets",
     "importance",
     "insight",
+    "players",
     "plots",
     "extract",
 )

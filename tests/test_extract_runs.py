@@ -171,6 +171,8 @@ CALLS = {
     "seed: linear}, X, y,"
     " n_splits=1, n_test=4, n_resample=4, rng=0)['method']) == {'a'}",
     "plot_tiles": "m.plot_tiles(graded, 'f').get_xticklabels()[0].get_text() == 'a'",
+    "NeighbourGame": "m.NeighbourGame(X, [0] * 8, X, [0] * 8)(np.ones((1, 8), bool)).min() == 1.0",
+    "knn_shapley": "sums(m.knn_shapley(X, [0] * 8, X, [0] * 8), np.ones(8))",
     "scale_tiles": "m.scale_tiles(graded, 'f').index[0] == 'a'",
 }
 
