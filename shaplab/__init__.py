@@ -56,6 +56,7 @@ _PUBLIC = {
     "standardized variance_explained",
     "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
     "shaplab.players.rows": "NeighbourGame knn_shapley",
+    "shaplab.players.words": "WordGame phrases_of",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = (

@@ -64,6 +64,7 @@ from shaplab.insight.summaries import (
 )
 from shaplab.parquet import explain_parquet
 from shaplab.players.rows import NeighbourGame, knn_shapley
+from shaplab.players.words import WordGame, phrases_of
 from shaplab.shapnets.deep import DeepShapNet, butterfly
 from shaplab.shapnets.image import ImageShapNet
 from shaplab.shapnets.pruning import prune, strip_modules
@@ -181,4 +182,6 @@ __all__ = [
     "scale_tiles",
     "NeighbourGame",
     "knn_shapley",
+    "WordGame",
+    "phrases_of",
 ]
