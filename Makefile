@@ -13,7 +13,7 @@ export SHAPLAB_QUIET = 1
 export PROFILE
 
 K =
-.PHONY: help book html lab course test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
+.PHONY: help book html lab course editions slides figures pdf test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
 .NOTPARALLEL:
 
 book: html  ## execute the chapters, build the pages, serve them and print the address
@@ -29,8 +29,19 @@ chapter: $(READY)  ## run one chapter again: make chapter C=foundations/exact PR
 	@test -n "$(C)" || { echo "Say which chapter: make chapter C=foundations/exact [PROFILE=full] [SEED=3]"; exit 2; }
 	$(BIN)/python book/_ext/run_chapters.py $(C) --profile $(PROFILE) --seed $(SEED) --force
 
-course: $(READY)  ## notebooks for students, without solutions, and for instructors
+course: editions slides figures pdf  ## all that a lecturer hands out, in _build/course
+
+editions: $(READY)  ## notebooks for students, without solutions, and for instructors
 	$(BIN)/python book/_ext/course.py
+
+slides: html  ## a deck of slides for each chapter, which needs no network
+	$(BIN)/python book/_ext/slides.py
+
+figures: $(READY)  ## all figures as files, with captions and alternative texts
+	$(BIN)/python book/_ext/figures.py
+
+pdf: html  ## the book on paper, solutions at the end
+	$(BIN)/python book/_ext/printed.py
 
 lab: $(READY)  ## open a chapter in JupyterLab: make lab C=foundations/exact
 	$(BIN)/python -c "import jupyterlab, jupyterlab_myst" 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[lab]"

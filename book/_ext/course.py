@@ -1,6 +1,6 @@
 """Notebooks for a course: without solutions for students, with them for instructors.
 
-    make course        writes _build/course/student and _build/course/instructor
+    make editions      writes _build/course/student and _build/course/instructor
 
 Both are plain Markdown and code, with the outputs of the chapter; in the student's edition an empty
 cell stands where a solution was. A list says which exercises each chapter has.
