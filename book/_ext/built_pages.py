@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 
-__all__ = ["MATHJAX", "Picture", "article", "classes", "pictures"]
+__all__ = ["MATHJAX", "Picture", "article", "built", "classes", "pictures"]
 
 # Formulas are marked by the class "math", as in the pages; what is not needed on paper is off.
 MATHJAX = (
@@ -25,6 +25,12 @@ class Picture:
 
     element: Tag
     path: Path
+
+
+def built(root: Path) -> Path:
+    """Return the folder of the built pages, of all or of those that ``CHAPTERS`` names."""
+    some = "some/_build/" if os.environ.get("CHAPTERS") else ""
+    return root / "_build" / f"{some}html"
 
 
 def article(html: Path, page: str) -> Tag:

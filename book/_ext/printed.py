@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 from bs4 import BeautifulSoup, Tag
-from built_pages import MATHJAX, article, pictures
+from built_pages import MATHJAX, article, built, pictures
 from figures import chromium
 from run_chapters import pages
 
@@ -210,7 +210,7 @@ def main(arguments: list[str]) -> int:
     folder = root / "_build" / "course"
     page, target = folder / "book.html", folder / "book.pdf"
     try:
-        write_book(root, root / "_build" / "html", page, arguments or None)
+        write_book(root, built(root), page, arguments or None)
     except FileNotFoundError as problem:
         print(problem, file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
-from built_pages import MATHJAX, article, classes, pictures
+from built_pages import MATHJAX, article, built, classes, pictures
 from run_chapters import chapters
 
 __all__ = ["Slide", "slides_of", "write_slides"]
@@ -208,7 +208,7 @@ def main(arguments: list[str]) -> int:
     chosen = arguments or [page for page in chapters(root) if "/" in page]
     folder = root / "_build" / "course" / "slides"
     try:
-        counts = write_slides(root / "_build" / "html", folder, chosen)
+        counts = write_slides(built(root), folder, chosen)
     except FileNotFoundError as problem:
         print(problem, file=sys.stderr)
         return 1
