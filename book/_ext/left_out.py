@@ -20,7 +20,9 @@ from course import END, START
 from docutils import nodes
 from flat_notebook import Names
 from run_chapters import pages
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx_exercise.nodes import solution_node
 
 __all__ = ["connect", "without_dead_links"]
@@ -71,6 +73,22 @@ def say_in_words(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     return nodes.emphasis("", title) if title else nodes.inline("", "another chapter")
 
 
+class SayBoxesInWords(SphinxPostTransform):
+    """References to definitions and theorems of chapters that are left out, before sphinx-proof
+    warns of them."""
+
+    default_priority = 1
+
+    def run(self, **options: Any) -> None:
+        if not os.environ.get("CHAPTERS"):
+            return
+        known = getattr(self.env, "proof_list", {})
+        for node in list(self.document.findall(pending_xref)):
+            if node.get("refdomain") == "prf" and node["reftarget"] not in known:
+                words = say_in_words(self.app, self.env, node, node)
+                node.replace_self(words)
+
+
 def without_dead_links(root: Path, drawn: str) -> str:
     """Return a map of the book whose boxes lead to pages that are built, and to no other."""
     built = set(pages(root))
@@ -84,6 +102,7 @@ def without_dead_links(root: Path, drawn: str) -> str:
 def connect(app: Sphinx) -> None:
     """Add the value that remembers the choice, and listen."""
     app.add_config_value(HIDDEN, False, "env")
+    app.add_post_transform(SayBoxesInWords)
     app.connect("config-inited", take_over, priority=5)
     app.connect("doctree-read", drop_solutions)
     app.connect("missing-reference", say_in_words, priority=900)

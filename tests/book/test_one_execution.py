@@ -171,11 +171,15 @@ def test_hidden_solutions_are_nowhere(project, capsys):
 @pytest.mark.book
 def test_some_chapters_are_built_without_warnings(project, capsys, monkeypatch):
     links = (
-        "\nSee {ref}`ch-two`, {ref}`this <ch-two>`, {doc}`two`, {numref}`fig-two`, {ref}`ex-two`.\n"
+        "\nSee {ref}`ch-two`, {ref}`this <ch-two>`, {doc}`two`, {numref}`fig-two`, {ref}`ex-two`, "
+        "{prf:ref}`thm-two`.\n"
     )
     page = project / "book" / "part" / "one.md"
     before = page.read_text(encoding="utf-8")
     page.write_text(before + links, encoding="utf-8")
+    theorem = ":::{prf:theorem} Two\n:label: thm-two\nTrue.\n:::\n"
+    other = project / "book" / "part" / "two.md"
+    other.write_text(other.read_text(encoding="utf-8") + theorem, encoding="utf-8")
     monkeypatch.setenv("CHAPTERS", "part/one reproduction")
     status, said, _ = run(project, capsys)
     assert status == 0
@@ -189,6 +193,7 @@ def test_some_chapters_are_built_without_warnings(project, capsys, monkeypatch):
     assert "two.html" not in text
     said = " ".join(re.sub(r"<[^>]+>", "", text).split())
     assert "See A two chapter, this, A two chapter, a figure of another chapter, another" in said
+    assert "Theorem (Two)" in said
     monkeypatch.setenv("CHAPTERS", "part/on")
     with pytest.raises(SystemExit):
         run(project, capsys)
