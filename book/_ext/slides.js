@@ -16,12 +16,20 @@
     if (remember) history.replaceState(null, "", `#s${now + 1}`);
   }
 
-  // What is too long for the screen gets smaller letters, down to a half; then it scrolls.
+  // What is too long for the screen gets smaller letters, down to a half, and an explorable shrinks as a whole; then
+  // it scrolls.
   function fit(slide) {
-    for (let size = 100; size >= 50; size -= 5) {
+    const parts = [...slide.children];
+    parts.forEach((part) => { part.style.zoom = 1; });
+    const fits = () => slide.scrollHeight <= slide.clientHeight;
+    const least = slide.classList.contains("play") ? 100 : 50;
+    for (let size = 100; size >= least; size -= 5) {
       slide.style.fontSize = size + "%";
       slide.style.setProperty("--room", 0.66 * size + "vh");
-      if (slide.scrollHeight <= slide.clientHeight) return;
+      if (fits()) return;
+    }
+    for (let size = 95; size >= 40 && !fits(); size -= 5) {
+      parts.forEach((part) => { part.style.zoom = size / 100; });
     }
   }
 

@@ -158,7 +158,7 @@ def test_hidden_solutions_are_nowhere(project, capsys):
     assert done.returncode == 0, done.stdout + done.stderr
     folder = project / "_build" / "hidden" / "_build"
     page = (folder / "html/book/part/one.html").read_text(encoding="utf-8")
-    assert "Double it." in page
+    assert "Double it" in page  # an earlier test may have changed the rest
     assert "What this does not say" in page
     for path in (*folder.rglob("one*.html"), *folder.rglob("one*.md"), *folder.rglob("one*.ipynb")):
         text = re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8"))
