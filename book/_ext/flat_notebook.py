@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shaplab_book.checking import LEVELS
+
 __all__ = ["Names", "flatten"]
 
 ROLE = re.compile(r"\{([a-z:-]+)\}`([^`]+)`")
@@ -140,7 +142,7 @@ def _blocks(lines: list[str], counts: dict[str, int]) -> Iterator[str]:
     """Directives as quotes; their options go, and so do labels of headings."""
     quoting: list[str] = []  # marks of the directives that are open
     options = False
-    for line in lines:
+    for number, line in enumerate(lines):
         opening = OPENING.match(line)
         quote = "> " * bool(quoting)
         if re.match(r"^\([\w-]+\)=\s*$", line):
@@ -150,7 +152,7 @@ def _blocks(lines: list[str], counts: dict[str, int]) -> Iterator[str]:
             head = _head(kind, title, counts)
             # The text of an exercise stands between two directives, not in one.
             if kind.endswith(("-start", "-end")):
-                yield from filter(None, [head])
+                yield from filter(None, [f"{head}{_level(lines[number + 1 :])}"])
                 quoting.append(f"{mark} outside")
             else:
                 quoting.append(mark)
@@ -166,6 +168,17 @@ def _blocks(lines: list[str], counts: dict[str, int]) -> Iterator[str]:
         else:
             options = False
             yield f"{quote}{line}".rstrip()
+
+
+def _level(lines: list[str]) -> str:
+    """The marks of an exercise's level, from the options that follow its first line."""
+    for line in lines:
+        found = re.match(r"^:class:.*\blevel-([123])\b", line)
+        if found:
+            return f" {LEVELS[int(found[1])][0]}"
+        if not re.match(r"^:[\w-]+:", line):
+            break
+    return ""
 
 
 def _head(kind: str, title: str, counts: dict[str, int]) -> str:

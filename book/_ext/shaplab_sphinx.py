@@ -14,9 +14,11 @@ from typing import Any
 
 import nbformat
 from book_map import chapter_map, part_map
+from course import without_solutions
 from docutils import nodes
 from docutils.statemachine import StringList
 from flat_notebook import Names, flatten
+from left_out import HIDDEN, connect, without_dead_links
 from run_chapters import (
     cache_path,
     chapters,
@@ -28,6 +30,7 @@ from run_chapters import (
     with_outputs,
 )
 from shaplab_book import VERDICTS, claims
+from shaplab_book.checking import LEVELS
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
@@ -202,7 +205,7 @@ class BookMap(SphinxDirective):
         for page in chapters(root):
             self.env.note_dependency(str(root / "book" / f"{page}.md"))
         drawn = chapter_map(root, self.arguments[0]) if self.arguments else part_map(root)
-        return [nodes.raw("", drawn, format="html")]
+        return [nodes.raw("", without_dead_links(root, drawn), format="html")]
 
 
 # -- pages of the library
@@ -315,6 +318,7 @@ def public_modules(root: Path, part: str) -> list[str]:
     names = {
         f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")
     }
+    names -= {"shaplab_book.check"}  # a command line; its name belongs to the function
     # A part that is one door has no public modules: its own page shows what the door offers.
     names = names or {prefix}
     order = list(shaplab._PUBLIC)
@@ -439,6 +443,8 @@ def lead_with_install(app: Sphinx, env: Any) -> list[str]:
         installs = [cell for cell in notebook.cells if cell.get("id") == "install"]
         if ran.exists() and not installs:
             notebook = with_outputs(notebook, nbformat.read(ran, as_version=4), page)
+        if app.config[HIDDEN] and not installs:
+            notebook = without_solutions(notebook)
         flatten(notebook, page, names)
         if not installs:
             first = next(
@@ -489,6 +495,27 @@ def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         link["reftitle"] = sentences[anchor]
 
 
+def show_levels(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Put the level of an exercise behind its title: three circles for the eye, words for a screen
+    reader."""
+    for node in doctree.findall(lambda node: "exercise" in " ".join(_classes(node))):
+        levels = [int(name[-1]) for name in _classes(node) if re.fullmatch(r"level-[123]", name)]
+        title = next(iter(node.findall(nodes.title)), None)
+        if levels and title is not None:
+            circles, words = LEVELS[levels[0]]
+            title += nodes.raw(
+                "",
+                f'<span class="exercise-level" title="{words}">'
+                f'<span aria-hidden="true">{circles}</span>'
+                f'<span class="visually-hidden">Level {levels[0]} of 3: {words}</span></span>',
+                format="html",
+            )
+
+
+def _classes(node: nodes.Node) -> list[str]:
+    return node.get("classes", []) if isinstance(node, nodes.Admonition) else []
+
+
 def fix_launch_buttons(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -506,6 +533,7 @@ def fix_launch_buttons(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     read_returns_as_text()
+    connect(app)
     app.add_directive("take-home", TakeHome)
     app.add_directive("library", LibraryPages)
     app.add_directive("book-map", BookMap)
@@ -516,6 +544,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", tidy_docstring)
     app.connect("missing-reference", find_at_home)
     app.connect("doctree-resolved", explain_terms)
+    app.connect("doctree-resolved", show_levels)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_take_home)
     app.connect("env-updated", lead_with_install)

@@ -1,5 +1,6 @@
 """What only the book needs: data sets and simulators, a game to play with, the user study, networks
-to compare with, and ``record``, which puts a measured value into the page of reproductions."""
+to compare with, ``check``, which tells a reader whether an answer is right, and ``record``, which
+puts a measured value into the page of reproductions."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ except ImportError as missing:
         "Run: pip install 'shaplab[book]'."
     ) from missing
 
-__all__ = ["VERDICTS", "claims", "record"]
+from shaplab_book.checking import check
+
+__all__ = ["VERDICTS", "check", "claims", "record"]
 
 VERDICTS = ("reproduced", "reproduced on a stand-in", "implemented", "undecided", "differs")
 PREFIX = "application/papermill.record/"
