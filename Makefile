@@ -7,20 +7,24 @@ EXTRAS = book,test,peers,cluster
 
 BIN = .venv/bin
 READY = .venv/ready
-CHAPTERS = $(shell grep -lE '^jupytext:' -r book --include=*.md)
+NOTEBOOKS = $(shell grep -lE '^jupytext:' -r book --include=*.md)
+# Some chapters only: make html CHAPTERS="foundations/exact trees/path_dependent"
+CHAPTERS =
+SOME = $(if $(CHAPTERS),--toc _build/some/_toc.yml --path-output _build/some)
 export OMP_NUM_THREADS = 1
 export SHAPLAB_QUIET = 1
 export PROFILE
+export CHAPTERS
 
 K =
-.PHONY: help book html lab course test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
+.PHONY: help book html lab course editions slides figures pdf test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
 .NOTPARALLEL:
 
 book: html  ## execute the chapters, build the pages, serve them and print the address
-	$(BIN)/python book/_ext/serve.py _build/html
+	$(BIN)/python book/_ext/serve.py $(if $(CHAPTERS),_build/some/)_build/html
 
-html: executed  ## build without serving
-	$(BIN)/jupyter-book build . -W -n --keep-going
+html: executed  ## build without serving; with CHAPTERS="part/topic ..." only these, into _build/some/_build/html
+	$(BIN)/jupyter-book build . -W -n --keep-going $(SOME)
 
 executed: $(READY)
 	$(BIN)/python book/_ext/run_chapters.py --profile $(PROFILE) --jobs $(JOBS)
@@ -29,8 +33,19 @@ chapter: $(READY)  ## run one chapter again: make chapter C=foundations/exact PR
 	@test -n "$(C)" || { echo "Say which chapter: make chapter C=foundations/exact [PROFILE=full] [SEED=3]"; exit 2; }
 	$(BIN)/python book/_ext/run_chapters.py $(C) --profile $(PROFILE) --seed $(SEED) --force
 
-course: $(READY)  ## notebooks for students, without solutions, and for instructors
+course: editions slides figures pdf  ## all that a lecturer hands out, in _build/course
+
+editions: $(READY)  ## notebooks for students, without solutions, and for instructors
 	$(BIN)/python book/_ext/course.py
+
+slides: html  ## a deck of slides for each chapter, which needs no network
+	$(BIN)/python book/_ext/slides.py
+
+figures: $(READY)  ## all figures as files, with captions and alternative texts
+	$(BIN)/python book/_ext/figures.py
+
+pdf: html  ## the book on paper, solutions at the end
+	$(BIN)/python book/_ext/printed.py
 
 lab: $(READY)  ## open a chapter in JupyterLab: make lab C=foundations/exact
 	$(BIN)/python -c "import jupyterlab, jupyterlab_myst" 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[lab]"
@@ -80,13 +95,13 @@ test-pages: html
 lint: $(READY)  ## layout, errors and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/nbqa "ruff format" $(CHAPTERS) --check
-	$(BIN)/nbqa "ruff check" $(CHAPTERS)
+	$(BIN)/nbqa "ruff format" $(NOTEBOOKS) --check
+	$(BIN)/nbqa "ruff check" $(NOTEBOOKS)
 	$(BIN)/mypy
 
 format: $(READY)  ## let ruff decide the layout
 	$(BIN)/ruff format .
-	$(BIN)/nbqa "ruff format" $(CHAPTERS)
+	$(BIN)/nbqa "ruff format" $(NOTEBOOKS)
 
 bench: $(READY)  ## run all benchmarks
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -55,6 +55,8 @@ _PUBLIC = {
     "shaplab.insight.summaries": "cluster_rows embed_rows feature_ranking rare_effects "
     "standardized variance_explained",
     "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
+    "shaplab.players.rows": "NeighbourGame knn_shapley",
+    "shaplab.players.words": "WordGame phrases_of",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = (
@@ -66,6 +68,7 @@ _MODULES = (
     "shapnets",
     "importance",
     "insight",
+    "players",
 )
 
 

@@ -5,6 +5,7 @@ from shaplab import extract as extract
 from shaplab import foundations as foundations
 from shaplab import importance as importance
 from shaplab import insight as insight
+from shaplab import players as players
 from shaplab import plots as plots
 from shaplab import shapnets as shapnets
 from shaplab import trees as trees
@@ -62,6 +63,8 @@ from shaplab.insight.summaries import (
     variance_explained,
 )
 from shaplab.parquet import explain_parquet
+from shaplab.players.rows import NeighbourGame, knn_shapley
+from shaplab.players.words import WordGame, phrases_of
 from shaplab.shapnets.deep import DeepShapNet, butterfly
 from shaplab.shapnets.image import ImageShapNet
 from shaplab.shapnets.pruning import prune, strip_modules
@@ -177,4 +180,8 @@ __all__ = [
     "grade_methods",
     "plot_tiles",
     "scale_tiles",
+    "NeighbourGame",
+    "knn_shapley",
+    "WordGame",
+    "phrases_of",
 ]

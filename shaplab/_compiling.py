@@ -21,8 +21,8 @@ __all__: list[str] = []
 PATIENCE = 2.0  # seconds without a word
 # What all kernels of a call on trees take to compile, in times of the first one: so a slow machine
 # is told its own time. Where another comes first, it is all there is.
-_FIRST = "describe_paths"
-_TIMES_FIRST = 12.0
+_FIRST = "follow_trees"
+_TIMES_FIRST = 16.0
 _GUESS = 5.0
 # The one listener of this process, once some kernels are loaded.
 _LISTENING: list[CompileAnnouncer] = []

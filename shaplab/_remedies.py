@@ -41,8 +41,8 @@ _SUM_KINDS = {
     "LinearModel",
     "_GeneralizedLinearRegressor",
 }
-# Slopes of these are those of something else: of pairs of classes, of centred columns.
-_OTHER_SLOPES = {"BaseSVC", "_PLS"}
+# Slopes of these are those of something else: of pairs of classes.
+_OTHER_SLOPES = {"BaseSVC"}
 
 
 def sampled_call(model: Any, probability: bool = True) -> str:
@@ -79,6 +79,8 @@ def is_linear(model: Any) -> bool:
 
 def features_of_sum(model: Any) -> int:
     """How many features a linear model or a boosting machine has."""
+    if hasattr(model, "get_booster"):  # whose slopes are one list
+        return int(model.n_features_in_)
     if is_linear(model):
         return int(model.coef_.shape[-1])
     return len(model.feature_names_in_)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -138,7 +139,12 @@ def check_callable(value: Any, argument: str) -> Callable[..., Any]:
 
 def has(value: Any, *names: str) -> bool:
     """Tell whether a value's class has these attributes; columns of pandas are attributes, too."""
-    return all(hasattr(type(value), name) for name in names)
+    return _class_has(type(value), names)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1024)  # asked some fifty times for each call, of a few classes
+def _class_has(kind: type, names: tuple[str, ...]) -> bool:
+    return all(hasattr(kind, name) for name in names)
 
 
 def is_frame(X: Any) -> bool:

@@ -26,6 +26,7 @@ PARTS = (
     "shapnets",
     "importance",
     "insight",
+    "players",
     "plots",
     "extract",
 )
@@ -354,15 +355,15 @@ def test_no_puzzles():
 
 # Statements of the file that `extract` writes: what one method asks a reader to read.
 READING_LOAD = {
-    "tree_shap": 4720,
-    "interventional_tree_shap": 4620,
+    "tree_shap": 4830,
+    "interventional_tree_shap": 4950,
     "deep_shap": 3630,
-    "stack_shap": 7780,
-    "permutation_shap": 1915,
+    "stack_shap": 8110,
+    "permutation_shap": 1920,
     "kernel_shap": 1485,
     "sage": 2160,
     "loss_shap": 2080,
-    "dasp": 1420,
+    "dasp": 1425,
 }
 
 
@@ -373,4 +374,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 19_000  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 19_700  # 13,900 and abilities added since; CHANGELOG names them

@@ -64,9 +64,9 @@ def test_a_loop_inside_another_and_loops_of_others_do_not_count(announcer, capsy
 
 
 def test_the_forecast_goes_by_the_first_loop_on_this_machine(announcer, capsys):
-    announcer.took["describe_paths"] = 1.5
+    announcer.took["follow_trees"] = 1.5
     spend(announcer, 0.3)
-    assert "about 18 s" in capsys.readouterr().err
+    assert "about 24 s" in capsys.readouterr().err
 
 
 def test_quiet_is_quiet(announcer, capsys, monkeypatch):

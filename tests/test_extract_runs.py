@@ -43,6 +43,10 @@ class Played:
         return np.where(S[:, :1], X[:, 0], 0.0)
     def outputs(self, S):
         return self(S)[:, :, None]
+import tokenizers, transformers
+cutter = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[MASK]": 0, "not": 1, "good": 2}, unk_token="[MASK]"))
+cutter.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+cutter = transformers.PreTrainedTokenizerFast(tokenizer_object=cutter, mask_token="[MASK]")
 def near(a, b):
     return np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).max() < 1e-6
 def sums(e, outputs):
@@ -171,6 +175,11 @@ CALLS = {
     "seed: linear}, X, y,"
     " n_splits=1, n_test=4, n_resample=4, rng=0)['method']) == {'a'}",
     "plot_tiles": "m.plot_tiles(graded, 'f').get_xticklabels()[0].get_text() == 'a'",
+    "NeighbourGame": "m.NeighbourGame(X, [0] * 8, X, [0] * 8)(np.ones((1, 8), bool)).min() == 1.0",
+    "knn_shapley": "sums(m.knn_shapley(X, [0] * 8, X, [0] * 8), np.ones(8))",
+    "WordGame": "m.WordGame(lambda ids, counts: ids.prod(dim=1), cutter, 'not good')"
+    "(np.ones((1, 2), bool)).tolist() == [2.0]",
+    "phrases_of": "m.phrases_of(['a', ',', 'b']) == [[0, 1], [2]]",
     "scale_tiles": "m.scale_tiles(graded, 'f').index[0] == 'a'",
 }
 

@@ -110,5 +110,9 @@ def test_progress_is_silent_unless_asked(capsys: pytest.CaptureFixture[str]) -> 
     assert "2/2" in told.err
     assert told.out == ""
     with progress_bar(3, False) as bar:
-        bar.update()
+        bar.update(2)
+    with progress_bar(5, False) as again:  # one for all, which counts nothing
+        again.update()
+    assert again is bar
     assert bar.disable
+    assert bar.n == 0

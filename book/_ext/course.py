@@ -1,6 +1,6 @@
 """Notebooks for a course: without solutions for students, with them for instructors.
 
-    make course        writes _build/course/student and _build/course/instructor
+    make editions      writes _build/course/student and _build/course/instructor
 
 Both are plain Markdown and code, with the outputs of the chapter; in the student's edition an empty
 cell stands where a solution was. A list says which exercises each chapter has.
@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 from flat_notebook import Names, flatten
 from run_chapters import chapters, executed_path, run
+from shaplab_book.checking import checked, empty_answer
 
 __all__ = ["without_solutions", "write_course"]
 
@@ -35,7 +36,8 @@ code says which parameters it takes.
 
 def without_solutions(notebook: Any) -> Any:
     """Return a copy without the text and the cells of solutions; an empty cell takes the place of
-    each."""
+    each, or one that begins the function that is asked for and checks it."""
+    checks = checked()
     found = nbformat.v4.new_notebook(metadata=notebook.metadata)
     inside = False
     for cell in notebook.cells:
@@ -50,7 +52,9 @@ def without_solutions(notebook: Any) -> Any:
             if not inside and kept.strip():
                 found.cells.append(nbformat.v4.new_markdown_cell(kept.strip("\n")))
             if mark is not None and not inside:
-                found.cells.append(nbformat.v4.new_code_cell(f"# Your answer to {mark[1]}"))
+                code = empty_answer(mark[1]) if mark[1] in checks else ""
+                start = f"# Your answer to {mark[1]}\n{code}".rstrip()
+                found.cells.append(nbformat.v4.new_code_cell(start))
             inside = inside != (mark is not None)
     if inside:
         raise ValueError("a solution that does not end: close it with {solution-end}")

@@ -45,9 +45,48 @@ def chapters(root: Path) -> list[str]:
 
 def pages(root: Path) -> list[str]:
     """Return all pages in the order of the table of contents, as they are named inside
-    ``book/``."""
+    ``book/``; where ``CHAPTERS`` names some, those and what goes with them."""
+    return [page for page in all_pages(root) if _is_built(page)]
+
+
+def all_pages(root: Path) -> list[str]:
+    """Return the pages of the table of contents, whatever ``CHAPTERS`` says."""
     listed = _pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
     return [page.removeprefix("book/") for page in listed]
+
+
+def _is_built(page: str) -> bool:
+    """Say whether ``CHAPTERS`` leaves a page in: it is named, the start page, the page of a part of
+    which a chapter is named, or of the reference."""
+    chosen = os.environ.get("CHAPTERS", "").split()
+    name = page.removeprefix("book/")
+    part = name.partition("/")[0] + "/"
+    return (
+        not chosen
+        or name in (*chosen, "index")
+        or part == "reference/"
+        or (name == f"{part}index" and any(one.startswith(part) for one in chosen))
+    )
+
+
+def write_toc(root: Path) -> Path:
+    """Write the table of contents of a build of some chapters."""
+    whole = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    target = root / "_build" / "some" / "_toc.yml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(yaml.safe_dump(_left(whole), sort_keys=False), encoding="utf-8")
+    return target
+
+
+def _left(node: Any) -> Any:
+    """Return a table of contents without the pages that are not built, and without empty parts."""
+    if isinstance(node, dict):
+        return {key: _left(value) for key, value in node.items()}
+    if not isinstance(node, list):
+        return node
+    built = [item for item in node if "file" not in item or _is_built(item["file"])]
+    kept = [_left(item) for item in built]
+    return [item for item in kept if item.get("chapters", True)]
 
 
 def _pages(node: Any) -> Iterator[str]:
@@ -110,7 +149,9 @@ def dependencies(root: Path) -> list[str]:
 def cache_path(root: Path, profile: str) -> Path:
     """Return the folder of the jupyter-cache, which changes with the library and the
     dependencies."""
-    return root / "_build" / "cache" / f"{profile}-{fingerprint(root)}"
+    some = os.environ.get("CHAPTERS", "").split()
+    mark = "-" + hashlib.sha256(" ".join(some).encode()).hexdigest()[:8] if some else ""
+    return root / "_build" / "cache" / f"{profile}-{fingerprint(root)}{mark}"
 
 
 def executed_path(root: Path, page: str, profile: str, seed: int = DEFAULT_SEED) -> Path:
@@ -288,6 +329,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run even what has not changed")
     parser.add_argument("--root", type=Path, default=ROOT)
     options = parser.parse_args(arguments)
+    some = os.environ.get("CHAPTERS", "").split()
+    for name in sorted(set(some) - set(pages(options.root))):
+        parser.error(f"CHAPTERS: no such page: {name}. {suggested(name, all_pages(options.root))}")
+    if some:
+        write_toc(options.root)
     known = chapters(options.root)
     unknown = sorted(set(options.pages) - set(known))
     for name in unknown:

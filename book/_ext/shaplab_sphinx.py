@@ -14,9 +14,11 @@ from typing import Any
 
 import nbformat
 from book_map import chapter_map, part_map
+from course import without_solutions
 from docutils import nodes
 from docutils.statemachine import StringList
 from flat_notebook import Names, flatten
+from left_out import HIDDEN, connect, without_dead_links
 from run_chapters import (
     cache_path,
     chapters,
@@ -203,7 +205,7 @@ class BookMap(SphinxDirective):
         for page in chapters(root):
             self.env.note_dependency(str(root / "book" / f"{page}.md"))
         drawn = chapter_map(root, self.arguments[0]) if self.arguments else part_map(root)
-        return [nodes.raw("", drawn, format="html")]
+        return [nodes.raw("", without_dead_links(root, drawn), format="html")]
 
 
 # -- pages of the library
@@ -316,6 +318,7 @@ def public_modules(root: Path, part: str) -> list[str]:
     names = {
         f"{prefix}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("_")
     }
+    names -= {"shaplab_book.check"}  # a command line; its name belongs to the function
     # A part that is one door has no public modules: its own page shows what the door offers.
     names = names or {prefix}
     order = list(shaplab._PUBLIC)
@@ -440,6 +443,8 @@ def lead_with_install(app: Sphinx, env: Any) -> list[str]:
         installs = [cell for cell in notebook.cells if cell.get("id") == "install"]
         if ran.exists() and not installs:
             notebook = with_outputs(notebook, nbformat.read(ran, as_version=4), page)
+        if app.config[HIDDEN] and not installs:
+            notebook = without_solutions(notebook)
         flatten(notebook, page, names)
         if not installs:
             first = next(
@@ -528,6 +533,7 @@ def fix_launch_buttons(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     read_returns_as_text()
+    connect(app)
     app.add_directive("take-home", TakeHome)
     app.add_directive("library", LibraryPages)
     app.add_directive("book-map", BookMap)

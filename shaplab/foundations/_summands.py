@@ -9,6 +9,7 @@ Chapter: foundations/predictions
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -157,10 +158,25 @@ def linear_parts(model: Any, X: Any, background: Any) -> tuple[Any, Any, np.ndar
     """Numbers of both tables, weights ``(K, d)`` and constants ``(K,)`` of a fitted linear
     model."""
     as_numbers_of = as_matrix if column_names(X) is None else numeric_matrix
+    own = as_numbers_of(X, "X").astype(np.float64)
+    other = as_numbers_of(background, "background").astype(np.float64)
+    origin = np.zeros((1, own.shape[1]))
+    if hasattr(model, "get_booster"):  # gblinear, to which a missing number adds nothing
+        stored = json.loads(bytes(model.get_booster().save_raw("json")))
+        numbers = stored["learner"]["gradient_booster"]["model"]["weights"]
+        weights = np.reshape(numbers, (own.shape[1] + 1, -1))[:-1].T
+        missing = np.nan if model.missing is None else model.missing
+        own, other = (np.where(np.isnan(t) | (t == missing), 0.0, t) for t in (own, other))
+        # Zero may be missing, which adds as little.
+        margin = model.predict(origin, output_margin=True, validate_features=False)
+        return own, other, weights, np.ravel(margin)
     coefficients = model.coef_
     if hasattr(coefficients, "toarray"):  # after sparsify()
         coefficients = coefficients.toarray()
     weights = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
     constants = np.broadcast_to(np.ravel(model.intercept_), weights.shape[:1])
-    own = as_numbers_of(X, "X").astype(np.float64)
-    return own, as_numbers_of(background, "background").astype(np.float64), weights, constants
+    if hasattr(model, "x_rotations_"):  # partial least squares: slopes of centred columns
+        nameless = copy.copy(model)  # else it warns of an array, where a table fitted it
+        vars(nameless).pop("feature_names_in_", None)
+        constants = np.ravel(nameless.predict(origin))
+    return own, other, weights, constants

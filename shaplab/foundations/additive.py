@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -205,7 +206,7 @@ def additive_shap(
 
         - an :class:`AdditiveModel`;
         - a fitted linear model of scikit-learn (with ``coef_`` and ``intercept_``), regression or
-          classification;
+          classification; XGBoost's classes with ``booster="gblinear"``, on their margin;
         - a fitted explainable boosting machine of interpret, with pairs or without;
         - a scikit-learn Pipeline that ends with one of them, whose steps make each column from one
           column (scalers, imputers, encoders, bins, splines, selectors, a ColumnTransformer or
@@ -360,8 +361,11 @@ def _as_answered(
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Values and base in the shape of the model's own answers, which they must sum to."""
     ask = getattr(model, "decision_function", None) or model.predict
-    answers = check_outputs(ask(X), len(values))
     scale = "decision function" if hasattr(model, "decision_function") else "prediction"
+    if hasattr(model, "get_booster"):
+        ask = partial(model.predict, output_margin=True)
+        scale = "margin"
+    answers = check_outputs(ask(X), len(values))
     sums = base + values.sum(axis=1)
     if sums.size == answers.size == len(values):
         values = values.reshape(*values.shape[:2], *answers.shape[1:])

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from shaplab._parallel import chunks, progress_bar
-from shaplab._tables import take_rows
-from shaplab._validation import fail
+from shaplab._tables import as_rows, take_rows
+from shaplab._validation import check_int, fail
 from shaplab.explanation import Explanation
+from shaplab.trees._plans import Jobs, threads
 from shaplab.trees._players import Players
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels.quadrature import WALK_ROWS
 
-__all__ = ["RowOptions", "explain_rows", "rows_a_batch", "tree_explanation"]
+__all__ = ["PreparedGame", "RowOptions", "explain_rows", "rows_a_batch"]
 
 
 @dataclass(frozen=True)
@@ -143,16 +144,70 @@ def _check_finite(
     )
 
 
-def tree_explanation(
-    trees: TreeEnsemble,
-    players: Players,
-    X: Any,
-    values: np.ndarray,
-    base: np.ndarray,
-    **more: Any,
-) -> Explanation:
-    """An ``Explanation`` of rows that share their base value ``(K,)``."""
-    base = np.broadcast_to(base, (len(values), trees.n_outputs))
-    if not trees.has_outputs:
-        base = base[:, 0]
-    return Explanation(values, base, players.shown(X), players.names, trees.output_names, **more)
+class PreparedGame:
+    """A model prepared for one game, to be called on rows: what both games have in common.
+
+    ``_plan`` gives the sums of encoded rows; ``_method`` names the function of the game and the
+    game.
+    """
+
+    trees: TreeEnsemble
+    players: Players
+    interactions: bool
+    memory_limit: int
+    feature_names: tuple[str, ...] | None
+    _plan: Any
+    _method: tuple[str, str]
+
+    def __call__(
+        self,
+        X: Any,
+        *,
+        n_jobs: int | None = 1,
+        batch_size: int | None = None,
+        out: Any = None,
+        progress: bool = False,
+    ) -> Explanation:
+        """Explain rows ``(N, d)``; arguments as in the function of the same game."""
+        X = as_rows(X, "X")
+        names = self._names_of(X)
+        if batch_size is not None:
+            check_int(batch_size, "batch_size")
+        jobs = threads(n_jobs)
+        self._plan.keep_tables(self.memory_limit, jobs)
+        players = self.players
+        if not players.grouped:  # the rows may have names where nothing prepared has any
+            players = replace(players, names=names)
+        values = explain_rows(
+            self.trees,
+            players,
+            X,
+            self.interactions,
+            lambda codes: self._plan.sums(codes, jobs),
+            RowOptions(n_jobs, batch_size, out, progress),
+        )
+        base = np.broadcast_to(self._base(X, values, jobs), (len(values), self.trees.n_outputs))
+        name, game = self._method
+        return Explanation(
+            values,
+            base if self.trees.has_outputs else base[:, 0],
+            players.shown(X),
+            players.names,
+            self.trees.output_names,
+            method=f"{name}{'_interactions' * self.interactions} ({game})",
+            interaction=self.interactions,
+            info=self._info(),
+        )
+
+    def _names_of(self, X: Any) -> tuple[str, ...] | None:
+        """Names of the features of a result."""
+        return self.trees.names_for(X, self.feature_names)
+
+    def _base(self, X: Any, values: np.ndarray, jobs: Jobs) -> np.ndarray:
+        """What nobody gets, ``(K,)``; ``values`` may still be added to."""
+        del X, values, jobs
+        return self._plan.paths.expected
+
+    def _info(self) -> dict[str, Any]:
+        """What else to tell with a result."""
+        return {}

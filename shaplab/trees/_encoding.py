@@ -106,6 +106,10 @@ class Encoder:
         encode_rows(table, book, codes)
         return codes
 
+    def numbers(self, X: Any, argument: str) -> np.ndarray:
+        """The numbers that the library computes with, float64 ``(N, d)``; NaN is missing."""
+        return np.ascontiguousarray(self._numbers(as_rows(X, argument), argument), np.float64)
+
     def _numbers(self, X: Any, argument: str) -> np.ndarray:
         """A float table in which categories are the library's codes."""
         if column_names(X) is not None:

@@ -91,7 +91,7 @@ def _leaf_nodes(sorted_z: np.ndarray, players: np.ndarray) -> np.ndarray:
 
 
 class Paths:
-    """The paths of an ensemble.
+    """The paths of an ensemble, whose trees may be ``walked`` or not.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Paths:
     n_outputs : outputs that each tree pays, ``(T,)``.
     """
 
-    def __init__(self, trees: TreeEnsemble, players: Players) -> None:
+    def __init__(self, trees: TreeEnsemble, players: Players, walked: bool = True) -> None:
         self.trees = trees
         self.nodes = players.nodes(trees)
         order, edges, shares, tree_nodes, tree_players = describe_paths(self.nodes, trees.cover)
@@ -112,7 +112,9 @@ class Paths:
         pays &= tree_nodes[:, None] > 1  # a single leaf credits nobody
         self.jobs = np.argwhere(pays).astype(np.int64)
         self.n_outputs = pays.sum(axis=1)
-        tree_rule = quadrature_nodes(trees, edges, shares, tree_players)
+        tree_rule = np.minimum(_SHORT_PATH // 2, exact_nodes(tree_players))
+        if walked:  # long paths make their rules dear to find
+            tree_rule = quadrature_nodes(trees, edges, shares, tree_players)
         # Tables take the exact rule of each leaf. Rules that nobody uses are empty.
         used_rules = np.union1d(tree_rule, np.arange(1, (MAX_BITS + 1) // 2 + 1))
         length = np.zeros(int(used_rules[-1]) + 1, np.int64)

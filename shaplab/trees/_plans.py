@@ -23,12 +23,20 @@ from shaplab.trees.kernels.structure import (
     BITS,
     COLUMNS,
     FIRST_CLUSTER,
+    LEVEL,
     PLAYERS,
     Prices,
     Workload,
     plan_clusters,
+    price_clusters,
 )
-from shaplab.trees.kernels.tables import build_tables, count_patterns, look_up
+from shaplab.trees.kernels.tables import (
+    build_tables,
+    count_patterns,
+    look_up,
+    row_patterns,
+    table_space,
+)
 
 __all__ = [
     "LeafClusters",
@@ -67,20 +75,13 @@ def threads(n_jobs: int | None) -> Jobs:
     return run
 
 
-class LeafClusters:
-    """Clusters of leaves (see ``plan_clusters``) of the chosen trees, with loops over their tables.
-
-    Attributes
-    ----------
-    cost : expected nanoseconds for each tree; infinite where tables cannot hold it.
-    starts : ``(C+1,)`` first entry of each cluster's table, and where the last one ends.
-    """
+class PricedTables:
+    """What it costs to tabulate each of the chosen trees; the same for any of them that are."""
 
     def __init__(
         self, paths: Paths, chosen: np.ndarray, pairs: bool, n_rows: int, n_background: int
     ) -> None:
-        self.paths = paths
-        work = Workload(
+        self.work = Workload(
             n_players=paths.nodes.n_players,
             n_rows=n_rows,
             n_background=n_background,
@@ -89,7 +90,22 @@ class LeafClusters:
             chunk=CHUNK,
             prices=PRICES,
         )
-        self.cost, self.plan = plan_clusters(paths.nodes, paths.arrays, chosen, work)
+        self.prices = price_clusters(paths.nodes, paths.arrays, chosen, self.work)
+
+
+class LeafClusters:
+    """Clusters of leaves (see ``price_clusters``) of chosen trees, with loops over their tables.
+
+    Attributes
+    ----------
+    starts : ``(C+1,)`` first entry of each cluster's table, and where the last one ends.
+    """
+
+    def __init__(self, paths: Paths, chosen: np.ndarray, priced: PricedTables) -> None:
+        self.paths = paths
+        self.plan, self.largest = plan_clusters(
+            paths.nodes, paths.arrays, chosen, priced.prices, priced.work
+        )
         sizes = self.plan.clusters[:, COLUMNS] << self.plan.clusters[:, BITS]
         self.starts = np.append(0, np.cumsum(sizes))
 
@@ -108,7 +124,8 @@ class LeafClusters:
         nodes = self.paths.nodes
 
         def count_chunk(chunk: int) -> None:
-            count_patterns(chunk, nodes, self.plan, background, weights, histogram)
+            room = row_patterns(self.largest.levels)
+            count_patterns(chunk, nodes, self.plan, background, weights, room, histogram)
 
         jobs(count_chunk, range(len(self.plan.cuts) - 1))
         return histogram
@@ -128,10 +145,10 @@ class LeafClusters:
         arrays = self.paths.arrays
 
         def build_part(part: slice) -> None:
-            low = first + part.start
-            high = first + part.stop
-            own = tables[self.starts[low] - self.starts[first] :]
-            build_tables(low, high, nodes, arrays, self.plan, histogram, own, means)
+            some = (first + part.start, first + part.stop)
+            own = tables[self.starts[some[0]] - self.starts[first] :]
+            room = table_space(self.largest, self.plan.pairs, len(histogram) > 0)
+            build_tables(some, nodes, arrays, self.plan, histogram, own, means, room)
 
         jobs(build_part, list(chunks(last - first, max(1, min(64, -(-(last - first) // 8))))))
 
@@ -180,7 +197,8 @@ class LeafClusters:
 
         def look_part_up(part: slice) -> None:
             rows = (part.start, part.stop)
-            look_up(some, nodes, self.plan, codes, rows, tables, sums)
+            room = row_patterns(self.largest.levels)
+            look_up(some, nodes, self.plan, codes, rows, tables, room, sums)
 
         jobs(look_part_up, list(chunks(codes.shape[1], LOOKUP_PART)))
 
@@ -202,14 +220,13 @@ class PathDependentPlan:
         cost = self._walk_cost(n_rows)
         if route == "walk" or (route == "auto" and self._hopeless(cost)):
             self.walked = every
-            self.clusters = LeafClusters(paths, ~every, pairs, 1, 0)
+            self.clusters = LeafClusters(paths, ~every, PricedTables(paths, ~every, pairs, 1, 0))
             return
-        self.clusters = LeafClusters(paths, every, pairs, n_rows, 0)
-        self.walked = np.isinf(self.clusters.cost)
+        priced = PricedTables(paths, every, pairs, n_rows, 0)
+        self.walked = np.isinf(priced.prices.cost)
         if route == "auto":
-            self.walked |= self.clusters.cost > cost * np.maximum(paths.n_outputs, 1)
-        if self.walked.any():
-            self.clusters = LeafClusters(paths, ~self.walked, pairs, n_rows, 0)
+            self.walked |= priced.prices.cost > cost * np.maximum(paths.n_outputs, 1)
+        self.clusters = LeafClusters(paths, ~self.walked, priced)
 
     def _walk_cost(self, n_rows: int) -> np.ndarray:
         """Nanoseconds to walk each tree once."""
@@ -291,14 +308,13 @@ class InterventionalPlan:
         every = np.ones(len(paths.splits), bool)
         if route == "patterns":
             self.by_patterns = every
-            self.clusters = LeafClusters(paths, ~every, pairs, 1, 1)
+            self.clusters = LeafClusters(paths, ~every, PricedTables(paths, ~every, pairs, 1, 1))
             return
-        self.clusters = LeafClusters(paths, every, pairs, n_rows, n_background)
-        self.by_patterns = np.isinf(self.clusters.cost)
+        priced = PricedTables(paths, every, pairs, n_rows, n_background)
+        self.by_patterns = np.isinf(priced.prices.cost)
         if route == "auto":
-            self.by_patterns |= self.clusters.cost > self._pattern_cost(n_rows, n_background)
-        if self.by_patterns.any():
-            self.clusters = LeafClusters(paths, ~self.by_patterns, pairs, n_rows, n_background)
+            self.by_patterns |= priced.prices.cost > self._pattern_cost(n_rows, n_background)
+        self.clusters = LeafClusters(paths, ~self.by_patterns, priced)
 
     def _pattern_cost(self, n_rows: int, n_background: int) -> np.ndarray:
         """Nanoseconds of each tree by pairs of patterns."""
@@ -392,8 +408,10 @@ class PreparedBackground:
             rows = (part.start, part.stop)
             pair_patterns(chosen, rows, nodes, paths.arrays, codes, background, plan.pairs, sums)
 
-        # Rows at a time: their values, and their patterns at every level, take memory.
-        numbers = players + 8 * players + plan.pairs * players * (players - 1) // 2
+        # Rows at a time: their values, and at every level their patterns and partners, take memory.
+        levels = int(paths.arrays.edges[:, LEVEL].max(initial=0)) + 2
+        partners = levels * len(self.weights) // 64
+        numbers = players + 8 * players + partners + plan.pairs * players * (players - 1) // 2
         jobs(pair_part, list(chunks(n, int(np.clip(2**24 // max(1, numbers), 16, 2048)))))
         return sums
 

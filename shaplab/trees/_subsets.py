@@ -61,7 +61,7 @@ def tree_interactions(
     """Interactions of encoded or raw rows; ``expected`` is what nobody gets, by default the mean by
     covers."""
     order, index = kind
-    paths = Paths(trees, players)
+    paths = Paths(trees, players, walked=False)
     subsets, members = _path_subsets(paths, order, index)
     n_rows = X.shape[0]
     k = trees.n_outputs

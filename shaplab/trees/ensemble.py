@@ -26,11 +26,19 @@ from shaplab._pipelines import (
     model_at_the_end,
     steps_before,
 )
-from shaplab._remedies import named_as
+from shaplab._remedies import named_as, sampled_instead
 from shaplab._tables import as_rows
-from shaplab._validation import check_choice, check_names, column_names, describe, fail
+from shaplab._validation import (
+    UnsupportedModelError,
+    check_choice,
+    check_names,
+    column_names,
+    describe,
+    fail,
+)
 from shaplab.trees._encoding import Encoder
 from shaplab.trees._links import LINKS
+from shaplab.trees.kernels.linear import LinearLeaves, add_linear_outputs
 from shaplab.trees.kernels.predict import Nodes, find_leaves, predict_rows
 from shaplab.trees.readers import read_model
 from shaplab.trees.readers._arrange import DAMAGED, RawTrees, arrange, increases_to
@@ -89,6 +97,8 @@ class TreeEnsemble:
     link_factor : see "logistic".
     before : the steps of a pipeline before its model, or None. Then ``encode`` and ``predict`` take
         rows of the pipeline, whose ``n_columns`` columns are the players of every game.
+    linear : what leaves that are linear models pay on top of their ``value``, or None; of such
+        trees only the values of the interventional game are known.
     """
 
     tree_start: np.ndarray
@@ -113,6 +123,7 @@ class TreeEnsemble:
     link: str = ""
     link_factor: float = 1.0
     before: PipelineSteps | None = None
+    linear: LinearLeaves | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in _ARRAY_TYPES.items():
@@ -161,9 +172,9 @@ class TreeEnsemble:
         Raises
         ------
         UnsupportedModelError
-            For models that are no sums of trees with constant leaves: gblinear, linear_tree,
-            boosting that starts from another model; for CatBoost's splits on several features at
-            once; also for XGBoost objectives that are not known.
+            For models that are no sums of trees: gblinear, boosting that starts from another model;
+            for CatBoost's splits on several features at once; also for XGBoost objectives that are
+            not known.
         ValueError
             For models that were not fitted, and descriptions that are damaged or of an unknown
             layout.
@@ -393,6 +404,7 @@ class TreeEnsemble:
         encoder = self.encoder
         arrays = [getattr(self, name) for name in _ARRAY_TYPES]
         arrays += [encoder.cuts, encoder.cut_start, encoder.categories, encoder.category_start]
+        arrays += [] if self.linear is None else list(self.linear)
         return int(sum(array.nbytes for array in arrays))
 
     def __repr__(self) -> str:
@@ -436,8 +448,22 @@ class TreeEnsemble:
         features = rows if self.before is None else self.before.features(rows, argument)
         return self.encoder.encode(features, argument)
 
+    def codes_and_numbers(self, X: Any, argument: str = "X") -> tuple[np.ndarray, np.ndarray]:
+        """Codes and numbers of rows, ``(N, n_features)`` each: what splits and slopes take."""
+        codes = self.encode(X, argument)
+        rows = as_rows(X, argument)
+        features = rows if self.before is None else self.before.features(rows, argument)
+        return codes, self.encoder.numbers(features, argument)
+
+    def linear_outputs(self, codes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """What linear leaves pay on top of their values, ``(N, K)``."""
+        out = np.zeros((len(codes), self.n_outputs))
+        if self.linear is not None:
+            add_linear_outputs(self.leaves(codes), numbers, self.linear, out)
+        return out
+
     def predict_codes(self, codes: np.ndarray) -> np.ndarray:
-        """Raw output ``(N, K)`` of encoded rows."""
+        """Raw output ``(N, K)`` of encoded rows, without what linear leaves add to it."""
         out = np.empty((len(codes), self.n_outputs))
         predict_rows(codes, self.nodes, self.base, out)
         return out
@@ -449,7 +475,11 @@ class TreeEnsemble:
         -----
         Exact up to the rounding of the sum over trees, which is float64 here.
         """
-        out = self.predict_codes(self.encode(X))
+        if self.linear is None:
+            out = self.predict_codes(self.encode(X))
+        else:
+            codes, numbers = self.codes_and_numbers(X)
+            out = self.predict_codes(codes) + self.linear_outputs(codes, numbers)
         return out if self.has_outputs else out[:, 0]
 
     __call__ = predict
@@ -503,6 +533,7 @@ class TreeEnsemble:
             fail("tree_start", f"increasing node ids from 0 to {n}", describe(start), DAMAGED)
         self._check_children()
         self._check_codes()
+        self._check_linear()
         if not np.isfinite(self.base).all():
             fail("base", "finite numbers", f"{self.base}", DAMAGED)
         for name, array in (("output", self.value), ("cover", self.cover[:, None])):
@@ -516,6 +547,28 @@ class TreeEnsemble:
                     "Fit it again on finite targets and weights: its own predictions are not "
                     "finite either",
                 )
+
+    def _check_linear(self) -> None:
+        """Every linear leaf has its slopes, of features that exist, and an output."""
+        if self.linear is None:
+            return
+        start, feature, slope, shift, output = self.linear
+        n = len(self.feature)
+        if (
+            not len(start) - 1 == len(shift) == len(output) == n
+            or start[0] != 0
+            or (np.diff(start) < 0).any()
+            or not start[-1] == len(feature) == len(slope)
+            or ((feature < 0) | (feature >= self.n_features)).any()
+            or ((output < 0) | (output >= len(self.base))).any()
+            or not (np.isfinite(slope).all() and np.isfinite(shift).all())
+        ):
+            fail(
+                "model",
+                "linear leaves with a finite slope for each of their features",
+                "others",
+                DAMAGED,
+            )
 
     def _check_children(self) -> None:
         """Every node but the roots has one parent, which stands before it in the same tree."""
@@ -558,11 +611,9 @@ class TreeEnsemble:
             fail("model", "ranks and category sets in range", "one outside its array", DAMAGED)
 
 
-def as_ensemble(model: Any) -> TreeEnsemble:
+def as_ensemble(model: Any, linear_leaves: bool = False) -> TreeEnsemble:
     """Return ``model`` if it is a ``TreeEnsemble``, else read it with
-    ``TreeEnsemble.from_model``."""
-    if isinstance(model, TreeEnsemble):
-        return model
+    ``TreeEnsemble.from_model``; leaves that are linear models only for those who can take them."""
     if isinstance(getattr(model, "trees", None), TreeEnsemble):  # prepared for one game
         fail(
             "model",
@@ -570,7 +621,19 @@ def as_ensemble(model: Any) -> TreeEnsemble:
             repr(model),
             "Pass the ensemble that it was made from, its attribute trees",
         )
-    return TreeEnsemble.from_model(model)
+    trees = model if isinstance(model, TreeEnsemble) else TreeEnsemble.from_model(model)
+    if trees.linear is not None and not linear_leaves:
+        fail(
+            "model",
+            "constant leaves, for this function",
+            "linear_tree=true, leaves that are linear models, whose means over the rows that reach "
+            "them LightGBM does not keep",
+            "Take the interventional game, which is exact for them: "
+            "interventional_tree_shap(model, X, background); fit with linear_tree=false; or "
+            f"sample: {sampled_instead(model)}",
+            UnsupportedModelError,
+        )
+    return trees
 
 
 def _inner_by_level(ensemble: TreeEnsemble) -> list[np.ndarray]:

@@ -195,6 +195,9 @@ def tree_shap_interactions(
     -----
     Exact for its game; symmetric. Beyond pairs the cost is that of all subsets of the players of
     each leaf, for every row.
+    There are no ``unions``: an index of interaction weighs coalitions with both of a pair absent,
+    and for a pair from two unions those would take both unions apart at once, which unions forbid.
+    How families interact as wholes: pass them as ``groups``.
 
     References
     ----------
@@ -289,7 +292,7 @@ def interventional_tree_shap_interactions(
     Notes
     -----
     Exact for its game; symmetric. Beyond pairs, each leaf compares the distinct patterns of rows
-    and background.
+    and background. As for ``unions``, see :func:`tree_shap_interactions`.
 
     References
     ----------

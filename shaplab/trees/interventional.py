@@ -32,10 +32,11 @@ from shaplab._validation import (
     fail,
 )
 from shaplab.explanation import Explanation
-from shaplab.trees._batches import RowOptions, explain_rows, rows_a_batch, tree_explanation
+from shaplab.trees._batches import PreparedGame, RowOptions, rows_a_batch
 from shaplab.trees._families import interventional_plan
+from shaplab.trees._linear import LinearPart
 from shaplab.trees._paths import Paths
-from shaplab.trees._plans import threads
+from shaplab.trees._plans import Jobs, threads
 from shaplab.trees._players import players_of
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
@@ -91,7 +92,7 @@ def independent_tree_shap_literal(x: Any, refset: Any, tree: PaperTree) -> np.nd
     return np.array(phi) / len(refset)
 
 
-class BackgroundTrees:
+class BackgroundTrees(PreparedGame):
     """A model with its background, prepared once: then single rows are explained at service
     latency.
 
@@ -123,6 +124,8 @@ class BackgroundTrees:
     >>> prepared(X_test[:1]).values  # doctest: +SKIP
     """
 
+    _method = ("interventional_tree_shap", "interventional")
+
     def __init__(
         self,
         model: Any,
@@ -139,7 +142,7 @@ class BackgroundTrees:
         feature_names: Any = None,
     ) -> None:
         check_choice(route, "route", ("auto", "tables", "patterns"))
-        self.trees = as_ensemble(model)
+        self.trees = as_ensemble(model, linear_leaves=not interactions and unions is None)
         self.interactions = bool(interactions)
         self.memory_limit = check_int(memory_limit, "memory_limit", minimum=0)
         self.columns = column_names(background)
@@ -149,20 +152,26 @@ class BackgroundTrees:
         codes = self.trees.encode(background, "background")
         self.weights = check_weights(weights, len(codes), "the background")
         n_rows = check_int(n_rows, "n_rows")
-        paths = Paths(self.trees, self.players)
+        paths = Paths(self.trees, self.players, walked=False)
         sizes = (n_rows, len(codes))
         plan = interventional_plan(paths, self.players, self.interactions, sizes, route)
         columns = np.ascontiguousarray(codes.T)
-        self._prepared = plan.prepare(columns, self.weights, threads(n_jobs))
+        self._plan = plan.prepare(columns, self.weights, threads(n_jobs))
+        self._linear: LinearPart | None = None
+        if self.trees.linear is not None:
+            self._linear = LinearPart(
+                self.trees, self.trees.linear, self.players, paths.arrays, background, self.weights
+            )
 
     @property
     def nbytes(self) -> int:
         """Bytes held: trees, paths, histograms and, after the first call, tables."""
-        return self.trees.nbytes + self._prepared.plan.paths.nbytes + self._prepared.nbytes
+        linear = 0 if self._linear is None else self._linear.nbytes
+        return self.trees.nbytes + self._plan.plan.paths.nbytes + self._plan.nbytes + linear
 
     @property
     def _trees_by_patterns(self) -> int:
-        return int(self._prepared.plan.by_patterns.sum())
+        return int(self._plan.plan.by_patterns.sum())
 
     def __repr__(self) -> str:
         return (
@@ -170,47 +179,21 @@ class BackgroundTrees:
             f"{self.nbytes / 1e6:.1f} MB, {self._trees_by_patterns} trees by patterns)"
         )
 
-    def __call__(
-        self,
-        X: Any,
-        *,
-        n_jobs: int | None = 1,
-        batch_size: int | None = None,
-        out: Any = None,
-        progress: bool = False,
-    ) -> Explanation:
-        """Explain rows ``(N, d)``; arguments as in ``interventional_tree_shap``."""
-        X = as_rows(X, "X")
+    def _names_of(self, X: Any) -> tuple[str, ...] | None:
         names = column_names(X)
         if names is not None and self.columns is not None:
             compare_names(self.columns, names, names, "X", "of the background")
-        if batch_size is not None:
-            check_int(batch_size, "batch_size")
-        jobs = threads(n_jobs)
-        self._prepared.keep_tables(self.memory_limit, jobs)
-        players = self.players
-        if not players.grouped:  # the rows may have names where the background has none
-            names_of_result = self.feature_names or self.trees.names_for(X, None, self.columns)
-            players = replace(players, names=names_of_result)
-        values = explain_rows(
-            self.trees,
-            players,
-            X,
-            self.interactions,
-            lambda codes: self._prepared.sums(codes, jobs),
-            RowOptions(n_jobs, batch_size, out, progress),
-        )
-        name = "interventional_tree_shap" + "_interactions" * self.interactions
-        return tree_explanation(
-            self.trees,
-            players,
-            X,
-            values,
-            self._prepared.expected(),  # known only now: building tables finds the mean, too
-            method=f"{name} (interventional)",
-            interaction=self.interactions,
-            info={"bytes": self.nbytes, "trees_by_patterns": self._trees_by_patterns},
-        )
+        return self.feature_names or self.trees.names_for(X, None, self.columns)
+
+    def _base(self, X: Any, values: np.ndarray, jobs: Jobs) -> np.ndarray:
+        base = self._plan.expected()  # known only now: building tables finds the mean, too
+        if self._linear is not None:
+            self._linear.add(X, values, jobs)
+            base = base + self._linear.expected()
+        return base
+
+    def _info(self) -> dict[str, Any]:
+        return {"bytes": self.nbytes, "trees_by_patterns": self._trees_by_patterns}
 
 
 def interventional_tree_shap(
@@ -257,6 +240,8 @@ def interventional_tree_shap(
     Notes
     -----
     Exact for its game. Cost adds rows and background where paths have at most 14 distinct features.
+    Leaves of LightGBM's ``linear_tree`` are linear models; their part costs rows x background x
+    leaves x features of a leaf.
 
     References
     ----------

@@ -554,7 +554,9 @@ def _rescaled(
         return _rescaled_square(e, players, codes, y, references, outputs, jobs)
     values = np.zeros((len(codes), players.count))
     base = np.zeros(len(codes))
-    plan = interventional_plan(Paths(e, players), players, False, (len(codes), 1), "auto")
+    plan = interventional_plan(
+        Paths(e, players, walked=False), players, False, (len(codes), 1), "auto"
+    )
     with progress_bar(len(references), question.progress, "references") as bar:
         for reference, output in zip(references, reference_outputs, strict=True):
             single = plan.prepare(np.ascontiguousarray(reference[:, None]), np.ones(1), jobs)
@@ -582,7 +584,7 @@ def _rescaled_square(
     columns = np.ascontiguousarray(codes.T)
     middle = reference_outputs.mean()
     sizes = (len(codes), n_references)
-    plan = interventional_plan(Paths(e, players), players, False, sizes, "auto")
+    plan = interventional_plan(Paths(e, players, walked=False), players, False, sizes, "auto")
     equal = plan.prepare(background, np.ones(n_references) / n_references, jobs)
     values = np.zeros((len(codes), players.count))
     values += equal.sums(columns, jobs).T * (row_outputs + middle - 2.0 * y)[:, None]

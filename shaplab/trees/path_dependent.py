@@ -10,7 +10,6 @@ Source: Lundberg et al. 2020, Algorithm 2. Cost: O(T L D^2) for each row, litera
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,9 @@ import numpy as np
 from shaplab._tables import as_rows
 from shaplab._validation import check_choice, check_int, check_names, fail
 from shaplab.explanation import Explanation
-from shaplab.trees._batches import RowOptions, explain_rows, tree_explanation
+from shaplab.trees._batches import PreparedGame, RowOptions
 from shaplab.trees._families import path_plan
 from shaplab.trees._paths import Paths
-from shaplab.trees._plans import threads
 from shaplab.trees._players import players_of
 from shaplab.trees.conditional_expectation import PaperTree
 from shaplab.trees.ensemble import as_ensemble
@@ -101,7 +99,7 @@ def tree_shap_literal(
     return np.array([p + 0.0 * (tree.v[-1]) for p in phi])
 
 
-class PreparedTrees:
+class PreparedTrees(PreparedGame):
     """A model prepared for the path-dependent game: then single rows are explained at service
     latency.
 
@@ -132,6 +130,8 @@ class PreparedTrees:
     >>> prepared([[0.0]]).values.tolist(), prepared([[1.0]]).values.tolist()
     ([[-5.0]], [[5.0]])
     """
+
+    _method = ("tree_shap", "path-dependent")
 
     def __init__(
         self,
@@ -178,45 +178,9 @@ class PreparedTrees:
             f"{self._walked_trees} trees walked)"
         )
 
-    def __call__(
-        self,
-        X: Any,
-        *,
-        n_jobs: int | None = 1,
-        batch_size: int | None = None,
-        out: Any = None,
-        progress: bool = False,
-    ) -> Explanation:
-        """Explain rows ``(N, d)``; arguments as in ``tree_shap``."""
-        X = as_rows(X, "X")
-        if batch_size is not None:
-            check_int(batch_size, "batch_size")
-        jobs = threads(n_jobs)
-        self._plan.keep_tables(self.memory_limit, jobs)
-        players = self.players
-        if not players.grouped:  # the rows may have names where the model has none
-            players = replace(players, names=self.trees.names_for(X, self.feature_names))
-        values = explain_rows(
-            self.trees,
-            players,
-            X,
-            self.interactions,
-            lambda codes: self._plan.sums(codes, jobs),
-            RowOptions(n_jobs, batch_size, out, progress),
-        )
-        return tree_explanation(
-            self.trees,
-            players,
-            X,
-            values,
-            self._plan.paths.expected,
-            method="tree_shap" + "_interactions" * self.interactions + " (path-dependent)",
-            interaction=self.interactions,
-            info={
-                "walked_trees": self._walked_trees,
-                "tabulated_trees": self.trees.n_trees - self._walked_trees,
-            },
-        )
+    def _info(self) -> dict[str, Any]:
+        walked = self._walked_trees
+        return {"walked_trees": walked, "tabulated_trees": self.trees.n_trees - walked}
 
 
 def tree_shap(

@@ -21,7 +21,7 @@ from shaplab_book.checking import (
     expect,
     find_check,
     main,
-    wanted_name,
+    wanted_signature,
 )
 
 RIGHT = """
@@ -136,6 +136,27 @@ def test_a_file_with_one_function_of_any_name_and_one_that_fails(tmp_path, capsy
     assert "answer.py: ZeroDivisionError" in capsys.readouterr().out
 
 
+def test_an_answer_without_an_end_is_ended(tmp_path, capsys):
+    path = tmp_path / "answer.py"
+    path.write_text("def coalition_weights(n):\n    while True:\n        pass\n", "utf-8")
+    assert main(["ex-weights", str(path), "--seconds", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "in the first case it raised TimeoutError: no answer after 1 s" in said
+    path.write_text("while True:\n    pass\n", "utf-8")
+    assert main(["ex-weights", str(path), "--seconds", "1"]) == 1
+    assert "answer.py: TimeoutError" in capsys.readouterr().out
+
+
+def test_a_student_finds_the_function_begun(capsys):
+    text = "```{solution-start} ex-weights\n```\nDone.\n```{solution-end}\n```\n"
+    notebook = without_solutions(new_notebook(cells=[new_markdown_cell(text)]))
+    code = notebook.cells[0].source
+    assert code.startswith("# Your answer to ex-weights\nfrom shaplab_book import check\n")
+    assert "def coalition_weights(n):\n" in code
+    exec(code, {})  # it runs as it stands, and says what is missing
+    assert "ex-weights: not yet, for n = 1: expected [1.], got None" in capsys.readouterr().out
+
+
 def test_exercises_are_listed_with_their_levels(capsys):
     assert main(["--list", "foundations/exact"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -191,7 +212,9 @@ def test_every_check_has_its_exercise_and_every_exercise_to_implement_its_check(
     parts = {label: page.split("/")[0] for label, page in asked.items()}
     assert parts == checked()
     for label in asked:
-        assert wanted_name(label), f"{label}: begin its docstring with the signature, ``name(...)``"
+        signature = wanted_signature(label)
+        assert signature, f"{label}: begin its docstring with the signature, ``name(...)``"
+        ast.parse(f"def {signature}: ...")
         assert len((find_check(label).__doc__ or "").split()) > 5, f"{label}: name a mistake"
 
 

@@ -18,12 +18,20 @@ from shaplab import (
 )
 from shaplab.deep.rules import rescale_literal, reveal_cancel_literal
 from shaplab.foundations.games import company_game
+from shaplab.insight.monitoring import evidence_literal
 
 KIOSK = {(): 0, (0,): 6, (1,): 6, (2,): 0, (0, 1): 6, (0, 2): 8, (1, 2): 14, (0, 1, 2): 14}
 NET = {"weights": [[1, 1, 1], [1, -1, 0.5]], "bias": [-1, 0.5], "out": [1, -1]}
 STAGES = [[(0, 1), (2, 3)], [(0, 2), (1, 3)]]
 LOSSES = np.random.default_rng(0).normal(size=(20, 3)).round(3)
 SQUARE = {"cuts": [0.5, 0.4], "leaves": [10, 40, 80], "covers": [100, 60, 20]}
+STREAM = {
+    "names": ["room", "team", "hour"],
+    "inputs": np.random.default_rng(3).normal(size=(150, 3)).round(3),
+    "noise": (3 * np.random.default_rng(4).normal(size=150)).round(3),
+    "weights": [3, 2, 1],
+    "ties": np.random.default_rng(5).random(90).round(6),
+}
 ALL = {
     "rules_on_a_network": lambda: explorables.rules_on_a_network(**NET),
     "shares_under_structures": lambda: explorables.shares_under_structures(list("sth"), KIOSK),
@@ -33,6 +41,7 @@ ALL = {
     "background_points": lambda: explorables.background_points(**SQUARE),
     "path_polynomial": lambda: explorables.path_polynomial([0.5, 0.25, 0.6], [1, 1, 0]),
     "losses_to_sage": lambda: explorables.losses_to_sage(list("abc"), LOSSES),
+    "fault_in_a_stream": lambda: explorables.fault_in_a_stream(**STREAM),
     "who_meets_whom": lambda: explorables.who_meets_whom(STAGES),
 }
 
@@ -220,3 +229,43 @@ def test_losses_become_sage_and_features_meet(play):
     page, numbers = play("who_meets_whom")
     page.locator("button[data-value='3']").click()
     assert numbers() == [[0, 1], [0, 1], [1, 1], [1, 1]]
+
+
+@pytest.mark.browser
+def test_a_broken_feature_rings_as_the_library_says(play):
+    page, numbers = play("fault_in_a_stream")
+    weights = np.array(STREAM["weights"], dtype=float)
+    labels = STREAM["inputs"] @ weights + STREAM["noise"]
+    rung = set()
+    for feature, at, left in ((0, 20, -1.0), (0, 5, 0.0), (1, 40, -0.5), (2, 0, 1.0)):
+        page.locator(f"button[data-set=feature][data-value='{feature}']").press("Enter")
+        move(page, "at", at)
+        move(page, "left", left)
+        told = STREAM["inputs"].copy()
+        told[60 + at :, feature] *= left
+
+        def loss(S, row, label):
+            return (label - (S * row) @ weights) ** 2
+
+        shares = [
+            shaplab.shapley_values(lambda S, r=r, y=y: loss(S, r, y), 3)
+            for r, y in zip(told, labels, strict=True)
+        ]
+        streams = np.column_stack([shares, (labels - told @ weights) ** 2])
+        expected = []
+        for stream in streams.T:
+            # A feature that is lost has shares of 0 but for rounding: they are ties.
+            grown = evidence_literal(stream.round(9), 60, STREAM["ties"])
+            hits = np.flatnonzero(grown >= 80)
+            wait = float(hits[0] - at + 1) if len(hits) and hits[0] >= at else None
+            means = stream[: 60 + at].mean(), stream[60 + at :].mean()
+            expected.append([*means, np.log10(grown.max()), wait])
+        for found, wanted in zip(numbers(), expected, strict=True):
+            assert found[3] == wanted[3]
+            # One decimal is shown.
+            np.testing.assert_allclose(found[:3], wanted[:3], atol=0.051)
+        rung |= {k for k, row in enumerate(expected) if row[3] is not None}
+        said = page.locator("[data-role=say]").inner_text()
+        assert ("Nothing rings" in said) == all(row[3] is None for row in expected)
+    assert 0 in rung
+    assert page.locator("svg .evidence").count() == 4

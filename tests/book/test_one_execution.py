@@ -52,7 +52,7 @@ def run(project: Path, capsys, *arguments: str) -> tuple[int, str, str]:
     return status, said.out, said.err
 
 
-def build(project: Path) -> subprocess.CompletedProcess:
+def build(project: Path, *more: str, **environment: str) -> subprocess.CompletedProcess:
     command = [
         str(Path(sys.executable).with_name("jupyter-book")),
         "build",
@@ -60,10 +60,12 @@ def build(project: Path) -> subprocess.CompletedProcess:
         "-W",
         "-n",
         "--keep-going",
+        *more,
     ]
     env = {
         **os.environ,
         "PROFILE": "quick",
+        **environment,
         "PYTHONPATH": os.pathsep.join([str(project), str(project / "book/_ext")]),
     }
     return subprocess.run(
@@ -141,6 +143,61 @@ def test_the_build_reads_the_cache_and_never_executes(project, capsys):
     assert "A chapter failed" in failed.stderr + failed.stdout
     edit(project / "book/part/two.md", "assert total == 7", "assert total == 2 + seed")
     edit(project / "book/part/two.md", "total = 2 + 1 * seed", "total = 2 + seed")
+
+
+@pytest.mark.book
+def test_hidden_solutions_are_nowhere(project, capsys):
+    assert run(project, capsys)[0] == 0
+    edit(
+        project / "_config.yml",
+        "    language: en\n",
+        "    language: en\n    hide_solutions: true\n",
+    )
+    done = build(project, "--all", "--path-output", "_build/hidden")
+    edit(project / "_config.yml", "    hide_solutions: true\n", "")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = project / "_build" / "hidden" / "_build"
+    page = (folder / "html/book/part/one.html").read_text(encoding="utf-8")
+    assert "Double it" in page  # an earlier test may have changed the rest
+    assert "What this does not say" in page
+    for path in (*folder.rglob("one*.html"), *folder.rglob("one*.md"), *folder.rglob("one*.ipynb")):
+        text = re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8"))
+        assert not re.search(r"2 \* total|solution-start|Solution", text), path
+    assert len(list(folder.rglob("one*.ipynb"))) >= 2
+    index = (folder / "html" / "searchindex.js").read_text(encoding="utf-8")
+    assert '"solut"' not in index
+
+
+@pytest.mark.book
+def test_some_chapters_are_built_without_warnings(project, capsys, monkeypatch):
+    links = (
+        "\nSee {ref}`ch-two`, {ref}`this <ch-two>`, {doc}`two`, {numref}`fig-two`, {ref}`ex-two`, "
+        "{prf:ref}`thm-two`.\n"
+    )
+    page = project / "book" / "part" / "one.md"
+    before = page.read_text(encoding="utf-8")
+    page.write_text(before + links, encoding="utf-8")
+    theorem = ":::{prf:theorem} Two\n:label: thm-two\nTrue.\n:::\n"
+    other = project / "book" / "part" / "two.md"
+    other.write_text(other.read_text(encoding="utf-8") + theorem, encoding="utf-8")
+    monkeypatch.setenv("CHAPTERS", "part/one reproduction")
+    status, said, _ = run(project, capsys)
+    assert status == 0
+    assert "1 chapter" in said
+    done = build(project, "--toc", "_build/some/_toc.yml", "--path-output", "_build/some")
+    page.write_text(before, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    html = project / "_build" / "some" / "_build" / "html"
+    assert not (html / "book" / "part" / "two.html").exists()
+    text = (html / "book" / "part" / "one.html").read_text(encoding="utf-8")
+    assert "two.html" not in text
+    said = " ".join(re.sub(r"<[^>]+>", "", text).split())
+    assert "See A two chapter, this, A two chapter, a figure of another chapter, another" in said
+    assert "Theorem (Two)" in said
+    monkeypatch.setenv("CHAPTERS", "part/on")
+    with pytest.raises(SystemExit):
+        run(project, capsys)
+    assert "no such page: part/on. Did you mean part/one" in capsys.readouterr().err
 
 
 @pytest.mark.book

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from properties import examples
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.compose import ColumnTransformer
+from sklearn.cross_decomposition import CCA, PLSCanonical, PLSRegression
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import (
@@ -209,6 +211,62 @@ def test_regressors_of_several_outputs(model, columns):
     several = np.stack([y, X[:, 0] - y], axis=1)[:, :columns]
     found = check_against_enumeration(model.fit(X, several), X[:6], X[20:50])
     assert found.values.shape == (6, 4, columns) or found.values.shape == (6, 4)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("model", [PLSRegression(2), CCA(1), PLSCanonical(1)])
+def test_partial_least_squares(model, columns):
+    several = np.stack([y, X[:, 0] - y, X[:, 1] + y], axis=1)[:, :columns]
+    check_against_enumeration(model.fit(X + 5.0, several), X[:6], X[20:50])
+    piped = make_pipeline(StandardScaler(), PLSRegression(1)).fit(X, several)
+    check_against_enumeration(piped, X[:6], X[20:50])
+
+
+def test_lines_fitted_on_tables_take_tables_and_warn_of_nothing():
+    xgb = pytest.importorskip("xgboost")
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    for model in (PLSRegression(2), xgb.XGBRegressor(booster="gblinear", n_jobs=1)):
+        names = model.fit(frame, y).feature_names_in_.tolist()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = additive_shap(model, frame[:6], frame[20:50])
+        assert list(found.feature_names) == names == list("abcd")
+        assert model.feature_names_in_.tolist() == names
+        np.testing.assert_allclose(found.prediction, model.predict(frame[:6]), atol=1e-5)
+
+
+LINES = {
+    "reg:squarederror": lambda: y,
+    "binary:logistic": lambda: (y > 0) * 1,
+    "multi:softprob": lambda: np.digitize(y, [-0.5, 0.5]),
+    "count:poisson": lambda: np.abs(y),
+    "several": lambda: np.stack([y, -X[:, 0]], axis=1),
+}
+
+
+@pytest.mark.parametrize("missing", [np.nan, 0.0, -1.0])
+@pytest.mark.parametrize("objective", LINES)
+def test_lines_of_xgboost_on_their_margin(objective, missing):
+    """XGBoost answers in float32."""
+    xgb = pytest.importorskip("xgboost")
+    target = LINES[objective]()
+    kind = xgb.XGBClassifier if objective[:2] in ("bi", "mu") else xgb.XGBRegressor
+    named = {} if objective == "several" else {"objective": objective}
+    rows = np.round(X, 1)
+    rows[::5, 1] = missing
+    model = kind(booster="gblinear", n_estimators=9, n_jobs=1, missing=missing, **named)
+    model.fit(rows, target)
+    weights = np.arange(30)
+    found = additive_shap(model, rows[:6], rows[20:50], weights=weights)
+
+    def margin(table):
+        return model.predict(table, output_margin=True).astype(float)
+
+    exact = exact_shap(margin, rows[:6], rows[20:50], weights=weights)
+    scale = 1.0 + np.abs(exact.values).max()
+    np.testing.assert_allclose(found.values, exact.values, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(found.base_values, exact.base_values, rtol=0, atol=1e-5 * scale)
+    assert "margin" in found.method
 
 
 @pytest.mark.parametrize("labels", [y > 0, CLASSES], ids=["two", "three"])

@@ -17,11 +17,13 @@ from shaplab.trees._plans import (
     InterventionalPlan,
     LeafClusters,
     PathDependentPlan,
+    PricedTables,
     shapley_factors,
 )
 from shaplab.trees._players import players_of
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels.structure import LEVEL, PLAYERS, ROOT_POSITION, SHARE, SUBTREE_NODES
+from shaplab.trees.kernels.tables import TableSpace, build_tables, table_space
 from shaplab.trees.path_dependent import tree_shap
 
 ROOT = Path(__file__).parents[2]
@@ -71,20 +73,53 @@ def test_paths_by_walking_up():
                 assert paths.shares[node, SHARE] == pytest.approx(z[features[0]], abs=1e-15)
 
 
+def clusters_of(paths, n_rows, pairs=False, n_background=0):
+    every = np.ones(paths.trees.n_trees, bool)
+    return LeafClusters(paths, every, PricedTables(paths, every, pairs, n_rows, n_background))
+
+
 def test_clusters_cover_every_leaf_once():
     rng = np.random.default_rng(1)
     e = full_tree(rng, 6, 10, trees=3)
     paths = Paths(e, players_of(e, None, None))
     for n_rows in (1, 100, 10**6):
-        plan = LeafClusters(paths, np.ones(3, bool), False, n_rows, 0).plan
+        plan = clusters_of(paths, n_rows).plan
         order, edges = paths.arrays.order, paths.arrays.edges
         leaves = []
         for position in plan.clusters[:, ROOT_POSITION]:
             nodes = order[position : position + edges[order[position], SUBTREE_NODES]]
             leaves += [int(node) for node in nodes if e.feature[node] < 0]
         assert sorted(leaves) == np.flatnonzero(e.feature < 0).tolist()
-    sizes = [LeafClusters(paths, np.ones(3, bool), False, n, 0).starts[-1] for n in (1, 10**6)]
+    sizes = [clusters_of(paths, n).starts[-1] for n in (1, 10**6)]
     assert sizes[0] < sizes[1]  # many rows pay for larger tables
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_the_room_for_the_largest_cluster_is_enough_and_no_more(pairs):
+    """Loops do not check where they write: guards beyond each array stay as they are, and the last
+    place before them is used."""
+    rng = np.random.default_rng(2)
+    for trial in range(20):
+        e = random_ensemble(rng, trees=4, depth=int(rng.integers(1, 7)))
+        paths = Paths(e, players_of(e, None, None))
+        clusters = clusters_of(paths, 10 ** (trial % 6), pairs, n_background=100)
+        if not len(clusters):
+            continue
+        codes = e.encode(rng.normal(size=(7, e.n_features))).T.copy()
+        histogram = clusters.count(codes, np.full(7, 1 / 7), _plans.threads(1))
+        room = table_space(clusters.largest, pairs, weighted=True)
+        guarded = TableSpace(*(np.full((len(a) + 9, *a.shape[1:]), -7, a.dtype) for a in room))
+        tables = np.full(clusters.starts[-1] + 9, -7.0)
+        means = np.zeros((len(clusters), e.n_outputs))
+        ends = (0, len(clusters))
+        tree = (paths.nodes, paths.arrays, clusters.plan)
+        build_tables(ends, *tree, histogram, tables, means, guarded)
+        assert (tables[-9:] == -7.0).all()
+        for name, array, own in zip(TableSpace._fields, guarded, room, strict=True):
+            assert (array[len(own) :] == -7).all(), name
+            # The others are for a leaf, which may be smaller than its cluster.
+            if len(own) and name in ("places", "tables", "histograms"):
+                assert (array[len(own) - 1] != -7).any(), name
 
 
 @pytest.mark.parametrize("players", [3, 8, 17, 24, 40])
@@ -153,6 +188,7 @@ from oracles.random_trees import random_ensemble, random_rows
 assert numba.config.BOUNDSCHECK == 1
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.loss import tree_loss_shap
+from shaplab.trees.kernels.tables import TableSpace, build_tables, table_space
 from shaplab.trees.path_dependent import tree_shap
 from shaplab.trees.interventional import interventional_tree_shap
 from shaplab.trees.interactions import interventional_tree_shap_interactions, tree_shap_interactions

@@ -126,6 +126,10 @@ def followed(model, text, depth=0, table=X):
         found = eval(call[:-1] + ", max_evaluations=3000)", names)
         assert np.isfinite(found.values).all()
         done += 1
+    for call in re.findall(r"interventional_tree_shap\(.*?, X, background\)", text):
+        found = eval(call, names | {"interventional_tree_shap": shaplab.interventional_tree_shap})
+        assert np.isfinite(found.values).all()
+        done += 1
     for inner in re.findall(r"[Pp]ass (model(?:\.\w+_)*(?:\[-1\])?)", text):
         steps = re.findall(r"model[\w.]*\[:-1\]\.transform\(X\)", text)
         rows = eval(steps[0], {**names, "X": table}) if steps else table
@@ -228,12 +232,19 @@ def test_sums_that_were_not_fitted_are_sent_to_fit_first():
         assert np.isfinite(shaplab.additive_shap(model, X[:3], X[3:9]).values).all()
 
 
+def test_lines_of_other_libraries_are_sent_to_their_own_values():
+    lines = xgb.XGBRegressor(booster="gblinear", n_estimators=3, n_jobs=1)
+    for model in (lines, PLSRegression()):
+        text = refused(model.fit(X, SIGNAL))
+        assert "additive_shap(model, X, background)" in text
+        assert followed(model, text) == 2
+
+
 def test_what_only_looks_like_a_sum_is_not_sent_there():
     classifier = svm.SVC(kernel="linear").fit(X, LABEL)
-    for model in (classifier, PLSRegression().fit(X, SIGNAL)):
-        text = refused(model)
-        assert "additive_shap(" not in text
-        assert followed(model, text) == 1
+    text = refused(classifier)
+    assert "additive_shap(" not in text
+    assert followed(classifier, text) == 1
     mixing = make_pipeline(PCA(2), linear_model.Ridge()).fit(X, SIGNAL)
     assert "additive_shap(" not in refused(mixing)  # but its last step alone is sent there
     assert followed(mixing, refused(mixing)) == 3

@@ -15,8 +15,10 @@ import difflib
 import importlib
 import importlib.util
 import re
+import signal
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.resources import files
@@ -176,10 +178,21 @@ def checked() -> dict[str, str]:
     return found
 
 
-def wanted_name(label: str) -> str:
-    """Return the name of the function that an exercise asks for, from its check's docstring."""
-    signature = re.match(r"\s*``(\w+)\(", find_check(label).__doc__ or "")
-    return signature[1] if signature else ""
+def wanted_signature(label: str) -> str:
+    """Return what an exercise asks for, such as ``"coalition_weights(n)"``, from its check's
+    docstring."""
+    found = re.match(r"\s*``(\w+\([^`]*\))``", find_check(label).__doc__ or "")
+    return found[1] if found else ""
+
+
+def empty_answer(label: str) -> str:
+    """Return the code of a cell in which a reader answers an exercise that has a check."""
+    signature = wanted_signature(label)
+    name = signature.partition("(")[0]
+    return (
+        f"from shaplab_book import check\n\n\ndef {signature}:\n    ...  # your code\n\n\n"
+        f'check("{label}", {name})'
+    )
 
 
 # -- what the chapters ask
@@ -244,6 +257,25 @@ def load_answer(path: Path, name: str) -> Callable[..., Any]:
     raise ValueError(f"file: expected {asked} in {path}, got {there}. Define it under that name.")
 
 
+@contextmanager
+def _time_limit(seconds: int) -> Iterator[None]:
+    """End what takes longer, where the system can (not on Windows): a loop may have no end."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise TimeoutError(f"no answer after {seconds} s; is there a loop without an end?")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(max(1, seconds))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def list_exercises(page: str) -> int:
     """Print the exercises of a chapter, or of all, with their levels; return the exit status."""
     known = checked()
@@ -275,14 +307,18 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="PART/TOPIC",
         help="list the exercises of a chapter, or of all",
     )
+    parser.add_argument(
+        "--seconds", type=int, default=60, help="stop an answer that runs longer (default: 60)"
+    )
     options = parser.parse_args(arguments)
     if options.list is not None:
         return list_exercises(options.list)
     if options.label is None or options.file is None:
         parser.error("expected a label and a file, or --list")
     try:
-        answer = load_answer(options.file, wanted_name(options.label))
-        return 0 if check(options.label, answer) else 1
+        name = wanted_signature(options.label).partition("(")[0]
+        with _time_limit(options.seconds):
+            return 0 if check(options.label, load_answer(options.file, name)) else 1
     except ValueError as problem:
         print(problem)
     except Exception as problem:  # the file itself fails

@@ -214,6 +214,73 @@
       };
     },
 
+    // A fault in one feature of a linear model: shares of the squared error, and their evidence.
+    stream() {
+      const { inputs, labels, weights, ties, reference, bets, limit } = data;
+      const start = reference + state.at;
+      const told = inputs.map((row, t) => row.map((x, i) =>
+        t >= start && i === state.feature ? state.left * x : x));
+      const worth = (row, y) => table(weights.length, (bits) =>
+        (y - sum(row.map((x, i) => ((bits >> i) & 1 ? weights[i] * x : 0)))) ** 2);
+      const games = told.map((row, t) => worth(row, labels[t]));
+      const shares = games.map((game) => shapley(weights.length, game));
+      const series = weights.map((_, i) => shares.map((row) => row[i]));
+      series.push(games.map((game) => game[game.length - 1]));
+      // Shares that are equal but for rounding are ties.
+      const evidence = (exact) => {
+        const stream = exact.map((v) => Math.round(v * 1e9) / 1e9);
+        let kept = 1;
+        let products = bets.map(() => 0);
+        return ties.map((tie, k) => {
+          const t = reference + k;
+          const past = stream.slice(0, t + 1);
+          const above = past.filter((v) => v > stream[t]).length;
+          const equal = past.filter((v) => v === stream[t]).length;
+          const h = 1 - (2 * (above + tie * equal)) / (t + 1);
+          const weight = reference / ((k + reference) * (k + 1 + reference));
+          kept -= weight;
+          products = products.map((product, b) =>
+            (1 + bets[b][0] * Math.sign(h) * Math.abs(h) ** bets[b][1]) * (product + weight));
+          return sum(products) / products.length + kept;
+        });
+      };
+      const mean = (list) => (list.length ? sum(list) / list.length : null);
+      const found = series.map((stream) => {
+        const grown = evidence(stream);
+        const rings = grown.findIndex((v) => v >= limit);
+        return { stream, grown, after: rings < 0 ? null : rings - state.at };
+      });
+      const wide = 205 / ties.length;
+      const shapes = found.flatMap(({ grown, after }, row) => {
+        const floor = 50 * row + 44;
+        const high = (v) => floor - 7 * Math.max(0, Math.min(4, Math.log10(v) + 0.5));
+        const fault = 10 + wide * state.at;
+        const points = grown.map((v, k) => `${(10 + wide * k).toFixed(1)},${high(v).toFixed(1)}`);
+        const rung = after === null ? [] : [["star", fault + wide * after, floor - 34]];
+        return [
+          ["words", 10, floor - 31, data.rows[row]],
+          ["line", `10,${high(limit)} 215,${high(limit)}`, "limit"],
+          ["line", `${fault},${floor - 30} ${fault},${floor}`, "fault"],
+          ["line", points.join(" "), "evidence"],
+          ...rung,
+        ];
+      });
+      const rung = found.map(({ after }, k) => [after, data.rows[k]]).filter(([a]) => a !== null);
+      rung.sort((a, b) => a[0] - b[0]);
+      const words = rung.map(([after, name]) => after < 0
+        ? `${name} rings before the fault: a false alarm`
+        : `${name} rings ${after + 1} rows into the fault`);
+      return {
+        values: found.map(({ stream, grown, after }) => [
+          mean(stream.slice(0, start)), mean(stream.slice(start)),
+          Math.log10(Math.max(...grown)), after === null || after < 0 ? null : after + 1,
+        ]),
+        shapes,
+        plain: true,
+        say: words.length ? words.join("; ") + "." : "Nothing rings.",
+      };
+    },
+
     // Which features have met after each stage.
     butterfly() {
       const n = data.rows.length;
@@ -236,13 +303,15 @@
     },
   };
 
-  function cell(td, value, error, top) {
+  function cell(td, value, error, top, digits) {
     td.replaceChildren();
     if (value === null || value === undefined) {
       td.textContent = "–";
       return;
     }
-    td.append(show(value) + (error === null || error === undefined ? "" : " ± " + show(error)));
+    td.append(show(value, digits)
+      + (error === null || error === undefined ? "" : " ± " + show(error, digits)));
+    if (top === null) return;
     const bar = document.createElement("span");
     bar.className = "bar" + (value < 0 ? " minus" : "");
     bar.style.width = (100 * Math.abs(value)) / top + "%";
@@ -260,7 +329,11 @@
       picture.append(node);
     };
     shapes.forEach(([kind, x, y, a, b, label]) => {
-      if (kind === "rect") {
+      if (kind === "line") {
+        add("polyline", { points: x, class: y });
+      } else if (kind === "words") {
+        add("text", { x, y, class: "words" }, a);
+      } else if (kind === "rect") {
         add("rect", { x, y, width: a, height: b, class: "region" });
         add("text", { x: x + a / 2, y: y + b / 2, class: "label" }, show(label));
       } else if (kind === "dot") {
@@ -288,10 +361,12 @@
   function render() {
     const result = KINDS[data.kind]();
     const numbers = result.values.flat().filter((v) => v !== null).map(Math.abs);
-    const top = Math.max(1e-300, ...numbers);
+    // Columns in different units have no bars beside each other.
+    const top = result.plain ? null : Math.max(1e-300, ...numbers);
+    const digits = (j) => (Array.isArray(data.digits) ? data.digits[j] : data.digits);
     root.querySelectorAll("tbody tr").forEach((tr, i) => {
       [...tr.children].slice(1).forEach((td, j) =>
-        cell(td, result.values[i][j], result.errors && result.errors[i][j], top));
+        cell(td, result.values[i][j], result.errors && result.errors[i][j], top, digits(j)));
     });
     draw(result.shapes);
     part("say").textContent = result.say;

@@ -19,11 +19,13 @@ import numpy as np
 
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import TableGame
+from shaplab.insight.monitoring import _BETS
 
 __all__ = [
     "Explorable",
     "background_points",
     "drawn_orderings",
+    "fault_in_a_stream",
     "losses_to_sage",
     "path_polynomial",
     "rules_on_a_network",
@@ -43,7 +45,7 @@ class Explorable:
     rows, columns : names of the table's rows and columns.
     controls : HTML of sliders and buttons, from ``slider`` and ``buttons``.
     start : the state at the beginning.
-    digits : decimals shown.
+    digits : decimals shown, one number or one for each column.
     picture : height of a picture above the table, in units of which the width has 220, or 0.
     data : what else the page needs.
     """
@@ -58,7 +60,7 @@ class Explorable:
         columns: Sequence[str],
         controls: Sequence[str],
         start: Mapping[str, Any],
-        digits: int = 2,
+        digits: int | Sequence[int] = 2,
         picture: int = 0,
         **data: Any,
     ) -> None:
@@ -74,7 +76,7 @@ class Explorable:
             "rows": list(self.rows),
             "columns": list(self.columns),
             "start": dict(start),
-            "digits": digits,
+            "digits": digits if isinstance(digits, int) else list(digits),
             **data,
         }
 
@@ -284,6 +286,55 @@ def losses_to_sage(names: Sequence[str], losses: np.ndarray, digits: int = 3) ->
         start={"rows": 1},
         digits=digits,
         losses=[[round(float(v), 6) for v in row] for row in rows],
+    )
+
+
+def fault_in_a_stream(
+    names: Sequence[str],
+    inputs: np.ndarray,
+    noise: np.ndarray,
+    weights: Sequence[float],
+    ties: np.ndarray,
+    false_alarm_rate: float = 0.05,
+) -> Explorable:
+    """A linear model in use: one of its features goes wrong, and the evidence of each share of the
+    squared error grows.
+
+    Parameters
+    ----------
+    names : of the features.
+    inputs : ``(n, d)`` with mean 0, which stands in for a feature that is left out; the model says
+        ``inputs @ weights``, the label has ``noise`` ``(n,)`` on top.
+    ties : ``(n - n0,)`` uniform numbers, which also say that the first ``n0`` rows are reference.
+    """
+    rows = np.asarray(inputs, dtype=float).round(3)
+    labels = rows @ np.asarray(weights, dtype=float) + np.asarray(noise, dtype=float)
+    watched = [*names, "whole loss"]
+    last = len(ties) - 10
+    return Explorable(
+        "stream",
+        title="Break a feature and wait for the alarm",
+        task="Choose a feature, the row from which on it goes wrong, and what is left of it: 1 is "
+        "as it should be, 0 is lost, −1 is the wrong way round. Does its share ring before the "
+        "whole loss does? The table has the means before and since, the largest evidence as a "
+        "power of ten, and how many rows of the fault it took to ring.",
+        rows=watched,
+        columns=["before", "since", "power of ten", "alarm"],
+        controls=[
+            buttons("feature", names),
+            slider("at", "goes wrong at row", 0, last, 1, 0),
+            slider("left", "what is left of it", -1, 1, 0.1),
+        ],
+        start={"feature": 0, "at": 20, "left": -1},
+        digits=[1, 1, 1, 0],
+        picture=50 * len(watched),
+        inputs=rows.tolist(),
+        labels=[round(float(v), 6) for v in labels],
+        weights=list(map(float, weights)),
+        ties=[round(float(v), 6) for v in ties],
+        reference=len(rows) - len(ties),
+        bets=_BETS.tolist(),
+        limit=len(watched) / false_alarm_rate,
     )
 
 

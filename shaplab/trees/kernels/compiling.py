@@ -6,7 +6,7 @@ from typing import Any
 
 from shaplab._compiling import announce_compiling
 
-__all__ = ["UNCOUNTED"]
+__all__ = ["ENTRY", "UNCOUNTED"]
 
 # Here, since every call on trees imports this module before it compiles.
 _ANNOUNCER = announce_compiling()
@@ -22,3 +22,7 @@ UNCOUNTED: dict[str, Any] = {
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
+
+# For loops that are called from Python and make no arrays, which would count references, too. An
+# entry from C, which nobody takes, would compile as long as the one from Python.
+ENTRY: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "no_cfunc_wrapper": True}

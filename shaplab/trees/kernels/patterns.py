@@ -5,7 +5,8 @@ player agrees on at least one side count. With n01 = d - |a| players that only c
 d - |c| that only a satisfies, the leaf's Shapley values are (n10 - 1)! n01! / (n10 + n01)! for the
 latter and
 -n10! (n01 - 1)! / (n10 + n01)! for the former. Rows with equal patterns are grouped on the way
-down.
+down. A pair that fails at a player is lost for the whole subtree, so each group of rows keeps, as
+bits, the background rows that it can still be paired with, and a subtree without pairs is left out.
 
 The end of idea 4 of the chapter *Fast enough for everything* (trees/kernels): a path with forty
 features has no more kinds than there are rows. The chapter's kind of a row is its pattern here.
@@ -27,6 +28,7 @@ from shaplab.trees.kernels.structure import (
     LEVEL,
     PARENT,
     PLAYERS,
+    SUBTREE_NODES,
     PathArrays,
     path_players,
     table_columns,
@@ -43,6 +45,9 @@ class Background(NamedTuple):
     factor: np.ndarray  # factor[a, b] = a! b! / (a + b + 1)!
 
 
+# Where a bit stands in a word: the top six bits of bit times this number are different for each.
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_PLACE_OF_BIT = np.argsort([(0x03F79D71B4CB0A89 << i) % 2**64 >> 58 for i in range(64)])
 # Of the path-dependent game, for kernels that serve both.
 NO_BACKGROUND = Background(np.zeros((0, 0), np.int32), np.zeros(0), np.zeros((1, 1)))
 
@@ -57,14 +62,25 @@ class _Groups(NamedTuple):
     renamed: np.ndarray  # (2 n,): new number of each old group's rows that disagree and that agree
 
 
+class _Partners(NamedTuple):
+    """Which background rows each pattern of a row can still be paired with: with every player in
+    at least one of the two. Bits of background rows, 64 a word."""
+
+    live: np.ndarray  # (levels, n, words) of each group of rows
+    agree: np.ndarray  # (words,) of the rows that agree at the present player
+    first: np.ndarray  # (words,) of the first row of each pattern at a leaf
+
+
 class _Opponents(NamedTuple):
     """The background's patterns at one leaf."""
 
     patterns: np.ndarray  # (groups, words)
+    of_row: np.ndarray  # (R,) the pattern of each row
+    first: np.ndarray  # as in ``_Partners``
     mass: np.ndarray  # (groups,) weight of the rows in each
-    size: np.ndarray  # (groups,) players that agree
     factor: np.ndarray  # as in ``Background``
-    absent: np.ndarray  # room for a list of players
+    absent: np.ndarray  # room for a list of players that fail in a background row
+    failing: np.ndarray  # and of those that fail in the row
 
 
 @njit(cache=True, nogil=True)
@@ -149,8 +165,93 @@ def _every_player_agrees(a, c, d):
 
 
 @njit(**UNCOUNTED)
-def _leaf_values(d, a, opponents: _Opponents, pairs, phi):
-    """Values of a leaf of weight 1 for one row pattern: d players, then pairs (i, j < i).
+def _part_pairs(
+    node, ours: _Groups, theirs: _Groups, nodes: Nodes, edges, codes, partners: _Partners
+):
+    """Keep the pairs that the edge to ``node`` leaves; returns whether there are any.
+
+    Where a row fails in the edge's player, its partner must agree. Groups of rows are numbered by
+    their first rows, so each is new where its number is the next one. The background, ``codes``
+    ``(d, R)``, still has the groups of the level above.
+    """
+    level = edges[node, LEVEL]
+    bit = edges[node, BIT]
+    agree = partners.agree
+    is_known = False
+    some = np.uint64(0)
+    count = 0
+    for i in range(ours.of_row.shape[1]):
+        if ours.of_row[level, i] < count:
+            continue
+        above = partners.live[level - 1, ours.of_row[level - 1, i]]
+        here = partners.live[level, count]
+        for word in range(agree.shape[0]):
+            here[word] = above[word]
+        if not _has(ours.patterns[level, count], bit):
+            if not is_known:
+                _find_agreeing(node, theirs, nodes, edges, codes, agree)
+                is_known = True
+            for word in range(agree.shape[0]):
+                here[word] &= agree[word]
+        for word in range(agree.shape[0]):
+            some |= here[word]
+        count += 1
+    return some != np.uint64(0)
+
+
+@njit(**UNCOUNTED)
+def _find_agreeing(node, theirs: _Groups, nodes: Nodes, edges, codes, agree):
+    """Write the bits of the background rows that agree in the player of the edge to ``node``."""
+    split = edges[node, PARENT]
+    level = edges[node, LEVEL]
+    bit = edges[node, BIT]
+    fresh = edges[node, EARLIER] == 0
+    is_right = nodes.right[split] == node
+    column = codes[nodes.feature[split]]
+    group = theirs.of_row[level - 1]
+    for word in range(agree.shape[0]):
+        bits = np.uint64(0)
+        for row in range(64 * word, min(column.shape[0], 64 * word + 64)):
+            agrees = goes_left(nodes, split, column[row]) != is_right
+            if not fresh:
+                agrees &= _has(theirs.patterns[level - 1, group[row]], bit)
+            bits |= np.uint64(agrees) << np.uint64(row & 63)
+        agree[word] = bits
+
+
+@njit(**UNCOUNTED)
+def _weigh_groups(group_of_row, weights, mass, first):
+    """Sum up the weights of each group, and mark its first row."""
+    first[:] = np.uint64(0)
+    count = 0
+    for row in range(group_of_row.shape[0]):
+        g = group_of_row[row]
+        if g == count:
+            first[row >> 6] |= np.uint64(1) << np.uint64(row & 63)
+            mass[g] = 0.0
+            count += 1
+        mass[g] += weights[row]
+
+
+@njit(**UNCOUNTED)
+def _list_failing(pattern, d, listed):
+    """List the players of a pattern, of d, that do not agree; returns how many there are."""
+    count = 0
+    for word in range((d + 63) >> 6):
+        kept = min(64, d - 64 * word)
+        rest = ~pattern[word] & (~np.uint64(0) >> np.uint64(64 - kept))
+        while rest != np.uint64(0):
+            lowest = rest & (~rest + np.uint64(1))
+            rest ^= lowest
+            listed[count] = 64 * word + _PLACE_OF_BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
+            count += 1
+    return count
+
+
+@njit(**UNCOUNTED)
+def _leaf_values(d, a, live, opponents: _Opponents, pairs, phi):
+    """Values of a leaf of weight 1 for one row pattern and the background rows it is paired with:
+    d players, then pairs (i, j < i).
 
     Pairs of two players that only the row satisfies, or only the reference, are alike; one of each
     is mixed.
@@ -158,53 +259,53 @@ def _leaf_values(d, a, opponents: _Opponents, pairs, phi):
     factor = opponents.factor
     mass = opponents.mass
     absent = opponents.absent
+    failing = opponents.failing
     phi[:] = 0.0
-    n01 = d - _size(a)
+    n01 = -1  # not counted yet: most patterns of rows have no partner left
     minus = 0.0  # of each player that only the reference satisfies
     both = 0.0  # of each pair of them
-    for g in range(opponents.patterns.shape[0]):
-        c = opponents.patterns[g]
-        if mass[g] == 0.0 or not _every_player_agrees(a, c, d):
-            continue
-        n10 = d - opponents.size[g]
-        if n01 > 0:
-            minus += mass[g] * factor[n10, n01 - 1]
-        if n10 > 0:
-            plus = mass[g] * factor[n10 - 1, n01]
-            count = 0
-            for player in range(d):
-                if not _has(c, player):
-                    phi[player] += plus
-                    absent[count] = player
-                    count += 1
-            if pairs:
-                mixed = 0.5 * mass[g] * factor[n10 - 1, n01 - 1] if n01 > 0 else 0.0
-                alike = 0.5 * mass[g] * factor[n10 - 2, n01] if n10 > 1 else 0.0
-                _add_leaf_pairs(d, a, absent[:count], alike, mixed, phi)
-        if pairs and n01 > 1:
-            both += 0.5 * mass[g] * factor[n10, n01 - 2]
-    for player in range(d):
-        if not _has(a, player):
-            phi[player] -= minus
-            if pairs:
-                for other in range(player):
-                    if not _has(a, other):
-                        phi[_pair_column(d, player, other)] += both
+    for word in range(live.shape[0]):
+        rest = live[word] & opponents.first[word]
+        while rest != np.uint64(0):
+            lowest = rest & (~rest + np.uint64(1))
+            rest ^= lowest
+            row = 64 * word + _PLACE_OF_BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
+            g = opponents.of_row[row]
+            if mass[g] == 0.0:
+                continue
+            if n01 < 0:
+                n01 = _list_failing(a, d, failing)
+            n10 = _list_failing(opponents.patterns[g], d, absent)
+            if n01 > 0:
+                minus += mass[g] * factor[n10, n01 - 1]
+            if n10 > 0:
+                plus = mass[g] * factor[n10 - 1, n01]
+                for s in range(n10):
+                    phi[absent[s]] += plus
+                if pairs:
+                    mixed = 0.5 * mass[g] * factor[n10 - 1, n01 - 1] if n01 > 0 else 0.0
+                    alike = 0.5 * mass[g] * factor[n10 - 2, n01] if n10 > 1 else 0.0
+                    _add_leaf_pairs(d, absent[:n10], failing[:n01], alike, mixed, phi)
+            if pairs and n01 > 1:
+                both += 0.5 * mass[g] * factor[n10, n01 - 2]
+    for s in range(n01):
+        phi[failing[s]] -= minus
+        if pairs:
+            for t in range(s):
+                phi[_pair_column(d, failing[s], failing[t])] += both
 
 
 @njit(**UNCOUNTED)
-def _add_leaf_pairs(d, a, absent, alike, mixed, phi):
-    """Add the pairs that hold a player that only the row satisfies, one of ``absent``."""
-    all_agree = _size(a) == d
+def _add_leaf_pairs(d, absent, failing, alike, mixed, phi):
+    """Add the pairs that hold a player that only the row satisfies, one of ``absent``; in those of
+    ``failing`` only the reference agrees."""
     for s in range(absent.shape[0]):
         player = absent[s]
         for r in range(s):
             phi[_pair_column(d, player, absent[r])] += alike
-        if all_agree:
-            continue
-        for other in range(d):
-            if not _has(a, other):
-                phi[_pair_column(d, max(player, other), min(player, other))] -= mixed
+        for t in range(failing.shape[0]):
+            other = failing[t]
+            phi[_pair_column(d, max(player, other), min(player, other))] -= mixed
 
 
 @njit(**UNCOUNTED)
@@ -233,33 +334,48 @@ def pair_patterns(
     ours = _make_groups(levels, n, words)
     theirs = _make_groups(levels, n_background, words)
     mass = np.zeros(n_background)
-    size = np.zeros(n_background, np.int32)
     absent = np.zeros(widest, np.int32)
+    failing = np.zeros(widest, np.int32)
     players = np.zeros(widest, np.int32)
     phi = np.zeros((n, table_columns(widest, pairs)))
+    words = (n_background + 63) // 64
+    partners = _Partners(
+        np.zeros((levels, n, words), np.uint64),
+        np.zeros(words, np.uint64),
+        np.zeros(words, np.uint64),
+    )
+    partners.live[0, 0] = ~np.uint64(0)  # bits beyond the last row are the first of no pattern
     for tree in chosen:
         start = nodes.tree_start[tree]
         ours.patterns[0, 0] = np.uint64(0)
         theirs.patterns[0, 0] = np.uint64(0)
-        for i in range(1, paths.tree_nodes[tree]):
-            node = paths.order[start + i]
+        next_position = 1
+        while next_position < paths.tree_nodes[tree]:
+            node = paths.order[start + next_position]
+            next_position += 1
             _refine(node, ours, nodes, edges, codes, low)
+            if not _part_pairs(node, ours, theirs, nodes, edges, background.codes, partners):
+                next_position += edges[node, SUBTREE_NODES] - 1
+                continue
             _refine(node, theirs, nodes, edges, background.codes, 0)
             if nodes.feature[node] >= 0:
                 continue
             level = edges[node, LEVEL]
             d = edges[node, PLAYERS]
             count = theirs.n_groups[level]
-            mass[:count] = 0.0
-            for r in range(n_background):
-                mass[theirs.of_row[level, r]] += background.weights[r]
-            for g in range(count):
-                size[g] = _size(theirs.patterns[level, g])
+            _weigh_groups(theirs.of_row[level], background.weights, mass, partners.first)
             opponents = _Opponents(
-                theirs.patterns[level, :count], mass, size, background.factor, absent
+                theirs.patterns[level, :count],
+                theirs.of_row[level],
+                partners.first,
+                mass,
+                background.factor,
+                absent,
+                failing,
             )
             for g in range(ours.n_groups[level]):
-                _leaf_values(d, ours.patterns[level, g], opponents, pairs, phi[g])
+                live = partners.live[level, g]
+                _leaf_values(d, ours.patterns[level, g], live, opponents, pairs, phi[g])
             path_players(node, nodes, edges, players)
             _pay_leaf(
                 node, nodes.value, players[:d], ours.of_row[level], phi, nodes.n_players, low, sums

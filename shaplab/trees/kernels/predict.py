@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from shaplab.trees.kernels.compiling import ENTRY
+
 __all__ = ["Codebook", "Nodes", "encode_rows", "find_leaves", "goes_left", "predict_rows"]
 
 # Rows that go through one tree, or one column, before the next: they and it stay in the cache.
@@ -71,7 +73,7 @@ def _count_below(numbers, first, last, x):  # type: ignore
     return first
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def encode_rows(X, book: Codebook, codes) -> None:  # type: ignore
     """Write the code of every cell: the number of cuts below it, the place of its category, or -1
     if missing."""
@@ -131,7 +133,7 @@ def _leaf_of(nodes: Nodes, root, codes, row):  # type: ignore
     return node
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def predict_rows(codes, nodes: Nodes, base, out) -> None:  # type: ignore
     """Add the leaves of every tree, in tree order, to the base; a block of rows at a time keeps a
     tree in cache."""
@@ -148,7 +150,7 @@ def predict_rows(codes, nodes: Nodes, base, out) -> None:  # type: ignore
             out[i, k] += base[k]
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def find_leaves(codes, nodes: Nodes, out) -> None:  # type: ignore
     """Write the leaf, a node id, that each row reaches in each tree."""
     for i in range(codes.shape[0]):

@@ -20,10 +20,20 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from shaplab.trees.kernels.compiling import UNCOUNTED
+from shaplab.trees.kernels.compiling import ENTRY
 from shaplab.trees.kernels.predict import Nodes
 
-__all__ = ["ClusterPlan", "PathArrays", "Prices", "Workload", "describe_paths", "plan_clusters"]
+__all__ = [
+    "ClusterPlan",
+    "ClusterPrices",
+    "LargestCluster",
+    "PathArrays",
+    "Prices",
+    "Workload",
+    "describe_paths",
+    "plan_clusters",
+    "price_clusters",
+]
 
 # Columns of ``edges``, int32.
 PARENT = 0
@@ -94,6 +104,17 @@ class ClusterPlan(NamedTuple):
     pairs: bool  # tables have columns for pairs, too
 
 
+class LargestCluster(NamedTuple):
+    """Most of everything that one cluster of a plan has."""
+
+    nodes: int
+    features: int
+    patterns: int
+    entries: int  # of the tables of all nodes but the root
+    histograms: int  # patterns of all nodes but the root
+    levels: int  # of the patterns of a block of rows
+
+
 class Prices(NamedTuple):
     """Nanoseconds of the steps that a plan weighs, measured."""
 
@@ -117,7 +138,17 @@ class Workload(NamedTuple):
     prices: Prices
 
 
-class _Costs(NamedTuple):
+class ClusterPrices(NamedTuple):
+    """What tables of each tree cost, and what is known of the table of each node's subtree."""
+
+    cost: np.ndarray  # (T,) ns, infinite where a path has more than ``max_bits`` distinct features
+    is_root: np.ndarray  # (n_nodes,) 1 where a cluster's root stands in ``order``
+    features: np.ndarray  # (n_nodes,) distinct features of the path and of the splits below
+    entries: np.ndarray  # (n_nodes,) of the table, with those that it is added up from
+    histograms: np.ndarray  # (n_nodes,) their patterns
+
+
+class _Below(NamedTuple):
     """Nanoseconds below each node, ``(n_nodes,)``."""
 
     best: np.ndarray  # tables of the subtree, and all rows looked up
@@ -125,7 +156,6 @@ class _Costs(NamedTuple):
     together: np.ndarray  # 1 where one table of the whole subtree is best
 
 
-@njit(cache=True, nogil=True)
 def describe_paths(nodes: Nodes, cover):
     """Follow every path once; returns the first five fields of ``PathArrays``."""
     n_nodes = nodes.feature.shape[0]
@@ -136,49 +166,51 @@ def describe_paths(nodes: Nodes, cover):
     tree_nodes = np.zeros(n_trees, np.int32)
     tree_players = np.zeros(n_trees, np.int32)
     stack = np.empty(n_nodes + 1, np.int32)
-    for tree in range(n_trees):
-        tree_nodes[tree], tree_players[tree] = _follow_tree(
-            tree, nodes, cover, order, edges, shares, stack
-        )
+    follow_trees(nodes, cover, order, edges, shares, tree_nodes, tree_players, stack)
     return order, edges, shares, tree_nodes, tree_players
 
 
-@njit(**UNCOUNTED)
-def _follow_tree(tree, nodes: Nodes, cover, order, edges, shares, stack):
-    """Describe the edges of a tree in preorder, then the subtrees from the leaves up; returns how
-    many nodes it has and most players on a path."""
-    start = nodes.tree_start[tree]
-    stack[0] = start
-    edges[start, PARENT] = -1
-    waiting = 1
-    count = 0
-    most_players = 0
-    while waiting > 0:
-        waiting -= 1
-        node = stack[waiting]
-        order[start + count] = node
-        count += 1
-        if node != start:
-            _describe_edge(node, start, nodes, cover, edges, shares)
-        most_players = max(most_players, edges[node, PLAYERS])
-        if nodes.feature[node] >= 0:
-            edges[nodes.left[node], PARENT] = node
-            edges[nodes.right[node], PARENT] = node
-            stack[waiting] = nodes.right[node]
-            stack[waiting + 1] = nodes.left[node]
-            waiting += 2
-    for i in range(count - 1, -1, -1):  # children before their parent
-        node = order[start + i]
-        left = nodes.left[node]
-        right = nodes.right[node]
-        edges[node, SUBTREE_NODES] = 1
-        edges[node, SUBTREE_SPLITS] = 0
-        if nodes.feature[node] >= 0:
-            edges[node, SUBTREE_NODES] += edges[left, SUBTREE_NODES] + edges[right, SUBTREE_NODES]
-            edges[node, SUBTREE_SPLITS] = (
-                1 + edges[left, SUBTREE_SPLITS] + edges[right, SUBTREE_SPLITS]
-            )
-    return count, most_players
+@njit(**ENTRY)
+def follow_trees(nodes: Nodes, cover, order, edges, shares, tree_nodes, tree_players, stack):
+    """Describe the edges of each tree in preorder, then the subtrees from the leaves up; count its
+    nodes and most players on a path."""
+    for tree in range(tree_nodes.shape[0]):
+        start = nodes.tree_start[tree]
+        stack[0] = start
+        edges[start, PARENT] = -1
+        waiting = 1
+        count = 0
+        most_players = 0
+        while waiting > 0:
+            waiting -= 1
+            node = stack[waiting]
+            order[start + count] = node
+            count += 1
+            if node != start:
+                _describe_edge(node, start, nodes, cover, edges, shares)
+            if edges[node, PLAYERS] > most_players:
+                most_players = edges[node, PLAYERS]
+            if nodes.feature[node] >= 0:
+                edges[nodes.left[node], PARENT] = node
+                edges[nodes.right[node], PARENT] = node
+                stack[waiting] = nodes.right[node]
+                stack[waiting + 1] = nodes.left[node]
+                waiting += 2
+        tree_nodes[tree] = count
+        tree_players[tree] = most_players
+        for i in range(count - 1, -1, -1):  # children before their parent
+            node = order[start + i]
+            left = nodes.left[node]
+            right = nodes.right[node]
+            edges[node, SUBTREE_NODES] = 1
+            edges[node, SUBTREE_SPLITS] = 0
+            if nodes.feature[node] >= 0:
+                edges[node, SUBTREE_NODES] += (
+                    edges[left, SUBTREE_NODES] + edges[right, SUBTREE_NODES]
+                )
+                edges[node, SUBTREE_SPLITS] = (
+                    1 + edges[left, SUBTREE_SPLITS] + edges[right, SUBTREE_SPLITS]
+                )
 
 
 @njit(inline="always")
@@ -253,179 +285,165 @@ def table_columns(n_features, pairs):
     return n_features
 
 
-@njit(cache=True, nogil=True)
-def plan_clusters(nodes: Nodes, paths: PathArrays, chosen, work: Workload):
-    """Cut the chosen trees into clusters (subtrees tabulated together) of least total cost.
+def price_clusters(nodes: Nodes, paths: PathArrays, chosen, work: Workload) -> ClusterPrices:
+    """Find the clusters (subtrees tabulated together) of least total cost of the chosen trees.
 
     A cluster's pattern has one bit for each distinct feature above it and one for each split
     inside. Chapter trees/kernels, idea 3.
+    """
+    n_nodes = nodes.feature.shape[0]
+    chosen = chosen & (np.diff(paths.output_start) > 0) & (paths.tree_nodes > 1)
+    too_long = paths.tree_players > work.max_bits
+    prices = ClusterPrices(
+        cost=np.where(chosen & too_long, np.inf, 0.0),
+        is_root=np.zeros(n_nodes, np.uint8),
+        features=np.zeros(n_nodes, np.int64),
+        entries=np.zeros(n_nodes, np.int64),
+        histograms=np.zeros(n_nodes, np.int64),
+    )
+    below = _Below(np.zeros(n_nodes), np.zeros(n_nodes), np.zeros(n_nodes, np.uint8))
+    features = np.empty(work.max_bits, np.int32)
+    trees = np.flatnonzero(chosen & ~too_long)
+    price_trees(trees, nodes, paths, work, below, prices, features)
+    return prices
+
+
+def plan_clusters(nodes: Nodes, paths: PathArrays, chosen, prices: ClusterPrices, work: Workload):
+    """Cut the chosen trees, which have been priced, into clusters.
 
     Returns
     -------
-    cost : ns for each tree, infinite where a path has more than ``max_bits`` distinct features.
     plan : the ``ClusterPlan``.
+    largest : the room that a cluster needs at most.
     """
-    n_nodes = nodes.feature.shape[0]
-    n_trees = nodes.tree_start.shape[0] - 1
-    costs = _Costs(np.zeros(n_nodes), np.zeros(n_nodes), np.zeros(n_nodes, np.uint8))
-    cost = np.zeros(n_trees)
-    tabulated = np.zeros(n_trees, np.bool_)
-    features = np.empty(work.max_bits, np.int32)
-    n_clusters = 0
-    n_ops = 0
-    for tree in range(n_trees):
-        pays = paths.output_start[tree + 1] > paths.output_start[tree]
-        if not chosen[tree] or not pays or paths.tree_nodes[tree] < 2:
-            continue
-        if paths.tree_players[tree] > work.max_bits:
-            cost[tree] = np.inf
-            continue
-        cost[tree] = _price_tree(tree, nodes, paths, work, costs, features)
-        tabulated[tree] = True
-        # How many clusters and ops there will be, to size the arrays: each cluster may have to
-        # start again from the root.
-        start = nodes.tree_start[tree]
-        i = 0
-        while i < paths.tree_nodes[tree]:
-            node = paths.order[start + i]
-            if costs.together[node]:
-                n_clusters += 1
-                n_ops += paths.edges[node, SUBTREE_SPLITS] + paths.edges[node, LEVEL]
-                i += paths.edges[node, SUBTREE_NODES]
-            else:
-                i += 1
-    clusters = np.zeros((n_clusters, 8), np.int64)
-    known = np.zeros((n_clusters, work.max_bits), np.int32)
-    _list_clusters(np.flatnonzero(tabulated), nodes, paths, costs, work.pairs, clusters, known)
+    clusters = _list_clusters(nodes, paths, chosen, prices, work.pairs)
+    roots = paths.order[clusters[:, ROOT_POSITION]]
+    # Each cluster may have to start again from the root.
+    n_ops = int((paths.edges[roots, SUBTREE_SPLITS] + paths.edges[roots, LEVEL]).sum())
     plan = ClusterPlan(
-        np.zeros((n_ops, 7), np.int32),
-        clusters,
-        known,
-        np.empty(clusters[:, COLUMNS].sum(), np.int64),
-        np.zeros((n_clusters + 1, 2), np.int64),
-        work.pairs,
+        ops=np.zeros((n_ops, 7), np.int32),
+        clusters=clusters,
+        features=np.zeros((len(clusters), work.max_bits), np.int32),
+        targets=np.empty(clusters[:, COLUMNS].sum(), np.int64),
+        cuts=np.zeros((len(clusters) + 1, 2), np.int64),
+        pairs=work.pairs,
     )
-    _list_targets(paths, plan, work.n_players, nodes.value.shape[1])
     path = np.full(n_ops + 2, -1, np.int32)  # no path is longer than all ops
-    n_ops, n_cuts = _write_ops(nodes, paths, work.chunk, path, plan)
-    ops = plan.ops[:n_ops]
-    cuts = plan.cuts[: n_cuts + 1]
-    return cost, ClusterPlan(ops, clusters, known, plan.targets, cuts, work.pairs)
+    written = np.zeros(2, np.int64)
+    write_clusters(nodes, paths, work.n_players, work.chunk, path, plan, written)
+    patterns = 1 << clusters[:, BITS]
+    largest = LargestCluster(
+        nodes=int(paths.edges[roots, SUBTREE_NODES].max(initial=0)),
+        features=int(clusters[:, FEATURES].max(initial=0)),
+        patterns=int(patterns.max(initial=0)),
+        entries=int((prices.entries[roots] - clusters[:, COLUMNS] * patterns).max(initial=0)),
+        histograms=int((prices.histograms[roots] - patterns).max(initial=0)),
+        levels=int(paths.edges[roots, LEVEL].max(initial=0)) + 2,
+    )
+    return plan._replace(ops=plan.ops[: written[0]], cuts=plan.cuts[: written[1] + 1]), largest
 
 
-@njit(**UNCOUNTED)
-def _price_tree(tree, nodes: Nodes, paths: PathArrays, work: Workload, costs: _Costs, features):
-    """Compare one table of a subtree with separate ones, from the leaves up; returns the cost of
-    the tree."""
-    start = nodes.tree_start[tree]
-    n_outputs = paths.output_start[tree + 1] - paths.output_start[tree]
-    prices = work.prices
-    for i in range(paths.tree_nodes[tree] - 1, -1, -1):
-        node = paths.order[start + i]
-        left = nodes.left[node]
-        right = nodes.right[node]
-        inside = paths.edges[node, SUBTREE_SPLITS]
-        bits = paths.edges[node, PLAYERS] + inside
-        separate = np.inf
-        if inside > 0:
-            separate = costs.best[left] + costs.best[right] + 2.0 * work.n_rows * prices.bit
-        together = np.inf
-        if bits <= work.max_bits:
-            count = _cluster_features(start + i, nodes, paths, features)
-            width = table_columns(count, work.pairs) * n_outputs
-            size = float(1 << bits)
-            if inside > 0:
-                entry = width * prices.merge
-                if work.n_background > 0:  # histograms of both children are split off, too
-                    entry += 2.0 * prices.merge
-                costs.build[node] = costs.build[left] + costs.build[right] + size * entry
-            else:
-                rule_nodes = (bits + 1) // 2
-                product_steps = 1
-                if work.n_background > 0:
-                    product_steps = bits
-                steps = rule_nodes * (width / n_outputs + product_steps) + width
-                costs.build[node] = size * prices.leaf * steps
-            spill = min(1.0, size / 1024.0)  # large tables are read from further away
-            together = (
-                costs.build[node]
-                + work.n_background * (inside * prices.bit + prices.histogram)
-                + work.n_rows
-                * (inside * prices.bit + prices.cluster + width * prices.lookup * (1.0 + spill))
-            )
-        costs.together[node] = together <= separate
-        costs.best[node] = min(together, separate)
-    return costs.best[start]
+def _list_clusters(nodes: Nodes, paths: PathArrays, chosen, prices: ClusterPrices, pairs):
+    """The clusters of the chosen trees, in preorder of each tree."""
+    positions = np.flatnonzero(prices.is_root)
+    tree = np.searchsorted(nodes.tree_start, positions, side="right") - 1
+    positions = positions[chosen[tree]]
+    tree = tree[chosen[tree]]
+    roots = paths.order[positions]
+    edges = paths.edges[roots]
+    bits = (edges[:, PLAYERS] + edges[:, SUBTREE_SPLITS]).astype(np.int64)
+    count = prices.features[roots]
+    columns = count + count * (count - 1) // 2 if pairs else count
+    columns = columns * np.diff(paths.output_start)[tree]
+    clusters = np.zeros((len(roots), 8), np.int64)
+    clusters[:, ROOT_POSITION] = positions
+    clusters[:, BITS] = bits
+    clusters[:, FEATURES] = count
+    clusters[:, COLUMNS] = columns
+    clusters[:, TREE] = tree
+    sizes = ((TABLE_START, columns << bits), (HISTOGRAM_START, 1 << bits), (FIRST_TARGET, columns))
+    for column, size in sizes:
+        clusters[1:, column] = np.cumsum(size)[:-1]
+    return clusters
 
 
-@njit(**UNCOUNTED)
-def _list_clusters(
-    trees, nodes: Nodes, paths: PathArrays, costs: _Costs, pairs, clusters, features
+@njit(**ENTRY)
+def price_trees(
+    trees,
+    nodes: Nodes,
+    paths: PathArrays,
+    work: Workload,
+    below: _Below,
+    prices: ClusterPrices,
+    room,
 ):
-    """Fill the clusters of some trees and their features, in preorder of each tree."""
-    c = 0
-    table = np.int64(0)
-    histogram = np.int64(0)
-    target = np.int64(0)
+    """Compare one table of a subtree with separate ones, from the leaves up; then mark the places
+    in ``order`` of the subtrees that are best tabulated together."""
+    price = work.prices
     for tree in trees:
+        start = nodes.tree_start[tree]
         n_outputs = paths.output_start[tree + 1] - paths.output_start[tree]
-        position = nodes.tree_start[tree]
-        stop = position + paths.tree_nodes[tree]
-        while position < stop:
-            root = paths.order[position]
-            if not costs.together[root]:
+        for i in range(paths.tree_nodes[tree] - 1, -1, -1):
+            node = paths.order[start + i]
+            left = nodes.left[node]
+            right = nodes.right[node]
+            inside = paths.edges[node, SUBTREE_SPLITS]
+            bits = paths.edges[node, PLAYERS] + inside
+            separate = np.inf
+            if inside > 0:
+                separate = below.best[left] + below.best[right] + 2.0 * work.n_rows * price.bit
+            together = np.inf
+            if bits <= work.max_bits:
+                count = _cluster_features(start + i, nodes, paths, room)
+                width = table_columns(count, work.pairs) * n_outputs
+                size = float(1 << bits)
+                prices.features[node] = count
+                prices.entries[node] = width << bits
+                prices.histograms[node] = 1 << bits
+                if inside > 0:
+                    prices.entries[node] += prices.entries[left] + prices.entries[right]
+                    prices.histograms[node] += prices.histograms[left] + prices.histograms[right]
+                    entry = width * price.merge
+                    if work.n_background > 0:  # histograms of both children are split off, too
+                        entry += 2.0 * price.merge
+                    below.build[node] = below.build[left] + below.build[right] + size * entry
+                else:
+                    rule_nodes = (bits + 1) // 2
+                    product_steps = 1
+                    if work.n_background > 0:
+                        product_steps = bits
+                    steps = rule_nodes * (width / n_outputs + product_steps) + width
+                    below.build[node] = size * price.leaf * steps
+                spill = 1.0  # large tables are read from further away
+                if size < 1024.0:
+                    spill = size / 1024.0
+                together = (
+                    below.build[node]
+                    + work.n_background * (inside * price.bit + price.histogram)
+                    + work.n_rows
+                    * (inside * price.bit + price.cluster + width * price.lookup * (1.0 + spill))
+                )
+            below.together[node] = together <= separate
+            below.best[node] = separate
+            if together < separate:
+                below.best[node] = together
+        prices.cost[tree] = below.best[start]
+        position = start
+        while position < start + paths.tree_nodes[tree]:
+            node = paths.order[position]
+            if below.together[node]:
+                prices.is_root[position] = 1
+                position += paths.edges[node, SUBTREE_NODES]
+            else:
                 position += 1
-                continue
-            count = _cluster_features(position, nodes, paths, features[c])
-            bits = paths.edges[root, PLAYERS] + paths.edges[root, SUBTREE_SPLITS]
-            width = table_columns(count, pairs) * n_outputs
-            clusters[c, ROOT_POSITION] = position
-            clusters[c, BITS] = bits
-            clusters[c, FEATURES] = count
-            clusters[c, COLUMNS] = width
-            clusters[c, TABLE_START] = table
-            clusters[c, HISTOGRAM_START] = histogram
-            clusters[c, TREE] = tree
-            clusters[c, FIRST_TARGET] = target
-            table += np.int64(width) << bits
-            histogram += np.int64(1) << bits
-            target += width
-            position += paths.edges[root, SUBTREE_NODES]
-            c += 1
 
 
-@njit(**UNCOUNTED)
-def _list_targets(paths: PathArrays, plan: ClusterPlan, n_players, n_outputs):
-    """Fill the targets: for each output in turn the features of a cluster, then pairs (i, j < i).
-
-    Row ``feature * K + output`` of the sums takes values; with pairs, row ``(d + larger * d +
-    smaller) * K + output`` takes interactions.
-    """
-    targets = plan.targets
-    for c in range(plan.clusters.shape[0]):
-        tree = plan.clusters[c, TREE]
-        count = plan.clusters[c, FEATURES]
-        features = plan.features[c]
-        place = plan.clusters[c, FIRST_TARGET]
-        for k in range(paths.output_start[tree], paths.output_start[tree + 1]):
-            output = paths.output_index[k]
-            for i in range(count):
-                targets[place] = np.int64(features[i]) * n_outputs + output
-                place += 1
-            if not plan.pairs:
-                continue
-            for i in range(count):
-                for j in range(i):
-                    larger = np.int64(max(features[i], features[j]))
-                    smaller = np.int64(min(features[i], features[j]))
-                    pair = n_players + larger * n_players + smaller
-                    targets[place] = pair * n_outputs + output
-                    place += 1
-
-
-@njit(**UNCOUNTED)
-def _write_ops(nodes: Nodes, paths: PathArrays, chunk, path, plan: ClusterPlan):
-    """Fill the ops and the cuts; returns how many of each there are.
+@njit(**ENTRY)
+def write_clusters(
+    nodes: Nodes, paths: PathArrays, n_players, chunk, path, plan: ClusterPlan, written
+):
+    """Fill the features, targets, ops and cuts of a plan; ``written`` takes how many ops and cuts
+    there are.
 
     The ops of a cluster go down its path, from where it leaves the path of the cluster before, and
     then answer its own splits. A chunk starts again from the root, so that it needs no other.
@@ -439,7 +457,10 @@ def _write_ops(nodes: Nodes, paths: PathArrays, chunk, path, plan: ClusterPlan):
     n_cuts = 0
     opened = np.int64(0)
     for c in range(clusters.shape[0]):
-        root = paths.order[clusters[c, ROOT_POSITION]]
+        position = clusters[c, ROOT_POSITION]
+        _cluster_features(position, nodes, paths, plan.features[c])
+        _list_targets(c, paths, plan, n_players, nodes.value.shape[1])
+        root = paths.order[position]
         level = edges[root, LEVEL]
         restart = n_cuts == 0 or clusters[c, TABLE_START] - opened >= chunk
         if restart:
@@ -463,31 +484,49 @@ def _write_ops(nodes: Nodes, paths: PathArrays, chunk, path, plan: ClusterPlan):
             ops[op, OP_TARGET] = k
             ops[op, OP_CLUSTER] = -1
             op += 1
-        op = _answer_inner_splits(c, nodes, paths, plan, op)
+        source = level
+        bit = edges[root, PLAYERS]
+        for i in range(position, position + edges[root, SUBTREE_NODES]):
+            node = paths.order[i]
+            if nodes.feature[node] >= 0:
+                ops[op, OP_SPLIT] = node
+                ops[op, OP_BIT] = bit
+                ops[op, OP_SOURCE] = source
+                ops[op, OP_TARGET] = level + 1
+                ops[op, OP_CLUSTER] = -1
+                source = level + 1
+                bit += 1
+                op += 1
         ops[op - 1, OP_CLUSTER] = c
     cuts[n_cuts, FIRST_OP] = op
     cuts[n_cuts, FIRST_CLUSTER] = clusters.shape[0]
-    return op, n_cuts
+    written[0] = op
+    written[1] = n_cuts
 
 
 @njit(inline="always")
-def _answer_inner_splits(cluster, nodes: Nodes, paths: PathArrays, plan: ClusterPlan, op):
-    """Write one op for each split inside a cluster; returns the next free op."""
-    ops = plan.ops
-    position = plan.clusters[cluster, ROOT_POSITION]
-    root = paths.order[position]
-    level = paths.edges[root, LEVEL]
-    bit = paths.edges[root, PLAYERS]
-    source = level
-    for i in range(position, position + paths.edges[root, SUBTREE_NODES]):
-        node = paths.order[i]
-        if nodes.feature[node] >= 0:
-            ops[op, OP_SPLIT] = node
-            ops[op, OP_BIT] = bit
-            ops[op, OP_SOURCE] = source
-            ops[op, OP_TARGET] = level + 1
-            ops[op, OP_CLUSTER] = -1
-            source = level + 1
-            bit += 1
-            op += 1
-    return op
+def _list_targets(c, paths: PathArrays, plan: ClusterPlan, n_players, n_outputs):
+    """Fill the targets of a cluster: for each output in turn its features, then pairs (i, j < i).
+
+    Row ``feature * K + output`` of the sums takes values; with pairs, row ``(d + larger * d +
+    smaller) * K + output`` takes interactions.
+    """
+    tree = plan.clusters[c, TREE]
+    count = plan.clusters[c, FEATURES]
+    place = plan.clusters[c, FIRST_TARGET]
+    for k in range(paths.output_start[tree], paths.output_start[tree + 1]):
+        output = paths.output_index[k]
+        for i in range(count):
+            plan.targets[place] = np.int64(plan.features[c, i]) * n_outputs + output
+            place += 1
+        if not plan.pairs:
+            continue
+        for i in range(count):
+            for j in range(i):
+                larger = np.int64(plan.features[c, i])
+                smaller = np.int64(plan.features[c, j])
+                if larger < smaller:
+                    larger, smaller = smaller, larger
+                pair = n_players + larger * n_players + smaller
+                plan.targets[place] = pair * n_outputs + output
+                place += 1

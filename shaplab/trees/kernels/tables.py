@@ -19,14 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from shaplab.trees.kernels.compiling import UNCOUNTED
+from shaplab.trees.kernels.compiling import ENTRY, UNCOUNTED
 from shaplab.trees.kernels.predict import Nodes, goes_left
 from shaplab.trees.kernels.structure import (
     BIT,
     BITS,
     COLUMNS,
     EARLIER,
-    FEATURES,
     FIRST_CLUSTER,
     FIRST_OP,
     FIRST_TARGET,
@@ -49,13 +48,14 @@ from shaplab.trees.kernels.structure import (
     TABLE_START,
     TREE,
     ClusterPlan,
+    LargestCluster,
     PathArrays,
     add_new_features,
     path_players,
     table_columns,
 )
 
-__all__ = ["build_tables", "count_patterns", "look_up"]
+__all__ = ["build_tables", "count_patterns", "look_up", "row_patterns", "table_space"]
 
 # Rows whose patterns are found together: the patterns of all levels stay in the cache.
 _LOOKUP_ROWS = 512
@@ -64,25 +64,21 @@ _LOOKUP_ROWS = 512
 _index = np.uint64
 
 
-class Layout(NamedTuple):
-    """Where the nodes of one cluster, numbered in preorder, keep their tables and histograms."""
+# Columns of ``places``, int64.
+NODE_FEATURES = 0  # distinct features of the node's table
+NODE_COLUMNS = 1  # of its table, for one output
+NODE_SIZE = 2  # patterns of its table
+NODE_TABLE = 3  # first entry of its table; the root's has an array of its own
+NODE_HISTOGRAM = 4
 
-    cluster: int
-    outputs: np.ndarray  # those that the cluster's tree pays
-    node: np.ndarray  # (n,)
+
+class TableSpace(NamedTuple):
+    """Room for one cluster at a time, whose nodes are numbered in preorder."""
+
     features: np.ndarray  # (n, n_features): of the node's table, its path's by bit, then new ones
-    n_features: np.ndarray  # (n,)
-    columns: np.ndarray  # (n,) of its table, for one output
-    size: np.ndarray  # (n,) patterns of its table
-    table_start: np.ndarray  # (n,) first entry of its table; the root's has an array of its own
-    histogram_start: np.ndarray  # (n,)
-
-
-class _TableSpace(NamedTuple):
-    """Room for one cluster."""
-
-    tables: np.ndarray  # of all its nodes but the root
-    histograms: np.ndarray  # of all its nodes but the root, or nothing
+    places: np.ndarray  # (n, 5)
+    tables: np.ndarray  # of all nodes but the root
+    histograms: np.ndarray  # of all nodes but the root
     product: np.ndarray  # B(a) of a leaf
     rest: np.ndarray  # B(a) without one player, for pairs
     share: np.ndarray  # z of a leaf's players
@@ -96,168 +92,180 @@ class Table(NamedTuple):
     size: int
 
 
-@njit(cache=True, nogil=True)
+def table_space(largest: LargestCluster, pairs: bool, weighted: bool) -> TableSpace:
+    """Room for any cluster of a plan; with a background it is ``weighted``."""
+    return TableSpace(
+        features=np.empty((largest.nodes, largest.features), np.int32),
+        places=np.empty((largest.nodes, 5), np.int64),
+        tables=np.empty(largest.entries),
+        histograms=np.empty(weighted * largest.histograms),
+        product=np.empty(largest.patterns),
+        rest=np.empty(pairs * largest.patterns),
+        share=np.empty(largest.features),
+    )
+
+
+@njit(**ENTRY)
 def build_tables(
-    low, high, nodes: Nodes, paths: PathArrays, plan: ClusterPlan, histogram, tables, means
+    clusters,
+    nodes: Nodes,
+    paths: PathArrays,
+    plan: ClusterPlan,
+    histogram,
+    tables,
+    means,
+    space: TableSpace,
 ):
-    """Fill the tables of clusters ``low`` to ``high``; ``tables[0]`` is the first entry of ``low``.
+    """Fill the tables of clusters ``clusters[0]`` to ``clusters[1]``; ``tables[0]`` is the first
+    entry of the first one.
 
     ``histogram`` holds the background's weight of every pattern of every cluster, or nothing for
     the path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves
     pay on average.
     Columns of a table: features, then pairs (i, j < i), for each output in turn.
     """
-    base = plan.clusters[low, TABLE_START]
-    for c in range(low, high):
-        layout = _make_layout(c, paths, plan)
-        entries, patterns = _place_tables(layout, nodes, paths, plan)
+    base = plan.clusters[clusters[0], TABLE_START]
+    for c in range(clusters[0], clusters[1]):
         start = plan.clusters[c, TABLE_START] - base
-        table = Table(tables, start, layout.size[0])
-        tables[start : start + table.size * plan.clusters[c, COLUMNS]] = 0.0
-        largest = layout.size.max()
-        work = _TableSpace(
-            np.zeros(entries),
-            np.zeros(patterns if histogram.shape[0] > 0 else 0),
-            np.empty(largest),
-            np.empty(largest if plan.pairs else 0),
-            np.empty(plan.clusters[c, FEATURES]),
-        )
+        size = np.int64(1) << plan.clusters[c, BITS]
+        for entry in range(start, start + size * plan.clusters[c, COLUMNS]):
+            tables[entry] = 0.0
+        table = Table(tables, start, size)
         seen = Table(histogram, 0, 0)
         if histogram.shape[0] > 0:
-            seen = Table(histogram, plan.clusters[c, HISTOGRAM_START], table.size)
+            seen = Table(histogram, plan.clusters[c, HISTOGRAM_START], size)
             means[c] = 0.0
-        _fill_cluster(layout, nodes, paths, plan.pairs, seen, table, means, work)
+        _place_tables(c, nodes, paths, plan, space)
+        _fill_cluster(c, nodes, paths, plan, seen, table, means, space)
+
+
+@njit(**UNCOUNTED)
+def _place_tables(cluster, nodes: Nodes, paths: PathArrays, plan: ClusterPlan, space: TableSpace):
+    """List the features of each node's table, place the tables, and clear them and the histograms
+    of all nodes but the root."""
+    edges = paths.edges
+    position = plan.clusters[cluster, ROOT_POSITION]
+    tree = plan.clusters[cluster, TREE]
+    n_outputs = paths.output_start[tree + 1] - paths.output_start[tree]
+    entries = np.int64(0)
+    patterns = np.int64(0)
+    for i in range(edges[paths.order[position], SUBTREE_NODES]):
+        node = paths.order[position + i]
+        features = space.features[i]
+        path_players(node, nodes, edges, features)
+        last = position + i + edges[node, SUBTREE_NODES]
+        players = edges[node, PLAYERS]
+        count = add_new_features(position + i, last, nodes, paths.order, features, players)
+        own = space.places[i]
+        own[NODE_FEATURES] = count
+        own[NODE_COLUMNS] = table_columns(count, plan.pairs)
+        own[NODE_SIZE] = np.int64(1) << (players + edges[node, SUBTREE_SPLITS])
+        own[NODE_TABLE] = entries
+        own[NODE_HISTOGRAM] = patterns
+        if i > 0:
+            entries += own[NODE_SIZE] * n_outputs * own[NODE_COLUMNS]
+            patterns += own[NODE_SIZE]
+    for entry in range(entries):
+        space.tables[entry] = 0.0
+    if space.histograms.shape[0] == 0:
+        return
+    for pattern in range(patterns):
+        space.histograms[pattern] = 0.0
 
 
 @njit(**UNCOUNTED)
 def _fill_cluster(
-    layout: Layout,
+    cluster,
     nodes: Nodes,
     paths: PathArrays,
-    pairs,
+    plan: ClusterPlan,
     seen: Table,
     table: Table,
     means,
-    work: _TableSpace,
+    space: TableSpace,
 ):
     """Fill the table of a cluster, whose histogram is ``seen``, if it has one: split the histogram
     down to the leaves, fill the leaves' tables, and add them up."""
     weighted = seen.size > 0
-    outputs = layout.outputs
-    n_outputs = layout.outputs.shape[0]
+    position = plan.clusters[cluster, ROOT_POSITION]
+    tree = plan.clusters[cluster, TREE]
+    first_output = paths.output_start[tree]
+    n_outputs = paths.output_start[tree + 1] - first_output
+    n_nodes = paths.edges[paths.order[position], SUBTREE_NODES]
     if weighted:
-        for i in range(layout.node.shape[0]):
-            own = Table(work.histograms, layout.histogram_start[i], layout.size[i])
+        for i in range(n_nodes):
+            own = Table(
+                space.histograms, space.places[i, NODE_HISTOGRAM], space.places[i, NODE_SIZE]
+            )
             if i == 0:
                 own = seen
-            _hand_down(own, i, layout, nodes, paths.edges, work.histograms)
-    for i in range(layout.node.shape[0] - 1, -1, -1):  # children before their parent
-        leaf = layout.node[i]
-        here = Table(work.tables, layout.table_start[i], layout.size[i])
-        own = Table(work.histograms, layout.histogram_start[i], layout.size[i])
+            _hand_down(own, i, position, nodes, paths, space)
+    for i in range(n_nodes - 1, -1, -1):  # children before their parent
+        leaf = paths.order[position + i]
+        size = space.places[i, NODE_SIZE]
+        here = Table(space.tables, space.places[i, NODE_TABLE], size)
+        own = Table(space.histograms, space.places[i, NODE_HISTOGRAM], size)
         if i == 0:
             here = table
             own = seen
         if nodes.feature[leaf] >= 0:
-            _add_child(0, i, layout, paths.edges, n_outputs, here, work.tables)
-            _add_child(1, i, layout, paths.edges, n_outputs, here, work.tables)
+            for side in range(2):
+                _add_child(side, i, position, paths, n_outputs, here, space)
             continue
-        pay = nodes.value[leaf, outputs[0]]
+        pay = nodes.value[leaf, paths.output_index[first_output]]
         if n_outputs > 1:
             pay = 1.0
         players = paths.edges[leaf, PLAYERS]
         if not weighted:
-            _path_shares(leaf, paths, work.share)
+            _path_shares(leaf, paths, space.share)
         exact = (players + 1) // 2
         for rule in range(paths.rule_start[exact], paths.rule_start[exact + 1]):
             x = paths.rules[rule, RULE_NODE]
             weight = pay * paths.rules[rule, RULE_WEIGHT]
             if weighted:
-                _multiply_over_background(work.product, own, players, x)
+                _multiply_over_background(space.product, own, players, x)
             else:
-                _multiply_over_shares(work.product, work.share, players, x)
+                _multiply_over_shares(space.product, space.share, players, x)
             for f in range(players):
-                _take_out(work.product, f, x, weight, here)
-                if pairs:
-                    _take_out_twice(work.product, work.rest, players, f, x, weight, here)
+                _take_out(space.product, f, x, weight, here)
+                if plan.pairs:
+                    _take_out_twice(space.product, space.rest, players, f, x, weight, here)
+        outputs = paths.output_index[first_output : first_output + n_outputs]
         if weighted:
             everyone = own.numbers[own.start + own.size - 1]
             for k in range(n_outputs):
-                means[layout.cluster, outputs[k]] += nodes.value[leaf, outputs[k]] * everyone
+                means[cluster, outputs[k]] += nodes.value[leaf, outputs[k]] * everyone
         if n_outputs > 1:
-            _pay_outputs(nodes.value, leaf, outputs, layout.columns[i], here)
-
-
-@njit(cache=True, nogil=True)
-def _make_layout(cluster, paths: PathArrays, plan: ClusterPlan):
-    """The nodes of a cluster, and room for where their tables stand."""
-    position = plan.clusters[cluster, ROOT_POSITION]
-    tree = plan.clusters[cluster, TREE]
-    n = paths.edges[paths.order[position], SUBTREE_NODES]
-    return Layout(
-        cluster,
-        paths.output_index[paths.output_start[tree] : paths.output_start[tree + 1]],
-        paths.order[position : position + n],
-        np.empty((n, plan.clusters[cluster, FEATURES]), np.int32),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-    )
-
-
-@njit(**UNCOUNTED)
-def _place_tables(layout: Layout, nodes: Nodes, paths: PathArrays, plan: ClusterPlan):
-    """List the features of each node's table, and place the tables; returns the entries of all
-    tables and of all histograms but the root's."""
-    edges = paths.edges
-    position = plan.clusters[layout.cluster, ROOT_POSITION]
-    n_outputs = layout.outputs.shape[0]
-    entries = 0
-    patterns = 0
-    for i in range(layout.node.shape[0]):
-        node = layout.node[i]
-        features = layout.features[i]
-        path_players(node, nodes, edges, features)
-        first = position + i
-        last = position + i + edges[node, SUBTREE_NODES]
-        players = edges[node, PLAYERS]
-        count = add_new_features(first, last, nodes, paths.order, features, players)
-        layout.n_features[i] = count
-        layout.columns[i] = table_columns(count, plan.pairs)
-        layout.size[i] = np.int64(1) << (players + edges[node, SUBTREE_SPLITS])
-        if i > 0:
-            layout.table_start[i] = entries
-            layout.histogram_start[i] = patterns
-            entries += layout.size[i] * n_outputs * layout.columns[i]
-            patterns += layout.size[i]
-    return entries, patterns
+            _pay_outputs(nodes.value, leaf, outputs, space.places[i, NODE_COLUMNS], here)
 
 
 @njit(inline="always")
-def _child_of(i, side, layout: Layout, edges):
-    """Number of the left (side 0) or right child of a cluster's node ``i``."""
+def _child_of(i, side, position, paths: PathArrays):
+    """Number of the left (side 0) or right child of a cluster's node ``i``; the root stands at
+    ``position`` of the order."""
     if side == 0:
         return i + 1
-    return i + 1 + edges[layout.node[i + 1], SUBTREE_NODES]
+    return i + 1 + paths.edges[paths.order[position + i + 1], SUBTREE_NODES]
 
 
 @njit(inline="always")
-def _hand_down(own: Table, i, layout: Layout, nodes: Nodes, edges, counts):
+def _hand_down(own: Table, i, position, nodes: Nodes, paths: PathArrays, space: TableSpace):
     """Split the histogram of an inner node among its children.
 
     A pattern of the node: answers of the path's players, of its own split, of the splits in the
     left subtree, of those in the right one. Below the split its answer is a player's.
     """
-    node = layout.node[i]
+    edges = paths.edges
+    counts = space.histograms
+    node = paths.order[position + i]
     if nodes.feature[node] < 0:
         return
     players = edges[node, PLAYERS]
-    n_left = edges[layout.node[i + 1], SUBTREE_SPLITS]
+    n_left = edges[paths.order[position + i + 1], SUBTREE_SPLITS]
     for side in range(2):
-        j = _child_of(i, side, layout, edges)
-        child = layout.node[j]
+        j = _child_of(i, side, position, paths)
+        child = paths.order[position + j]
+        start = space.places[j, NODE_HISTOGRAM]
         clear = ~(1 << edges[child, BIT])
         child_players = edges[child, PLAYERS]
         for pattern in range(own.size):
@@ -274,7 +282,7 @@ def _hand_down(own: Table, i, layout: Layout, nodes: Nodes, edges, counts):
                     path |= 1 << players
             elif not agrees:
                 path &= clear
-            to = layout.histogram_start[j] + ((inside << child_players) | path)
+            to = start + ((inside << child_players) | path)
             counts[_index(to)] += own.numbers[_index(own.start + pattern)]
 
 
@@ -375,53 +383,63 @@ def _pay_outputs(value, leaf, outputs, columns, table: Table):
 
 
 @njit(inline="always")
-def _column_above(column, child, parent, layout: Layout):
+def _column_above(column, child, parent, space: TableSpace):
     """The parent's column for a column of its child, which is a feature's or a pair's."""
+    own = space.features[child]
+    above = space.features[parent]
+    n_above = space.places[parent, NODE_FEATURES]
     larger = column
     smaller = -1
-    if column >= layout.n_features[child]:
+    if column >= space.places[child, NODE_FEATURES]:
         larger = 1
-        smaller = column - layout.n_features[child]
+        smaller = column - space.places[child, NODE_FEATURES]
         while smaller >= larger:
             smaller -= larger
             larger += 1
     to = -1
     second = -1
-    for k in range(layout.n_features[parent]):
-        if layout.features[parent, k] == layout.features[child, larger]:
+    for k in range(n_above):
+        if above[k] == own[larger]:
             to = k
-        if smaller >= 0 and layout.features[parent, k] == layout.features[child, smaller]:
+        if smaller >= 0 and above[k] == own[smaller]:
             second = k
     if smaller < 0:
         return to
-    later = max(to, second)
-    return layout.n_features[parent] + (later * (later - 1)) // 2 + min(to, second)
+    if to < second:
+        to, second = second, to
+    return n_above + (to * (to - 1)) // 2 + second
 
 
 @njit(inline="always")
-def _add_child(side, i, layout: Layout, edges, n_outputs, table: Table, scratch):
+def _add_child(side, i, position, paths: PathArrays, n_outputs, table: Table, space: TableSpace):
     """Add the table of a child to that of its parent ``i``, for every answer of the parent's split
     and of the splits below the other child, which the child's table does not depend on."""
-    node = layout.node[i]
-    j = _child_of(i, side, layout, edges)
-    child = layout.node[j]
-    run = 1 << edges[node, PLAYERS]
-    n_left = edges[layout.node[i + 1], SUBTREE_SPLITS]
+    edges = paths.edges
+    scratch = space.tables
+    node = paths.order[position + i]
+    j = _child_of(i, side, position, paths)
+    child = paths.order[position + j]
+    columns = space.places[j, NODE_COLUMNS]
+    players = edges[node, PLAYERS]
+    run = 1 << players
+    n_left = edges[paths.order[position + i + 1], SUBTREE_SPLITS]
     n_inside = edges[node, SUBTREE_SPLITS] - 1
     fresh = edges[child, EARLIER] == 0
     clear = ~(1 << edges[child, BIT])
-    for column in range(layout.columns[j]):
-        to = _column_above(column, j, i, layout)
+    for column in range(columns):
+        to = _column_above(column, j, i, space)
         for k in range(n_outputs):
-            source = layout.table_start[j] + (k * layout.columns[j] + column) * layout.size[j]
-            target = table.start + (k * layout.columns[i] + to) * table.size
+            source = (
+                space.places[j, NODE_TABLE] + (k * columns + column) * space.places[j, NODE_SIZE]
+            )
+            target = table.start + (k * space.places[i, NODE_COLUMNS] + to) * table.size
             for inside in range(1 << n_inside):
                 own = inside >> n_left
                 if side == 0:
                     own = inside & ((1 << n_left) - 1)
                 own <<= edges[child, PLAYERS]
                 for left in range(2):
-                    place = target + ((2 * inside + left) << edges[node, PLAYERS])
+                    place = target + ((2 * inside + left) << players)
                     agrees = (left == 1) == (side == 0)
                     if fresh or agrees:
                         first = source + own
@@ -436,26 +454,24 @@ def _add_child(side, i, layout: Layout, edges, n_outputs, table: Table, scratch)
                             ]
 
 
-class _RowPatterns(NamedTuple):
+class RowPatterns(NamedTuple):
     """The patterns of a block of rows."""
 
     levels: np.ndarray  # (levels, rows) down to each level of the path
     answer: np.ndarray  # (rows,) the bit of the present split
 
 
-@njit(cache=True, nogil=True)
-def _room_for_patterns(plan: ClusterPlan, chunk):
-    """Room for a block of rows at all levels of a chunk's ops."""
-    levels = 1
-    for op in range(plan.cuts[chunk, FIRST_OP], plan.cuts[chunk + 1, FIRST_OP]):
-        levels = max(levels, plan.ops[op, OP_TARGET] + 1)
-    return _RowPatterns(
-        np.zeros((levels, _LOOKUP_ROWS), np.int32), np.zeros(_LOOKUP_ROWS, np.int32)
+def row_patterns(levels: int) -> RowPatterns:
+    """Room for a block of rows at all levels of a plan's ops."""
+    patterns = RowPatterns(
+        np.empty((levels, _LOOKUP_ROWS), np.int32), np.empty(_LOOKUP_ROWS, np.int32)
     )
+    patterns.levels[0] = 0  # nobody has answered yet
+    return patterns
 
 
 @njit(inline="always")
-def _run_op(op, nodes: Nodes, ops, codes, begin, n, patterns: _RowPatterns):
+def _run_op(op, nodes: Nodes, ops, codes, begin, n, patterns: RowPatterns):
     """Write the patterns of rows ``begin`` to ``begin + n`` at the op's level."""
     levels = patterns.levels
     answer = patterns.answer
@@ -486,17 +502,11 @@ def _run_op(op, nodes: Nodes, ops, codes, begin, n, patterns: _RowPatterns):
             levels[target, i] = levels[source, i] & (answer[i] | others)
 
 
-@njit(cache=True, nogil=True)
-def count_patterns(chunk, nodes: Nodes, plan: ClusterPlan, codes, weights, histogram):
-    """Add the weights of all rows ``codes`` ``(d, R)`` to the histograms of a chunk's clusters."""
-    patterns = _room_for_patterns(plan, chunk)
-    _count_rows(chunk, nodes, plan, codes, weights, patterns, histogram)
-
-
-@njit(**UNCOUNTED)
-def _count_rows(
-    chunk, nodes: Nodes, plan: ClusterPlan, codes, weights, patterns: _RowPatterns, histogram
+@njit(**ENTRY)
+def count_patterns(
+    chunk, nodes: Nodes, plan: ClusterPlan, codes, weights, patterns: RowPatterns, histogram
 ):
+    """Add the weights of all rows ``codes`` ``(d, R)`` to the histograms of a chunk's clusters."""
     ops = plan.ops
     clusters = plan.clusters
     levels = patterns.levels
@@ -513,39 +523,32 @@ def _count_rows(
                 histogram[_index(start + levels[level, i])] += weights[_index(begin + i)]
 
 
-@njit(cache=True, nogil=True)
-def look_up(chunks, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, sums):
+@njit(**ENTRY)
+def look_up(
+    chunks, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, patterns: RowPatterns, sums
+):
     """Add what the tables of chunks ``chunks[0]`` to ``chunks[1]`` hold for rows ``rows[0]`` to
     ``rows[1]`` of ``codes`` ``(d, n)`` to ``sums`` ``(n_targets, n)``; ``tables[0]`` is the first
     entry of the first chunk."""
-    base = plan.clusters[plan.cuts[chunks[0], FIRST_CLUSTER], TABLE_START]
-    for chunk in range(chunks[0], chunks[1]):
-        patterns = _room_for_patterns(plan, chunk)
-        _look_rows_up((chunk, base), nodes, plan, codes, rows, tables, patterns, sums)
-
-
-@njit(**UNCOUNTED)
-def _look_rows_up(
-    place, nodes: Nodes, plan: ClusterPlan, codes, rows, tables, patterns: _RowPatterns, sums
-):
-    chunk, base = place  # and the entry among all tables that tables[0] is
     ops = plan.ops
     clusters = plan.clusters
     targets = plan.targets
     levels = patterns.levels
-    for begin in range(rows[0], rows[1], _LOOKUP_ROWS):
-        n = min(rows[1], begin + _LOOKUP_ROWS) - begin
-        for op in range(plan.cuts[chunk, FIRST_OP], plan.cuts[chunk + 1, FIRST_OP]):
-            _run_op(op, nodes, ops, codes, begin, n, patterns)
-            cluster = ops[op, OP_CLUSTER]
-            if cluster < 0:
-                continue
-            level = ops[op, OP_TARGET]
-            column = clusters[cluster, TABLE_START] - base
-            size = np.int64(1) << clusters[cluster, BITS]
-            first_target = clusters[cluster, FIRST_TARGET]
-            for k in range(clusters[cluster, COLUMNS]):
-                target = targets[first_target + k]
-                for i in range(n):
-                    sums[target, _index(begin + i)] += tables[_index(column + levels[level, i])]
-                column += size
+    base = clusters[plan.cuts[chunks[0], FIRST_CLUSTER], TABLE_START]
+    for chunk in range(chunks[0], chunks[1]):
+        for begin in range(rows[0], rows[1], _LOOKUP_ROWS):
+            n = min(rows[1], begin + _LOOKUP_ROWS) - begin
+            for op in range(plan.cuts[chunk, FIRST_OP], plan.cuts[chunk + 1, FIRST_OP]):
+                _run_op(op, nodes, ops, codes, begin, n, patterns)
+                cluster = ops[op, OP_CLUSTER]
+                if cluster < 0:
+                    continue
+                level = ops[op, OP_TARGET]
+                column = clusters[cluster, TABLE_START] - base
+                size = np.int64(1) << clusters[cluster, BITS]
+                first_target = clusters[cluster, FIRST_TARGET]
+                for k in range(clusters[cluster, COLUMNS]):
+                    target = targets[first_target + k]
+                    for i in range(n):
+                        sums[target, _index(begin + i)] += tables[_index(column + levels[level, i])]
+                    column += size

@@ -11,6 +11,7 @@ import numpy as np
 
 from shaplab._validation import UnsupportedModelError, describe, fail, shorten
 from shaplab.trees._encoding import Encoder
+from shaplab.trees.kernels.linear import LinearLeaves
 
 __all__ = ["RawTrees"]
 
@@ -58,6 +59,7 @@ class RawTrees:
     objective: str = ""
     link: str = "identity"
     link_factor: float = 1.0
+    linear: LinearLeaves | None = None  # by node, where leaves are linear models
     probe: tuple[np.ndarray, np.ndarray] | None = None  # a row and the library's raw output for it
 
 
@@ -151,7 +153,22 @@ def arrange(raw: RawTrees) -> dict[str, Any]:
         "base": np.asarray(raw.base, np.float64),
         "threshold": threshold,
         "encoder": encoder,
+        "linear": None if raw.linear is None else _reordered(raw.linear, order),
     }
+
+
+def _reordered(linear: LinearLeaves, order: np.ndarray) -> LinearLeaves:
+    """Linear leaves by the nodes' new ids."""
+    lengths = np.diff(linear.start)[order]
+    start = np.append(0, np.cumsum(lengths))
+    places = np.repeat(linear.start[:-1][order] - start[:-1], lengths) + np.arange(start[-1])
+    return LinearLeaves(
+        start=start,
+        feature=linear.feature[places],
+        slope=linear.slope[places],
+        shift=linear.shift[order],
+        output=linear.output[order],
+    )
 
 
 def _reachable_sets(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._validation import UnsupportedModelError, fail
+from shaplab.trees.kernels.linear import LinearLeaves
 from shaplab.trees.readers._arrange import RawTrees, described_as, join
 
 __all__ = ["read_lightgbm"]
@@ -28,6 +29,8 @@ _LIGHTGBM_LINKS = {
     "cross_entropy_lambda": "softplus",
     "": "",
 }
+# What is read of linear leaves: of each node, of each slope, of each tree.
+_LINEAR_COLUMNS = ("n_slopes", "shift", "output", "feature", "slope", "is_linear")
 _LIGHTGBM_AGAIN = "Save and load the model with the installed LightGBM, or fit it again"
 
 
@@ -89,6 +92,7 @@ def read_text(text: str, names: list[str] | None = None) -> RawTrees:
     columns: dict[str, list[Any]] = {
         name: [] for name in ("feature", "left", "right", "threshold", "kind", "cover", "value")
     }
+    lines: dict[str, list[Any]] = {name: [] for name in _LINEAR_COLUMNS}
     sets: dict[int, np.ndarray] = {}
     start = [0]
     for t, block in enumerate(blocks):
@@ -96,6 +100,7 @@ def read_text(text: str, names: list[str] | None = None) -> RawTrees:
             line.split("=", 1) for line in block.split("\n\n")[0].split("\n")[1:] if "=" in line
         )
         _read_lightgbm_tree(tree, t % n_outputs, average, n_outputs, start, columns, sets)
+        _read_linear_leaves(tree, t % n_outputs, average, lines)
     joined = join(columns, n_outputs)
     kind = joined.pop("kind").astype(np.int64)
     zero_rule, missing_left = _missing(kind, joined, d)
@@ -117,6 +122,7 @@ def read_text(text: str, names: list[str] | None = None) -> RawTrees:
         missing_left=missing_left,
         objective=objective,
         link=link,
+        linear=_linear_leaves(lines),
         link_factor=factors[0] if factors and link == "logistic" else 1.0,
         feature_names=tuple(names),
         names_made=list(names) == [f"Column_{j}" for j in range(d)],
@@ -134,23 +140,12 @@ def _read_lightgbm_tree(
     columns: dict[str, list[Any]],
     sets: dict[int, np.ndarray],
 ) -> None:
-    if tree.get("is_linear", "0") != "0":
-        fail(
-            "model",
-            "constant leaves",
-            "linear_tree=true, leaves that are linear models",
-            "Fit with linear_tree=false, or sample: permutation_shap(model.predict, X, background)",
-            UnsupportedModelError,
-        )
     offset = start[-1]
     n_leaves = int(tree["num_leaves"])
     n_inner = n_leaves - 1
 
     def row(name: str, length: int, dtype: Any = np.float64) -> np.ndarray:
-        found = np.array(tree.get(name, "").split(), dtype) if length else np.zeros(0, dtype)
-        if len(found) != length:
-            fail("model", f"{length} entries of {name}", f"{len(found)}", _LIGHTGBM_AGAIN)
-        return found
+        return _tree_row(tree, name, length, dtype)
 
     def child(
         name: str,
@@ -188,6 +183,52 @@ def _read_lightgbm_tree(
                 np.unpackbits(part.view(np.uint8), bitorder="little")
             )
     start.append(offset + n_inner + n_leaves)
+
+
+def _tree_row(tree: dict[str, str], name: str, length: int, dtype: Any = np.float64) -> np.ndarray:
+    """One line of a tree's text as so many numbers."""
+    found = np.array(tree.get(name, "").split(), dtype) if length else np.zeros(0, dtype)
+    if len(found) != length:
+        fail("model", f"{length} entries of {name}", f"{len(found)}", _LIGHTGBM_AGAIN)
+    return found
+
+
+def _read_linear_leaves(
+    tree: dict[str, str], group: int, average: float, lines: dict[str, list[Any]]
+) -> None:
+    """What the leaves of a tree with ``linear_tree`` pay, by node; nothing for other trees."""
+    n_leaves = int(tree["num_leaves"])
+    inner = np.zeros(n_leaves - 1)
+    n_slopes = np.zeros(n_leaves, np.int64)
+    shift = np.zeros(n_leaves)
+    is_linear = tree.get("is_linear", "0") != "0"
+    if is_linear:
+        n_slopes = _tree_row(tree, "num_features", n_leaves, np.int64)
+        shift = _tree_row(tree, "leaf_const", n_leaves) - _tree_row(tree, "leaf_value", n_leaves)
+    total = int(n_slopes.sum())
+    for name, column in (
+        ("n_slopes", np.concatenate([inner, n_slopes])),
+        ("shift", np.concatenate([inner, shift * average])),
+        ("output", np.full(2 * n_leaves - 1, group)),
+        ("feature", _tree_row(tree, "leaf_features", total, np.int64)),
+        ("slope", _tree_row(tree, "leaf_coeff", total) * average),
+        ("is_linear", np.array([is_linear])),
+    ):
+        lines[name].append(column)
+
+
+def _linear_leaves(lines: dict[str, list[Any]]) -> LinearLeaves | None:
+    """The linear models of all leaves, or None where no tree was fitted with them."""
+    joined = join(lines, 1)
+    if not joined["is_linear"].any():
+        return None
+    return LinearLeaves(
+        start=np.append(0, np.cumsum(joined["n_slopes"])).astype(np.int64),
+        feature=joined["feature"].astype(np.int64),
+        slope=joined["slope"],
+        shift=joined["shift"],
+        output=joined["output"].astype(np.int64),
+    )
 
 
 def _missing(

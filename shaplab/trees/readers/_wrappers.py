@@ -63,10 +63,13 @@ def _read_part(model: Any, part: Any, read: Read) -> RawTrees:
     if steps and not any(hasattr(step, "transform") for step in steps[:-1]):
         part = steps[-1]
     try:
-        return read(part)
+        raw = read(part)
     except UnsupportedModelError as error:
         what = str(error).partition(". ")[0].removeprefix("model: ")
         _refuse_part(model, f"{type(part).__name__} ({what})")
+    if raw.linear is not None:
+        _refuse_part(model, f"{type(part).__name__} (linear_tree=true, leaves that are sums)")
+    return raw
 
 
 def _refuse_part(model: Any, what: str) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._remedies import sampled_instead
+from shaplab._remedies import additive_instead, sampled_instead
 from shaplab._validation import UnsupportedModelError, fail
 from shaplab.trees.readers._arrange import RawTrees, described_as, join
 
@@ -81,7 +81,7 @@ def read_xgboost(
                 "model",
                 "trees",
                 "booster gblinear, a linear model",
-                f"Sample: {sampled_instead(model)}",
+                f"{additive_instead(model) or 'No trees: '}sample: {sampled_instead(model)}",
                 UnsupportedModelError,
             )
         raw = read_json(stored, iteration_range)

@@ -1,0 +1,80 @@
+"""Checks of the exercises of the part *players*."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import shaplab
+from shaplab_book.checking import expect
+
+__all__ = [
+    "ex_rows_alone",
+    "ex_rows_regression",
+    "ex_words_literal",
+    "ex_words_without",
+]
+
+
+def ex_words_literal(answer: Callable[..., Any]) -> None:
+    """``delete_words(text, present)``: keeping the spaces of words that are gone."""
+    hint = "Split the text at spaces, and join what stays by one space"
+    for text, present, wanted in (
+        ("not good", [True, True], "not good"),
+        ("not good", [False, True], "good"),
+        ("a b c", [True, False, True], "a c"),
+        ("a b c", [False, False, False], ""),
+        ("the the", [False, True], "the"),
+    ):
+        given = np.array(present)
+        expect(f"{text!r} with {present}", answer(text, given) == wanted, True, 0, hint)
+
+
+def ex_words_without(answer: Callable[..., Any]) -> None:
+    """``fall_without(game, n_players)``: what each player adds to nobody, not to all others."""
+    hint = "Take everybody's worth less that of everybody but one"
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 5):
+        table = rng.normal(size=2**n)
+        everybody = 2**n - 1
+        wanted = [table[everybody] - table[everybody - 2**i] for i in range(n)]
+        expect(f"a game of {n} players", answer(shaplab.TableGame(table), n), wanted, 1e-12, hint)
+    product = np.array([0.0, 0.0, 0.0, 1.0])
+    expect("a product", answer(shaplab.TableGame(product), 2), [1.0, 1.0], 1e-12, hint)
+
+
+def ex_rows_alone(answer: Callable[..., Any]) -> None:
+    """``without_each(is_right, K)``: forgetting the row that takes the place of the one that leaves."""
+    hint = "A voter that leaves makes room for the nearest row that did not vote"
+    rng = np.random.default_rng(0)
+    for n, K in ((1, 1), (4, 2), (6, 6), (5, 9), (12, 3)):
+        is_right = rng.random(n) < 0.6
+        # Rows by distance on a line: the nearest first.
+        game = shaplab.NeighbourGame(
+            [[0.0]], [1], np.arange(1.0, n + 1)[:, None], is_right.astype(int), n_neighbors=K
+        )
+        wanted = game(np.ones((1, n), bool))[0, 0] - game(~np.eye(n, dtype=bool))[:, 0]
+        expect(f"{n} rows, {K} votes", answer(is_right, K), wanted, 1e-12, hint)
+
+
+def ex_rows_regression(answer: Callable[..., Any]) -> None:
+    """``neighbour_regression_game(X, y, X_train, y_train, K)``: the mean divided by K where fewer
+    rows are there."""
+    hint = "Divide by the number of rows that vote, and let an empty coalition predict 0"
+    rng = np.random.default_rng(0)
+    X, X_train = rng.normal(size=(3, 2)), rng.normal(size=(5, 2))
+    y, y_train = rng.normal(size=3), rng.normal(size=5)
+    coalitions = shaplab.all_coalitions(5)
+    for K in (1, 2, 7):
+        wanted = np.zeros((len(coalitions), 3))
+        for place, S in enumerate(coalitions):
+            members = np.flatnonzero(S)
+            for test in range(3):
+                far = ((X_train[members] - X[test]) ** 2).sum(axis=1)
+                nearest = members[np.argsort(far)[:K]]
+                mean = y_train[nearest].mean() if len(nearest) else 0.0
+                wanted[place, test] = -((mean - y[test]) ** 2)
+        found = answer(X, y, X_train, y_train, K)(coalitions)
+        expect(f"{K} neighbours, all coalitions", found, wanted, 1e-12, hint)

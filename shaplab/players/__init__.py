@@ -1,0 +1,1 @@
+"""Players that are no columns: rows of training data, words, regions of pictures."""
