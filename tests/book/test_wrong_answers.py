@@ -549,6 +549,35 @@ def merge(first, second):
     )
 
 
+# -- players
+
+
+def keep_spaces(text, present):
+    return " ".join(word if stays else "" for word, stays in zip(text.split(), present))
+
+
+def alone(game, n):
+    return game(np.eye(n, dtype=bool)) - game(np.zeros((1, n), dtype=bool))
+
+
+def votes_lost(is_right, K):
+    return np.where(np.arange(len(is_right)) < K, np.asarray(is_right) / K, 0.0)
+
+
+def always_by_k(X, y, X_train, y_train, K):
+    order = ((X[:, None] - X_train) ** 2).sum(axis=2).argsort(axis=1)
+
+    def game(coalitions):
+        payoffs = []
+        for row, target in zip(order, y, strict=True):
+            member = coalitions[:, row]
+            mean = (member & (member.cumsum(axis=1) <= K)) @ y_train[row] / K
+            payoffs.append(-((mean - target) ** 2))
+        return np.stack(payoffs, axis=1)
+
+    return game
+
+
 WRONG = {
     "ex-matrix": shapley_matrix,
     "ex-count-votes": voting_power,
@@ -624,6 +653,10 @@ WRONG = {
     "ex-which-error": share_of_error,
     "ex-visit-rng": visit_rng,
     "ex-merge": merge,
+    "ex-words-literal": keep_spaces,
+    "ex-words-without": alone,
+    "ex-rows-alone": votes_lost,
+    "ex-rows-regression": always_by_k,
 }
 
 

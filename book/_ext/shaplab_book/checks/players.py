@@ -46,7 +46,7 @@ def ex_words_without(answer: Callable[..., Any]) -> None:
 
 
 def ex_rows_alone(answer: Callable[..., Any]) -> None:
-    """``without_each(is_right, K)``: forgetting the row that takes the place of the one that leaves."""
+    """``without_each(is_right, K)``: forgetting the row that moves up."""
     hint = "A voter that leaves makes room for the nearest row that did not vote"
     rng = np.random.default_rng(0)
     for n, K in ((1, 1), (4, 2), (6, 6), (5, 9), (12, 3)):
