@@ -553,7 +553,9 @@ def merge(first, second):
 
 
 def keep_spaces(text, present):
-    return " ".join(word if stays else "" for word, stays in zip(text.split(), present))
+    return " ".join(
+        word if stays else "" for word, stays in zip(text.split(), present, strict=True)
+    )
 
 
 def alone(game, n):
