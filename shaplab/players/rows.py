@@ -6,8 +6,8 @@ earns the share of votes for the right label among its :math:`K` rows nearest to
 .. math:: v(S) = \frac1K \sum_{k=1}^{\min(K, |S|)} 1[y_{\alpha_k(S)} = y].
 
 Nobody trains :math:`2^n` models for it. Number the training rows by their distance, the nearest
-first. Two neighbours in that order, :math:`i` and :math:`i + 1`, differ only where exactly one of
-them is among the :math:`K` nearest, which takes fewer than :math:`K` nearer rows in :math:`S`. In a
+first. Two neighbours in that order, :math:`i` and :math:`i + 1`, differ only where they would vote,
+which takes fewer than :math:`K` nearer rows in :math:`S`. In a
 random ordering the number of the :math:`i - 1` nearer rows that come before the pair is equally
 likely each of :math:`0, \dots, i - 1`, so
 
@@ -30,6 +30,7 @@ from scipy.spatial.distance import cdist
 from shaplab._parallel import chunks
 from shaplab._validation import as_matrix, check_int, check_names, check_size, fail
 from shaplab.explanation import Explanation
+from shaplab.foundations.games import check_coalitions
 
 __all__ = ["NeighbourGame", "knn_shapley", "knn_shapley_literal"]
 
@@ -74,13 +75,16 @@ def check_training_rows(
     """The tables of a classifier by nearest neighbours."""
     train = as_matrix(X_train, "X_train", finite=True).astype(np.float64)
     test = as_matrix(X, "X", n_columns=train.shape[1], finite=True).astype(np.float64)
-    return TrainingRows(
-        test,
-        _class_labels(y, len(test), "y", "X"),
-        train,
-        _class_labels(y_train, len(train), "y_train", "X_train"),
-        check_int(n_neighbors, "n_neighbors"),
-    )
+    found = _class_labels(y, len(test), "y", "X")
+    given = _class_labels(y_train, len(train), "y_train", "X_train")
+    if _are_text(found) != _are_text(given):
+        fail(
+            "y",
+            "labels of the same kind as y_train, text or numbers",
+            f"{found.dtype} beside {given.dtype}",
+            "Convert one of them: no label of one kind equals one of the other",
+        )
+    return TrainingRows(test, found, train, given, check_int(n_neighbors, "n_neighbors"))
 
 
 def _class_labels(y: Any, n: int, argument: str, table: str) -> np.ndarray:
@@ -107,6 +111,10 @@ def _class_labels(y: Any, n: int, argument: str, table: str) -> np.ndarray:
     return labels
 
 
+def _are_text(labels: np.ndarray) -> bool:
+    return any(isinstance(label, str) for label in labels.tolist())
+
+
 class NeighbourGame:
     """The game itself: votes for the right label among the nearest rows of a training set.
 
@@ -125,6 +133,7 @@ class NeighbourGame:
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         rows = self.rows
+        coalitions = check_coalitions(coalitions, self.n_players)
         shares = np.empty((len(coalitions), len(rows.X)))
         for test in range(len(rows.X)):
             order, is_right = (each[0] for each in rows.nearest(slice(test, test + 1)))
@@ -153,7 +162,8 @@ def knn_shapley(
     X_train : array or numeric DataFrame ``(n, d)``, training rows: the players. Distances are
         Euclidean, so columns count by their units: standardise them, or pass an embedding.
     y_train : labels ``(n,)``, as they stand in the data, right or wrong.
-    n_neighbors : int, how many vote; more than there are rows: all of them.
+    n_neighbors : int, how many vote. Shares are always of so many votes: where fewer rows are
+        there, votes that nobody casts count as wrong.
     names : names of the training rows; None: their numbers.
 
     Returns
@@ -172,8 +182,9 @@ def knn_shapley(
 
     Notes
     -----
-    Of rows at the same distance the first in the table counts as nearer. A row that appears twice
-    shares its value with its copy. Cost: ``O(N n (d + log n))`` and ``8 N n`` bytes.
+    Of rows at the same distance the first in the table counts as nearer. A copy of a row gets
+    nearly the row's value; the two may be worth more than the row alone was. Cost: ``O(N n (d +
+    log n))`` and ``8 N n`` bytes.
 
     References
     ----------

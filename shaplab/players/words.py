@@ -6,7 +6,8 @@ What it means that a word is absent is a choice, and each choice is another game
 - ``"mask"``: its tokens are replaced by the mask token, so that the model knows that something
   stood there;
 - ``"pad"``: its tokens are padding that nobody attends to, the others keep their places;
-- ``"delete"``: its tokens are taken out, and what is left moves together.
+- ``"delete"``: its tokens are taken out, and what is left moves together; texts of one call that
+  are shorter than others end in padding that nobody attends to.
 
 Marks that the tokenizer adds at the ends are always there. Cost: one row of the model for each
 coalition.
@@ -24,12 +25,13 @@ import numpy as np
 from shaplab._parallel import chunks
 from shaplab._validation import check_callable, check_choice, check_int, fail, imported
 from shaplab.explanation import Explanation
+from shaplab.foundations.games import check_coalitions
 
 __all__ = ["WordGame", "phrases_of"]
 
 ABSENT = ("mask", "pad", "delete")
 # What ends a phrase.
-PUNCTUATION = ".,;:!?()\"'-–—"
+PUNCTUATION = '.,;:!?()"–—'
 
 
 class WordGame:
@@ -50,7 +52,8 @@ class WordGame:
 
     Attributes
     ----------
-    names : the words, as they stand in the text; players in this order.
+    names : the words, as they stand in the text, as the tokenizer cuts it: marks of punctuation are
+        words, and "don't" may be three; players in this order.
     n_players : int, how many there are.
     ids, absent_ids : int64 tensors ``(1, L)``, the text and what stands for it when all words are
         absent (equal to a text of masks or of padding; for "delete" as for "pad"): row and
@@ -98,6 +101,13 @@ class WordGame:
         words = [-1 if word is None else word for word in encoded.word_ids(0)]
         self.player_of_token = np.array(words, dtype=int)
         self.n_players = int(self.player_of_token.max(initial=-1)) + 1
+        if self.absent != "mask" and self.player_of_token.min(initial=0) >= 0:
+            fail(
+                "absent",
+                f"a tokenizer that adds marks to a text, for {self.absent!r}",
+                "one that adds none: without words nothing would be left to read",
+                "Take 'mask'",
+            )
         if self.n_players == 0:
             fail("text", "a text with words", repr(text), "Pass what the model should read")
         spans = [encoded.word_to_chars(0, word) for word in range(self.n_players)]
@@ -122,10 +132,11 @@ class WordGame:
         return int(number)
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
+        coalitions = check_coalitions(coalitions, self.n_players)
         outputs = []
         with self.torch.no_grad():
             for part in chunks(len(coalitions), self.batch_size):
-                ids, attention = self.texts(np.asarray(coalitions[part], dtype=bool))
+                ids, attention = self.texts(coalitions[part])
                 answer = self.torch.as_tensor(self.model(ids, attention))
                 if answer.ndim not in (1, 2) or len(answer) != len(ids):
                     fail(
@@ -187,7 +198,9 @@ def phrases_of(words: Any) -> list[list[int]]:
 
     Parameters
     ----------
-    words : sequence of texts, such as ``WordGame.names``.
+    words : sequence of texts, such as ``WordGame.names``. A tokenizer that cuts numbers at their
+        point makes that a mark of punctuation.
+
 
     Returns
     -------
@@ -198,6 +211,9 @@ def phrases_of(words: Any) -> list[list[int]]:
     >>> phrases_of(["good", "food", ",", "rude", "staff"])
     [[0, 1, 2], [3, 4]]
     """
+    if isinstance(words, str):
+        remedy = "Pass a list of words, such as text.split()"
+        fail("words", "a sequence of words", words, remedy, TypeError)
     phrases: list[list[int]] = [[]]
     for number, word in enumerate(words):
         ended = phrases[-1] and words[phrases[-1][-1]].strip(PUNCTUATION) == ""

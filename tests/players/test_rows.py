@@ -99,6 +99,7 @@ def test_labels_of_any_kind_and_frames():
         ({"y": [1, 2]}, "y: expected 5 labels, one for each row of X"),
         ({"y_train": np.linspace(0, 1, 9)}, "y_train: expected labels of classes"),
         ({"y": [0, 1, np.nan, 1, 0]}, "y: expected labels of classes"),
+        ({"y": ["0", "1", "2", "1", "0"]}, "y: expected labels of the same kind as y_train"),
         ({"n_neighbors": 0}, "n_neighbors: expected an integer >= 1"),
         ({"X_train": np.full((9, 3), np.nan)}, "X_train: expected finite numbers"),
         ({"names": ["a"]}, "names: expected"),
@@ -115,6 +116,12 @@ def test_labels_missing_as_objects_are_named():
     X, y, X_train, y_train = tables(7)
     with pytest.raises(ValueError, match="y_train: expected labels of classes"):
         knn_shapley(X, y.astype(object), X_train, np.where(y_train == 1, None, y_train))
+
+
+def test_coalitions_of_other_players_are_named():
+    game = NeighbourGame(*tables(7))
+    with pytest.raises(ValueError, match=r"coalitions: expected a boolean array \(m, 9\)"):
+        game(np.ones((1, 10), dtype=bool))
 
 
 def test_nothing_of_the_user_is_changed():

@@ -141,8 +141,12 @@ def test_phrases_end_at_punctuation():
     assert phrases_of([]) == []
     assert phrases_of(["a", "b"]) == [[0, 1]]
     assert phrases_of([".", "a", "!", "?", "b"]) == [[0, 1, 2, 3], [4]]
-    words = ["a", ",", "b", "c", ".", "d", "-", "e"]
+    words = ["a", ",", "b", "c", ".", "d", "–", "e"]
     assert phrases_of(words) == [[0, 1], [2, 3, 4], [5, 6], [7]]
+    # What stands inside words ends nothing.
+    assert phrases_of(["don", "'", "t", "well", "-", "known"]) == [[0, 1, 2, 3, 4, 5]]
+    with pytest.raises(TypeError, match="words: expected a sequence of words"):
+        phrases_of("a, b")
     assert sorted(i for phrase in phrases_of(words) for i in phrase) == list(range(8))
 
 
@@ -164,8 +168,21 @@ def test_bad_input_is_named(tokenizer):
         WordGame(weigh, tokenizer, TEXT, absent="blur")
     with pytest.raises(ValueError, match=r"model: expected outputs of shape \(2,\) or \(2, K\)"):
         WordGame(lambda ids, attention: ids.sum(), tokenizer, TEXT)(np.ones((2, 6), dtype=bool))
+    with pytest.raises(ValueError, match=r"coalitions: expected a boolean array \(m, 6\)"):
+        WordGame(weigh, tokenizer, TEXT)(np.ones((1, 7), dtype=bool))
     with pytest.raises(TypeError, match="model: expected"):
         WordGame("encoder", tokenizer, TEXT)
+
+
+def test_without_marks_nothing_would_be_left_to_read():
+    bare = fast_tokenizer()
+    bare.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A", special_tokens=[]
+    )
+    assert WordGame(weigh, bare, TEXT).n_players == 6
+    for absent in ("pad", "delete"):
+        with pytest.raises(ValueError, match="absent: expected a tokenizer that adds marks"):
+            WordGame(weigh, bare, TEXT, absent=absent)
 
 
 def test_a_tokenizer_without_a_mask_or_with_a_short_model_is_named():
