@@ -21,11 +21,8 @@ from shaplab.players.regions import players_of
 
 __all__ = ["regions"]
 
-# The picture in pale grey, so that tints show on dark places, too.
-PALEST = 1.0
-DARKEST = 0.45
-# How much of the picture the strongest tint leaves to see.
-STRONGEST = 0.8
+# The picture in pale grey, so that colours show on dark places, too.
+DARKEST = 0.65
 
 
 def regions(
@@ -60,6 +57,9 @@ def regions(
     -------
     matplotlib Axes. ``plots.table`` says where each region stands and what it contributes.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     e = one_output(explanation, output)
     row = check_row(e, row)
     values = e.values[row]
@@ -73,10 +73,12 @@ def regions(
         largest = check_real(limit, "limit", low=0.0, open_low=True)
     # Pixels of no region keep their grey.
     tint = np.where(player >= 0, values[player], 0.0)
-    strength = STRONGEST * np.minimum(np.abs(tint) / largest, 1.0)
     ax = axes(ax, 3.6, 3.4)
-    ax.imshow(DARKEST + (PALEST - DARKEST) * picture, cmap="gray", vmin=0.0, vmax=1.0)
-    drawn = ax.imshow(tint, cmap=signed_colours(), vmin=-largest, vmax=largest, alpha=strength)
+    hues = Normalize(-largest, largest, clip=True)
+    shade = DARKEST + (1.0 - DARKEST) * picture
+    # Grey times colour: what contributes nothing stays grey, dark strokes show through.
+    ax.imshow(shade[:, :, None] * signed_colours()(hues(tint))[:, :, :3])
+    drawn = ScalarMappable(hues, signed_colours())
     _outlines(ax, player)
     middles = [np.argwhere(player == number).mean(axis=0) for number in range(len(values))]
     if numbers:
@@ -86,7 +88,7 @@ def regions(
             ax.text(right, down, written, ha="center", va="center", color=INK, fontsize=7, bbox=box)
     ax.set(xticks=[], yticks=[])
     base, total = (digits(number, 4) for number in (e.base_values[row], e.prediction[row]))
-    ax.set_title(f"{base} with no region, {total} with all", color=INK, fontsize=9)
+    ax.set_title(f"{base} with none, {total} with all", color=INK, fontsize=9)
     colour_bar(ax, drawn, "contribution", None)
 
     told = {

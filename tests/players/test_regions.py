@@ -365,8 +365,12 @@ def test_the_plot_and_what_it_tells():
             rows, columns = np.nonzero(number == ODD)
             assert np.allclose([row, column], [rows.mean(), columns.mean()])
         assert len(ax.texts) == 4
-    tint = ax.images[1].get_array()
-    assert np.allclose(tint[ODD == 7], values[2, 1]) and np.allclose(tint[ODD < 0], 0.0)
+    drawn = ax.images[0].get_array()
+    for number, value in zip((0, 3, 7, 9), values[:, 1], strict=True):
+        redder = drawn[number == ODD][:, 0] - drawn[number == ODD][:, 2]
+        assert (redder * value > 0.0).all()
+    # Grey, up to the scale's 256 steps, none of which is its very middle.
+    assert np.allclose(drawn[ODD < 0], drawn[ODD < 0][:, :1], atol=0.01)
     walls = {tuple(map(tuple, wall)) for wall in ax.collections[0].get_segments()}
     for row, column in np.ndindex(5, 5):
         parts = ODD[row, column] != ODD[row, column + 1]
