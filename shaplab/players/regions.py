@@ -152,7 +152,7 @@ class RegionGame:
             fail("image", "a tensor, which a torch module takes", image, remedy, TypeError)
         self.dtype = getattr(image, "dtype", np.float64)
         self.image = check_picture(image)
-        self.player_of_pixel, labels = players_of(regions, self.image.shape[1:])
+        self.player_of_pixel, labels = players_of_regions(regions, self.image.shape[1:])
         self.n_players = len(labels)
         given = check_names(names, self.n_players, "names")
         self.names = given or tuple(f"region {number}" for number in labels)
@@ -253,7 +253,7 @@ def check_picture(image: Any) -> np.ndarray:
     return as_finite(found, "image", np.shape(found), "Fill in what is missing")
 
 
-def players_of(regions: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+def players_of_regions(regions: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
     """The player of each pixel, -1 for none, and the number that each player has in ``regions``."""
     rule = f"whole numbers of shape {shape}, one for each pixel of image, some from 0 up"
     remedy = "Pass a number for each pixel, such as grid_regions(height, width, 4, 4)"

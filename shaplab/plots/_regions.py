@@ -17,7 +17,7 @@ from shaplab._figures import (
 )
 from shaplab._validation import as_numbers, check_real, digits, fail
 from shaplab.explanation import Explanation
-from shaplab.players.regions import players_of
+from shaplab.players.regions import players_of_regions
 
 __all__ = ["regions"]
 
@@ -63,7 +63,7 @@ def regions(
     e = one_output(explanation, output)
     row = check_row(e, row)
     values = e.values[row]
-    player, labels = players_of(regions, np.shape(regions)[:2])
+    player, labels = players_of_regions(regions, np.shape(regions)[:2])
     if len(labels) != len(values):
         remedy = "Pass the regions that the explanation belongs to"
         fail("regions", f"{len(values)} numbers from 0 up", f"{len(labels)}", remedy)
