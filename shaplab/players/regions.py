@@ -256,7 +256,10 @@ def check_picture(image: Any) -> np.ndarray:
 def players_of_regions(regions: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
     """The player of each pixel, -1 for none, and the number that each player has in ``regions``."""
     rule = f"whole numbers of shape {shape}, one for each pixel of image, some from 0 up"
-    remedy = "Pass a number for each pixel, such as grid_regions(height, width, 4, 4)"
+    remedy = (
+        "Pass a number for each pixel, such as grid_regions(height, width, 4, 4); "
+        "channels of image come first"
+    )
     given = as_numbers(regions, "regions", rule, remedy, dtype=None)
     if given.dtype.kind not in "iu" or given.shape != shape or given.max() < 0:
         fail("regions", rule, given, remedy)

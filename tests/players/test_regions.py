@@ -398,7 +398,11 @@ def test_the_plot_and_what_it_tells():
             "image: .*whole numbers floats",
         ),
         ({"image": np.full((1, 5, 6), np.nan)}, ValueError, "image: .*finite"),
-        ({"image": np.ones((5, 6, 3))}, ValueError, r"regions: expected .*\(6, 3\)"),
+        (
+            {"image": np.ones((5, 6, 3))},
+            ValueError,
+            r"regions: expected .*\(6, 3\).*channels of image come first",
+        ),
         ({"image": None}, ValueError, "image: expected one picture"),
         ({"regions": ODD.T}, ValueError, "regions: expected whole numbers"),
         ({"regions": ODD * 1.0}, ValueError, "regions: expected whole numbers"),
