@@ -57,6 +57,7 @@ _PUBLIC = {
     "shaplab.insight.metrics": "explanation_metrics grade_methods plot_tiles scale_tiles",
     "shaplab.players.rows": "NeighbourGame knn_shapley",
     "shaplab.players.words": "WordGame phrases_of",
+    "shaplab.players.regions": "RegionGame grid_regions quadtree_unions segment_regions",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 _MODULES = (

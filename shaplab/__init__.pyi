@@ -63,6 +63,12 @@ from shaplab.insight.summaries import (
     variance_explained,
 )
 from shaplab.parquet import explain_parquet
+from shaplab.players.regions import (
+    RegionGame,
+    grid_regions,
+    quadtree_unions,
+    segment_regions,
+)
 from shaplab.players.rows import NeighbourGame, knn_shapley
 from shaplab.players.words import WordGame, phrases_of
 from shaplab.shapnets.deep import DeepShapNet, butterfly
@@ -184,4 +190,8 @@ __all__ = [
     "knn_shapley",
     "WordGame",
     "phrases_of",
+    "RegionGame",
+    "grid_regions",
+    "quadtree_unions",
+    "segment_regions",
 ]

@@ -374,4 +374,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 19_700  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 19_800  # 13,900 and abilities added since; CHANGELOG names them

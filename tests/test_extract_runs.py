@@ -180,6 +180,11 @@ CALLS = {
     "WordGame": "m.WordGame(lambda ids, counts: ids.prod(dim=1), cutter, 'not good')"
     "(np.ones((1, 2), bool)).tolist() == [2.0]",
     "phrases_of": "m.phrases_of(['a', ',', 'b']) == [[0, 1], [2]]",
+    "RegionGame": "m.RegionGame(lambda t: t.sum(dim=(1, 2, 3)), image[0], np.arange(36).reshape(6, 6) // 9, absent=0.0)"
+    "(np.ones((1, 4), bool)).tolist() == [float(image.sum())]",
+    "grid_regions": "m.grid_regions(2, 2, 1, 2).tolist() == [[0, 1], [0, 1]]",
+    "quadtree_unions": "m.quadtree_unions([[0, 1, 2]]) == [[0, 1], 2]",
+    "segment_regions": "m.segment_regions(np.eye(2)[None], 4).max() == 3",
     "scale_tiles": "m.scale_tiles(graded, 'f').index[0] == 'a'",
 }
 

@@ -4,7 +4,8 @@ One row: ``waterfall``, ``force``, and ``compare`` for one row explained several
 rows: ``bar`` (of cohorts, too), ``beeswarm``, ``violin``, ``summary`` (bar and beeswarm),
 ``heatmap``, ``decision``, ``embedding``. One feature: ``scatter``, ``partial_dependence``; a pair:
 ``interaction``; the strongest pairs and larger subsets: ``interaction_bars``, and
-``interaction_network`` for pairs. Pictures: ``images``. Texts: ``text``.
+``interaction_network`` for pairs. Pictures: ``images``, and
+``regions`` of one. Texts: ``text``.
 ``table`` says what any of them shows in words and numbers, for readers who cannot see a plot.
 
 A plot draws on ``ax``, or on a new figure of its own, and returns the Axes; what has several panels
@@ -27,6 +28,7 @@ from shaplab.plots._overviews import (
     partial_dependence,
     summary,
 )
+from shaplab.plots._regions import regions
 from shaplab.plots._subsets import interaction_bars, interaction_network
 from shaplab.plots._texts import text
 
@@ -43,6 +45,7 @@ __all__ = [
     "interaction_bars",
     "interaction_network",
     "partial_dependence",
+    "regions",
     "scatter",
     "summary",
     "table",

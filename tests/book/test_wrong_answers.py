@@ -580,6 +580,20 @@ def always_by_k(X, y, X_train, y_train, K):
     return game
 
 
+def fill_by_four(picture, present, sweeps):
+    filled = np.where(present, picture, picture[present].mean())
+    for _ in range(sweeps):
+        wide = np.pad(filled, 1)
+        beside = wide[1:-1, 2:] + wide[1:-1, :-2] + wide[2:, 1:-1] + wide[:-2, 1:-1]
+        filled = np.where(present, picture, beside / 4)
+    return filled
+
+
+def mean_of_means(picture, regions):
+    means = np.array([picture[regions == region].mean() for region in range(regions.max() + 1)])
+    return (means.sum() - means) / (len(means) - 1)
+
+
 WRONG = {
     "ex-matrix": shapley_matrix,
     "ex-count-votes": voting_power,
@@ -656,6 +670,8 @@ WRONG = {
     "ex-visit-rng": visit_rng,
     "ex-merge": merge,
     "ex-words-literal": keep_spaces,
+    "ex-regions-literal": fill_by_four,
+    "ex-regions-sums": mean_of_means,
     "ex-words-without": alone,
     "ex-rows-alone": votes_lost,
     "ex-rows-regression": always_by_k,

@@ -11,6 +11,8 @@ import shaplab
 from shaplab_book.checking import expect
 
 __all__ = [
+    "ex_regions_literal",
+    "ex_regions_sums",
     "ex_rows_alone",
     "ex_rows_regression",
     "ex_words_literal",
@@ -78,3 +80,37 @@ def ex_rows_regression(answer: Callable[..., Any]) -> None:
                 wanted[place, test] = -((mean - y[test]) ** 2)
         found = answer(X, y, X_train, y_train, K)(coalitions)
         expect(f"{K} neighbours, all coalitions", found, wanted, 1e-12, hint)
+
+
+def ex_regions_literal(answer: Callable[..., Any]) -> None:
+    """``fill(picture, present, sweeps)``: counting four neighbours at the edge, too."""
+    hint = "Divide by the number of neighbours that are there, and leave present pixels alone"
+    flat = np.full((3, 4), 2.5)
+    present = np.zeros((3, 4), dtype=bool)
+    present[1, 2] = True
+    expect("a flat picture", answer(flat, present, 500), flat, 1e-6, hint)
+    line = np.array([[0.0, 9.0, 9.0, 3.0]])
+    ends = np.array([[True, False, False, True]])
+    expect("a line between two pixels", answer(line, ends, 500), [[0.0, 1.0, 2.0, 3.0]], 1e-6, hint)
+    rng = np.random.default_rng(0)
+    picture, shown = rng.random((5, 6)), rng.random((5, 6)) < 0.4
+    found = np.asarray(answer(picture, shown, 5000))
+    expect("present pixels", found[shown], picture[shown], 1e-12, hint)
+    wide = np.pad(found, 1, constant_values=np.nan)
+    beside = [wide[1:-1, 2:], wide[1:-1, :-2], wide[2:, 1:-1], wide[:-2, 1:-1]]
+    mean = np.nanmean(beside, axis=0)
+    expect("the mean of neighbours", found[~shown], mean[~shown], 1e-6, hint)
+
+
+def ex_regions_sums(answer: Callable[..., Any]) -> None:
+    """``mean_outside(picture, regions)``: the mean of the other regions' means."""
+    hint = "Count pixels, not regions: regions differ in size"
+    rng = np.random.default_rng(0)
+    for regions in (
+        np.array([[0, 1], [1, 1]]),
+        np.repeat([[0, 1, 2]], 4, axis=0),
+        rng.permutation(np.arange(30) % 7).reshape(5, 6),
+    ):
+        picture = rng.normal(size=regions.shape)
+        wanted = [picture[regions != region].mean() for region in range(regions.max() + 1)]
+        expect(f"{regions.max() + 1} regions", answer(picture, regions), wanted, 1e-12, hint)
