@@ -254,11 +254,16 @@ def tokens_and_lines(source: str) -> tuple[int, int]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node)
         for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
     }
-    lines = [
-        token.start[0]
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type not in NO_CODE and token.start[0] not in documented
-    ]
+    lines = []
+    depth = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        # An f-string is one token, as it is before Python 3.12, which takes it apart.
+        depth -= kind == "FSTRING_END"
+        inside = depth > 0 or kind == "FSTRING_END"
+        depth += kind == "FSTRING_START"
+        if token.type not in NO_CODE and not inside and token.start[0] not in documented:
+            lines.append(token.start[0])
     return len(lines), len(set(lines))
 
 
