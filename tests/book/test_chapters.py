@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from oracles.anatomy import complaints, figure_complaints
+from pybtex.database import parse_file
 from run_chapters import chapters, executed_path, is_chapter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +24,19 @@ def test_every_page_is_in_the_table_of_contents():
         path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "book").rglob("*.md")
     }
     assert pages == listed
+
+
+def test_the_bibliography_has_what_pages_cite():
+    """In seconds, what else only a build of the pages would see."""
+    known = set(parse_file(str(ROOT / "book" / "references.bib")).entries)
+    cited = {
+        key.strip()
+        for path in (ROOT / "book").rglob("*.md")
+        for keys in re.findall(r"\{cite:[pt]\}`([^`]+)`", path.read_text(encoding="utf-8"))
+        for key in keys.split(",")
+    }
+    assert cited
+    assert cited <= known
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
