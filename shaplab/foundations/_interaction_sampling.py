@@ -137,7 +137,8 @@ class InteractionSampling:
 
     def estimate(self, n_pairs: int) -> SampledInteractions:
         """Interactions from the first pairs."""
-        counted = self.answers.values(self.counted)
+        unit = self.answers.unit()
+        counted = self.answers.values(self.counted) / unit
         base_value = counted[0]  # nobody is counted first
         counted = counted - base_value
         drawn = self.drawn[:n_pairs]
@@ -145,16 +146,16 @@ class InteractionSampling:
             total = _weighted_sum(self.target, self.counted, counted)
             found = (total, np.zeros_like(total), 0)
         else:
-            near = self.answers.values(drawn) - base_value
-            far = self.answers.values(~drawn) - base_value
+            near = self.answers.values(drawn) / unit - base_value
+            far = self.answers.values(~drawn) / unit - base_value
             pairs = (drawn, near, far)
             found = _cross_fitted(self.target, (self.counted, counted), pairs, self.chances)
         payoff = next(iter(self.answers.known.values())).shape
         shape = (len(found[0]), *payoff)
         return SampledInteractions(
-            found[0].reshape(shape),
-            found[1].reshape(shape),
-            base_value.reshape(payoff),
+            unit * found[0].reshape(shape),
+            unit * found[1].reshape(shape),
+            unit * base_value.reshape(payoff),
             self.answers.asked,
             n_pairs,
             found[2],

@@ -238,6 +238,12 @@ class Answers:
         """The largest payoff that is known."""
         return float(max(np.abs(values).max() for values in self.known.values()))
 
+    def unit(self) -> float:
+        """A power of two near the largest payoff: in this unit squares neither overflow nor vanish,
+        and no digit changes."""
+        largest = self.scale()
+        return float(2.0 ** np.floor(np.log2(largest))) if largest > 0.0 else 1.0
+
     def count_sizes(self) -> np.ndarray:
         """How many coalitions of each size, ``(n + 1,)``, are known."""
         packed = np.frombuffer(b"".join(self.known), dtype=np.uint8).reshape(len(self.known), -1)

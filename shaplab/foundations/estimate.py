@@ -137,15 +137,20 @@ class GameRun:
     def estimate(self, count: int) -> Estimate:
         """Values from the first pairs."""
         coalitions, stratum = self.design.first(count)
-        differences = self.answers.values(coalitions) - self.answers.values(~coalitions)
+        unit = self.answers.unit()
+        differences = self._in_units(coalitions, unit) - self._in_units(~coalitions, unit)
         signs = np.where(coalitions, 1.0, -1.0)
         weights, unasked = self.design.weigh(stratum)
-        total = self.answers.values(self.everybody)[0] - self.answers.values(~self.everybody)[0]
+        total = self._in_units(self.everybody, unit)[0] - self._in_units(~self.everybody, unit)[0]
         fit = fit_pairs(Pairs(signs, differences, weights, unasked), total)
         wider = widened(fit.std, fit.freedom)
-        fit = fit._replace(std=np.hypot(wider, ROUNDED * self.answers.scale()))
+        std = np.hypot(wider, ROUNDED * self.answers.scale() / unit)
+        fit = fit._replace(values=unit * fit.values, std=unit * std)
         # All pairs are there: nothing was left to chance.
         return Estimate(fit, count == self.design.total)
+
+    def _in_units(self, coalitions: np.ndarray, unit: float) -> np.ndarray:
+        return self.answers.values(coalitions) / unit
 
     def count_known_pairs(self) -> int:
         """How many pairs, from the first one on, are known."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shaplab import TableGame, all_coalitions, shapley_values
+from shaplab import TableGame, all_coalitions, interaction_values, shapley_values
 from shaplab.foundations import _pairs, _surrogate
 from shaplab.foundations._pairs import PairDesign, Pairs, lay_out, least_pairs, regress_pairs
 from shaplab.foundations._sampling import draw_entropy
@@ -547,3 +547,26 @@ def test_what_no_coalition_met_is_in_no_interval_and_sizes_say_so():
     assert np.abs(found.values).max() == 0.0 and found.std.max() < 1e-10
     assert found.sizes[[1, 19]].tolist() == [20, 20]
     assert found.sizes[10] < 50
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e150, 1e300])
+def test_errors_of_tiny_and_huge_payoffs_are_those_of_ordinary_ones(size):
+    """Squares of such payoffs vanish or overflow: errors had been 0, or no numbers."""
+
+    def game(S):
+        return np.sqrt(S.sum(axis=1)) + S[:, :3].all(axis=1)
+
+    def sized(S):
+        return size * game(S)
+
+    for function, options in (
+        (estimate_values, {"max_evaluations": 400}),
+        (interaction_values, {"max_evaluations": 1000}),
+        (interaction_values, {"thresh": 0.05}),
+    ):
+        plain = function(game, 26, rng=0, **options)
+        found = function(sized, 26, rng=0, **options)
+        # Payoffs are rounded after they are sized.
+        assert np.allclose(found.values / size, plain.values, rtol=1e-6, atol=1e-9)
+        assert np.allclose(found.std / size, plain.std, rtol=1e-3, atol=1e-9)
+        assert (found.std > 0).any()
