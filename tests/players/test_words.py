@@ -132,7 +132,8 @@ def test_several_outputs_and_the_plot(tokenizer):
     assert [text for text in written if not re.match(r"[+-]", text)] == list(game.names)
     # Words stay on the page, each line below the one before, left to right.
     places = [text.get_position() for text in ax.texts if text.get_text() in game.names]
-    assert all(0 < x < 20 for x, _ in places)
+    halves = [(len(name) + 1) / 2 for name in game.names]
+    assert all(half <= x <= 20 - half for half, (x, _) in zip(halves, places, strict=True))
     lines = [-y for _, y in places]
     assert lines == sorted(lines) and len(set(lines)) > 1
 
