@@ -364,10 +364,10 @@ READING_LOAD = {
     "interventional_tree_shap": 4950,
     "deep_shap": 3630,
     "stack_shap": 8110,
-    "permutation_shap": 1920,
+    "permutation_shap": 1930,
     "kernel_shap": 1485,
-    "sage": 2160,
-    "loss_shap": 2080,
+    "sage": 2180,
+    "loss_shap": 2100,
     "dasp": 1425,
 }
 
@@ -379,4 +379,4 @@ def test_what_one_method_asks_to_read(name):
 
 def test_the_size_of_the_package():
     total = sum(statements(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
-    assert total <= 19_800  # 13,900 and abilities added since; CHANGELOG names them
+    assert total <= 19_900  # 13,900 and abilities added since; CHANGELOG names them

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from shaplab._parallel import chunks, progress_bar
+from shaplab._units import unit_near
 from shaplab._validation import check_choice, check_int, fail, resolve_rng
 from shaplab.deep._inputs import (
     as_inputs,
@@ -258,6 +259,8 @@ class _WalkTotals:
         self.out = self._chosen_of(out)
         self.out_references = self._chosen_of(outputs_of(model, references, settings))
         self.digits = max(coarsest(model, rows), torch.finfo(out.dtype).eps)
+        # Variances count in squares of it.
+        self.unit = unit_near(np.concatenate([self.out, self.out_references]))
         shapes = [(len(row), *row.shape[1:], len(self.chosen)) for row in rows]
         self.sums = [np.zeros(shape) for shape in shapes]
         self.squares = [np.zeros(shape) for shape in shapes]
@@ -292,7 +295,8 @@ class _WalkTotals:
             values = table / 2  # an ordering and its reverse
             self.sums[place][one] += values.mean(1).sum(0)
             if self.pairs > 1:  # variance of the mean over the pairs of one background row
-                self.squares[place][one] += values.var(1, ddof=1).sum(0) / self.pairs
+                variance = (values / self.unit).var(1, ddof=1)
+                self.squares[place][one] += variance.sum(0) / self.pairs
 
     def _credits(
         self, rows: tuple[Tensor, ...], references: tuple[Tensor, ...]
@@ -312,7 +316,9 @@ class _WalkTotals:
         values = [_column_of_numbers(total / size) for total in self.sums]
         std = None
         if self.pairs > 1:
-            std = [_column_of_numbers(np.sqrt(squares) / size) for squares in self.squares]
+            std = [
+                _column_of_numbers(self.unit * np.sqrt(squares) / size) for squares in self.squares
+            ]
         sums = sum(value.reshape(len(self.out), -1, len(self.chosen)).sum(1) for value in values)
         change = self.out - self.out_references.mean(0)
         rounding = self.digits * (1 + self.units) ** 0.5

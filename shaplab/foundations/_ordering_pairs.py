@@ -47,7 +47,8 @@ class PairMoments:
     def __init__(self) -> None:
         self.count = 0
         self.mean: Any = 0.0
-        self.squares: Any = 0.0
+        # The root of the summed squares: squares of huge or tiny payoffs are no floats.
+        self.away: Any = 0.0
 
     def add(self, estimates: np.ndarray) -> None:
         """Add estimates ``(w, n, *payoff)``, one after the other."""
@@ -55,13 +56,14 @@ class PairMoments:
             self.count += 1
             before = estimate - self.mean
             self.mean = self.mean + before / self.count
-            self.squares = self.squares + before * (estimate - self.mean)
+            step = np.abs(before) * np.sqrt(1.0 - 1.0 / self.count)
+            self.away = np.hypot(self.away, step)
 
     def std(self) -> np.ndarray:
         """Standard errors of the mean, NaN for too few pairs."""
         if self.count < PAIRS_FOR_ERROR:
             return np.full(np.shape(self.mean), np.nan)
-        return np.asarray(np.sqrt(self.squares / (self.count - 1) / self.count))
+        return np.asarray(self.away / np.sqrt((self.count - 1.0) * self.count))
 
 
 class Walked(NamedTuple):
@@ -229,7 +231,7 @@ class RedrawnPairs:
         header = json.dumps([self.mark, self.entropy, self.moments.count, self.evaluations])
         arrays: dict[str, Any] = {
             "mean": self.moments.mean,
-            "squares": self.moments.squares,
+            "away": self.moments.away,
             "nobodies": self.nobodies,
             "everybody": self.everybody,
             "header": np.frombuffer(header.encode(), dtype=np.uint8),
@@ -241,7 +243,7 @@ class RedrawnPairs:
         try:
             with np.load(path, allow_pickle=False) as file:
                 mark, entropy, count, evaluations = json.loads(bytes(file["header"]))
-                mean, squares = file["mean"], file["squares"]
+                mean, away = file["mean"], file["away"]
                 nobodies, everybody = file["nobodies"], file["everybody"]
         except (OSError, KeyError, ValueError, BadZipFile) as problem:
             fail("state", "a file written by this function", str(problem), "Name another file")
@@ -255,7 +257,7 @@ class RedrawnPairs:
                 f"another one in {path.name}",
                 "Delete it or name another file",
             )
-        self.moments.count, self.moments.mean, self.moments.squares = count, mean, squares
+        self.moments.count, self.moments.mean, self.moments.away = count, mean, away
         self.entropy = entropy
         self.evaluations = evaluations
         self.nobodies = nobodies

@@ -27,6 +27,7 @@ import numpy as np
 
 from shaplab._atomic import write_atomically
 from shaplab._parallel import Crew, chunks, progress_bar
+from shaplab._units import unit_near
 from shaplab._validation import check_int, check_real, fail, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import Evaluator
@@ -118,7 +119,8 @@ def visit_generator(entropy: list[int], row: int, visit: int) -> np.random.Gener
 @dataclass
 class Tally:
     """Running moments ``(N, p, K)`` of every row's visits: mean, squares, and products with the sum
-    over players. ``exact`` ``(N,)`` tells whose values were enumerated in the end."""
+    over players, both in squares of ``unit``. ``exact`` ``(N,)`` tells whose values were enumerated
+    in the end."""
 
     KEPT: ClassVar = ("count", "mean", "m2", "cross", "exact")
 
@@ -128,12 +130,13 @@ class Tally:
     m2: np.ndarray
     cross: np.ndarray
     exact: np.ndarray
+    unit: float = 1.0
     evaluations: int = 0
     steps: int = 0
 
     @classmethod
-    def new(cls, shape: tuple[int, int, int], rng: Any) -> Tally:
-        """A tally without visits."""
+    def new(cls, shape: tuple[int, int, int], rng: Any, scale: float = 1.0) -> Tally:
+        """A tally without visits, for numbers of this scale."""
         return cls(
             entropy=draw_entropy(rng),
             count=np.zeros(shape[0], dtype=np.int64),
@@ -141,15 +144,16 @@ class Tally:
             m2=np.zeros(shape),
             cross=np.zeros(shape),
             exact=np.zeros(shape[0], dtype=bool),
+            unit=unit_near(scale),
         )
 
     def add(self, rows: np.ndarray, estimates: np.ndarray) -> None:
         """Add one visit to each of some different rows: one round."""
         self.steps += 1
         self.count[rows] += 1
-        before = estimates - self.mean[rows]
-        self.mean[rows] += before / self.count[rows][:, None, None]
-        after = estimates - self.mean[rows]
+        before = (estimates - self.mean[rows]) / self.unit
+        self.mean[rows] += self.unit * (before / self.count[rows][:, None, None])
+        after = (estimates - self.mean[rows]) / self.unit
         self.m2[rows] += before * after
         self.cross[rows] += before * after.sum(axis=1, keepdims=True)
 
@@ -163,7 +167,7 @@ class Tally:
 
     def save(self, path: Path, sampler: Sampler) -> None:
         """Write the file from which :meth:`load` goes on."""
-        told = [sampler.mark, self.entropy, self.evaluations, self.steps]
+        told = [sampler.mark, self.entropy, self.unit, self.evaluations, self.steps]
         arrays = {name: getattr(self, name) for name in self.KEPT}
         arrays["fx"] = sampler.evaluator.row_outputs
         arrays["fb"] = sampler.evaluator.reference_outputs
@@ -175,7 +179,7 @@ class Tally:
         try:
             with np.load(path, allow_pickle=False) as file:
                 kept = {name: file[name] for name in (*self.KEPT, "fx", "fb")}
-                mark, entropy, evaluations, steps = json.loads(bytes(file["header"]))
+                mark, entropy, unit, evaluations, steps = json.loads(bytes(file["header"]))
         except (OSError, KeyError, ValueError, BadZipFile) as problem:
             fail(
                 "state",
@@ -201,6 +205,7 @@ class Tally:
                 "Pass the same rng, or rng=None",
             )
         self.entropy = entropy
+        self.unit = unit
         self.evaluations = evaluations
         self.steps = steps
         for name in self.KEPT:
@@ -255,8 +260,8 @@ class Sampler:
         variance = tally.m2 / np.maximum(count - 1, 1)
         # One round does not say how far another one would be.
         is_known = (count >= self.known_after) | tally.exact[:, None, None]
-        std = np.where(is_known, np.sqrt(variance / np.maximum(count, 1)), np.nan)
-        return tally.mean, std
+        std = tally.unit * np.sqrt(variance / np.maximum(count, 1))
+        return tally.mean, np.where(is_known, std, np.nan)
 
     def rounds(self, tally: Tally) -> np.ndarray:
         """Rounds done, one number a unit (a row, or the whole)."""
@@ -296,7 +301,7 @@ class SampledRun:
             self.goal = budget.rounds * sampler.blocks + sampler.first_block_again
         self._set_costs()
         self._check_budget()
-        self.tally = Tally.new(sampler.shape, budget.rng)
+        self.tally = Tally.new(sampler.shape, budget.rng, sampler.scale)
         self.tally.evaluations = self.evaluator.evaluations
         if budget.state is not None and budget.state.exists():
             self.tally.load(budget.state, sampler, seeded=budget.rng is not None)

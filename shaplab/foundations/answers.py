@@ -24,6 +24,7 @@ from scipy.stats import t as student
 
 from shaplab._atomic import write_atomically
 from shaplab._parallel import Crew, chunks, progress_bar
+from shaplab._units import unit_near
 from shaplab._validation import check_real, digits, fail, imported, shorten
 from shaplab.foundations._sampling import Budget, draw_entropy
 from shaplab.foundations.exact import Game
@@ -239,10 +240,8 @@ class Answers:
         return float(max(np.abs(values).max() for values in self.known.values()))
 
     def unit(self) -> float:
-        """A power of two near the largest payoff: in this unit squares neither overflow nor vanish,
-        and no digit changes."""
-        largest = self.scale()
-        return float(2.0 ** np.floor(np.log2(largest))) if largest > 0.0 else 1.0
+        """A unit near the largest payoff, for whatever is squared."""
+        return unit_near(self.scale())
 
     def count_sizes(self) -> np.ndarray:
         """How many coalitions of each size, ``(n + 1,)``, are known."""

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shaplab._units import unit_near
 from shaplab._validation import check_choice, fail
 from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import COALITIONS, Evaluator
@@ -218,8 +219,10 @@ class Regression:
             (self.matrices.sum(axis=0) - self.matrices) / rest,
             (self.rights.sum(axis=0) - self.rights) / rest,
         )
-        squares = ((without_one - without_one.mean(axis=0)) ** 2).sum(axis=0)
-        return values, np.sqrt(rest / self.n_groups * squares)
+        away = without_one - without_one.mean(axis=0)
+        unit = unit_near(away)
+        squares = ((away / unit) ** 2).sum(axis=0)
+        return values, unit * np.sqrt(rest / self.n_groups * squares)
 
     def _values(self, drawn_matrix: np.ndarray, drawn_right: np.ndarray) -> np.ndarray:
         """Weighted least squares ``(..., p, K)`` under the constraint that values sum to the

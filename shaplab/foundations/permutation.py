@@ -32,6 +32,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from shaplab._parallel import chunks
+from shaplab._units import unit_near
 from shaplab._validation import check_int, check_real, fail
 from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import Evaluator
@@ -465,7 +466,8 @@ def _adaptive_means(
     how many of the samples each got ``(a,)``."""
     n_features = int(evaluator.matters[row].sum())
     features = np.repeat(np.arange(n_features), min_samples)
-    steps = _ime_steps(evaluator, row, features, entropy, 0)
+    unit = unit_near(evaluator.scale)
+    steps = _ime_steps(evaluator, row, features, entropy, 0) / unit
     steps = steps.reshape(n_features, min_samples, -1)
     # Means and squares of the distances from them (Welford): sums of squares would lose the spread
     # of a feature with large steps.
@@ -480,14 +482,14 @@ def _adaptive_means(
         variance = (squares / count[:, None]).sum(axis=1)
         features = _share_out(variance, count, min(portion, samples - int(count.sum())))
         visit += 1
-        steps = _ime_steps(evaluator, row, features, entropy, visit)
+        steps = _ime_steps(evaluator, row, features, entropy, visit) / unit
         for feature, step in zip(features, steps, strict=True):
             count[feature] += 1
             away = step - mean[feature]
             mean[feature] += away / count[feature]
             squares[feature] += away * (step - mean[feature])
     error = np.sqrt(squares / count[:, None] / np.maximum(count - 1, 1)[:, None])
-    return mean, error, count
+    return unit * mean, unit * error, count
 
 
 def _share_out(variance: np.ndarray, count: np.ndarray, samples: int) -> np.ndarray:

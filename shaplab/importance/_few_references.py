@@ -36,6 +36,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats.qmc import Halton
 
+from shaplab._units import sample_spread, unit_near
+
 __all__: list[str] = []
 
 # References of a squared-error estimate.
@@ -99,7 +101,8 @@ class FewReferences:
         self.quiet = np.setdiff1d(np.arange(self.n_references), self.loud)
         self.n_quiet = len(self.quiet)
         self.is_squared = is_squared and self.n_quiet > DRAWS
-        key = reference_outputs[self.quiet, reference_outputs.var(axis=0).argmax()]
+        liveliest = sample_spread(reference_outputs, axis=0).argmax()
+        key = reference_outputs[self.quiet, liveliest]
         self.order = self.quiet[key.argsort(kind="stable")]
         self._make_levels()
         self.reach = np.array([1.0, 0.0])
@@ -239,7 +242,8 @@ class FewReferences:
         last = len(self.sizes) - 1
         losses = self.level_losses(outputs, pilot.y, last, pilot.start)
         # (m, groups) of each level.
-        changes = [after_and_before[:, 1] - after_and_before[:, 0] for after_and_before in losses]
+        unit = unit_near(losses[0])
+        changes = [(both[:, 1] - both[:, 0]) / unit for both in losses]
         square = [changes[0].var(axis=1, ddof=1).mean()]
         for coarse, fine in pairwise(changes):
             split = coarse.reshape(*fine.shape, -1).mean(axis=2)

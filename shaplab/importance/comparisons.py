@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from shaplab._units import sample_spread
 from shaplab._validation import as_matrix, check_int, has, is_frame, resolve_rng
 from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import Evaluator
@@ -186,7 +187,7 @@ def permutation_test(
             outputs = evaluator.outputs(present, rows, rng.permutation(evaluator.n_rows))
             shuffled_loss[repeat, player] = game.losses(outputs, game.y).mean()
     rise = shuffled_loss.mean(axis=0) + game.full.mean()
-    std = shuffled_loss.std(axis=0, ddof=1) / np.sqrt(repeats)
+    std = sample_spread(shuffled_loss, axis=0) / np.sqrt(repeats)
     cost = evaluator.n_rows * players * repeats
     return Explanation(
         values=evaluator.expand(rise[None]),

@@ -380,13 +380,15 @@ class LossWalks(Sampler):
         m2 = tally.m2[..., 0]
         cross = tally.cross[..., 0]
         visits = int(np.maximum(tally.count - 1, 0).sum())
-        share, correction = shares(cross.sum(axis=0), m2.sum(axis=0), visits, self.scale)
+        share, correction = shares(
+            cross.sum(axis=0), m2.sum(axis=0), visits, self.scale / tally.unit
+        )
         mean = tally.mean[..., 0]
         residual = (self.game.full - self.game.empty) - mean.sum(axis=1)
         values = mean + share * residual[:, None]
         # The spread of a value less its share of the sum; cross sums to the spread of the sum.
         own = m2 - 2 * share * cross + share**2 * cross.sum(axis=1, keepdims=True)
-        std = np.sqrt(np.maximum(own, 0.0) * correction / freedom / count)
+        std = tally.unit * np.sqrt(np.maximum(own, 0.0) * correction / freedom / count)
         return values[..., None], std[..., None]
 
 

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shaplab._losses import get_loss
+from shaplab._units import unit_near
 from shaplab.explanation import Explanation
 from shaplab.foundations._evaluate import Evaluator
 from shaplab.foundations._sampling import Budget, SampledRun, Tally
@@ -67,9 +68,10 @@ def sage_literal(
 
 
 class ErrorMoments(NamedTuple):
-    """What is known about the error of the mean over rows: its ``variance`` ``(p,)`` and its
-    ``covariance`` ``(p,)`` with the error of the sum over players, the variance ``within`` a row's
-    visits ``(p,)`` (None: not yet known), and the degrees of ``freedom`` behind it.
+    """What is known about the error of the mean over rows, in squares of the tally's unit: its
+    ``variance`` ``(p,)`` and its ``covariance`` ``(p,)`` with the error of the sum over players,
+    the variance ``within`` a row's visits ``(p,)`` (None: not yet known), and the degrees of
+    ``freedom`` behind it.
 
     Chapter importance/sage, "How sure"."""
 
@@ -130,7 +132,7 @@ class Epochs(LossWalks):
         """Variance ``(p,)`` of row means and covariance with their sum over players, scaled to all
         rows."""
         mean = tally.mean[seen, :, 0]
-        away = mean - mean.mean(axis=0)
+        away = (mean - mean.mean(axis=0)) / tally.unit
         freedom = max(len(mean) - 1, 1)
         scale = self._scale_to_all_rows(seen)
         variance = scale * (away**2).sum(axis=0) / freedom
@@ -144,6 +146,7 @@ class Epochs(LossWalks):
         have not been visited yet show in it.
         """
         total = self.game.full - self.game.empty
+        total = total / unit_near(total)
         of_seen = total[seen].var()
         return float(max(1.0, total.var() / of_seen)) if of_seen > 0.0 else 1.0
 
@@ -153,13 +156,13 @@ class Epochs(LossWalks):
         mean = tally.mean[tally.count >= 1, :, 0].mean(axis=0)
         # `shares` takes sums of squares, as a tally keeps them, and their degrees of freedom; the
         # scale of one row's numbers becomes that of a mean of so many rows.
-        scale = self.scale / np.sqrt(tally.count.size)
+        scale = self.scale / tally.unit / np.sqrt(tally.count.size)
         share, correction = shares(covariance * freedom, variance * freedom, freedom, scale)
         residual = (self.game.full - self.game.empty).mean() - mean.sum()
         values = mean + share * residual
         # What is left of a variance after regression on the sum.
         std = np.sqrt(np.maximum(variance - share * covariance, 0.0) * correction)
-        return values[None, :, None], std[None, :, None]
+        return values[None, :, None], tally.unit * std[None, :, None]
 
     def freedom(self, tally: Tally) -> np.ndarray:
         """Degrees of freedom ``(p,)`` of the errors: fewer than visits if few rows make most of the
@@ -183,12 +186,12 @@ class Epochs(LossWalks):
         # what counts is how far w * value is from w * mean.
         weight = self.game.weight[seen, None]
         weighted = tally.mean[seen, :, 0]
-        away = weighted - weight * (weighted.sum(axis=0) / weight.sum())
+        away = (weighted - weight * (weighted.sum(axis=0) / weight.sum())) / tally.unit
         spread = (away**2).sum(axis=0) / (seen.sum() - 1)
         within = self.moments(tally).within
         if within is not None:
             spread = np.maximum(spread - within * (1.0 / tally.count[seen]).mean(), 0.0)
-        return np.asarray(np.sqrt(spread / self.shape[0]))
+        return np.asarray(tally.unit * np.sqrt(spread / self.shape[0]))
 
 
 def sage(

@@ -36,6 +36,7 @@ from shaplab._atomic import write_atomically
 from shaplab._figures import COLOURS, INK, axes, escape, tell
 from shaplab._gaussian import correlations
 from shaplab._parallel import chunks, run_tasks, spawn
+from shaplab._units import unit_near
 
 from shaplab._validation import (  # isort: skip
     as_finite,
@@ -184,7 +185,9 @@ def _first_features(
 def _accuracy(kind: str, y: np.ndarray, output: np.ndarray) -> float:
     """R2, or the area under the ROC curve: the share of pairs that the output ranks rightly."""
     if kind == "r2":
-        return float(1 - ((y - output) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+        unit = unit_near(y - y.mean())
+        unexplained = (((y - output) / unit) ** 2).sum()
+        return float(1 - unexplained / (((y - y.mean()) / unit) ** 2).sum())
     from scipy.stats import rankdata
 
     is_positive = y == 1
@@ -212,9 +215,10 @@ def _error_of_sums(phi: np.ndarray, base: Any, outputs: np.ndarray) -> float:
     """Sigma of local accuracy; without a base value the best one counts."""
     missing = outputs - phi.sum(axis=1)
     missing = missing - np.asarray(missing.mean() if base is None else base)
-    size = np.sqrt((outputs**2).mean())
+    unit = unit_near(outputs)
+    size = np.sqrt(((outputs / unit) ** 2).mean())
     if size > 0:
-        return float(np.sqrt((missing**2).mean()) / size)
+        return float(np.sqrt(((missing / unit) ** 2).mean()) / size)
     return float(np.abs(missing).max() > 0)
 
 

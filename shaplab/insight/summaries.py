@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from shaplab._figures import one_output
+from shaplab._units import sample_spread, unit_near
 from shaplab._validation import as_matrix, check_choice, check_int, check_real, fail, imported
 from shaplab.explanation import Explanation
 
@@ -100,7 +101,7 @@ def feature_ranking(explanation: Explanation, *, output: int | str | None = None
     size = np.abs(shown.values)
     error = np.full(n_features, np.nan)
     if n_rows > 1:
-        error = size.std(axis=0, ddof=1) / np.sqrt(n_rows)
+        error = sample_spread(size, axis=0) / np.sqrt(n_rows)
     quantiles = np.quantile(shown.values, [0, 0.05, 0.5, 0.95, 1], axis=0)
     frame = pd.DataFrame(
         {
@@ -185,7 +186,9 @@ def standardized(X: Any) -> np.ndarray:
     count = np.maximum(known.sum(axis=0), 1)
     filled = np.where(known, table, 0.0)
     away = np.where(known, table - filled.sum(axis=0) / count, 0.0)
-    spread = np.sqrt((away**2).sum(axis=0) / count)
+    unit = np.abs(away).max(axis=0)
+    unit = np.where(unit > 0.0, unit, 1.0)
+    spread = unit * np.sqrt(((away / unit) ** 2).sum(axis=0) / count)
     # A constant column leaves rounding errors of its mean; they are no variation.
     varies = spread > 1e-12 * np.abs(filled).max(axis=0)
     return away / np.where(varies, spread, np.inf)
@@ -216,7 +219,9 @@ def cluster_rows(table: Any, *, n_clusters: int = 8, linkage: str = "complete") 
         fail("table", "at least two rows", rows, "There is nothing to group")
     n_clusters = check_int(n_clusters, "n_clusters", minimum=1, maximum=len(rows))
     method = check_choice(linkage, "linkage", ("complete", "average", "ward", "single"))
-    links = hierarchy.linkage(rows, method=method)
+    unit = unit_near(rows)
+    links = hierarchy.linkage(rows / unit, method=method)
+    links[:, 2] *= unit
     order = hierarchy.leaves_list(links).astype(int)
     groups = hierarchy.fcluster(links, n_clusters, criterion="maxclust")
     # Groups are numbered in the order in which they stand below the tree.
@@ -238,7 +243,8 @@ def embed_rows(table: Any, *, n_components: int = 2) -> Embedding:
     n_components = check_int(n_components, "n_components", minimum=1, maximum=min(rows.shape))
     center = rows.mean(axis=0)
     left, size, right = np.linalg.svd(rows - center, full_matrices=False)
-    total = float((size**2).sum()) or 1.0
+    shares = (size / unit_near(size)) ** 2
+    shares = shares / (float(shares.sum()) or 1.0)
     left = left[:, :n_components]
     right = right[:n_components]
     size = size[:n_components]
@@ -248,7 +254,7 @@ def embed_rows(table: Any, *, n_components: int = 2) -> Embedding:
     return Embedding(
         points=sign * left * size,
         components=sign[:, None] * right,
-        explained=size**2 / total,
+        explained=shares[:n_components],
         center=center,
     )
 
@@ -273,6 +279,7 @@ def variance_explained(labels: Any, values: Any) -> float:
         fail("values", "one row for each label", numbers, f"labels have shape {groups.shape}")
     table = numbers[:, None] if numbers.ndim == 1 else numbers
     table = as_matrix(table, "values", finite=True)
+    table = table / unit_near(table - table.mean(axis=0))
     total = _squares(table)
     if total == 0:
         fail(
