@@ -32,7 +32,8 @@ and Stein); :math:`b_j` alone says too little, for the predictions vary, too. Ha
 is added, as HC2 stands between HC0 and HC3. That holds the covariance, which was learned from the
 same pairs: each of the folds has learned one without its own pairs, and how far values move from
 one to the other (the jackknife with whole folds left out), less what each pair's own residual
-shows already, is what learning adds. Of these two additions, which overlap, the larger one counts.
+shows already, is what learning adds. Both additions tell of the same thing, and neither of them
+well: half of each counts.
 Degrees of freedom follow from how uneven terms are, by leverage (Bell and McCaffrey) and by the
 residuals that were met, and from the number of folds (Satterthwaite).
 
@@ -276,18 +277,18 @@ def regress_pairs(
         direct = layout.influence**2 * squares[:, payoff]
         followed = layout.influence - slope[payoff] * held_out.taught
         terms = (direct + followed**2 * squares[:, payoff]) / 2
-        variance, of_residuals = _larger_variance((direct, terms), shared[:, payoff], by_leverage)
+        variance, of_residuals = _mean_variance((direct, terms), shared[:, payoff], by_leverage)
         std[:, payoff] = np.sqrt(variance)
         freedom[:, payoff] = of_residuals
     return PairFit(values, std, freedom)
 
 
-def _larger_variance(
+def _mean_variance(
     terms: tuple[np.ndarray, np.ndarray], shared: np.ndarray, by_leverage: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Variances and degrees of freedom ``(n,)``: of terms ``(n, m)`` that hold pairs' direct
-    influence and what folds ``shared`` ``(n,)``, or of terms that hold what pairs teach; whichever
-    is larger."""
+    influence and what folds ``shared`` ``(n,)``, and of terms that hold what pairs teach: the mean
+    of both, with the freedom of the larger one."""
     direct, taught = (each.sum(axis=1) for each in terms)
     of_direct, of_taught = (_add_freedoms(by_leverage, _residual_freedom(each)) for each in terms)
     relearned = direct + shared
@@ -297,7 +298,7 @@ def _larger_variance(
     )
     of_relearned = np.maximum(1.0, 1.0 / np.maximum(both, np.finfo(float).tiny))
     is_larger = relearned > taught
-    return np.maximum(relearned, taught), np.where(is_larger, of_relearned, of_taught)
+    return (relearned + taught) / 2, np.where(is_larger, of_relearned, of_taught)
 
 
 def _shared_by_folds(

@@ -226,7 +226,7 @@ def estimate_values(
     Intervals of 95% held 96 to 98% of the true values at 5, 10, 20 and 60 evaluations a player, the
     mean over seven games (trees, networks, sharp interactions, SAGE, a saturated one; 10 to 30
     players, 40 to 200 runs each); single games between 94 and 99%. What learning the surrogate adds
-    is taken to be the larger of two estimates: intervals are rather too wide than too narrow.
+    is the mean of two estimates.
 
     A standard error knows only what was seen. An effect that no valued coalition has is in no
     interval, however large: a game of 20 players with one such effect had 35% at 10 evaluations a

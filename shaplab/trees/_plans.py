@@ -17,7 +17,9 @@ from joblib import Parallel, delayed
 
 from shaplab._parallel import chunks
 from shaplab.trees._paths import MAX_BITS, Paths
+from shaplab.trees._questions import QuestionTables, question_tables, questions_of
 from shaplab.trees.kernels.patterns import Background, pair_patterns
+from shaplab.trees.kernels.predict import Nodes
 from shaplab.trees.kernels.quadrature import JOB_TREE, WALK_ROWS, walk_trees
 from shaplab.trees.kernels.structure import (
     BITS,
@@ -25,6 +27,7 @@ from shaplab.trees.kernels.structure import (
     FIRST_CLUSTER,
     LEVEL,
     PLAYERS,
+    ClusterPlan,
     Prices,
     Workload,
     plan_clusters,
@@ -76,14 +79,18 @@ def threads(n_jobs: int | None) -> Jobs:
 
 
 class PricedTables:
-    """What it costs to tabulate each of the chosen trees; the same for any of them that are."""
+    """What it costs to tabulate each of the chosen trees; the same for any of them that are.
+
+    Where trees ask few ``questions``, their clusters serve one row for each set of answers only.
+    """
 
     def __init__(
         self, paths: Paths, chosen: np.ndarray, pairs: bool, n_rows: int, n_background: int
     ) -> None:
+        self.questions = questions_of(paths.nodes, paths.n_outputs, pairs, n_rows)
         self.work = Workload(
             n_players=paths.nodes.n_players,
-            n_rows=n_rows,
+            n_rows=n_rows if self.questions is None else self.questions.n_rows,
             n_background=n_background,
             pairs=pairs,
             max_bits=MAX_BITS,
@@ -99,6 +106,7 @@ class LeafClusters:
     Attributes
     ----------
     starts : ``(C+1,)`` first entry of each cluster's table, and where the last one ends.
+    questions : how these tables become one for each tree, or None where that does not pay.
     """
 
     def __init__(self, paths: Paths, chosen: np.ndarray, priced: PricedTables) -> None:
@@ -108,6 +116,12 @@ class LeafClusters:
         )
         sizes = self.plan.clusters[:, COLUMNS] << self.plan.clusters[:, BITS]
         self.starts = np.append(0, np.cumsum(sizes))
+        self.questions = None
+        if priced.questions is not None and len(self.plan.clusters):
+            n_targets = paths.n_targets(priced.work.pairs)
+            self.questions = question_tables(
+                priced.questions, paths.nodes, self.plan, n_targets, CHUNK
+            )
 
     def __len__(self) -> int:
         return len(self.plan.clusters)
@@ -117,6 +131,11 @@ class LeafClusters:
         """Bytes of the plan, without tables."""
         plan = self.plan
         return sum(a.nbytes for a in (plan.ops, plan.clusters, plan.features, plan.targets))
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of the tables that rows are looked up in."""
+        return int(self.starts[-1] if self.questions is None else self.questions.n_entries)
 
     def count(self, background: np.ndarray, weights: np.ndarray, jobs: Jobs) -> np.ndarray:
         """Weight of every pattern of every cluster among background rows ``(d, R)``."""
@@ -156,8 +175,10 @@ class LeafClusters:
         self, memory_limit: int, histogram: np.ndarray, means: np.ndarray, jobs: Jobs
     ) -> np.ndarray | None:
         """The tables of all clusters, see ``build``, or None if they take more bytes than that."""
-        if not len(self) or 8 * self.starts[-1] > memory_limit:
+        if not len(self) or 8 * self.n_entries > memory_limit:
             return None
+        if self.questions is not None:
+            return self._tables_of_trees(self.questions, histogram, means, jobs)
         tables = np.empty(self.starts[-1])
         self.build(0, len(self), histogram, means, tables, jobs)
         return tables
@@ -173,34 +194,67 @@ class LeafClusters:
     ) -> None:
         """Add the values of rows ``codes`` ``(d, n)`` in all clusters; tables are built chunk by
         chunk unless given."""
-        n_chunks = len(self.plan.cuts) - 1
-        if tables is not None:
-            self._look_up((0, n_chunks), codes, tables, sums, jobs)
+        nodes = self.paths.nodes
+        questions = self.questions
+        if questions is not None:
+            if tables is None:
+                tables = self._tables_of_trees(questions, histogram, means, jobs)
+            every = (0, len(questions.plan.cuts) - 1)
+            look_rows_up(every, nodes, questions.plan, questions.levels, codes, tables, sums, jobs)
             return
+        if tables is not None:
+            every = (0, len(self.plan.cuts) - 1)
+            look_rows_up(every, nodes, self.plan, self.largest.levels, codes, tables, sums, jobs)
+            return
+        self._build_and_look_up(nodes, self.plan, codes, sums, histogram, means, jobs)
+
+    def _tables_of_trees(
+        self, questions: QuestionTables, histogram: np.ndarray, means: np.ndarray, jobs: Jobs
+    ) -> np.ndarray:
+        """One table for each tree: what made-up rows get in the clusters."""
+        tables = np.zeros((questions.n_columns, questions.codes.shape[1]))
+        self._build_and_look_up(
+            questions.nodes, questions.making, questions.codes, tables, histogram, means, jobs
+        )
+        return tables.ravel()
+
+    def _build_and_look_up(
+        self,
+        nodes: Nodes,
+        plan: ClusterPlan,
+        codes: np.ndarray,
+        sums: np.ndarray,
+        histogram: np.ndarray,
+        means: np.ndarray,
+        jobs: Jobs,
+    ) -> None:
+        """Build the clusters' tables chunk by chunk, and add what they hold for rows."""
         bounds = self.plan.cuts[:, FIRST_CLUSTER]
         # One place for the tables of all chunks, one after the other, that stays in the cache.
         room = np.empty(np.diff(self.starts[bounds]).max(initial=0))
-        for chunk in range(n_chunks):
+        for chunk in range(len(bounds) - 1):
             self.build(bounds[chunk], bounds[chunk + 1], histogram, means, room, jobs)
-            self._look_up((chunk, chunk + 1), codes, room, sums, jobs)
+            some = (chunk, chunk + 1)
+            look_rows_up(some, nodes, plan, self.largest.levels, codes, room, sums, jobs)
 
-    def _look_up(
-        self,
-        some: tuple[int, int],
-        codes: np.ndarray,
-        tables: np.ndarray,
-        sums: np.ndarray,
-        jobs: Jobs,
-    ) -> None:
-        """Add what the tables of some chunks, first and last, hold for rows ``codes``."""
-        nodes = self.paths.nodes
 
-        def look_part_up(part: slice) -> None:
-            rows = (part.start, part.stop)
-            room = row_patterns(self.largest.levels)
-            look_up(some, nodes, self.plan, codes, rows, tables, room, sums)
+def look_rows_up(
+    some: tuple[int, int],
+    nodes: Nodes,
+    plan: ClusterPlan,
+    levels: int,
+    codes: np.ndarray,
+    tables: np.ndarray,
+    sums: np.ndarray,
+    jobs: Jobs,
+) -> None:
+    """Add what the tables of some chunks of a plan, first and last, hold for rows ``codes``."""
 
-        jobs(look_part_up, list(chunks(codes.shape[1], LOOKUP_PART)))
+    def look_part_up(part: slice) -> None:
+        rows = (part.start, part.stop)
+        look_up(some, nodes, plan, codes, rows, tables, row_patterns(levels), sums)
+
+    jobs(look_part_up, list(chunks(codes.shape[1], LOOKUP_PART)))
 
 
 class PathDependentPlan:
@@ -248,7 +302,7 @@ class PathDependentPlan:
     @property
     def table_bytes(self) -> int:
         """Bytes of all tables, kept or not."""
-        return 8 * int(self.clusters.starts[-1])
+        return 8 * self.clusters.n_entries
 
     @property
     def nbytes(self) -> int:

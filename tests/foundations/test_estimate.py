@@ -527,13 +527,13 @@ def test_what_is_left_of_a_stratum_is_all_that_is_guessed():
     assert np.mean(inside) > 0.92
 
 
-def test_the_larger_of_two_variances_counts():
+def test_the_mean_of_two_variances_counts():
     direct = np.array([[1.0, 1.0], [1.0, 1.0]])
     taught = np.array([[2.0, 2.0], [2.0, 2.0]])
     leverage = np.array([10.0, 10.0])
     shared = np.array([1.0, 8.0])
-    variance, freedom = _pairs._larger_variance((direct, taught), shared, leverage)
-    assert variance.tolist() == [4.0, 10.0]
+    variance, freedom = _pairs._mean_variance((direct, taught), shared, leverage)
+    assert variance.tolist() == [3.5, 7.0]
     # Two equal terms have six degrees of freedom; with ten by leverage 1 / (1/6 + 1/10).
     assert freedom[0] == pytest.approx(3.75)
     assert freedom[1] == pytest.approx(100.0 / (4.0 / 3.75 + 64.0 / 4.0))
