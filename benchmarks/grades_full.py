@@ -23,9 +23,7 @@ cells = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```", text, re.M | re.S)
 given = {"profile": "full", "seed": 0, "record": None}
 for cell in cells:
     if "import matplotlib" in cell or "full = profile" in cell or "def lime" in cell:
-        code = cell.split("start, cpu =")[0].replace("from shaplab_book import record\n", "")
-        code = code.replace("print(len(METRICS)", "(len(METRICS)")
-        exec(code, given)
+        exec(re.sub(r"^:tags:.*$", "", cell, flags=re.M), given)
 total = 0.0
 print(
     f"{rows} test rows of 1 split, 100 draws, scaled to 10 splits of 100 rows; CPU "

@@ -15,8 +15,7 @@ what is left of the rules' bias comes from games with ``1 / steps`` of the playe
 Cost: ``N * B * orderings * steps`` pairs of rows, each two rows forward and one backward for each
 output.
 
-Section "Nearer, for a few passes more".
-Chapter: deep/graph
+Chapter: deep/stepwise
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from shaplab_book.networks import ComparableCNN, ResidualDNN
+from shaplab_book.networks import ComparableCNN, ResidualDNN, everyday_networks
 
 from shaplab.shapnets import DeepShapNet, ImageShapNet
 
@@ -64,3 +64,20 @@ def test_the_comparison_reads_as_many_channels_as_the_net_does():
 def test_bad_input_is_named(make, argument):
     with pytest.raises(TypeError, match=argument):
         make()
+
+
+def test_everyday_networks_run_and_come_from_the_seed():
+    state = torch.random.get_rng_state()
+    nets = everyday_networks(0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    again, other = everyday_networks(0), everyday_networks(1)
+    assert len(nets) == 12
+    for name, (net, shape) in nets.items():
+        rows = torch.ones(3, *shape)
+        out = net.eval()(rows)
+        assert out.shape == (3, 1)
+        assert torch.equal(out, again[name][0].eval()(rows))
+        assert not torch.equal(out, other[name][0].eval()(rows))
+    twice = [m for m in nets["one nn.ReLU used twice"][0] if isinstance(m, torch.nn.ReLU)]
+    assert len(twice) == 2
+    assert twice[0] is twice[1]

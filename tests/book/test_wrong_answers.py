@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -420,6 +421,19 @@ def count_calls(model, *inputs):
     return found
 
 
+def block_values(game, n, sizes):
+    orderings = list(itertools.permutations(range(n)))
+    values = np.zeros(n)
+    for ordering in orderings:
+        here = np.zeros((1, n), dtype=bool)
+        for block in np.split(np.array(ordering), np.cumsum(sizes)[:-1]):
+            there = here.copy()
+            there[:, block] = True
+            values[block] += (game(there) - game(here)) / len(block)
+            here = there
+    return values / len(orderings)
+
+
 def all_moments(c):
     n = len(c)
     others = [np.delete(c, i) for i in range(n)]
@@ -647,6 +661,7 @@ WRONG = {
     "ex-series": series,
     "ex-graph-multiplier": chord,
     "ex-graph-calls": count_calls,
+    "ex-stepwise-blocks": block_values,
     "ex-dasp-moments": all_moments,
     "ex-dasp-relu": relu_mean,
     "ex-summary-largest": largest_for,

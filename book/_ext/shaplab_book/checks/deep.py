@@ -22,6 +22,7 @@ __all__ = [
     "ex_rescale_values",
     "ex_reveal",
     "ex_series",
+    "ex_stepwise_blocks",
     "ex_triple_product",
     "ex_weighted_references",
 ]
@@ -252,6 +253,22 @@ def ex_graph_calls(answer: Callable[..., Any]) -> None:
     }
     for name, (model, inputs, wanted) in calls.items():
         expect(name, dict(answer(model, *inputs)), wanted, hint=hint)
+
+
+def ex_stepwise_blocks(answer: Callable[..., Any]) -> None:
+    """``block_values(game, n, sizes)``: the change of a whole block shared evenly in it."""
+    hint = "In each block the Shapley values of the block's own game; then the mean over orderings"
+    rng = np.random.default_rng(0)
+    for sizes in ((2, 1), (1, 1, 1), (2, 2), (1, 3), (5,)):
+        n = sum(sizes)
+        worth = rng.normal(size=2**n)
+        bits = 2 ** np.arange(n)
+
+        def game(S: Any, worth: Any = worth, bits: Any = bits) -> Any:
+            return worth[np.asarray(S, dtype=bool) @ bits]
+
+        wanted = shaplab.shapley_values(game, n)
+        expect(f"{n} players in blocks of {sizes}", answer(game, n, sizes), wanted, 1e-10, hint)
 
 
 def ex_dasp_moments(answer: Callable[..., Any]) -> None:
