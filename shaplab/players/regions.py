@@ -19,7 +19,6 @@ Chapter: players/regions
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,23 +26,19 @@ from scipy.ndimage import gaussian_filter, label
 from scipy.sparse import diags, kronsum
 from scipy.sparse.linalg import splu
 
-from shaplab._parallel import chunks
 from shaplab._validation import (
     as_finite,
     as_numbers,
-    check_callable,
     check_choice,
     check_int,
     check_names,
-    check_outputs,
     check_real,
     fail,
     has,
-    imported,
     plain,
 )
-from shaplab.explanation import Explanation
 from shaplab.foundations.games import check_coalitions
+from shaplab.players._parts import PartsGame, sums_of_players
 
 __all__ = ["RegionGame", "grid_regions", "harmonic_fill", "quadtree_unions", "segment_regions"]
 
@@ -89,7 +84,7 @@ def _neighbours(shape: tuple[int, ...]) -> Any:
     return kronsum(across, down).tocsr()
 
 
-class RegionGame:
+class RegionGame(PartsGame):
     """The game of the regions of one picture, for any explaining function that takes a game.
 
     Called with coalitions ``(m, n_players)`` it returns the model's outputs ``(m,)`` or ``(m, K)``
@@ -131,6 +126,8 @@ class RegionGame:
     array([5.])
     """
 
+    kind = "regions"
+
     def __init__(
         self,
         model: Callable[..., Any],
@@ -141,12 +138,8 @@ class RegionGame:
         names: Any = None,
         batch_size: int = 64,
     ) -> None:
-        self.model = check_callable(model, "model")
-        if getattr(model, "training", False):
-            remedy = "Call model.eval() first"
-            fail("model", "a network in evaluation mode", "one in training mode", remedy)
-        self.batch_size = check_int(batch_size, "batch_size")
         self.tensor = image if has(image, "detach", "cpu") else None
+        super().__init__(model, batch_size, with_torch=self.tensor is not None)
         if self.tensor is None and has(model, "named_parameters", "state_dict"):
             remedy = "Pass torch.tensor(image), of the dtype of the network's weights"
             fail("image", "a tensor, which a torch module takes", image, remedy, TypeError)
@@ -176,16 +169,8 @@ class RegionGame:
         whole = np.full(shape, given) if given.ndim == 0 else given
         return as_finite(whole, "absent", shape, remedy)
 
-    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        present = check_coalitions(coalitions, self.n_players)
-        outputs = []
-        # Gradients would keep every picture's layers in memory.
-        quiet = nullcontext() if self.tensor is None else imported("torch", "image").no_grad()
-        with quiet:
-            for part in chunks(len(present), self.batch_size):
-                answer = self.model(self.pictures(present[part]))
-                outputs.append(check_outputs(answer, len(present[part])))
-        return np.concatenate(outputs)
+    def shown(self, present: np.ndarray) -> tuple[Any, ...]:
+        return (self.pictures(present),)
 
     def pictures(self, coalitions: Any) -> Any:
         """What the model sees of coalitions ``(m, n_players)``: array or tensor ``(m, C, H,
@@ -201,22 +186,7 @@ class RegionGame:
         painted = painted.reshape(-1, *self.image.shape)
         if self.tensor is None:
             return painted.astype(self.dtype, copy=False)
-        torch = imported("torch", "image")
-        return torch.as_tensor(painted, dtype=self.dtype, device=self.tensor.device)
-
-    def explanation(self, values: Any, *, std: Any = None, method: str = "") -> Explanation:
-        """Values of the regions ``(n_players,)`` or ``(n_players, K)``, and their standard errors,
-        as an Explanation of one row: for ``plots.regions`` and all that takes one."""
-        base_values = self(np.zeros((1, self.n_players), dtype=bool))
-        expected = (self.n_players, *base_values.shape[1:])
-        remedy = "Pass values of this game"
-        return Explanation(
-            values=as_finite(values, "values", expected, remedy)[None],
-            std=None if std is None else np.asarray(std)[None],
-            base_values=base_values,
-            feature_names=self.names,
-            method=method or f"regions ({self.absent})",
-        )
+        return self.torch.as_tensor(painted, dtype=self.dtype, device=self.tensor.device)
 
     def by_region(self, pixel_values: Any) -> np.ndarray:
         """Sums over the pixels and channels of each region, ``(n_players, ...)``, of what belongs
@@ -232,10 +202,7 @@ class RegionGame:
                 f"shape {found.shape}",
                 "Pass the attributions of one picture, such as explanation.values[0]",
             )
-        total = np.zeros((self.n_players, *found.shape[2:]))
-        owned = self.player_of_pixel >= 0
-        np.add.at(total, self.player_of_pixel[owned], found[owned])
-        return total
+        return sums_of_players(found, self.player_of_pixel, self.n_players)
 
 
 def check_picture(image: Any) -> np.ndarray:

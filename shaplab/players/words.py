@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._parallel import chunks
-from shaplab._validation import check_callable, check_choice, check_int, fail, imported
-from shaplab.explanation import Explanation
+from shaplab._validation import check_choice, fail
 from shaplab.foundations.games import check_coalitions
+from shaplab.players._parts import PartsGame, sums_of_players
 
 __all__ = ["WordGame", "phrases_of"]
 
@@ -34,7 +33,7 @@ ABSENT = ("mask", "pad", "delete")
 PUNCTUATION = '.,;:!?()"–—'
 
 
-class WordGame:
+class WordGame(PartsGame):
     """The game of the words of a text, for any explaining function that takes a game.
 
     Called with coalitions ``(m, n_players)`` it returns the model's outputs ``(m,)`` or ``(m, K)``
@@ -64,8 +63,10 @@ class WordGame:
     ------
     ValueError
         For a text without words or longer than the model takes, a tokenizer without the token that
-        ``absent`` needs, a model in training mode, and outputs of another shape.
+        ``absent`` needs, a model in training mode, and outputs of another shape or with NaN.
     """
+
+    kind = "words"
 
     def __init__(
         self,
@@ -76,13 +77,8 @@ class WordGame:
         absent: str = "mask",
         batch_size: int = 64,
     ) -> None:
-        self.torch = imported("torch", "model")
-        self.model = check_callable(model, "model")
-        if getattr(model, "training", False):
-            remedy = "Call model.eval() first"
-            fail("model", "a network in evaluation mode", "one in training mode", remedy)
+        super().__init__(model, batch_size, with_torch=True)
         self.absent = check_choice(absent, "absent", ABSENT)
-        self.batch_size = check_int(batch_size, "batch_size")
         self._read(tokenizer, text)
 
     def _read(self, tokenizer: Any, text: str) -> None:
@@ -131,28 +127,15 @@ class WordGame:
             )
         return int(number)
 
-    def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        coalitions = check_coalitions(coalitions, self.n_players)
-        outputs = []
-        with self.torch.no_grad():
-            for part in chunks(len(coalitions), self.batch_size):
-                ids, attention = self.texts(coalitions[part])
-                answer = self.torch.as_tensor(self.model(ids, attention))
-                if answer.ndim not in (1, 2) or len(answer) != len(ids):
-                    fail(
-                        "model",
-                        f"outputs of shape ({len(ids)},) or ({len(ids)}, K)",
-                        f"shape {tuple(answer.shape)}",
-                        "Return one number, or one row of numbers, for each text",
-                    )
-                outputs.append(answer.detach().cpu().numpy().astype(np.float64))
-        return np.concatenate(outputs)
+    def shown(self, present: np.ndarray) -> tuple[Any, ...]:
+        return self.texts(present)
 
     def texts(self, coalitions: np.ndarray) -> tuple[Any, Any]:
         """What the model reads: token numbers and attention mask ``(m, L)`` of coalitions."""
         torch = self.torch
+        present = check_coalitions(coalitions, self.n_players)
         stays = self.player_of_token < 0
-        is_there = torch.tensor(stays | coalitions[:, self.player_of_token])
+        is_there = torch.tensor(stays | present[:, self.player_of_token])
         ids = torch.where(is_there, self.ids, self.absent_ids)
         if self.absent == "mask":
             return ids, torch.ones_like(ids)
@@ -161,20 +144,9 @@ class WordGame:
             return ids, attention
         # What is there comes first, in its order.
         order = torch.argsort(1 - attention, dim=1, stable=True)
-        length = int(attention.sum(dim=1).max())
+        length = max(attention.sum(dim=1).tolist(), default=0)
         together = torch.gather(ids, 1, order)[:, :length]
         return together, torch.gather(attention, 1, order)[:, :length]
-
-    def explanation(self, values: Any, *, std: Any = None, method: str = "") -> Explanation:
-        """Values of the words ``(n_players,)`` or ``(n_players, K)``, and their standard errors, as
-        an Explanation of one row: for ``plots.text`` and all that takes one."""
-        return Explanation(
-            values=np.asarray(values)[None],
-            std=None if std is None else np.asarray(std)[None],
-            base_values=self(np.zeros((1, self.n_players), dtype=bool)),
-            feature_names=self.names,
-            method=method or f"words ({self.absent})",
-        )
 
     def by_word(self, of_tokens: Any) -> np.ndarray:
         """Sums over the tokens of each word, ``(n_players, ...)``, of what belongs to tokens
@@ -187,10 +159,7 @@ class WordGame:
                 f"shape {found.shape}",
                 "Pass the attributions of one row, such as explanation.values[0]",
             )
-        total = np.zeros((self.n_players, *found.shape[1:]))
-        is_word = self.player_of_token >= 0
-        np.add.at(total, self.player_of_token[is_word], found[is_word])
-        return total
+        return sums_of_players(found, self.player_of_token, self.n_players)
 
 
 def phrases_of(words: Any) -> list[list[int]]:
@@ -200,7 +169,6 @@ def phrases_of(words: Any) -> list[list[int]]:
     ----------
     words : sequence of texts, such as ``WordGame.names``. A tokenizer that cuts numbers at their
         point makes that a mark of punctuation.
-
 
     Returns
     -------

@@ -608,6 +608,26 @@ def mean_of_means(picture, regions):
     return (means.sum() - means) / (len(means) - 1)
 
 
+def remember_calls(game):
+    known = {}
+
+    def remembered(coalitions):
+        keys = [S.tobytes() for S in coalitions]
+        fresh = [place for place, key in enumerate(keys) if key not in known]
+        if fresh:
+            found = game(coalitions[fresh])
+            known.update(zip([keys[place] for place in fresh], found, strict=True))
+        return np.array([known[key] for key in keys])
+
+    return remembered
+
+
+def new_parts_alone(old, new, score):
+    return lambda coalitions: np.array(
+        [score([new[i] for i in np.flatnonzero(S)]) for S in coalitions]
+    )
+
+
 WRONG = {
     "ex-matrix": shapley_matrix,
     "ex-count-votes": voting_power,
@@ -690,6 +710,8 @@ WRONG = {
     "ex-words-without": alone,
     "ex-rows-alone": votes_lost,
     "ex-rows-regression": always_by_k,
+    "ex-documents-remember": remember_calls,
+    "ex-documents-versions": new_parts_alone,
 }
 
 

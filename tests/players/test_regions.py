@@ -332,6 +332,14 @@ def test_tensors_come_to_the_model_and_arrays_to_functions():
     assert np.allclose(summed.sum(axis=0), ends[1] - ends[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("absent", ["blur", "mean", "inpaint", 0.0])
+def test_no_coalitions_have_no_outputs_of_the_usual_shape(absent):
+    game = RegionGame(weigh, picture(), ODD, absent=absent)
+    nobody = np.zeros((0, 4), dtype=bool)
+    assert game(nobody).shape == (0, 2)
+    assert game.pictures(nobody).shape == (0, 2, 5, 6)
+
+
 def test_sums_over_regions():
     game = RegionGame(weigh, picture(), ODD)
     flat = np.arange(30.0).reshape(5, 6)

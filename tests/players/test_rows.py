@@ -124,6 +124,10 @@ def test_coalitions_of_other_players_are_named():
         game(np.ones((1, 10), dtype=bool))
 
 
+def test_no_coalitions_have_no_outputs():
+    assert NeighbourGame(*tables(7))(np.zeros((0, 9), dtype=bool)).shape == (0, 5)
+
+
 def test_nothing_of_the_user_is_changed():
     given = tables(8)
     copies = [each.copy() for each in given]

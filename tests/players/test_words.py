@@ -113,6 +113,33 @@ def test_rows_and_references_are_those_of_the_game(tokenizer):
         game.by_word(np.ones(6))
 
 
+@pytest.mark.parametrize("absent", ["mask", "pad", "delete"])
+def test_no_coalitions_have_no_outputs_of_the_usual_shape(tokenizer, absent):
+    nobody = np.zeros((0, 6), dtype=bool)
+    one = WordGame(weigh, tokenizer, TEXT, absent=absent)
+    assert one(nobody).shape == (0,)
+    two = WordGame(lambda *text: torch.stack([weigh(*text)] * 2, 1), tokenizer, TEXT, absent=absent)
+    assert two(nobody).shape == (0, 2)
+    ids, attention = one.texts(nobody)
+    assert len(ids) == len(attention) == 0
+
+
+def test_outputs_in_half_precision_and_missing_ones(tokenizer):
+    half = WordGame(lambda *text: weigh(*text).bfloat16(), tokenizer, TEXT)
+    everybody = np.ones((1, 6), dtype=bool)
+    # Eight bits of mantissa.
+    assert half(everybody) == pytest.approx(WordGame(weigh, tokenizer, TEXT)(everybody), rel=2**-8)
+    missing = WordGame(lambda *text: weigh(*text) * torch.nan, tokenizer, TEXT)
+    with pytest.raises(ValueError, match="model: expected finite outputs"):
+        missing(everybody)
+
+
+def test_values_of_another_game_are_named(tokenizer):
+    game = WordGame(weigh, tokenizer, TEXT)
+    with pytest.raises(ValueError, match=r"values: expected .*\(6,\)"):
+        game.explanation(np.ones(5))
+
+
 def test_several_outputs_and_the_plot(tokenizer):
     def two(ids, attention):
         return torch.stack([weigh(ids, attention), -weigh(ids, attention)], dim=1)

@@ -11,6 +11,8 @@ import shaplab
 from shaplab_book.checking import expect
 
 __all__ = [
+    "ex_documents_remember",
+    "ex_documents_versions",
     "ex_regions_literal",
     "ex_regions_sums",
     "ex_rows_alone",
@@ -114,3 +116,45 @@ def ex_regions_sums(answer: Callable[..., Any]) -> None:
         picture = rng.normal(size=regions.shape)
         wanted = [picture[regions != region].mean() for region in range(regions.max() + 1)]
         expect(f"{regions.max() + 1} regions", answer(picture, regions), wanted, 1e-12, hint)
+
+
+def ex_documents_remember(answer: Callable[..., Any]) -> None:
+    """``remember(game)``: asking twice for a coalition that one call holds twice."""
+    hint = "Ask for each coalition that is not known once, and for nothing if all are known"
+    asked: list[bytes] = []
+
+    def game(coalitions: np.ndarray) -> np.ndarray:
+        if not len(coalitions):
+            raise AssertionError
+        asked.extend(S.tobytes() for S in coalitions)
+        return coalitions @ np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+
+    remembered = answer(game)
+    some = np.array([[True, False, True], [False, True, False], [True, False, True]])
+    everybody = shaplab.all_coalitions(3)
+    for told, coalitions, count in (
+        ("a call with a coalition twice", some, 2),
+        ("the same call again", some, 2),
+        ("all coalitions", everybody, 8),
+        ("all of them backwards", everybody[::-1], 8),
+    ):
+        wanted = coalitions @ np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+        expect(f"{told}, worth", remembered(coalitions), wanted, 1e-12, hint)
+        expect(f"{told}, coalitions asked so far", len(asked), count, 0, hint)
+
+
+def ex_documents_versions(answer: Callable[..., Any]) -> None:
+    """``versions_game(old, new, score)``: leaving absent parts out instead of keeping the old."""
+    hint = "A part that is absent is the old one, in its place"
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 4):
+        old, new = rng.normal(size=(2, n))
+        coalitions = shaplab.all_coalitions(n)
+        wanted = np.where(coalitions, new, old) @ np.arange(1.0, n + 1)
+        found = answer(list(old), list(new), _by_place)(coalitions)
+        expect(f"{n} parts, all coalitions", found, wanted, 1e-12, hint)
+
+
+def _by_place(parts: Any) -> float:
+    """A score that knows the order of the parts."""
+    return float(sum(place * part for place, part in enumerate(parts, start=1)))
