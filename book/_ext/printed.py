@@ -120,6 +120,10 @@ class Printed:
             if place not in self.used:  # boxes repeat names such as "proof", to which nothing leads
                 marked["id"] = place
                 self.used.add(place)
+        for link in text.select("a[title^=Chapter]"):
+            after = str(link.next_sibling or "")
+            if not after.startswith(" (chapter"):  # paper does not follow a link
+                link.insert_after(f" ({str(link['title']).lower()})")
         for link in text.select("a[href]"):
             target = self._target(str(link["href"]), page)
             if target:
@@ -166,7 +170,7 @@ def write_book(root: Path, html: Path, target: Path, chosen: list[str] | None = 
         static=f"{base}/_static",
         style=(HERE / "printed.css").read_text(encoding="utf-8"),
         mathjax=MATHJAX,
-        contents=f"<ol>{contents}</ol>",
+        contents=f"<ul>{contents}</ul>",
         chapters="\n".join(book.chapters),
         solutions=solutions,
     )
