@@ -173,6 +173,13 @@ def _blocks(lines: list[str], counts: Counts) -> Iterator[str]:
             continue
         if opening:
             mark, kind, title = opening.groups()
+            if kind == "dropdown":
+                # Notebooks fold what HTML folds; Markdown inside needs an empty line before it.
+                yield f"> <details><summary>{title}</summary>"
+                yield ">"
+                quoting.append(f"{mark} details")
+                options = True
+                continue
             head = _head(kind, title, counts)
             # The text of an exercise stands between two directives, not in one.
             if kind.endswith(("-start", "-end")):
@@ -185,7 +192,9 @@ def _blocks(lines: list[str], counts: Counts) -> Iterator[str]:
                     yield ">"
             options = True
         elif quoting and CLOSING.match(line) and line.strip() == quoting[-1].split()[0]:
-            quoting.pop()
+            if quoting.pop().endswith("details"):
+                yield ">"
+                yield "> </details>"
             options = False
         elif (options and re.match(r"^:[\w-]+:", line)) or (quoting and "outside" in quoting[-1]):
             continue
