@@ -15,8 +15,8 @@ from printed import write_book
 from run_chapters import chapters
 
 ROOT = Path(__file__).resolve().parents[2]
-BOX = re.compile(r"^:{4}\{admonition\} (.+)\n:class: ask\n(.*?)^:{4}$", re.M | re.S)
-CHOICE = re.compile(r"^:::\{dropdown\} (.+)\n(.*?)^:::$", re.M | re.S)
+BOX = re.compile(r"^:{4}\{admonition\} ([^\n]+)\n:class: ask\n(.*?)^:{4}$", re.M | re.S)
+CHOICE = re.compile(r"^:::\{dropdown\} ([^\n]+)\n(.*?)^:::$", re.M | re.S)
 PAGES = [page for page in chapters(ROOT) if "/" in page]
 
 
@@ -90,12 +90,10 @@ def test_paper_has_choices_in_place_and_answers_at_the_end(tmp_path):
 @pytest.mark.browser
 @pytest.mark.parametrize("script", [True, False])
 def test_a_choice_unfolds_by_mouse_and_keyboard(browser, address, script):
-    context = browser.browser
-    page = (
-        browser.new_page()
-        if context is None or script
-        else context.new_page(java_script_enabled=False)
-    )
+    page = browser.new_page()
+    if not script:
+        session = browser.new_cdp_session(page)
+        session.send("Emulation.setScriptExecutionDisabled", {"value": True})
     page.goto(f"{address}/book/foundations/exact.html", wait_until="load")
     choices = page.locator(".ask details")
     assert choices.count() == 3
