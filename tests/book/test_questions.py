@@ -15,7 +15,7 @@ from printed import write_book
 from run_chapters import chapters
 
 ROOT = Path(__file__).resolve().parents[2]
-BOX = re.compile(r"^:{4}\{admonition\} ([^\n]+)\n:class: ask\n(.*?)^:{4}$", re.M | re.S)
+BOX = re.compile(r"^:{4}\{admonition\} ([^\n]+)\n:class: ask\n\n(.*?)^:{4}$", re.M | re.S)
 CHOICE = re.compile(r"^:::\{dropdown\} ([^\n]+)\n(.*?)^:::$", re.M | re.S)
 PAGES = [page for page in chapters(ROOT) if "/" in page]
 
