@@ -17,7 +17,7 @@ export PROFILE
 export CHAPTERS
 
 K =
-.PHONY: help book html lab course editions slides figures pdf test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
+.PHONY: help book html lab course editions slides figures pdf picture test test-fast test-unit test-random test-machines test-oldest test-notebooks test-pages chapter lint format clean bench executed
 .NOTPARALLEL:
 
 book: html  ## execute the chapters, build the pages, serve them and print the address
@@ -46,6 +46,9 @@ figures: $(READY)  ## all figures as files, with captions and alternative texts
 
 pdf: html  ## the book on paper, solutions at the end
 	$(BIN)/python book/_ext/printed.py
+
+picture: $(READY)  ## draw the picture of README again
+	$(BIN)/python book/_ext/readme_picture.py
 
 lab: $(READY)  ## open a chapter in JupyterLab: make lab C=foundations/exact
 	$(BIN)/python -c "import jupyterlab, jupyterlab_myst" 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[lab]"

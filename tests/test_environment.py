@@ -11,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -82,12 +83,39 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_example_of_the_readme_runs():
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 1
+    assert len(blocks) == 2
     names: dict[str, object] = {}
-    exec(compile(blocks[0], "README.md", "exec"), names)
-    assert (
-        abs(names["explained"].gap(names["forest"].predict(names["X"]))).max() < 1e-9
-    )  # a mean of 20 trees
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    explained = names["explained"]
+    people = names["people"].data
+    outputs = names["forest"].predict(people)
+    # A mean of 100 trees whose leaves are of order 100.
+    assert abs(explained.gap(outputs)).max() < 1e-9
+    # What the picture says to those who do not see it.
+    said = re.search(
+        r"from the mean, ([\d.]+), to ([\d.]+); body mass index adds ([\d.]+\d)", README
+    )
+    told = (
+        explained.base_values[0],
+        outputs[0],
+        explained.values[0, list(people.columns).index("bmi")],
+    )
+    assert [float(number) for number in said.groups()] == [round(float(v), 1) for v in told]
+
+
+def test_the_picture_of_the_readme_is_that_of_its_script(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    from readme_picture import PLACE, draw
+
+    assert f"]({PLACE.relative_to(ROOT).as_posix()})" in README
+    draw(tmp_path / "again.png")
+    kept, drawn = (plt.imread(path)[..., :3] for path in (PLACE, tmp_path / "again.png"))
+    assert PLACE.stat().st_size < 100_000
+    assert kept.shape == drawn.shape
+    assert (kept[0, 0] == 1).all()  # white behind, on a dark page too
+    # Another version of matplotlib may set letters otherwise: a few pixels in a hundred.
+    assert (abs(kept - drawn).max(axis=-1) > 0.2).mean() < 0.03
 
 
 def test_the_targets_extras_and_files_of_the_readme_exist():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from run_chapters import chapter_numbers
 
 __all__ = ["chapter_map", "part_map"]
 
@@ -24,11 +25,16 @@ A_ROW = 4  # boxes side by side; a level with more takes several rows
 
 
 class Page(NamedTuple):
-    """A chapter: its place, its title, and the places of the chapters that it needs."""
+    """A chapter: its place, its title, the places of the chapters that it needs, and its number."""
 
     page: str
     title: str
     needs: list[str]
+    number: int
+
+    def named(self) -> str:
+        """Its number and its title."""
+        return f"{self.number}. {self.title}"
 
 
 def _parts(root: Path) -> dict[str, list[str]]:
@@ -59,6 +65,7 @@ def _pages(root: Path) -> dict[str, Page]:
         labels[label] = page
         titles[page] = title
     pages = {}
+    numbers = chapter_numbers(root)
     for page in listed:
         needs = []
         for role, target in re.findall(r"\{(ref|doc)\}`([^`]+)`", _needs_line(root, page)):
@@ -68,7 +75,9 @@ def _pages(root: Path) -> dict[str, Page]:
                 needs.append(target.removeprefix("/book/"))
             else:
                 needs.append(f"{page.split('/')[0]}/{target}")
-        pages[page] = Page(page, titles[page], [need for need in needs if need in titles])
+        pages[page] = Page(
+            page, titles[page], [need for need in needs if need in titles], numbers[page]
+        )
     return pages
 
 
@@ -105,12 +114,13 @@ def chapter_map(root: Path, part: str) -> str:
     if len(outside) > A_ROW:  # too many arrows to follow: their names say it better
         edges = {edge for edge in edges if edge[0] in inside}
         links = [
-            f'<a href="../{page}.html">{html.escape(pages[page].title)}</a>' for page in outside
+            f'<a href="../{page}.html">{html.escape(pages[page].named())}</a>' for page in outside
         ]
         named = f"<p>They start from {', '.join(links[:-1])} and {links[-1]}.</p>"
         outside = []
     nodes = {
-        page: (pages[page].title, f"../{page}.html", page in inside) for page in [*outside, *inside]
+        page: (pages[page].named(), f"../{page}.html", page in inside)
+        for page in [*outside, *inside]
     }
     described = f"Map of the part {part}: which chapter needs which."
     return _drawing(nodes, _direct(edges), described) + named

@@ -28,8 +28,8 @@ INTRODUCTION = """# {title}
 {count} chapters, {exercises} exercises. Each notebook runs from top to bottom; its first cell of
 code says which parameters it takes.
 
-| chapter | exercises |
-|---|---|
+| | chapter | exercises |
+|---|---|---|
 {rows}
 """
 
@@ -82,8 +82,9 @@ def write_course(root: Path, folder: Path) -> dict[str, int]:
             target.parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(made, target)
     rows = "\n".join(
-        f"| [{names.titles['book/' + page]}]({page}.ipynb) | {count} |"
+        f"| {names.numbers[place]} | [{names.titles[place]}]({page}.ipynb) | {count} |"
         for page, count in exercises.items()
+        for place in [f"book/{page}"]
     )
     for edition, title in (("student", "Exercises"), ("instructor", "Exercises and solutions")):
         (folder / edition / "README.md").write_text(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from run_chapters import chapter_numbers
 from shaplab_book.checking import LEVELS
 
 __all__ = ["Names", "flatten"]
@@ -31,10 +32,12 @@ class Names:
     titles: dict[str, str] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
     citations: dict[str, tuple[str, str]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_book(cls, root: Path) -> Names:
         names = cls()
+        names.numbers = {f"book/{page}": n for page, n in chapter_numbers(root).items()}
         for path in (root / "book").rglob("*.md"):
             text = path.read_text(encoding="utf-8")
             page = path.relative_to(root).with_suffix("").as_posix()
@@ -57,6 +60,14 @@ class Names:
         return names
 
 
+@dataclass
+class Counts:
+    """What has been counted in a chapter, whose number and a point stand before."""
+
+    chapter: str
+    exercises: int = 0
+
+
 def _short_authors(text: str) -> str:
     """``Lundberg et al.``, ``Owen``, ``Mann and Shapley``."""
     people = re.split(r"\s+and\s+", re.sub(r"[{}]", "", text))
@@ -71,12 +82,15 @@ def _short_authors(text: str) -> str:
 def flatten(notebook: Any, page: str, names: Names) -> None:
     """Turn the Markdown cells of a notebook of the book into plain Markdown, in place."""
     values = dict(_glued(notebook))
-    equations: dict[str, int] = {}
+    equations: dict[str, str] = {}
+    # Numbers of exercises and equations begin with that of the chapter, as in the pages.
+    chapter = f"{names.numbers[page]}." if page in names.numbers else ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             for label in re.findall(r"^[> ]*\$\$ \(([\w-]+)\)\s*$", cell.source, re.M):
-                equations[label] = len(equations) + 1
-    counts = {"exercise": 0}
+                equations[label] = f"{chapter}{len(equations) + 1}"
+    _number_title(notebook, chapter)
+    counts = Counts(chapter)
 
     def role(found: re.Match[str]) -> str:
         return _role(found[1], found[2], page, names, values, equations)
@@ -91,6 +105,16 @@ def flatten(notebook: Any, page: str, names: Names) -> None:
                 flags=re.M,
             )
             cell.source = ROLE.sub(role, text)
+
+
+def _number_title(notebook: Any, chapter: str) -> None:
+    """Put the number of the chapter before its title, once."""
+    for cell in notebook.cells:
+        title = re.search(r"^# (.+)$", cell.source, re.M)
+        if cell.cell_type == "markdown" and title:
+            if chapter and not title[1].startswith(chapter):
+                cell.source = cell.source.replace(title[0], f"# {chapter} {title[1]}", 1)
+            return
 
 
 def _glued(notebook: Any) -> Iterator[tuple[str, str]]:
@@ -109,7 +133,7 @@ def _role(
     page: str,
     names: Names,
     values: dict[str, str],
-    equations: dict[str, int],
+    equations: dict[str, str],
 ) -> str:
     explicit = re.fullmatch(r"(.+?)\s*<(.+)>", content, re.S)
     target = explicit[2] if explicit else content
@@ -138,7 +162,7 @@ def _role(
     return f"`{target.rpartition('.')[2] if target.startswith('~') else target}`"
 
 
-def _blocks(lines: list[str], counts: dict[str, int]) -> Iterator[str]:
+def _blocks(lines: list[str], counts: Counts) -> Iterator[str]:
     """Directives as quotes; their options go, and so do labels of headings."""
     quoting: list[str] = []  # marks of the directives that are open
     options = False
@@ -149,6 +173,13 @@ def _blocks(lines: list[str], counts: dict[str, int]) -> Iterator[str]:
             continue
         if opening:
             mark, kind, title = opening.groups()
+            if kind == "dropdown":
+                # Notebooks fold what HTML folds; Markdown inside needs an empty line before it.
+                yield f"> <details><summary>{title}</summary>"
+                yield ">"
+                quoting.append(f"{mark} details")
+                options = True
+                continue
             head = _head(kind, title, counts)
             # The text of an exercise stands between two directives, not in one.
             if kind.endswith(("-start", "-end")):
@@ -161,7 +192,9 @@ def _blocks(lines: list[str], counts: dict[str, int]) -> Iterator[str]:
                     yield ">"
             options = True
         elif quoting and CLOSING.match(line) and line.strip() == quoting[-1].split()[0]:
-            quoting.pop()
+            if quoting.pop().endswith("details"):
+                yield ">"
+                yield "> </details>"
             options = False
         elif (options and re.match(r"^:[\w-]+:", line)) or (quoting and "outside" in quoting[-1]):
             continue
@@ -181,11 +214,11 @@ def _level(lines: list[str]) -> str:
     return ""
 
 
-def _head(kind: str, title: str, counts: dict[str, int]) -> str:
+def _head(kind: str, title: str, counts: Counts) -> str:
     """The bold first words of a block."""
     if kind == "exercise-start":
-        counts["exercise"] += 1
-        return f"**Exercise {counts['exercise']}.**"
+        counts.exercises += 1
+        return f"**Exercise {counts.chapter}{counts.exercises}.**"
     if kind == "solution-start":
         return "**Solution.**"
     if kind == "take-home":

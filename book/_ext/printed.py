@@ -76,7 +76,7 @@ class Printed:
         for picture in list(pictures(text, self.html, page)):
             inside = picture.path.relative_to(self.html).as_posix()
             picture.element["src"] = f"{self.base}/{inside}"
-        solved = self._take_solutions(text, page)
+        solved = self._take_answers(text, page) + self._take_solutions(text, page)
         self._name(text, page)
         heading = text.find("h1")
         title = heading.get_text(" ", strip=True) if isinstance(heading, Tag) else page
@@ -86,6 +86,31 @@ class Printed:
         if solved:
             head = f'<h2><a href="#{place}">{htmllib.escape(title)}</a></h2>'
             self.solutions.append(head + "".join(solved))
+
+    def _take_answers(self, text: Tag, page: str) -> list[str]:
+        """Leave questions with their choices, and take what is said about each to the end."""
+        found = []
+        for number, box in enumerate(text.select("div.ask"), 1):
+            there = _place(page, f"question-{number}")
+            here = _place(page, f"answer-{number}")
+            title = box.select_one("p.admonition-title")
+            question = title.get_text(" ", strip=True) if title else "Question"
+            answers = ""
+            choices = "<ol type='a'>"
+            for choice in box.select("details"):
+                words = choice.select_one("summary .sd-summary-text")
+                said = choice.select_one("div.sd-summary-content")
+                assert words is not None
+                assert said is not None
+                choices += f"<li>{words.decode_contents()}</li>"
+                answers += f"<li>{said.decode_contents()}</li>"
+                choice.decompose()
+            link = f'<p class="to-solution"><a href="#{here}">Answer</a></p>'
+            box.append(BeautifulSoup(f"{choices}</ol>{link}", "html.parser"))
+            box["id"] = there
+            back = f'<h3 id="{here}"><a href="#{there}">{htmllib.escape(question)}</a></h3>'
+            found.append(f"{back}<ol type='a'>{answers}</ol>")
+        return found
 
     def _take_solutions(self, text: Tag, page: str) -> list[str]:
         """Take the solutions out; a link stands where each was."""
@@ -113,13 +138,17 @@ class Printed:
         """Make anchors of the page anchors of the book, and let links follow."""
         for marked in text.select("[id]"):
             inside = marked.find_parent("svg") is not None or marked.name == "svg"
-            if inside or str(marked["id"]).startswith("shaplab-"):
+            if inside or str(marked["id"]).startswith(("shaplab-", "p-")):
                 continue
             place = _place(page, str(marked["id"]))
             del marked["id"]
             if place not in self.used:  # boxes repeat names such as "proof", to which nothing leads
                 marked["id"] = place
                 self.used.add(place)
+        for link in text.select("a[title^=Chapter]"):
+            after = str(link.next_sibling or "")
+            if not after.startswith(" (chapter"):  # paper does not follow a link
+                link.insert_after(f" ({str(link['title']).lower()})")
         for link in text.select("a[href]"):
             target = self._target(str(link["href"]), page)
             if target:
@@ -166,7 +195,7 @@ def write_book(root: Path, html: Path, target: Path, chosen: list[str] | None = 
         static=f"{base}/_static",
         style=(HERE / "printed.css").read_text(encoding="utf-8"),
         mathjax=MATHJAX,
-        contents=f"<ol>{contents}</ol>",
+        contents=f"<ul>{contents}</ul>",
         chapters="\n".join(book.chapters),
         solutions=solutions,
     )

@@ -55,6 +55,17 @@ def all_pages(root: Path) -> list[str]:
     return [page.removeprefix("book/") for page in listed]
 
 
+def chapter_numbers(root: Path) -> dict[str, int]:
+    """Return the number of each chapter; the start page, pages of parts and the reference have
+    none."""
+    counted = [
+        page
+        for page in all_pages(root)
+        if "/" in page and not page.startswith("reference/") and not page.endswith("/index")
+    ]
+    return {page: number for number, page in enumerate(counted, 1)}
+
+
 def _is_built(page: str) -> bool:
     """Say whether ``CHAPTERS`` leaves a page in: it is named, the start page, the page of a part of
     which a chapter is named, or of the reference."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import nbformat
 from book_map import chapter_map, part_map
+from chapter_numbers import connect_numbers
 from course import without_solutions
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -534,6 +535,7 @@ def fix_launch_buttons(
 def setup(app: Sphinx) -> dict[str, Any]:
     read_returns_as_text()
     connect(app)
+    connect_numbers(app)
     app.add_directive("take-home", TakeHome)
     app.add_directive("library", LibraryPages)
     app.add_directive("book-map", BookMap)

@@ -3,9 +3,9 @@
     make slides        writes _build/course/slides, with index.html as the way in
 
 A chapter gives its title and goals; each section its title, its first paragraph (or list) and its
-numbered equations; each definition, theorem, figure, drawing, explorable and exercise, and each
-cell tagged ``slide``, gets a slide of its own under the section's title. Proofs, code and solutions
-stay in the book.
+numbered equations; each definition, theorem, figure, drawing, explorable, question and exercise,
+and each cell tagged ``slide``, gets a slide of its own under the section's title. Proofs, code and
+solutions stay in the book.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _kind(element: Tag) -> str:
     own = classes(element)
     if "proof" in own:
         return "statement" if own & STATEMENTS else ""
-    if "exercise" in own:
+    if own & {"exercise", "ask"}:
         return "exercise"
     if "solution" in own:
         return ""

@@ -20,6 +20,7 @@ def boxes(drawn: str) -> dict[str, tuple[float, float]]:
 
 
 def test_every_part_and_every_chapter_has_a_box_that_leads_there():
+    assert ">8. Tree SHAP<" in chapter_map(ROOT, "trees")
     assert set(boxes(part_map(ROOT))) == {f"{part}/index.html" for part in PARTS}
     for part in PARTS:
         drawn = boxes(chapter_map(ROOT, part))

@@ -32,6 +32,10 @@ STREAM = {
     "weights": [3, 2, 1],
     "ties": np.random.default_rng(5).random(90).round(6),
 }
+WORTHS = {
+    name: np.random.default_rng(seed).normal(size=16).round(5)
+    for seed, name in enumerate(("mask", "pad", "delete"))
+}
 ALL = {
     "rules_on_a_network": lambda: explorables.rules_on_a_network(**NET),
     "shares_under_structures": lambda: explorables.shares_under_structures(list("sth"), KIOSK),
@@ -42,6 +46,8 @@ ALL = {
     "path_polynomial": lambda: explorables.path_polynomial([0.5, 0.25, 0.6], [1, 1, 0]),
     "losses_to_sage": lambda: explorables.losses_to_sage(list("abc"), LOSSES),
     "fault_in_a_stream": lambda: explorables.fault_in_a_stream(**STREAM),
+    "which_method_for": explorables.which_method_for,
+    "words_on_and_off": lambda: explorables.words_on_and_off(list("abcd"), WORTHS),
     "who_meets_whom": lambda: explorables.who_meets_whom(STAGES),
 }
 
@@ -269,3 +275,79 @@ def test_a_broken_feature_rings_as_the_library_says(play):
         assert ("Nothing rings" in said) == all(row[3] is None for row in expected)
     assert 0 in rung
     assert page.locator("svg .evidence").count() == 4
+
+
+@pytest.mark.browser
+def test_words_that_are_left_are_explained_as_the_library_does(play):
+    page, numbers = play("words_on_and_off")
+    on = [True] * 4
+    for word in (None, 1, 3, 1, 0, 2, 1):
+        if word is not None:
+            page.locator(f"button[data-toggle=on{word}]").press("Enter" if word else " ")
+            on[word] = not on[word]
+        left = [i for i in range(4) if on[i]]
+        found = numbers()
+        for column, table in enumerate(WORTHS.values()):
+            game = shaplab.TableGame(table)
+
+            def of_left(S, game=game, left=left):
+                whole = np.zeros((len(S), 4), dtype=bool)
+                whole[:, left] = S
+                return game(whole)
+
+            values = shaplab.shapley_values(of_left, len(left)) if left else []
+            shown = [found[i][column] for i in left]
+            np.testing.assert_allclose(shown, values, atol=5.1e-4)  # three decimals are shown
+            assert [found[i][column] for i in range(4) if not on[i]] == [None] * (4 - len(left))
+        said = page.locator("[data-role=say]").inner_text().replace("−", "-")
+        bits = sum(1 << i for i in left)
+        assert f"output mask {WORTHS['mask'][bits]:.3f}, pad {WORTHS['pad'][bits]:.3f}" in said
+    page.locator("button[data-reset]").click()
+    assert all(None not in row for row in numbers())
+
+
+@pytest.mark.browser
+def test_methods_ask_for_as_many_rows_as_the_page_says(play):
+    page, _ = play("which_method_for")
+
+    def cells(row):
+        return [td.inner_text() for td in page.locator("tbody tr").nth(row).locator("td").all()]
+
+    rng = np.random.default_rng(0)
+    asked = 0
+
+    def model(Z):
+        nonlocal asked
+        asked += len(Z)
+        return np.tanh(Z).prod(axis=1) + Z[:, 0]
+
+    for features, rows in ((3, 5), (6, 20), (9, 7), (10, 30)):
+        move(page, "features", features)
+        move(page, "background", rows)
+        X = rng.normal(size=(1, features))
+        background = rng.normal(size=(rows, features))
+        for row, call in enumerate(
+            (
+                lambda X=X, B=background: shaplab.exact_shap(model, X, B),
+                lambda X=X, B=background: shaplab.permutation_shap(model, X, B, rounds=4, rng=0),
+            )
+        ):
+            asked = 0
+            call()
+            assert cells(row)[0] == f"{asked:,}"
+    # The speed, large numbers, and what a model does not have.
+    move(page, "features", 30)
+    move(page, "background", 100)
+    page.locator("button[data-set=speed][data-value='0']").press("Enter")
+    assert cells(0) == ["1.1 · 10^11", "3 years", "none"]
+    page.locator("button[data-set=speed][data-value='2']").click()
+    assert cells(0)[1] == "3 hours"
+    assert cells(1)[0] == f"{4 * 4 * 29 * 100 + 103:,}"
+    calls = ("interventional_tree_shap", "permutation_shap", "additive_shap", "permutation_shap")
+    for kind, name in enumerate(calls):
+        page.locator(f"button[data-set=model][data-value='{kind}']").click()
+        assert page.locator("[data-role=say]").inner_text().startswith(f"Call {name}")
+        own = [row for row in (2, 3, 4) if cells(row) != ["–"] * 3]
+        assert own == ([kind + 2] if kind < 3 else [])
+    move(page, "features", 5)
+    assert page.locator("[data-role=say]").inner_text().startswith("Call exact_shap")

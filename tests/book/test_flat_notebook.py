@@ -70,17 +70,18 @@ def test_blocks_roles_and_values_become_plain_text():
     )
     names = Names.of_book(ROOT)
     names.blocks["thm-sum"] = "Theorem (A sum)"
+    names.numbers["book/part/one"] = 7
     flatten(notebook, "book/part/one", names)
     text = text_of(notebook)
     assert not MYST.search(text)
     for part in (
-        "# One",
+        "# 7. One",
         "> **Theorem** (A sum).",
         "> **Proof.**",
-        "> Count. See (1) and Theorem (A sum).",
-        "\\tag{1}",
+        "> Count. See (7.1) and Theorem (A sum).",
+        "\\tag{7.1}",
         "By Shapley (1953), as *others* say, it is 2; `sage`.",
-        "**Exercise 1.**\nHow many?",
+        "**Exercise 7.1.**\nHow many?",
         "**Solution.**\nTwo.",
     ):
         assert part in text

@@ -281,6 +281,77 @@
       };
     },
 
+    // Words of a sentence, on or off: values of those that are on, in several games.
+    words() {
+      const on = data.rows.map((_, i) => i).filter((i) => state["on" + i]);
+      const bits = on.reduce((all, i) => all | (1 << i), 0);
+      const count = on.length;
+      const factorial = (k) => (k < 2 ? 1 : k * factorial(k - 1));
+      const weight = [...Array(count).keys()].map((size) =>
+        (factorial(size) * factorial(count - 1 - size)) / factorial(count));
+      const sizeOf = (set) => on.filter((i) => (set >> i) & 1).length;
+      const columns = data.worths.map((worth) => {
+        const values = data.rows.map((_, i) => (state["on" + i] ? 0 : null));
+        worth.forEach((before, set) => {
+          // Coalitions of words that are on; each word of these that is not in yet may come.
+          if ((set & bits) !== set) return;
+          on.filter((i) => !((set >> i) & 1)).forEach((i) => {
+            values[i] += weight[sizeOf(set)] * (worth[set | (1 << i)] - before);
+          });
+        });
+        return values;
+      });
+      const outputs = data.columns.map((name, k) => `${name} ${show(data.worths[k][bits])}`);
+      const bases = data.columns.map((name, k) => `${name} ${show(data.worths[k][0])}`);
+      return {
+        values: data.rows.map((_, i) => columns.map((values) => values[i])),
+        say: `“${on.map((i) => data.rows[i]).join(" ")}”: output ${outputs.join(", ")}. ` +
+          `Without any word: ${bases.join(", ")}.`,
+      };
+    },
+
+    // What methods ask of a model, and how long that takes.
+    methods() {
+      const d = state.features;
+      const rows = state.background;
+      const speed = data.speeds[state.speed];
+      // A round has a least number of orderings; two starts and two directions for each.
+      const orderings = rows * Math.ceil(data.least / rows);
+      const asked = [
+        (2 ** d + 1) * rows,
+        4 * 4 * (d - 1) * orderings + rows + 3,
+        state.model === 0 ? 0 : null,
+        state.model === 1 ? 2 * rows + 2 : null,
+        state.model === 2 ? 0 : null,
+      ];
+      const errors = ["none", "told by the method", "none", "not told", "none"];
+      const count = (n) => (n < 1e7 ? n.toLocaleString("en-US")
+        : (n / 10 ** Math.floor(Math.log10(n))).toFixed(1) + " · 10^" + Math.floor(Math.log10(n)));
+      const UNITS = [["years", 31557600], ["days", 86400], ["hours", 3600], ["minutes", 60],
+        ["seconds", 1], ["milliseconds", 0.001]];
+      const time = (n) => {
+        const seconds = n / speed;
+        const [name, unit] = UNITS.find(([, size]) => seconds >= 1.5 * size)
+          || UNITS[UNITS.length - 1];
+        const many = seconds / unit;
+        if (many < 1) return "under a millisecond";
+        return `${many < 1e4 ? Math.round(many).toLocaleString("en-US") : count(many)} ${name}`;
+      };
+      const values = asked.map((n, k) => (n === null ? [null, null, null]
+        : [n === 0 ? "none" : count(n), n === 0 ? "its own work only" : time(n), errors[k]]));
+      const quick = asked[0] <= asked[1] || asked[0] <= speed;
+      const told = `permutation_shap: ${time(asked[1])}, and it tells how uncertain it is`;
+      const say = [
+        "interventional_tree_shap: exact, and the model is not asked at all.",
+        quick ? "exact_shap: small enough for the definition, which needs no trust."
+          : `${told}. deep_shap takes ${time(asked[3])}, but does not know its error: ` +
+            "compare a few rows before you rely on it.",
+        "additive_shap: exact, from the terms alone.",
+        quick ? "exact_shap: small enough for the definition." : `${told}.`,
+      ];
+      return { values, plain: true, say: "Call " + say[state.model] };
+    },
+
     // Which features have met after each stage.
     butterfly() {
       const n = data.rows.length;
@@ -307,6 +378,10 @@
     td.replaceChildren();
     if (value === null || value === undefined) {
       td.textContent = "–";
+      return;
+    }
+    if (typeof value === "string") {
+      td.textContent = value;
       return;
     }
     td.append(show(value, digits)

@@ -19,6 +19,7 @@ import numpy as np
 
 from shaplab.foundations.exact import shapley_values
 from shaplab.foundations.games import TableGame
+from shaplab.foundations.permutation import MIN_ORDERINGS
 from shaplab.insight.monitoring import _BETS
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "path_polynomial",
     "rules_on_a_network",
     "shares_under_structures",
+    "which_method_for",
     "who_meets_whom",
+    "words_on_and_off",
 ]
 
 
@@ -351,4 +354,61 @@ def who_meets_whom(stages: Sequence[Sequence[tuple[int, int]]]) -> Explorable:
         start={"feature": 0},
         digits=0,
         stages=[[list(pair) for pair in stage] for stage in stages],
+    )
+
+
+def words_on_and_off(words: Sequence[str], tables: Mapping[str, np.ndarray]) -> Explorable:
+    """A sentence whose words are switched on and off, in several games.
+
+    Parameters
+    ----------
+    words : the players, in the order of the sentence.
+    tables : name of a game -> worths of all coalitions ``(2^n,)``, word i in the place of bit i.
+    """
+    toggles = "".join(
+        f'<button type="button" data-toggle="on{i}" aria-pressed="true">{html.escape(word)}'
+        "</button>"
+        for i, word in enumerate(words)
+    )
+    worths = [np.asarray(table, dtype=float).round(5).tolist() for table in tables.values()]
+    return Explorable(
+        "words",
+        title="Switch words off",
+        task="Each word is a button. What is left is explained anew: the bars are the Shapley "
+        "values of the words that are on, one column for each way in which the others are absent.",
+        rows=words,
+        columns=list(tables),
+        controls=[toggles, '<button type="button" data-reset="1">all words</button>'],
+        start={f"on{i}": True for i in range(len(words))},
+        digits=3,
+        worths=worths,
+    )
+
+
+def which_method_for() -> Explorable:
+    """What each method asks of a model, and how long that takes, for any size of the task."""
+    kinds = ["trees", "a network", "a sum of terms", "anything else"]
+    speeds = ["1,000 rows a second", "100,000", "10 million"]
+    return Explorable(
+        "methods",
+        title="Which method, for your model?",
+        task="Say what your model is, how fast it predicts, and how large the task is: one "
+        "prediction, explained against so many background rows.",
+        rows=[
+            "the definition: exact_shap",
+            "four rounds of orderings: permutation_shap",
+            "its trees: interventional_tree_shap",
+            "rules: deep_shap",
+            "its terms: additive_shap",
+        ],
+        columns=["rows of the model", "time", "error"],
+        controls=[
+            f'<div class="choice" role="group" aria-label="Model">{buttons("model", kinds)}</div>',
+            f'<div class="choice" role="group" aria-label="Speed">{buttons("speed", speeds)}</div>',
+            slider("features", "features", 2, 60, 1, 0),
+            slider("background", "background rows", 1, 200, 1, 0),
+        ],
+        start={"model": 3, "speed": 1, "features": 30, "background": 100},
+        speeds=[1e3, 1e5, 1e7],
+        least=MIN_ORDERINGS,
     )
