@@ -33,10 +33,17 @@ import pyarrow
 import torch
 import xgboost
 from fuzzing.models import as_taken, draw_model
-from fuzzing.oracles import MOST_PLAYERS, close, enumerated
+from fuzzing.oracles import MOST_PLAYERS, by_orderings, close, enumerated, worth_of
 from fuzzing.players import losses_case, orders_case, players_case, prepared_case
 from fuzzing.sampled import estimates_case, interactions_case, orderings_case, structures_case
-from fuzzing.tables import NAMES, draw_form, draw_table, draw_target
+from fuzzing.tables import (
+    NAMES,
+    draw_form,
+    draw_parts,
+    draw_table,
+    draw_target,
+    draw_weights,
+)
 from fuzzing.whole_tables import additive_case, categories_case, pipelines_case
 from scipy.stats import t as student
 from sklearn import ensemble as forests
@@ -93,6 +100,56 @@ def trees_case(rng):
             return
         # The libraries turn raw outputs in single precision; an exponential multiplies the error.
         close(seen.values, values, max(tolerance, 5e-6), f"{transform}: enumeration")
+
+
+# Linear leaves ------------------------------------------------------------------------------------
+
+
+def linear_case(rng):
+    """Leaves that are linear models, as LightGBM fits them, in groups or not."""
+    d = int(rng.integers(1, 7))
+    X = draw_table(rng, int(rng.integers(60, 250)), d, missing=rng.random() < 0.5)
+    objective = str(rng.choice(["regression", "binary", "multiclass", "poisson"]))
+    parameters = {
+        "objective": objective,
+        "linear_tree": True,
+        "linear_lambda": float(rng.choice([0.0, 0.1])),
+        "num_leaves": int(rng.integers(2, 20)),
+        "learning_rate": float(rng.choice([0.1, 0.5])),
+        "min_data_in_leaf": int(rng.choice([1, 5, 20])),
+        "num_threads": 1,
+        "seed": int(rng.integers(1000)),
+        "verbose": -1,
+    }
+    y = draw_target(rng, X)
+    if objective in ("binary", "multiclass"):
+        y = np.digitize(y, np.quantile(y, [0.5] if objective == "binary" else [0.3, 0.6]))
+    if objective == "multiclass":
+        parameters["num_class"] = 3
+    if objective == "poisson":
+        y = np.abs(y)
+    data = lightgbm.Dataset(X, y, free_raw_data=False)
+    booster = lightgbm.train(parameters, data, int(rng.integers(1, 8)))
+    background = X[rng.integers(len(X), size=int(rng.integers(1, 9)))]
+    groups = draw_parts(rng, d, MOST_PLAYERS) if rng.random() < 0.5 else None
+    kind, form = draw_form(rng, X[:3])
+    weights = draw_weights(rng, len(background))
+    yield f"linear {parameters} on {X.shape} as {kind}, groups {groups}, weights {weights}"
+
+    def raw(Z):
+        return booster.predict(Z, raw_score=True)
+
+    player = np.arange(d)
+    for number, members in enumerate(groups or []):
+        player[members] = number
+    worth = worth_of(raw, X[:3], background, player, weights)
+    expected = np.moveaxis(by_orderings(worth), 0, 1)
+    found = shaplab.interventional_tree_shap(
+        booster, form, background, groups=groups, weights=weights
+    )
+    # LightGBM sums slopes in double precision, ours do in another order.
+    close(found.values, expected, 1e-9, "linear leaves: enumeration")
+    close(found.prediction, raw(X[:3]), 1e-9, "linear leaves: sum")
 
 
 # Names --------------------------------------------------------------------------------------------
@@ -291,6 +348,7 @@ def games_case(rng):
 
 AREAS = {
     "trees": (trees_case, 0.5),
+    "linear": (linear_case, 0.05),
     "names": (names_case, 0.05),
     "samplers": (samplers_case, 0.2),
     "networks": (networks_case, 0.15),
