@@ -1,8 +1,9 @@
 """How fast is deep_shap beside shap and captum, and how much memory does each take?
 
 Run: OMP_NUM_THREADS=1 python benchmarks/deep_speed.py [repeats] > benchmarks/results/deep_speed.txt
-Times are CPU seconds on one thread, the best of `repeats` alternating runs, after checking that the
-answers agree where the peer is right. Peak memory is the largest resident size above that after a
+Times are CPU seconds on one thread, the best of `repeats` alternating runs. On the MLP, where all
+programs have the same rule, they must give the same values; the CNN's maxima each treats in its own
+way, so there the difference from shap is printed. Peak memory is the largest resident size above that after a
 small warm-up, watched every millisecond in a fresh process for each method. captum runs as people
 call it, all rows at once (5 GB on the CNN), and also one row at a time. The chapter deep/graph
 prints the recorded file.
@@ -146,6 +147,9 @@ def main() -> None:
                     peer = values
                 if name == "rescale":  # same rule: the same numbers
                     difference = np.abs(values - peer).max() / np.abs(peer).max()
+        # Single precision; all have sums of some hundred terms.
+        if case.startswith("MLP") and not difference < 1e-4:
+            raise SystemExit(f"{case}: rescale differs from shap by {difference:.0e}")
         print(f"\n{case}; rescale differs from shap by {difference:.0e} of the largest value")
         print(f"  {'':<20} {'s':>7} {'shap /':>8} {'captum /':>9} {'gap':>7} {'peak MB':>8}")
         for name in METHODS:
