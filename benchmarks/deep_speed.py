@@ -3,10 +3,10 @@
 Run: OMP_NUM_THREADS=1 python benchmarks/deep_speed.py [repeats] > benchmarks/results/deep_speed.txt
 Times are CPU seconds on one thread, the best of `repeats` alternating runs. On the MLP, where all
 programs have the same rule, they must give the same values; the CNN's maxima each treats in its own
-way, so there the difference from shap is printed. Peak memory is the largest resident size above that after a
-small warm-up, watched every millisecond in a fresh process for each method. captum runs as people
-call it, all rows at once (5 GB on the CNN), and also one row at a time. The chapter deep/graph
-prints the recorded file.
+way, so there the difference from shap is printed. Peak memory is the largest resident size above
+that after a small warm-up, watched every millisecond in a fresh process for each method. captum
+runs as people call it, all rows at once (5 GB on the CNN), and also one row at a time. The chapter
+deep/graph prints the recorded file.
 """
 
 from __future__ import annotations
