@@ -87,11 +87,32 @@ def _is_ready(name: str) -> bool:
 __all__ = ["__version__", *filter(_is_ready, _HOME)]
 
 
+# Names of the package shap that its users try first, and the calls that do the same.
+_OF_SHAP = {
+    "DeepExplainer": "deep_shap(network, X, background)",
+    "ExactExplainer": "exact_shap(model.predict, X, background)",
+    "Explainer": "tree_shap(model, X), or permutation_shap(model.predict, X, background)",
+    "GradientExplainer": "integrated_gradients(network, X, background)",
+    "KernelExplainer": "kernel_shap(model.predict, X, background)",
+    "LinearExplainer": "additive_shap(model, X, background)",
+    "PermutationExplainer": "permutation_shap(model.predict, X, background)",
+    "SamplingExplainer": "permutation_shap(model.predict, X, background)",
+    "TreeExplainer": "tree_shap(model, X), or interventional_tree_shap(model, X, background)",
+    "bar_plot": "plots.bar(explanation)",
+    "decision_plot": "plots.decision(explanation)",
+    "dependence_plot": "plots.scatter(explanation, feature)",
+    "force_plot": "plots.force(explanation[0])",
+    "summary_plot": "plots.beeswarm(explanation)",
+    "waterfall_plot": "plots.waterfall(explanation[0])",
+}
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"shaplab.{name}")
     if name not in _HOME:
-        raise AttributeError(f"module 'shaplab' has no attribute {name!r}")
+        instead = f". What shap calls so is shaplab.{_OF_SHAP[name]}" if name in _OF_SHAP else ""
+        raise AttributeError(f"module 'shaplab' has no attribute {name!r}{instead}")
     if not _is_ready(name):
         raise ModuleNotFoundError(
             f"{name}: expected the package torch beside shaplab, got an environment without it. "

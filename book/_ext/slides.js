@@ -43,12 +43,14 @@
     Home: -Infinity, End: Infinity,
   };
   document.addEventListener("keydown", (event) => {
-    // Sliders and buttons of an explorable keep their keys.
-    if (event.target.closest("input, button, a") || event.altKey || event.ctrlKey) return;
+    // Sliders and buttons of an explorable keep their keys, and so do the choices of a question.
+    if (event.target.closest("input, button, summary, a") || event.altKey || event.ctrlKey) return;
     if (!(event.key in KEYS)) return;
     event.preventDefault();
     show(now + KEYS[event.key]);
   });
+  document.querySelectorAll("details").forEach((choice) =>
+    choice.addEventListener("toggle", () => fit(slides[now])));
   document.querySelectorAll("nav button").forEach((button) =>
     button.addEventListener("click", () => show(now + Number(button.dataset.step))));
   let start = null;

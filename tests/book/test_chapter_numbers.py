@@ -7,6 +7,7 @@ import re
 
 import pytest
 from run_chapters import all_pages, chapter_numbers, chapters
+from shaplab_book.checking import _of_book
 
 
 def test_numbers_run_through_the_parts(root, monkeypatch):
@@ -43,6 +44,16 @@ def test_no_number_is_given_twice_in_a_chapter(root, html):
             found = re.findall(rf'caption-number">{re.escape(kind)} ([\d.]+) ', text)
             parts = [int(one.split(".")[1]) for one in found]
             assert parts == list(range(1, len(parts) + 1)), (page, kind)
+
+
+@pytest.mark.book
+def test_exercises_are_listed_under_the_numbers_of_the_pages(html):
+    listed = list(_of_book())
+    for page in {exercise.page for exercise in listed}:
+        text = (html / "book" / f"{page}.html").read_text(encoding="utf-8")
+        shown = re.findall(r'id="([\w-]+)">\s*<p class="admonition-title"><span class="caption-number">'
+                           r'Exercise ([\d.]+) ', text)  # fmt: skip
+        assert shown == [(e.label, e.number) for e in listed if e.page == page], page
 
 
 @pytest.mark.book

@@ -160,11 +160,14 @@ def test_a_student_finds_the_function_begun(capsys):
 def test_exercises_are_listed_with_their_levels(capsys):
     assert main(["--list", "foundations/exact"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["foundations/exact", "ex-weights", "●●○", "check"] in lines
+    assert [line[0] for line in lines] == [f"1.{place}" for place in range(1, len(lines) + 1)]
+    assert ["foundations/exact", "ex-weights", "●●○", "check"] in [line[1:] for line in lines]
     assert main(["--list", "foundations/exat"]) == 1
     assert "Known:" in capsys.readouterr().out
     assert main(["--list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) > 60
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert len(listed) > 60
+    assert listed == sorted(listed, key=lambda number: [int(part) for part in number.split(".")])
 
 
 def test_it_runs_as_a_module(tmp_path, root):

@@ -339,7 +339,7 @@ def test_methods_ask_for_as_many_rows_as_the_page_says(play):
     move(page, "features", 30)
     move(page, "background", 100)
     page.locator("button[data-set=speed][data-value='0']").press("Enter")
-    assert cells(0) == ["1.1 · 10^11", "3 years", "none"]
+    assert cells(0) == ["1.1 · 10¹¹", "3 years", "none"]
     page.locator("button[data-set=speed][data-value='2']").click()
     assert cells(0)[1] == "3 hours"
     assert cells(1)[0] == f"{4 * 4 * 29 * 100 + 103:,}"

@@ -8,8 +8,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
-from flat_notebook import Names, flatten
-from run_chapters import chapters
+from flat_notebook import Names, _glued, flatten
+from run_chapters import chapters, executed_path
 
 ROOT = Path(__file__).resolve().parents[2]
 MYST = re.compile(r"\{[a-z:-]+\}`[^`]*`|^:{3,}|^`{3,}\{|^:[a-z]+: |^\$\$ \(|^\([\w-]+\)=", re.M)
@@ -113,3 +113,11 @@ def test_downloads_are_executed_and_plain(html):
         for key in re.findall(r"\{glue:text\}`([\w-]+)`", source):
             assert f"({key})" not in text, f"{page}: {key} was not filled in"
         assert any(cell.get("outputs") for cell in notebook.cells)
+
+
+@pytest.mark.book
+@pytest.mark.parametrize("page", chapters(ROOT))
+def test_values_in_sentences_have_no_marks(page):
+    """Pages show them as they are: a star would stand there as a star."""
+    notebook = nbformat.read(executed_path(ROOT, page, "quick"), as_version=4)
+    assert [text for _, text in _glued(notebook) if re.search(r"\*\w|`", text)] == []

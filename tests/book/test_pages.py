@@ -82,8 +82,11 @@ class Visit:
 
     def theme(self, name: str) -> None:
         self.page.evaluate(
-            "name => { document.documentElement.dataset.mode = name; "
-            "document.documentElement.dataset.theme = name; }",
+            # Colours fade on their way: wait for them, or axe measures something between.
+            "async name => { document.documentElement.dataset.mode = name; "
+            "document.documentElement.dataset.theme = name; "
+            "await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))); "
+            "await Promise.allSettled(document.getAnimations().map(one => one.finished)); }",
             name,
         )
 

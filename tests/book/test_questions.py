@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 from flat_notebook import Names, flatten
 from printed import write_book
 from run_chapters import chapters
+from slides import write_slides
 
 ROOT = Path(__file__).resolve().parents[2]
 BOX = re.compile(r"^:{4}\{admonition\} ([^\n]+)\n:class: ask\n\n(.*?)^:{4}$", re.M | re.S)
@@ -62,17 +63,38 @@ def test_notebooks_fold_the_answers():
         assert f"<details><summary>{choice}</summary>\n>\n> {said.split('.')[0]}" in told
 
 
+BUILT = (
+    '<div class="ask admonition"><p class="admonition-title">Why?</p>'
+    '<details class="sd-dropdown"><summary><span class="sd-summary-text">So</span></summary>'
+    '<div class="sd-summary-content"><p><strong>No.</strong> Because.</p></div></details></div>'
+)
+
+
+@pytest.mark.browser
+def test_on_a_slide_a_choice_keeps_its_keys(tmp_path, browser):
+    html = tmp_path / "html"
+    (html / "book" / "part").mkdir(parents=True)
+    (html / "_static" / "mathjax").mkdir(parents=True)
+    for name in ("mathjax/tex-mml-chtml.js", "pygments.css"):
+        (html / "_static" / name).write_text("", encoding="utf-8")
+    body = f"<section><h1>One</h1><section><h2>Two</h2>{BUILT}</section></section>"
+    text = f"<html><body><article>{body}</article></body></html>"
+    (html / "book" / "part" / "one.html").write_text(text, encoding="utf-8")
+    assert write_slides(html, tmp_path / "slides", ["part/one"]) == {"part/one": 2}
+    tab = browser.new_page()
+    tab.goto((tmp_path / "slides" / "part" / "one.html").as_uri() + "#s2")
+    tab.locator("summary").focus()
+    tab.keyboard.press(" ")
+    tab.locator(".sd-summary-content").wait_for(state="visible", timeout=3000)
+    assert tab.locator("nav output").inner_text() == "2 / 2"
+    tab.close()
+
+
 def test_paper_has_choices_in_place_and_answers_at_the_end(tmp_path):
     folder = tmp_path / "html" / "book" / "part"
     folder.mkdir(parents=True)
-    box = (
-        '<div class="ask admonition"><p class="admonition-title">Why?</p>'
-        '<details class="sd-dropdown"><summary><span class="sd-summary-text">So</span></summary>'
-        '<div class="sd-summary-content"><p><strong>No.</strong> Because.</p></div></details></div>'
-    )
-    page = (
-        f"<html><body><article><h1>One</h1>{box}{box.replace('Why', 'How')}</article></body></html>"
-    )
+    boxes = BUILT + BUILT.replace("Why", "How")
+    page = f"<html><body><article><h1>One</h1>{boxes}</article></body></html>"
     (folder / "one.html").write_text(page, encoding="utf-8")
     target = tmp_path / "book.html"
     write_book(ROOT, tmp_path / "html", target, ["part/one"])

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -201,12 +201,13 @@ def empty_answer(label: str) -> str:
 @dataclass(frozen=True)
 class Exercise:
     """An exercise of a chapter: its label, its level (0 when it has none), and whether the reader
-    writes a function."""
+    writes a function; its number in the book."""
 
     page: str
     label: str
     level: int
     implement: bool
+    number: str = ""
 
 
 def exercises_of(text: str, page: str = "") -> list[Exercise]:
@@ -222,11 +223,20 @@ def exercises_of(text: str, page: str = "") -> list[Exercise]:
 
 
 def _of_book() -> Iterator[Exercise]:
-    """Exercises of all chapters, where the book's sources are there."""
+    """Exercises of all chapters in reading order, where the book's sources are there."""
     book = Path(__file__).resolve().parents[2]
-    for path in sorted(book.glob("*/*.md")):
-        page = path.relative_to(book).with_suffix("").as_posix()
-        yield from exercises_of(path.read_text(encoding="utf-8"), page)
+    contents = book.parent / "_toc.yml"
+    if not contents.is_file():
+        return
+    chapter = 0
+    for page in re.findall(r"file: book/(\S+)", contents.read_text(encoding="utf-8")):
+        path = book / f"{page}.md"
+        if not path.is_file() or page.endswith("/index") or page.startswith("reference/"):
+            continue
+        chapter += 1  # as the pages count
+        found = exercises_of(path.read_text(encoding="utf-8"), page)
+        for place, exercise in enumerate(found, 1):
+            yield replace(exercise, number=f"{chapter}.{place}")
 
 
 # -- the command line
@@ -287,7 +297,8 @@ def list_exercises(page: str) -> int:
     for exercise in found:
         marks = LEVELS[exercise.level][0] if exercise.level else "   "
         mark = "check" if exercise.label in known else ""
-        print(f"{exercise.page:30} {exercise.label:28} {marks} {mark}".rstrip())
+        line = f"{exercise.number:5} {exercise.page:30} {exercise.label:28} {marks} {mark}"
+        print(line.rstrip())
     if not found:  # an installed package, without the sources of the book
         print("\n".join(f"{part:30} {label:28}     check" for label, part in known.items()))
     return 0

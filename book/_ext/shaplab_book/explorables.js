@@ -324,21 +324,25 @@
         state.model === 1 ? 2 * rows + 2 : null,
         state.model === 2 ? 0 : null,
       ];
-      const errors = ["none", "told by the method", "none", "not told", "none"];
-      const count = (n) => (n < 1e7 ? n.toLocaleString("en-US")
-        : (n / 10 ** Math.floor(Math.log10(n))).toFixed(1) + " · 10^" + Math.floor(Math.log10(n)));
-      const UNITS = [["years", 31557600], ["days", 86400], ["hours", 3600], ["minutes", 60],
-        ["seconds", 1], ["milliseconds", 0.001]];
+      const errors = ["none", "told", "none", "not told", "none"];
+      const raised = (n) => String(n).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+      const count = (n) => {
+        const power = Math.floor(Math.log10(n));
+        return n < 1e7 ? n.toLocaleString("en-US")
+          : (n / 10 ** power).toFixed(1) + " · 10" + raised(power);
+      };
+      const UNITS = [["years", 31557600], ["days", 86400], ["hours", 3600], ["min", 60],
+        ["s", 1], ["ms", 0.001]];
       const time = (n) => {
         const seconds = n / speed;
         const [name, unit] = UNITS.find(([, size]) => seconds >= 1.5 * size)
           || UNITS[UNITS.length - 1];
         const many = seconds / unit;
-        if (many < 1) return "under a millisecond";
+        if (many < 1) return "under 1 ms";
         return `${many < 1e4 ? Math.round(many).toLocaleString("en-US") : count(many)} ${name}`;
       };
       const values = asked.map((n, k) => (n === null ? [null, null, null]
-        : [n === 0 ? "none" : count(n), n === 0 ? "its own work only" : time(n), errors[k]]));
+        : [n === 0 ? "none" : count(n), n === 0 ? "its own" : time(n), errors[k]]));
       const quick = asked[0] <= asked[1] || asked[0] <= speed;
       const told = `permutation_shap: ${time(asked[1])}, and it tells how uncertain it is`;
       const say = [

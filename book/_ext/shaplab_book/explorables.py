@@ -393,15 +393,16 @@ def which_method_for() -> Explorable:
         "methods",
         title="Which method, for your model?",
         task="Say what your model is, how fast it predicts, and how large the task is: one "
-        "prediction, explained against so many background rows.",
+        "prediction, explained against so many background rows. The table counts rows that the "
+        "model is asked for.",
         rows=[
-            "the definition: exact_shap",
-            "four rounds of orderings: permutation_shap",
-            "its trees: interventional_tree_shap",
-            "rules: deep_shap",
-            "its terms: additive_shap",
+            "the definition",
+            "orderings, 4 rounds",
+            "reading the trees",
+            "rules",
+            "reading the terms",
         ],
-        columns=["rows of the model", "time", "error"],
+        columns=["model rows", "time", "error"],
         controls=[
             f'<div class="choice" role="group" aria-label="Model">{buttons("model", kinds)}</div>',
             f'<div class="choice" role="group" aria-label="Speed">{buttons("speed", speeds)}</div>',
