@@ -1,1 +1,1 @@
-"""Players that are no columns: rows of training data, words, regions of pictures."""
+"""Players that are no columns: words, regions of pictures, rows of training data."""

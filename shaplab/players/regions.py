@@ -117,6 +117,11 @@ class RegionGame(PartsGame):
         For pictures, regions and fillings whose shapes do not fit, pictures with NaN, a model in
         training mode, and outputs of another shape or with NaN.
 
+    Notes
+    -----
+    ``explanation(values, std=None, method="")`` makes values of the regions an Explanation of one
+    row, for ``plots.regions``.
+
     Examples
     --------
     >>> image = np.array([[[1.0, 2.0], [3.0, 4.0]]])

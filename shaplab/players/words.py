@@ -64,6 +64,11 @@ class WordGame(PartsGame):
     ValueError
         For a text without words or longer than the model takes, a tokenizer without the token that
         ``absent`` needs, a model in training mode, and outputs of another shape or with NaN.
+
+    Notes
+    -----
+    ``explanation(values, std=None, method="")`` makes values of the words an Explanation of one
+    row, for ``plots.text``.
     """
 
     kind = "words"

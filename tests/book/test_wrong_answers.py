@@ -628,6 +628,16 @@ def new_parts_alone(old, new, score):
     )
 
 
+def context_kept(predict, X, y, query):
+    return lambda coalitions: np.array(
+        [predict(X, y, query[None, S])[0] if S.any() else y.mean() for S in coalitions]
+    )
+
+
+def unnormalised(X, y, queries, weights):
+    return np.exp(-((queries[:, None] - X) ** 2 * weights).sum(axis=2)) @ y
+
+
 WRONG = {
     "ex-matrix": shapley_matrix,
     "ex-count-votes": voting_power,
@@ -712,6 +722,8 @@ WRONG = {
     "ex-rows-regression": always_by_k,
     "ex-documents-remember": remember_calls,
     "ex-documents-versions": new_parts_alone,
+    "ex-tables-reread": context_kept,
+    "ex-tables-smoother": unnormalised,
 }
 
 

@@ -17,6 +17,8 @@ __all__ = [
     "ex_regions_sums",
     "ex_rows_alone",
     "ex_rows_regression",
+    "ex_tables_reread",
+    "ex_tables_smoother",
     "ex_words_literal",
     "ex_words_without",
 ]
@@ -158,3 +160,39 @@ def ex_documents_versions(answer: Callable[..., Any]) -> None:
 def _by_place(parts: Any) -> float:
     """A score that knows the order of the parts."""
     return float(sum(place * part for place, part in enumerate(parts, start=1)))
+
+
+def ex_tables_reread(answer: Callable[..., Any]) -> None:
+    """``reread_game(predict, X, y, query)``: dropping a column from the query and not from the
+    context."""
+    hint = "Pass X[:, kept] and query[kept], and the mean of y where nothing is kept"
+    rng = np.random.default_rng(0)
+
+    def nearest(X: np.ndarray, y: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        gaps = [((X[:, : len(query)] - query) ** 2).sum(axis=1).argmin() for query in queries]
+        return y[gaps] + X.shape[1]
+
+    for n, d in ((4, 1), (6, 2), (9, 4)):
+        X, y, query = rng.normal(size=(n, d)), rng.normal(size=n), rng.normal(size=d)
+        coalitions = shaplab.all_coalitions(d)
+        wanted = [
+            nearest(X[:, kept], y, query[None, kept])[0] if kept.any() else y.mean()
+            for kept in coalitions
+        ]
+        found = answer(nearest, X, y, query)(coalitions)
+        expect(f"{n} rows, {d} columns, all coalitions", found, wanted, 1e-12, hint)
+
+
+def ex_tables_smoother(answer: Callable[..., Any]) -> None:
+    """``smooth(X, y, queries, weights)``: attention that does not sum to 1."""
+    hint = "Divide by the sum of the attention over the rows of the context"
+    rng = np.random.default_rng(0)
+    for n, m, d in ((1, 2, 1), (5, 3, 2), (8, 4, 3)):
+        X, y, queries = rng.normal(size=(n, d)), rng.normal(size=n), rng.normal(size=(m, d))
+        weights = rng.random(d)
+        wanted = []
+        for query in queries:
+            attention = [np.exp(-(weights * (query - row) ** 2).sum()) for row in X]
+            wanted.append(np.dot(attention, y) / sum(attention))
+        found = answer(X, y, queries, weights)
+        expect(f"{n} rows, {m} queries", found, wanted, 1e-10, hint)
