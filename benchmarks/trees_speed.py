@@ -222,12 +222,20 @@ def main():
                     2500,
                 )
             if catboosts:
+                many = X[:100_000]
                 run(
                     "path-dependent, 10,000 rows: CatBoost",
                     ours,
                     lambda: catboost_peer(model, rows),
                     10_000,
                     10_000,
+                )
+                run(
+                    "path-dependent, 100,000 rows: CatBoost",
+                    lambda: shaplab.tree_shap(trees, many).values,
+                    lambda: catboost_peer(model, many),
+                    100_000,
+                    100_000,
                 )
             if "shap" not in skip and not catboosts:
                 n = {"a": 500, "b": 100, "c": 500, "d": 20}[name]
