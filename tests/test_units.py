@@ -205,3 +205,10 @@ def test_a_spread_of_huge_numbers_is_finite():
     np.testing.assert_allclose(
         sample_spread(1e200 * X, axis=0), 1e200 * X.std(axis=0, ddof=1), rtol=1e-12
     )
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_reference_has_no_spread_and_no_warning():
+    for function in (loss_shap, sage):
+        found = function(outputs, X, TARGET, BACKGROUND[:1], rounds=8, rng=0)
+        assert np.isfinite(found.values).all()

@@ -36,7 +36,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats.qmc import Halton
 
-from shaplab._units import sample_spread, unit_near
+from shaplab._units import unit_near
 
 __all__: list[str] = []
 
@@ -101,7 +101,8 @@ class FewReferences:
         self.quiet = np.setdiff1d(np.arange(self.n_references), self.loud)
         self.n_quiet = len(self.quiet)
         self.is_squared = is_squared and self.n_quiet > DRAWS
-        liveliest = sample_spread(reference_outputs, axis=0).argmax()
+        scaled = reference_outputs / unit_near(reference_outputs)
+        liveliest = scaled.var(axis=0).argmax()
         key = reference_outputs[self.quiet, liveliest]
         self.order = self.quiet[key.argsort(kind="stable")]
         self._make_levels()
