@@ -153,8 +153,6 @@ def lines_of(name: str, seeds: int, budgets: list[int]) -> Iterator[str]:
     for budget in budgets:
         if problem.n < 20 and budget * problem.n >= 2**problem.n:
             continue
-        # Large budgets take longest and differ least from seed to seed.
-        repeats = max(2, seeds // fewer_seeds(budget))
         errors: dict[str, float] = {}
         for estimator in COLUMNS:
             if estimator in slow:
@@ -162,23 +160,16 @@ def lines_of(name: str, seeds: int, budgets: list[int]) -> Iterator[str]:
             squares = []
             start = time.process_time()
             try:
-                for seed in range(repeats):
+                for seed in range(seeds):
                     values = estimate(estimator, problem, budget * problem.n, seed)
                     squares.append(np.mean((values - problem.truth) ** 2))
             except Exception as problem_of_peer:
                 print(name, budget, estimator, repr(problem_of_peer)[:200], file=sys.stderr)
                 continue
-            if time.process_time() - start > PATIENCE * repeats:
+            if time.process_time() - start > PATIENCE * seeds:
                 slow.add(estimator)
             errors[estimator] = float(np.sqrt(np.mean(squares)) / unit)
-        yield line_of(budget, repeats, errors)
-
-
-def fewer_seeds(budget: int) -> int:
-    """By how much to divide the number of seeds."""
-    if budget <= 20:
-        return 1
-    return 2 if budget <= 60 else 4
+        yield line_of(budget, seeds, errors)
 
 
 def line_of(budget: int, repeats: int, errors: dict[str, float]) -> str:

@@ -223,7 +223,7 @@ def estimate_values(
     No coalition is valued twice, but for two that show whether the game answers the same (a run
     that goes on from a file asks these two again).
 
-    Intervals of 95% held 96 to 98% of the true values at 5, 10, 20 and 60 evaluations a player, the
+    Intervals of 95% held 96 to 97% of the true values at 5, 10, 20 and 60 evaluations a player, the
     mean over seven games (trees, networks, sharp interactions, SAGE, a saturated one; 10 to 30
     players, 40 to 200 runs each); single games between 94 and 99%. What learning the surrogate adds
     is the mean of two estimates.
