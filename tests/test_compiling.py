@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -104,3 +105,23 @@ def test_a_first_call_says_so_and_a_second_does_not(tmp_path):
     # A machine that compiles all of it in two seconds has nothing to say.
     assert said[0] == "" or said[0].startswith("shaplab: compiling once (about ")
     assert said[1] == ""
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_not_looked_for_while_loops_are_compiled_and_then_as_before(announcer, collects):
+    was = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        announcer.on_start(compiles("outer"))
+        announcer.on_start(compiles("inner", "numba.np.arrayobj"))
+        assert not gc.isenabled()
+        announcer.on_end(compiles("inner", "numba.np.arrayobj"))
+        assert not gc.isenabled()
+        announcer.on_end(compiles("outer"))
+        assert gc.isenabled() == collects
+        announcer.on_start(compiles("theirs", "another.package"))
+        assert gc.isenabled() == collects
+        announcer.on_end(compiles("theirs", "another.package"))
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if was else gc.disable)()

@@ -166,8 +166,9 @@ class LeafClusters:
         def build_part(part: slice) -> None:
             some = (first + part.start, first + part.stop)
             own = tables[self.starts[some[0]] - self.starts[first] :]
-            room = table_space(self.largest, self.plan.pairs, len(histogram) > 0)
-            build_tables(some, nodes, arrays, self.plan, histogram, own, means, room)
+            room = table_space(self.largest, len(histogram) > 0)
+            rest = np.empty(self.largest.patterns) if self.plan.pairs else None
+            build_tables(some, nodes, arrays, self.plan, histogram, own, means, room, rest)
 
         jobs(build_part, list(chunks(last - first, max(1, min(64, -(-(last - first) // 8))))))
 

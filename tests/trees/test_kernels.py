@@ -107,14 +107,16 @@ def test_the_room_for_the_largest_cluster_is_enough_and_no_more(pairs):
             continue
         codes = e.encode(rng.normal(size=(7, e.n_features))).T.copy()
         histogram = clusters.count(codes, np.full(7, 1 / 7), _plans.threads(1))
-        room = table_space(clusters.largest, pairs, weighted=True)
+        room = table_space(clusters.largest, weighted=True)
         guarded = TableSpace(*(np.full((len(a) + 9, *a.shape[1:]), -7, a.dtype) for a in room))
+        rest = np.full(clusters.largest.patterns + 9, -7.0) if pairs else None
         tables = np.full(clusters.starts[-1] + 9, -7.0)
         means = np.zeros((len(clusters), e.n_outputs))
         ends = (0, len(clusters))
         tree = (paths.nodes, paths.arrays, clusters.plan)
-        build_tables(ends, *tree, histogram, tables, means, guarded)
+        build_tables(ends, *tree, histogram, tables, means, guarded, rest)
         assert (tables[-9:] == -7.0).all()
+        assert rest is None or (rest[-9:] == -7.0).all()
         for name, array, own in zip(TableSpace._fields, guarded, room, strict=True):
             assert (array[len(own) :] == -7).all(), name
             # The others are for a leaf, which may be smaller than its cluster.

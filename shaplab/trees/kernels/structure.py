@@ -324,13 +324,14 @@ def plan_clusters(nodes: Nodes, paths: PathArrays, chosen, prices: ClusterPrices
         ops=np.zeros((n_ops, 7), np.int32),
         clusters=clusters,
         features=np.zeros((len(clusters), work.max_bits), np.int32),
-        targets=np.empty(clusters[:, COLUMNS].sum(), np.int64),
+        targets=np.empty(0, np.int64),
         cuts=np.zeros((len(clusters) + 1, 2), np.int64),
         pairs=work.pairs,
     )
     path = np.full(n_ops + 2, -1, np.int32)  # no path is longer than all ops
     written = np.zeros(2, np.int64)
-    write_clusters(nodes, paths, work.n_players, work.chunk, path, plan, written)
+    write_clusters(nodes, paths, work.chunk, path, plan, written)
+    targets = _list_targets(plan, paths, work, nodes.value.shape[1])
     patterns = 1 << clusters[:, BITS]
     largest = LargestCluster(
         nodes=int(paths.edges[roots, SUBTREE_NODES].max(initial=0)),
@@ -340,7 +341,37 @@ def plan_clusters(nodes: Nodes, paths: PathArrays, chosen, prices: ClusterPrices
         histograms=int((prices.histograms[roots] - patterns).max(initial=0)),
         levels=int(paths.edges[roots, LEVEL].max(initial=0)) + 2,
     )
-    return plan._replace(ops=plan.ops[: written[0]], cuts=plan.cuts[: written[1] + 1]), largest
+    plan = plan._replace(
+        ops=plan.ops[: written[0]], cuts=plan.cuts[: written[1] + 1], targets=targets
+    )
+    return plan, largest
+
+
+def _list_targets(plan: ClusterPlan, paths: PathArrays, work: Workload, n_outputs: int):
+    """Row of the sums for each column of each cluster: for each of the tree's outputs in turn the
+    features, then pairs (i, j < i).
+
+    Row ``feature * K + output`` of the sums takes values; with pairs, row ``(d + larger * d +
+    smaller) * K + output`` takes interactions.
+    """
+    columns = plan.clusters[:, COLUMNS]
+    owner = np.repeat(np.arange(len(columns)), columns)
+    column = np.arange(len(owner)) - np.repeat(plan.clusters[:, FIRST_TARGET], columns)
+    tree = plan.clusters[owner, TREE]
+    first_output = paths.output_start[tree]
+    width = columns[owner] // (paths.output_start[tree + 1] - first_output)
+    turn, column = np.divmod(column, width)
+    output = paths.output_index[first_output + turn]
+    count = plan.clusters[owner, FEATURES]
+    features = plan.features.astype(np.int64)
+    player = features[owner, np.minimum(column, count - 1)]
+    if work.pairs:
+        larger, smaller = np.tril_indices(features.shape[1], -1)
+        is_pair = column >= count
+        pair = (column - count)[is_pair]
+        two = features[owner[is_pair], larger[pair]], features[owner[is_pair], smaller[pair]]
+        player[is_pair] = work.n_players * (1 + np.maximum(*two)) + np.minimum(*two)
+    return player * n_outputs + output
 
 
 def _list_clusters(nodes: Nodes, paths: PathArrays, chosen, prices: ClusterPrices, pairs):
@@ -439,11 +470,8 @@ def price_trees(
 
 
 @njit(**ENTRY)
-def write_clusters(
-    nodes: Nodes, paths: PathArrays, n_players, chunk, path, plan: ClusterPlan, written
-):
-    """Fill the features, targets, ops and cuts of a plan; ``written`` takes how many ops and cuts
-    there are.
+def write_clusters(nodes: Nodes, paths: PathArrays, chunk, path, plan: ClusterPlan, written):
+    """Fill the features, ops and cuts of a plan; ``written`` takes how many ops and cuts there are.
 
     The ops of a cluster go down its path, from where it leaves the path of the cluster before, and
     then answer its own splits. A chunk starts again from the root, so that it needs no other.
@@ -459,7 +487,6 @@ def write_clusters(
     for c in range(clusters.shape[0]):
         position = clusters[c, ROOT_POSITION]
         _cluster_features(position, nodes, paths, plan.features[c])
-        _list_targets(c, paths, plan, n_players, nodes.value.shape[1])
         root = paths.order[position]
         level = edges[root, LEVEL]
         restart = n_cuts == 0 or clusters[c, TABLE_START] - opened >= chunk
@@ -502,31 +529,3 @@ def write_clusters(
     cuts[n_cuts, FIRST_CLUSTER] = clusters.shape[0]
     written[0] = op
     written[1] = n_cuts
-
-
-@njit(inline="always")
-def _list_targets(c, paths: PathArrays, plan: ClusterPlan, n_players, n_outputs):
-    """Fill the targets of a cluster: for each output in turn its features, then pairs (i, j < i).
-
-    Row ``feature * K + output`` of the sums takes values; with pairs, row ``(d + larger * d +
-    smaller) * K + output`` takes interactions.
-    """
-    tree = plan.clusters[c, TREE]
-    count = plan.clusters[c, FEATURES]
-    place = plan.clusters[c, FIRST_TARGET]
-    for k in range(paths.output_start[tree], paths.output_start[tree + 1]):
-        output = paths.output_index[k]
-        for i in range(count):
-            plan.targets[place] = np.int64(plan.features[c, i]) * n_outputs + output
-            place += 1
-        if not plan.pairs:
-            continue
-        for i in range(count):
-            for j in range(i):
-                larger = np.int64(plan.features[c, i])
-                smaller = np.int64(plan.features[c, j])
-                if larger < smaller:
-                    larger, smaller = smaller, larger
-                pair = n_players + larger * n_players + smaller
-                plan.targets[place] = pair * n_outputs + output
-                place += 1

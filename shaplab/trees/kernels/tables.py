@@ -80,7 +80,6 @@ class TableSpace(NamedTuple):
     tables: np.ndarray  # of all nodes but the root
     histograms: np.ndarray  # of all nodes but the root
     product: np.ndarray  # B(a) of a leaf
-    rest: np.ndarray  # B(a) without one player, for pairs
     share: np.ndarray  # z of a leaf's players
 
 
@@ -92,7 +91,7 @@ class Table(NamedTuple):
     size: int
 
 
-def table_space(largest: LargestCluster, pairs: bool, weighted: bool) -> TableSpace:
+def table_space(largest: LargestCluster, weighted: bool) -> TableSpace:
     """Room for any cluster of a plan; with a background it is ``weighted``."""
     return TableSpace(
         features=np.empty((largest.nodes, largest.features), np.int32),
@@ -100,7 +99,6 @@ def table_space(largest: LargestCluster, pairs: bool, weighted: bool) -> TableSp
         tables=np.empty(largest.entries),
         histograms=np.empty(weighted * largest.histograms),
         product=np.empty(largest.patterns),
-        rest=np.empty(pairs * largest.patterns),
         share=np.empty(largest.features),
     )
 
@@ -115,13 +113,15 @@ def build_tables(
     tables,
     means,
     space: TableSpace,
+    rest,
 ):
     """Fill the tables of clusters ``clusters[0]`` to ``clusters[1]``; ``tables[0]`` is the first
     entry of the first one.
 
     ``histogram`` holds the background's weight of every pattern of every cluster, or nothing for
     the path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves
-    pay on average.
+    pay on average. ``rest`` is room for B(a) without one player, which pairs need, or None for a
+    plan without pairs: the compiler then leaves out what is theirs, and the first call is shorter.
     Columns of a table: features, then pairs (i, j < i), for each output in turn.
     """
     base = plan.clusters[clusters[0], TABLE_START]
@@ -136,7 +136,7 @@ def build_tables(
             seen = Table(histogram, plan.clusters[c, HISTOGRAM_START], size)
             means[c] = 0.0
         _place_tables(c, nodes, paths, plan, space)
-        _fill_cluster(c, nodes, paths, plan, seen, table, means, space)
+        _fill_cluster(c, nodes, paths, plan, seen, table, means, space, rest)
 
 
 @njit(**UNCOUNTED)
@@ -183,6 +183,7 @@ def _fill_cluster(
     table: Table,
     means,
     space: TableSpace,
+    rest,
 ):
     """Fill the table of a cluster, whose histogram is ``seen``, if it has one: split the histogram
     down to the leaves, fill the leaves' tables, and add them up."""
@@ -210,7 +211,7 @@ def _fill_cluster(
             own = seen
         if nodes.feature[leaf] >= 0:
             for side in range(2):
-                _add_child(side, i, position, paths, n_outputs, here, space)
+                _add_child(side, i, position, paths, n_outputs, here, space, rest)
             continue
         pay = nodes.value[leaf, paths.output_index[first_output]]
         if n_outputs > 1:
@@ -228,8 +229,8 @@ def _fill_cluster(
                 _multiply_over_shares(space.product, space.share, players, x)
             for f in range(players):
                 _take_out(space.product, f, x, weight, here)
-                if plan.pairs:
-                    _take_out_twice(space.product, space.rest, players, f, x, weight, here)
+                if rest is not None:
+                    _take_out_twice(space.product, rest, players, f, x, weight, here)
         outputs = paths.output_index[first_output : first_output + n_outputs]
         if weighted:
             everyone = own.numbers[own.start + own.size - 1]
@@ -383,11 +384,17 @@ def _pay_outputs(value, leaf, outputs, columns, table: Table):
 
 
 @njit(inline="always")
-def _column_above(column, child, parent, space: TableSpace):
-    """The parent's column for a column of its child, which is a feature's or a pair's."""
+def _column_above(column, child, parent, space: TableSpace, rest):
+    """The parent's column for a column of its child, which is a feature's or, with room for the
+    ``rest``, a pair's."""
     own = space.features[child]
     above = space.features[parent]
     n_above = space.places[parent, NODE_FEATURES]
+    if rest is None:
+        to = 0
+        while above[to] != own[column]:
+            to += 1
+        return to
     larger = column
     smaller = -1
     if column >= space.places[child, NODE_FEATURES]:
@@ -411,7 +418,9 @@ def _column_above(column, child, parent, space: TableSpace):
 
 
 @njit(inline="always")
-def _add_child(side, i, position, paths: PathArrays, n_outputs, table: Table, space: TableSpace):
+def _add_child(
+    side, i, position, paths: PathArrays, n_outputs, table: Table, space: TableSpace, rest
+):
     """Add the table of a child to that of its parent ``i``, for every answer of the parent's split
     and of the splits below the other child, which the child's table does not depend on."""
     edges = paths.edges
@@ -427,7 +436,7 @@ def _add_child(side, i, position, paths: PathArrays, n_outputs, table: Table, sp
     fresh = edges[child, EARLIER] == 0
     clear = ~(1 << edges[child, BIT])
     for column in range(columns):
-        to = _column_above(column, j, i, space)
+        to = _column_above(column, j, i, space, rest)
         for k in range(n_outputs):
             source = (
                 space.places[j, NODE_TABLE] + (k * columns + column) * space.places[j, NODE_SIZE]
