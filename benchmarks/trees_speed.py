@@ -190,11 +190,12 @@ def main():
     skip += [
         name for name in ("shap", "shapiq", "woodelf") if importlib.util.find_spec(name) is None
     ]
-    packages = ("numpy", "numba", "xgboost", "shap", "shapiq", "woodelf-explainer", "scikit-learn")
+    known = importlib.metadata.packages_distributions()
+    modules = ("numpy", "numba", "xgboost", "catboost", "shap", "shapiq", "woodelf", "sklearn")
     versions = {
-        name: importlib.metadata.version(name)
-        for name in packages
-        if name.split("-")[0] not in skip
+        known[module][0]: importlib.metadata.version(known[module][0])
+        for module in modules
+        if module in known and module not in skip
     }
     print(versions, f"numba threads {os.environ['NUMBA_NUM_THREADS']}")
     for name in options.models:
@@ -226,6 +227,14 @@ def main():
                 run(
                     "path-dependent, 10,000 rows: CatBoost",
                     ours,
+                    lambda: catboost_peer(model, rows),
+                    10_000,
+                    10_000,
+                )
+                prepared = shaplab.PreparedTrees(trees)
+                run(
+                    "path-dependent, 10,000 rows, prepared model: CatBoost",
+                    lambda: prepared(rows).values,
                     lambda: catboost_peer(model, rows),
                     10_000,
                     10_000,
