@@ -39,6 +39,8 @@ def test_a_test_without_overlap_is_the_paired_test():
     gaps = np.random.default_rng(0).normal(0.3, 1, size=9)
     assert mortality.corrected_p(gaps, 0.0) == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue)
     assert mortality.corrected_p(gaps, 0.25) > mortality.corrected_p(gaps, 0.0)
+    assert mortality.corrected_p([0.0, 0.0], 0.25) == 1.0
+    assert mortality.corrected_p([0.1, 0.1], 0.25) == 0.0
 
 
 def test_splits_are_parts_and_differ_between_seeds():

@@ -75,9 +75,12 @@ def c_statistic(hazards: np.ndarray, years: np.ndarray) -> float:
 
 def corrected_p(differences: Sequence[float], ratio: float) -> float:
     """The p-value of a paired t-test over J splits that overlap (Nadeau and Bengio 2003): the
-    variance of the mean is that of one difference times 1/J + ratio, test rows over the others."""
+    variance of the mean is that of one difference times 1/J + ratio, test rows over the others.
+    Differences that are all equal have no variance: then it is 1 if they are 0, and 0 otherwise."""
     gaps = np.asarray(differences, float)
     count = len(gaps)
+    if np.ptp(gaps) == 0:
+        return float(gaps[0] == 0)
     error = np.sqrt((1 / count + ratio) * gaps.var(ddof=1))
     return float(2 * stats.t.sf(abs(gaps.mean() / error), count - 1))
 
