@@ -3,11 +3,13 @@ r"""Training a ShapNet, with a penalty on its explanation.
 The explanation :math:`Z` is a layer, so a loss may look at it: :math:`\ell(G(x), y) +
 \lambda\,\Omega(Z)`, and one backward pass gives all gradients. For a row with values
 :math:`\varphi_{ik}` (position ``i``, output ``k``) the penalties are :math:`\ell_1 = \frac1K
-\sum_{ik} |\varphi_{ik}|` (few positions) and
+\sum_{ik} |\varphi_{ik}|` (small values in all, few of them or many) and
 :math:`\ell_\infty = \frac1K \sum_k \max_i |\varphi_{ik}|` (no position alone), averaged over rows;
-the layer-wise one is the mean of :math:`\ell_1` over all stages. The source states neither the
-normalisation nor the coefficients: these are ours. Source: Wang, Wang & Inouye (2021), section 2.4.
+the layer-wise one is the mean of :math:`\ell_1` over all stages. Source: Wang, Wang & Inouye
+(2021), section 2.4, which states neither the normalisation nor the coefficients: these are ours.
 Cost: nothing next to the forward pass.
+
+Chapter: shapnets/regularization
 """
 
 from __future__ import annotations
@@ -256,13 +258,13 @@ def coefficient_of_variation(values: Any) -> float:
 
 
 def sparsity(values: Any, *, tolerance: float = 0.01) -> float:
-    """Share of values below ``tolerance`` times the largest one of their row and output, in
+    """Share of values of at most ``tolerance`` times the largest one of their row and output, in
     absolute size.
 
     Parameters
     ----------
     values : array ``(N, d, K)``, or ``(N, H, W, K)``.
-    tolerance : share of the largest value below which a value counts as zero. The source does not
+    tolerance : share of the largest value up to which a value counts as zero. The paper does not
         state its own.
     """
     size = _sizes(values)

@@ -34,6 +34,7 @@ from shaplab.trees.kernels.structure import (
     price_clusters,
 )
 from shaplab.trees.kernels.tables import (
+    BackgroundMet,
     build_tables,
     count_patterns,
     look_up,
@@ -162,13 +163,14 @@ class LeafClusters:
         background's mean output goes to ``means`` ``(C, K)``."""
         nodes = self.paths.nodes
         arrays = self.paths.arrays
+        met = BackgroundMet(histogram, means)
 
         def build_part(part: slice) -> None:
             some = (first + part.start, first + part.stop)
             own = tables[self.starts[some[0]] - self.starts[first] :]
             room = table_space(self.largest, len(histogram) > 0)
             rest = np.empty(self.largest.patterns) if self.plan.pairs else None
-            build_tables(some, nodes, arrays, self.plan, histogram, own, means, room, rest)
+            build_tables(some, nodes, arrays, self.plan, met, own, room, rest)
 
         jobs(build_part, list(chunks(last - first, max(1, min(64, -(-(last - first) // 8))))))
 

@@ -23,7 +23,7 @@ from shaplab.trees._plans import (
 from shaplab.trees._players import players_of
 from shaplab.trees.ensemble import TreeEnsemble
 from shaplab.trees.kernels.structure import LEVEL, PLAYERS, ROOT_POSITION, SHARE, SUBTREE_NODES
-from shaplab.trees.kernels.tables import TableSpace, build_tables, table_space
+from shaplab.trees.kernels.tables import BackgroundMet, TableSpace, build_tables, table_space
 from shaplab.trees.path_dependent import tree_shap
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def test_the_room_for_the_largest_cluster_is_enough_and_no_more(pairs):
         means = np.zeros((len(clusters), e.n_outputs))
         ends = (0, len(clusters))
         tree = (paths.nodes, paths.arrays, clusters.plan)
-        build_tables(ends, *tree, histogram, tables, means, guarded, rest)
+        build_tables(ends, *tree, BackgroundMet(histogram, means), tables, guarded, rest)
         assert (tables[-9:] == -7.0).all()
         assert rest is None or (rest[-9:] == -7.0).all()
         for name, array, own in zip(TableSpace._fields, guarded, room, strict=True):

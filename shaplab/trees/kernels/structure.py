@@ -361,7 +361,6 @@ def _list_targets(plan: ClusterPlan, paths: PathArrays, work: Workload, n_output
     first_output = paths.output_start[tree]
     width = columns[owner] // (paths.output_start[tree + 1] - first_output)
     turn, column = np.divmod(column, width)
-    output = paths.output_index[first_output + turn]
     count = plan.clusters[owner, FEATURES]
     features = plan.features.astype(np.int64)
     player = features[owner, np.minimum(column, count - 1)]
@@ -371,7 +370,7 @@ def _list_targets(plan: ClusterPlan, paths: PathArrays, work: Workload, n_output
         pair = (column - count)[is_pair]
         two = features[owner[is_pair], larger[pair]], features[owner[is_pair], smaller[pair]]
         player[is_pair] = work.n_players * (1 + np.maximum(*two)) + np.minimum(*two)
-    return player * n_outputs + output
+    return player * n_outputs + paths.output_index[first_output + turn]
 
 
 def _list_clusters(nodes: Nodes, paths: PathArrays, chosen, prices: ClusterPrices, pairs):

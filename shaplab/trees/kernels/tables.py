@@ -55,7 +55,14 @@ from shaplab.trees.kernels.structure import (
     table_columns,
 )
 
-__all__ = ["build_tables", "count_patterns", "look_up", "row_patterns", "table_space"]
+__all__ = [
+    "BackgroundMet",
+    "build_tables",
+    "count_patterns",
+    "look_up",
+    "row_patterns",
+    "table_space",
+]
 
 # Rows whose patterns are found together: the patterns of all levels stay in the cache.
 _LOOKUP_ROWS = 512
@@ -81,6 +88,13 @@ class TableSpace(NamedTuple):
     histograms: np.ndarray  # of all nodes but the root
     product: np.ndarray  # B(a) of a leaf
     share: np.ndarray  # z of a leaf's players
+
+
+class BackgroundMet(NamedTuple):
+    """What clusters meet of a background: all empty for the path-dependent game."""
+
+    histogram: np.ndarray  # weight of every pattern of every cluster
+    means: np.ndarray  # (C, K) takes what the background's own leaves pay on average
 
 
 class Table(NamedTuple):
@@ -109,18 +123,15 @@ def build_tables(
     nodes: Nodes,
     paths: PathArrays,
     plan: ClusterPlan,
-    histogram,
+    met: BackgroundMet,
     tables,
-    means,
     space: TableSpace,
     rest,
 ):
     """Fill the tables of clusters ``clusters[0]`` to ``clusters[1]``; ``tables[0]`` is the first
     entry of the first one.
 
-    ``histogram`` holds the background's weight of every pattern of every cluster, or nothing for
-    the path-dependent game; with it, ``means`` ``(C, K)`` takes what the background's own leaves
-    pay on average. ``rest`` is room for B(a) without one player, which pairs need, or None for a
+    ``rest`` is room for B(a) without one player, which pairs need, or None for a
     plan without pairs: the compiler then leaves out what is theirs, and the first call is shorter.
     Columns of a table: features, then pairs (i, j < i), for each output in turn.
     """
@@ -131,12 +142,10 @@ def build_tables(
         for entry in range(start, start + size * plan.clusters[c, COLUMNS]):
             tables[entry] = 0.0
         table = Table(tables, start, size)
-        seen = Table(histogram, 0, 0)
-        if histogram.shape[0] > 0:
-            seen = Table(histogram, plan.clusters[c, HISTOGRAM_START], size)
-            means[c] = 0.0
+        if met.histogram.shape[0] > 0:
+            met.means[c] = 0.0
         _place_tables(c, nodes, paths, plan, space)
-        _fill_cluster(c, nodes, paths, plan, seen, table, means, space, rest)
+        _fill_cluster(c, nodes, paths, plan, met, table, space, rest)
 
 
 @njit(**UNCOUNTED)
@@ -179,15 +188,15 @@ def _fill_cluster(
     nodes: Nodes,
     paths: PathArrays,
     plan: ClusterPlan,
-    seen: Table,
+    met: BackgroundMet,
     table: Table,
-    means,
     space: TableSpace,
     rest,
 ):
-    """Fill the table of a cluster, whose histogram is ``seen``, if it has one: split the histogram
-    down to the leaves, fill the leaves' tables, and add them up."""
-    weighted = seen.size > 0
+    """Fill the table of a cluster: split its histogram, if it has one, down to the leaves, fill the
+    leaves' tables, and add them up."""
+    weighted = met.histogram.shape[0] > 0
+    seen = Table(met.histogram, plan.clusters[cluster, HISTOGRAM_START], table.size)
     position = plan.clusters[cluster, ROOT_POSITION]
     tree = plan.clusters[cluster, TREE]
     first_output = paths.output_start[tree]
@@ -235,7 +244,7 @@ def _fill_cluster(
         if weighted:
             everyone = own.numbers[own.start + own.size - 1]
             for k in range(n_outputs):
-                means[cluster, outputs[k]] += nodes.value[leaf, outputs[k]] * everyone
+                met.means[cluster, outputs[k]] += nodes.value[leaf, outputs[k]] * everyone
         if n_outputs > 1:
             _pay_outputs(nodes.value, leaf, outputs, space.places[i, NODE_COLUMNS], here)
 
