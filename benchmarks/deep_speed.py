@@ -73,7 +73,7 @@ def with_captum_by_row(net: nn.Module, X: torch.Tensor, B: torch.Tensor) -> np.n
 
 def ours(rule: str, max_rule: str = "cross"):
     return lambda net, X, B: (
-        deep_shap(net, X, B, rule=rule, max_rule=max_rule, batch_size=1000).values
+        deep_shap(net, X, B, rule=rule, max_rule=max_rule, batch_size=1000, outputs=0).values
     )
 
 
