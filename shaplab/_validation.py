@@ -152,6 +152,11 @@ def is_frame(X: Any) -> bool:
     return has(X, "iloc", "columns")
 
 
+def row_labels(X: Any) -> Any:
+    """The index of a pandas DataFrame, or None for anything else."""
+    return X.index if is_frame(X) else None
+
+
 def column_names(X: Any) -> list[str] | None:
     """Names of the columns of a pandas, polars or Arrow table as strings, or None for anything
     else. Names of several levels are joined by blanks, as XGBoost does."""

@@ -32,19 +32,20 @@ def _watching_run() -> Capture | None:
     return mode if isinstance(mode, Capture) else None
 
 
-def _watched_apply(original: Callable[..., Any]) -> Any:
-    """``Function.apply`` that asks the run of its thread."""
+def _watched_apply(original: Any) -> Any:
+    """``Function.apply`` that asks the run of its thread; ``original`` is a class method, written
+    in Python up to torch 2.13 and in C since."""
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         run = _watching_run()
         if run is None:
-            return original(cls, *args, **kwargs)
+            return original.__get__(None, cls)(*args, **kwargs)
         if cls is torch.utils.checkpoint.CheckpointFunction:
             wrapped, _preserve_random_state, *inputs = args
             return wrapped(*inputs)
 
         def call(*own: Any, **named: Any) -> Any:
-            return original(cls, *own, **named)
+            return original.__get__(None, cls)(*own, **named)
 
         call.written_by_user = True  # type: ignore[attr-defined]
         return run.custom(Call(cls.__name__, cls.__name__, call, args, kwargs))
@@ -75,7 +76,7 @@ def functions_watched() -> Iterator[None]:
             apply = function.__dict__["apply"]
             generator = getattr(module, name, None)
             _REPLACED[:] = [apply, generator]
-            function.apply = _watched_apply(apply.__func__)  # type: ignore[method-assign]
+            function.apply = _watched_apply(apply)  # type: ignore[method-assign]
             if generator is not None:
                 setattr(module, name, _watched_checkpoint(generator))
         _RUNS[0] += 1

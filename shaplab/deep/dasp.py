@@ -37,7 +37,7 @@ from shaplab._validation import (
     column_names,
     fail,
     imported,
-    is_frame,
+    row_labels,
 )
 from shaplab.deep._propagation import Propagation
 from shaplab.explanation import Explanation
@@ -254,7 +254,7 @@ def dasp(
         data=(rows.float() if rows.dtype.itemsize < 4 else rows).cpu().numpy(),
         feature_names=check_names(names, n, "feature_names"),
         output_names=None if output_names is None else tuple(output_names),
-        index=X.index if is_frame(X) else None,
+        index=row_labels(X),
         method=f"dasp ({method}, {len(shares)} sizes, {covariance} covariance{scaled})",
         info={
             "gap": (gap if several else gap[:, 0]).numpy(),

@@ -37,7 +37,7 @@ from shaplab._validation import (
     check_result,
     column_names,
     fail,
-    is_frame,
+    row_labels,
 )
 from shaplab.deep._inputs import as_inputs, as_stage_rows, check_model
 from shaplab.deep._pairs import Settings, pairs
@@ -455,7 +455,7 @@ def stack_shap(
         output_names,
         method=f"stack_shap, {rule}" + ("" if priced is None else f", loss {priced.loss.name}"),
         info={"gap": gap[:, 0] if single else gap},
-        index=X.index if is_frame(X) else None,
+        index=row_labels(X),
     )
 
 

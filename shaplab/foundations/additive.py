@@ -36,7 +36,7 @@ from shaplab._validation import (
     check_weights,
     column_names,
     fail,
-    is_frame,
+    row_labels,
     shorten,
 )
 from shaplab.explanation import Explanation
@@ -277,7 +277,7 @@ def additive_shap(
         data=displayed(X),
         feature_names=names,
         output_names=outputs,
-        index=X.index if is_frame(X) else None,
+        index=row_labels(X),
         method=f"additive_shap (marginal game, {scale})",
     )
     return explained if groups is None else explained.grouped(groups)

@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shaplab._validation import as_matrix, as_numbers, check_int, column_names, fail, is_frame
+from shaplab._validation import (
+    as_matrix,
+    as_numbers,
+    check_int,
+    column_names,
+    fail,
+    is_frame,
+    row_labels,
+)
 from shaplab.explanation import Explanation
 from shaplab.shapnets.transform import ShapleyTransform, check_active_sets, seeded
 
@@ -157,7 +165,7 @@ class ShapNet(nn.Module):
             feature_names=None if names is None else tuple(names),
             output_names=None if output_names is None else tuple(output_names),
             method=type(self).__name__,
-            index=X.index if is_frame(X) else None,
+            index=row_labels(X),
         )
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 
 from shaplab._parallel import chunks, progress_bar
 from shaplab._tables import as_rows, take_rows
-from shaplab._validation import check_int, fail
+from shaplab._validation import check_int, fail, row_labels
 from shaplab.explanation import Explanation
 from shaplab.trees._plans import Jobs, threads
 from shaplab.trees._players import Players
@@ -194,6 +194,7 @@ class PreparedGame:
             players.shown(X),
             players.names,
             self.trees.output_names,
+            index=row_labels(X),
             method=f"{name}{'_interactions' * self.interactions} ({game})",
             interaction=self.interactions,
             info=self._info(),

@@ -21,7 +21,7 @@ import numpy as np
 
 from shaplab._parallel import chunks
 from shaplab._tables import as_rows, displayed
-from shaplab._validation import fail
+from shaplab._validation import fail, row_labels
 from shaplab.explanation import Explanation
 from shaplab.trees.ensemble import as_ensemble
 
@@ -301,6 +301,7 @@ def saabas(model: Any, X: Any, *, feature_names: Any = None) -> Explanation:
         data=displayed(X),
         feature_names=e.names_for(X, feature_names),
         output_names=e.output_names,
+        index=row_labels(X),
         method="saabas",
     )
 

@@ -25,7 +25,7 @@ from shaplab._losses import Loss, check_target, get_loss, secant
 from shaplab._parallel import chunks, progress_bar
 from shaplab._remedies import sampled_call
 from shaplab._tables import as_rows
-from shaplab._validation import check_choice, check_frames, check_int, fail
+from shaplab._validation import check_choice, check_frames, check_int, fail, row_labels
 from shaplab.explanation import Explanation
 from shaplab.foundations._structure import Unions, steps_of, sum_of_steps
 from shaplab.trees._families import interventional_plan
@@ -172,7 +172,9 @@ def tree_loss_shap(
     )
     players = players_of(e, groups, e.names_for(X, feature_names), unions)
     explained = _explain(e, players, codes, target, background, priced, question)
-    return replace(explained, data=players.shown(X), feature_names=players.names)
+    return replace(
+        explained, data=players.shown(X), feature_names=players.names, index=row_labels(X)
+    )
 
 
 class Question(NamedTuple):
@@ -350,7 +352,9 @@ def tree_output_shap(
     no_target = np.zeros(len(codes))
     players = players_of(e, groups, e.names_for(X, feature_names), unions)
     explained = _explain(e, players, codes, no_target, background, Priced(SAME, loss), question)
-    return replace(explained, data=players.shown(X), feature_names=players.names)
+    return replace(
+        explained, data=players.shown(X), feature_names=players.names, index=row_labels(X)
+    )
 
 
 def _transform(e: TreeEnsemble, transform: Any) -> Change:

@@ -19,6 +19,8 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import shaplab
 from shaplab.trees import _batches
@@ -480,3 +482,32 @@ def test_stumps_of_lightgbm_with_an_empty_count_are_read():
     np.testing.assert_allclose(
         as_ensemble(Written()).predict(NUMERIC), model.predict(NUMERIC), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("groups", [None, {"both": ["a", "b"]}])
+def test_the_labels_of_rows_stay_with_every_result(groups):
+    table = NUMERIC.set_axis([f"person {i}" for i in range(N)])
+    model = RandomForestRegressor(3, max_depth=3, random_state=0).fit(table, Y)
+    rows = table.iloc[[7, 3]]
+    players = {"groups": groups}
+    found = [
+        tree_shap(model, rows, **players),
+        tree_shap_interactions(model, rows, **players),
+        interventional_tree_shap(model, rows, table, **players),
+        BackgroundTrees(model, table, **players)(rows),
+        shaplab.PreparedTrees(model, **players)(rows),
+        tree_loss_shap(model, rows, Y[:2], table, loss="squared_error", **players),
+        tree_output_shap(model, rows, table, transform="prediction", **players),
+    ]
+    if groups is None:
+        found.append(shaplab.saabas(model, rows))
+    for e in found:
+        assert e.index.tolist() == ["person 7", "person 3"], e.method
+        assert e[1:].to_frame()["row"].unique().tolist() == ["person 3"], e.method
+    assert tree_shap(model, rows.to_numpy()).index is None
+
+
+def test_the_labels_of_rows_stay_with_a_pipeline():
+    table = NUMERIC.set_axis([f"person {i}" for i in range(N)])
+    model = make_pipeline(StandardScaler(), RandomForestRegressor(3, random_state=0)).fit(table, Y)
+    assert tree_shap(model, table.iloc[[4]]).index.tolist() == ["person 4"]
