@@ -191,6 +191,18 @@ def test_it_runs_as_a_module(tmp_path, root):
     assert "not yet, for n = 3" in done.stdout
 
 
+def test_a_reader_of_the_list_may_stop_early(root):
+    done = subprocess.run(
+        f"{sys.executable} -u -m shaplab_book.check --list | true; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{root}:{root / 'book/_ext'}", "PYTHONIOENCODING": "utf-8"},
+    )
+    assert (done.stdout.strip(), done.stderr) == ("0", "")
+
+
 def test_the_name_check_is_the_function_whatever_is_imported(root):
     # The module of that name is for the command line; an import of it would hide the function.
     for path in (root / "book" / "_ext").rglob("*.py"):
