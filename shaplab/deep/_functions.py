@@ -70,7 +70,9 @@ def functions_watched() -> Iterator[None]:
     """Let custom functions and checkpoints come to the run of their thread; restored at the end."""
     function = torch.autograd.Function
     module = torch.utils.checkpoint
+    # The second name is that of torch 2.14 and later, where the first calls it.
     name = "_checkpoint_without_reentrant_generator"
+    name += "_impl" * hasattr(module, name + "_impl")
     with _LOCK:
         if _RUNS[0] == 0:
             apply = function.__dict__["apply"]
