@@ -52,6 +52,17 @@ def _silent_bar() -> Any:
     return tqdm(disable=True)
 
 
+def counted(game: Callable[[np.ndarray], Any], bar: Any) -> Callable[[np.ndarray], Any]:
+    """``game``, which tells ``bar`` how many coalitions it has valued."""
+
+    def call(coalitions: np.ndarray) -> Any:
+        worths = game(coalitions)
+        bar.update(len(coalitions))
+        return worths
+
+    return call
+
+
 def _indexed(function: Callable[..., Any], index: int, *task: Any) -> tuple[int, Any]:
     return index, function(*task)
 

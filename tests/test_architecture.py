@@ -314,7 +314,7 @@ def test_functions_are_short():
 MANY_KEYWORDS = {
     "shaplab.foundations.orderings.sampled_values": 12,
     "shaplab.foundations.interactions.interaction_values": 12,
-    "shaplab.foundations.permutation.ime": 11,
+    "shaplab.foundations.permutation.ime": 12,
     "shaplab.importance.sage.sage": 18,
     "shaplab.importance.loss_shap.loss_shap": 18,
     "shaplab.trees.ensemble.from_arrays": 17,

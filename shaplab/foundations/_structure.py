@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shaplab._parallel import chunks, counted, progress_bar
 from shaplab._validation import check_int, check_names, fail, shorten
 from shaplab.foundations.exact import Game
 from shaplab.foundations.games import evaluate_game
@@ -309,7 +310,7 @@ def steps_of(structure: Unions | PartialOrder) -> Steps:
     return Steps(np.concatenate(joining), np.concatenate(before), np.concatenate(shares))
 
 
-def sum_of_steps(game: Game, steps: Steps, batch_size: int) -> np.ndarray:
+def sum_of_steps(game: Game, steps: Steps, batch_size: int, progress: bool = False) -> np.ndarray:
     """Sum over steps of weight times what a player adds to those before; each coalition is valued
     once."""
     batch = check_int(batch_size, "batch_size")
@@ -317,12 +318,11 @@ def sum_of_steps(game: Game, steps: Steps, batch_size: int) -> np.ndarray:
     after = before.copy()
     after[np.arange(len(joining)), joining] = True
     coalitions, place = np.unique(np.concatenate([before, after]), axis=0, return_inverse=True)
-    values = np.concatenate(
-        [
-            evaluate_game(game, coalitions[start : start + batch])
-            for start in range(0, len(coalitions), batch)
-        ]
-    )
+    with progress_bar(len(coalitions), progress, "coalitions") as bar:
+        told = counted(game, bar)
+        values = np.concatenate(
+            [evaluate_game(told, coalitions[part]) for part in chunks(len(coalitions), batch)]
+        )
     place_before, place_after = np.split(place.ravel(), 2)
     added = values[place_after] - values[place_before]
     total = np.zeros((before.shape[1], *values.shape[1:]))

@@ -542,6 +542,7 @@ def ime(
     rng: Any = None,
     n_jobs: int | None = None,
     batch_size: int = 16384,
+    progress: bool = False,
     feature_names: Any = None,
 ) -> Explanation:
     """Shapley values as IME samples them: single steps of random orderings, adaptively shared among
@@ -556,6 +557,7 @@ def ime(
         more, or all coalitions where that is cheaper.
     min_samples : int >= 2, steps for every feature before the rest go where the variance is
         largest.
+    progress : bool, show a bar of explained rows.
 
     Returns
     -------
@@ -593,4 +595,4 @@ def ime(
         )
 
     settings = (min_samples, samples, draw_entropy(rng))
-    return explain_each_row(evaluator, _ime_row, settings, n_jobs, result)
+    return explain_each_row(evaluator, _ime_row, settings, n_jobs, result, progress)

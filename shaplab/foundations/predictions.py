@@ -27,6 +27,7 @@ from scipy.special import ndtr, ndtri
 
 from shaplab._gaussian import correlations, regression, spreads
 from shaplab._losses import check_probabilities, check_target, get_loss, secant
+from shaplab._parallel import counted, progress_bar
 from shaplab._rows import Rows
 from shaplab._validation import (
     as_matrix,
@@ -570,6 +571,7 @@ def exact_shap(
     order: Any = None,
     weights: Any = None,
     batch_size: int = 65536,
+    progress: bool = False,
     feature_names: Any = None,
 ) -> Explanation:
     """Exact interventional Shapley values of any model on few features, by enumeration.
@@ -588,6 +590,7 @@ def exact_shap(
     weights : array ``(B,)``, what each background row counts in the mean; None: all alike. Whole
         numbers give what repeating rows would.
     batch_size : int, model rows in one call; bounds memory.
+    progress : bool, show a bar of coalitions.
     feature_names : names of the columns; those of a DataFrame by default.
 
     Returns
@@ -626,10 +629,11 @@ def exact_shap(
     )
     structure = read_structure(game.n_players, game.names, unions, order)
     if structure is None:
-        values = _shapley_by_pattern(game, base)
+        values = _shapley_by_pattern(game, base, progress)
     else:
         together = min(4096, max(1, game.batch_size // (game.rows.n * game.rows.size)))
-        values = np.moveaxis(sum_of_steps(game, steps_of(structure), together), 0, 1)
+        total = sum_of_steps(game, steps_of(structure), together, progress)
+        values = np.moveaxis(total, 0, 1)
     how = "enumerated" if structure is None else f"enumerated, {structure.name}"
     check_result(values, game.names)
     return Explanation(
@@ -643,23 +647,25 @@ def exact_shap(
     )
 
 
-def _shapley_by_pattern(game: MarginalGame, base: np.ndarray) -> np.ndarray:
+def _shapley_by_pattern(game: MarginalGame, base: np.ndarray, progress: bool) -> np.ndarray:
     """Shapley values ``(N, n_players[, K])`` among the players that can matter for each row."""
     values = np.zeros((game.rows.n, game.n_players, *base.shape[1:]))
     # Rows in which the same players can matter are explained together.
     patterns, pattern_of_row = np.unique(game.able(), axis=0, return_inverse=True)
-    for number, pattern in enumerate(patterns):
-        rows = np.flatnonzero(pattern_of_row.ravel() == number)
-        members = np.flatnonzero(pattern)
-        if members.size == 0:
-            continue
-        step = max(1, game.batch_size // (len(rows) * game.rows.size))
-        phi = shapley_values(
-            partial(_game_of_members, game, rows, members),
-            members.size,
-            batch_size=min(4096, step),
-        )
-        values[np.ix_(rows, members)] = np.moveaxis(phi, 0, 1)
+    coalitions = sum(2 ** int(able) for able in patterns.sum(axis=1))
+    with progress_bar(coalitions, progress, "coalitions") as bar:
+        for number, pattern in enumerate(patterns):
+            rows = np.flatnonzero(pattern_of_row.ravel() == number)
+            members = np.flatnonzero(pattern)
+            if members.size == 0:
+                continue
+            step = max(1, game.batch_size // (len(rows) * game.rows.size))
+            phi = shapley_values(
+                counted(partial(_game_of_members, game, rows, members), bar),
+                members.size,
+                batch_size=min(4096, step),
+            )
+            values[np.ix_(rows, members)] = np.moveaxis(phi, 0, 1)
     return values
 
 

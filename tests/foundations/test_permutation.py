@@ -478,6 +478,12 @@ def test_ime_shares_evenly_where_nothing_varies():
     np.testing.assert_array_equal(exact.info["samples"], np.full((1, 6), 50))
 
 
+def test_ime_shows_a_bar(capsys):
+    x, reference = np.full((2, 3), 2.0), np.ones((1, 3))
+    ime(lambda rows: rows.sum(axis=1), x, reference, samples=60, progress=True)
+    assert "explained rows: 100%" in capsys.readouterr().err
+
+
 def test_ime_takes_at_least_min_samples_by_default():
     rng = np.random.default_rng(0)
     background = rng.normal(size=(20, 14))

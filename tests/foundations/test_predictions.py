@@ -76,6 +76,17 @@ def test_background_average_is_the_mean_of_single_reference_values(tables):
     assert np.allclose(exact_shap(model, X, B).values, np.mean(singles, axis=0), atol=EXACT)
 
 
+@pytest.mark.parametrize("structure", [{}, {"unions": [[0, 1], [2]]}, {"order": [[0], [1, 2]]}])
+def test_progress_counts_every_coalition_and_changes_no_number(structure, capsys):
+    X = np.arange(6.0).reshape(2, 3)
+    B = np.ones((2, 3))
+    told = exact_shap(lambda rows: rows.prod(axis=1), X, B, progress=True, **structure)
+    silent = exact_shap(lambda rows: rows.prod(axis=1), X, B, **structure)
+    shown = capsys.readouterr().err
+    assert "coalitions: 100%" in shown
+    assert np.array_equal(told.values, silent.values)
+
+
 def test_groups_by_name_and_number(tables):
     X, B = (pd.DataFrame(t, columns=["a", "b", "c"]) for t in tables)
 
