@@ -476,6 +476,18 @@ def fix_roles(
         context["body"] = context["body"].replace(wrong, right)
 
 
+# Names, punctuation and blanks have the colour of all code in both styles.
+PLAIN_SPAN = re.compile(r'<span class="[npw]">([^<]*)</span>')
+
+
+def leave_out_plain_spans(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Code without the spans that change nothing: a third of the bytes of a page."""
+    if "body" in context:
+        context["body"] = PLAIN_SPAN.sub(r"\1", context["body"])
+
+
 def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Words of the glossary show their sentence when one points at them."""
     links = [
@@ -551,5 +563,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("build-finished", write_take_home)
     app.connect("env-updated", lead_with_install)
     app.connect("html-page-context", fix_roles, priority=900)
+    app.connect("html-page-context", leave_out_plain_spans, priority=900)
     app.connect("html-page-context", fix_launch_buttons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

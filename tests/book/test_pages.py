@@ -237,3 +237,21 @@ def test_no_built_page_names_a_host_for_its_scripts_or_styles(html):
             if 'rel="canonical"' not in tag
         ]
         assert found == [], path.name
+
+
+def test_chapters_stay_below_250_kilobytes(html):
+    heavy = {
+        path.name: path.stat().st_size
+        for path in (html / "book").rglob("*.html")
+        if "api" not in path.parts and path.stat().st_size > 250_000
+    }
+    assert heavy == {}
+
+
+def test_code_without_a_span_has_the_colour_that_its_span_would_have(html):
+    style = (html / "_static" / "pygments.css").read_text(encoding="utf-8")
+    for theme in ("light", "dark"):
+        scope = rf'html\[data-theme="{theme}"\] \.highlight'
+        everywhere = re.search(scope + r" \{[^}]*(?<!-)color: (#\w+)", style)[1]
+        for token in "npw":
+            assert re.search(rf"{scope} \.{token} \{{ color: (#\w+)", style)[1] == everywhere
