@@ -37,7 +37,7 @@ well: half of each counts.
 Degrees of freedom follow from how uneven terms are, by leverage (Bell and McCaffrey) and by the
 residuals that were met, and from the number of folds (Satterthwaite).
 
-Chapter: foundations/permutation
+Chapter: foundations/kernel
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ and Gauss-Legendre quadrature of :math:`\lceil n/2 \rceil` nodes is exact.
 
 Cost: for :math:`m` pairs :math:`O(m^2 (m + n))`; the variances are learned from the first pairs.
 
-Chapter: foundations/permutation
+Chapter: foundations/kernel
 """
 
 from __future__ import annotations

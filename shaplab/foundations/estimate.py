@@ -12,7 +12,7 @@ al. (2026), whose sparse Fourier terms a dense prior replaces here. Cost: no coa
 twice, but for one that shows whether the game answers the same; the fit takes :math:`O(m^3)` for
 :math:`m` pairs, up to 2,048 of them.
 
-Chapter: foundations/permutation
+Chapter: foundations/kernel
 """
 
 from __future__ import annotations
