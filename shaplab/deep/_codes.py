@@ -35,6 +35,8 @@ chunk split split_with_sizes tensor_split contiguous clone expand expand_as repe
 movedim flip roll detach iter swapaxes repeat_interleave ravel broadcast_to view_as reshape_as
 """)
 _JOINED = words("cat concat concatenate stack hstack vstack")
+# Copies whose later arguments say which entries to take.
+_PICKED = words("getitem index_select repeat_interleave")
 _ENTRY_BY_ENTRY = words("""
 add sub rsub mul floor_divide remainder fmod neg abs sign clamp clamp_min clamp_max maximum minimum
 where masked_fill eq ne lt le gt ge logical_not logical_and logical_or logical_xor and or xor invert
@@ -265,6 +267,11 @@ class Codes(Capture):
 
     def _follow(self, call: Call, followed: list[Tensor], result: Any) -> None:
         """Note what the integers are that an operation made of followed integers."""
+        if call.name in _PICKED:
+            call = call._replace(args=(call.args[0], *walk(self._place, call.args[1:])))
+            followed = [tensor for tensor in call.tensors() if self._followed(tensor)]
+            if not followed:
+                return
         all_codes = all(id(tensor) in self.positions for tensor in followed)
         if all_codes and self._follow_codes(call, followed, result):
             return
@@ -290,6 +297,13 @@ class Codes(Capture):
             )
         else:
             self.watch(result, call.name)
+
+    def _place(self, index: Tensor) -> Tensor:
+        """An index or mask as a constant: a decision that must be the same for every row."""
+        if not self._known(index):
+            return index
+        self.check_alike(self.watched.get(id(index), (None, "getitem"))[1], index)
+        return index.clone()
 
     # Codes: each entry a function of one entry of an integer input
 
