@@ -35,8 +35,6 @@ chunk split split_with_sizes tensor_split contiguous clone expand expand_as repe
 movedim flip roll detach iter swapaxes repeat_interleave ravel broadcast_to view_as reshape_as
 """)
 _JOINED = words("cat concat concatenate stack hstack vstack")
-# Copies whose later arguments say which entries to take.
-_PICKED = words("getitem index_select repeat_interleave")
 _ENTRY_BY_ENTRY = words("""
 add sub rsub mul floor_divide remainder fmod neg abs sign clamp clamp_min clamp_max maximum minimum
 where masked_fill eq ne lt le gt ge logical_not logical_and logical_or logical_xor and or xor invert
@@ -229,7 +227,11 @@ class Codes(Capture):
             made = self._chosen_by_mask(call)
             if made is not None:
                 return call.args[0].copy_(made) if call.in_place else made
-        followed = [tensor for tensor in known if self._followed(tensor)]
+        picks = call.tensors()[1:] if call.name in ("getitem", "index_select") else []
+        for index in filter(self._known, picks):  # which entries to take is a decision
+            self.check_alike(self.watched.get(id(index), (None, call.name))[1], index)
+            call = call.changed(lambda t, index=index: t.clone() if t is index else t)
+        followed = [tensor for tensor in call.tensors() if self._followed(tensor)]
         if inputs or not followed:
             return self._as_numbers(call, followed)
         result = call.do()
@@ -267,11 +269,6 @@ class Codes(Capture):
 
     def _follow(self, call: Call, followed: list[Tensor], result: Any) -> None:
         """Note what the integers are that an operation made of followed integers."""
-        if call.name in _PICKED:
-            call = call._replace(args=(call.args[0], *walk(self._place, call.args[1:])))
-            followed = [tensor for tensor in call.tensors() if self._followed(tensor)]
-            if not followed:
-                return
         all_codes = all(id(tensor) in self.positions for tensor in followed)
         if all_codes and self._follow_codes(call, followed, result):
             return
@@ -297,13 +294,6 @@ class Codes(Capture):
             )
         else:
             self.watch(result, call.name)
-
-    def _place(self, index: Tensor) -> Tensor:
-        """An index or mask as a constant: a decision that must be the same for every row."""
-        if not self._known(index):
-            return index
-        self.check_alike(self.watched.get(id(index), (None, "getitem"))[1], index)
-        return index.clone()
 
     # Codes: each entry a function of one entry of an integer input
 
@@ -332,9 +322,7 @@ class Codes(Capture):
         def entries(tensor: Tensor) -> Tensor:
             if id(tensor) in self.positions:
                 return self._entries(tensor)
-            if call.name in _JOINED:
-                return torch.full_like(tensor, -1, dtype=torch.long)
-            return tensor
+            return torch.full_like(tensor, -1, dtype=torch.long) if call.name in _JOINED else tensor
 
         moved = call.changed(entries).do()
         for tensor, places in zip(tensors_of(result), tensors_of(moved), strict=True):
@@ -475,7 +463,7 @@ def _index_of(call: Call) -> tuple[Any, int]:
         index = call.argument(2, "index", call.kwargs.get("indices"))
         if call.name != "index_select":
             return index, 0
-        return index, call.argument(1, "dim") % call.args[0].dim()
+        return index, call.argument(1, "dim") % call.argument(0, "input").dim()
     index = call.args[-1]
     if call.name == "take" or not isinstance(index, tuple):
         return index, 0

@@ -44,6 +44,9 @@ EXACT: dict[str, Callable[..., torch.Tensor]] = {
     "overwritten": _overwritten,
     "stack": lambda n, i: _sum(n, n.e(torch.stack([i[:, k] for k in range(5)], 1))),
     "all tokens kept": lambda n, i: _sum(n, n.e(i[i > 0].reshape(len(i), 5))),
+    "picked by name": lambda n, i: _sum(
+        n, n.e(torch.index_select(input=i, dim=1, index=torch.arange(5)))
+    ),
     "first token added": lambda n, i: _sum(n, n.e(F.pad(i, (1, 0), value=9))),
     "token joined": lambda n, i: _sum(n, n.e(torch.cat([torch.full_like(i[:, :1], 9), i], 1))),
     "parameter[codes]": lambda n, i: _sum(n, n.e.weight[i]),
