@@ -230,7 +230,7 @@ class Codes(Capture):
         picks = call.tensors()[1:] if call.name in ("getitem", "index_select") else []
         for index in filter(self._known, picks):  # which entries to take is a decision
             self.check_alike(self.watched.get(id(index), (None, call.name))[1], index)
-            call = call.changed(lambda t, index=index: t.clone() if t is index else t)
+        call = call.changed(lambda t: t.clone() if any(t is pick for pick in picks) else t)
         followed = [tensor for tensor in call.tensors() if self._followed(tensor)]
         if inputs or not followed:
             return self._as_numbers(call, followed)
