@@ -227,7 +227,11 @@ class Codes(Capture):
             made = self._chosen_by_mask(call)
             if made is not None:
                 return call.args[0].copy_(made) if call.in_place else made
-        followed = [tensor for tensor in known if self._followed(tensor)]
+        picks = call.tensors()[1:] if call.name in ("getitem", "index_select") else []
+        for index in filter(self._known, picks):  # which entries to take is a decision
+            self.check_alike(self.watched.get(id(index), (None, call.name))[1], index)
+        call = call.changed(lambda t: t.clone() if any(t is pick for pick in picks) else t)
+        followed = [tensor for tensor in call.tensors() if self._followed(tensor)]
         if inputs or not followed:
             return self._as_numbers(call, followed)
         result = call.do()
@@ -318,9 +322,7 @@ class Codes(Capture):
         def entries(tensor: Tensor) -> Tensor:
             if id(tensor) in self.positions:
                 return self._entries(tensor)
-            if call.name in _JOINED:
-                return torch.full_like(tensor, -1, dtype=torch.long)
-            return tensor
+            return torch.full_like(tensor, -1, dtype=torch.long) if call.name in _JOINED else tensor
 
         moved = call.changed(entries).do()
         for tensor, places in zip(tensors_of(result), tensors_of(moved), strict=True):
@@ -461,7 +463,7 @@ def _index_of(call: Call) -> tuple[Any, int]:
         index = call.argument(2, "index", call.kwargs.get("indices"))
         if call.name != "index_select":
             return index, 0
-        return index, call.argument(1, "dim") % call.args[0].dim()
+        return index, call.argument(1, "dim") % call.argument(0, "input").dim()
     index = call.args[-1]
     if call.name == "take" or not isinstance(index, tuple):
         return index, 0

@@ -43,6 +43,10 @@ EXACT: dict[str, Callable[..., torch.Tensor]] = {
     "masked_fill": lambda n, i: _sum(n, n.e(i.masked_fill(i > 5, 0))),
     "overwritten": _overwritten,
     "stack": lambda n, i: _sum(n, n.e(torch.stack([i[:, k] for k in range(5)], 1))),
+    "all tokens kept": lambda n, i: _sum(n, n.e(i[i > 0].reshape(len(i), 5))),
+    "picked by name": lambda n, i: _sum(
+        n, n.e(torch.index_select(input=i, dim=1, index=torch.arange(5)))
+    ),
     "first token added": lambda n, i: _sum(n, n.e(F.pad(i, (1, 0), value=9))),
     "token joined": lambda n, i: _sum(n, n.e(torch.cat([torch.full_like(i[:, :1], 9), i], 1))),
     "parameter[codes]": lambda n, i: _sum(n, n.e.weight[i]),
@@ -158,6 +162,8 @@ def test_codes_and_constants_of_two_inputs_keep_their_input() -> None:
 
 DECIDED: dict[str, Callable[..., torch.Tensor]] = {
     "rows of a mask": lambda n, i: _sum(n, n.e(i)) + n.e(i)[i > 4].sum(),
+    "codes of a mask": lambda n, i: _sum(n, n.e(i)) + n.e.weight[i[i > 4], 0].sum(),
+    "codes in order": lambda n, i: _sum(n, n.e(i[torch.arange(len(i))[:, None], i.argsort(1)])),
     "branch": lambda n, i: _sum(n, n.e(i)) * int((i > 4).sum()),
     "order": lambda n, i: _sum(n, n.e(i.argsort(1))),
 }
