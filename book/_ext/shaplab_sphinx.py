@@ -480,12 +480,20 @@ def fix_roles(
 PLAIN_SPAN = re.compile(r'<span class="[npw]">([^<]*)</span>')
 
 
-def leave_out_plain_spans(
+# A short formula and the comma or the full stop that ends its sentence.
+FORMULA_AND_MARK = re.compile(
+    r'(<span class="math notranslate nohighlight">\\\([^<]{1,40}\\\)</span>)([,.;:?!)]+)'
+)
+
+
+def tidy_body(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Code without the spans that change nothing: a third of the bytes of a page."""
+    """Code without the spans that change nothing, a third of the bytes of a page; no line begins
+    with the comma behind a formula."""
     if "body" in context:
-        context["body"] = PLAIN_SPAN.sub(r"\1", context["body"])
+        plain = PLAIN_SPAN.sub(r"\1", context["body"])
+        context["body"] = FORMULA_AND_MARK.sub(r'<span class="together">\1\2</span>', plain)
 
 
 def explain_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -563,6 +571,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("build-finished", write_take_home)
     app.connect("env-updated", lead_with_install)
     app.connect("html-page-context", fix_roles, priority=900)
-    app.connect("html-page-context", leave_out_plain_spans, priority=900)
+    app.connect("html-page-context", tidy_body, priority=900)
     app.connect("html-page-context", fix_launch_buttons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

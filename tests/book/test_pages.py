@@ -56,6 +56,12 @@ CUT = """() => [...document.querySelectorAll("main span.math")].filter(box => {
 }).map(box => box.closest("p, li, td, section").textContent.slice(0, 80))"""
 
 
+# Boxes with the bell that the theme hangs on every box that it does not know.
+BELLS = r"""() => [...document.querySelectorAll("main .admonition-title")]
+  .filter(title => getComputedStyle(title, "::after").content.includes("\uf0f3"))
+  .map(title => title.parentElement.className)"""
+
+
 class Visit:
     """One page, opened, with everything it said and asked for."""
 
@@ -130,6 +136,7 @@ def test_page(visit, name):
         assert seen.axe() == [], f"{theme} theme"
     assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table"
     assert seen.page.evaluate(CUT) == [], "formulas cut"
+    assert seen.page.evaluate(BELLS) == []
     seen.page.set_viewport_size({"width": 390, "height": 844})
     assert seen.page.evaluate(BROKEN) == [], "words broken in cells of a table, on a phone"
     assert seen.page.evaluate(CUT) == [], "formulas cut on a phone"
