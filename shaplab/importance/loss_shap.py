@@ -9,8 +9,8 @@ mean prediction, so a few references in place of all would be biased;
 ``shaplab.importance._few_references`` derives two estimates that are not. References of a walk are
 evenly spread over the background, in the order of the model's outputs, and the way back has others
 than the way there. Source: Covert, Lundberg and Lee (2020); Covert (2020). Cost of a walk:
-:math:`8 (d - 1)` model rows for squared error, about :math:`20 (d - 1)` for smooth losses, whatever
-the background's size; less where row and reference agree.
+:math:`8 (d - 1)` model rows for squared error, some 20 to 40 times :math:`d - 1` for other smooth
+losses, whatever the background's size; less where row and reference agree.
 """
 
 from __future__ import annotations

@@ -264,9 +264,10 @@ def sage(
     Notes
     -----
     Estimates the mean over rows of minus the loss of the mean prediction (``MeanGame`` of
-    ``LossOfMean``), unbiased whatever the background's size; values add up exactly. A large table
-    may be precise enough before each row has been visited; then ``std`` includes the error from the
-    rows not seen.
+    ``LossOfMean``), whatever the background's size without bias from drawing few references; values
+    add up exactly, at the price of a bias of the order of one over the number of visits. A large
+    table may be precise enough before each row has been visited; then ``std`` includes the error
+    from the rows not seen.
 
     References
     ----------

@@ -136,7 +136,8 @@ class Monitor:
         """Go on from the reference alone, for when the cause of an alarm has been repaired.
 
         The evidence is 1 again, rows since the reference leave the ranks, every stream may raise
-        another alarm. The bound on false alarms holds for each stretch between restarts.
+        another alarm. The bound on false alarms is proved for the first stretch only: a restart
+        that answers an alarm depends on the reference, which is used again.
         """
         streams = len(self.names)
         shape = (streams, len(_BETS))
