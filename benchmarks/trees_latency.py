@@ -2,7 +2,7 @@
 
 Median wall milliseconds of one row, in one thread, asked alternately: a `PreparedTrees` and a
 `BackgroundTrees` with 1,000 rows beside a prepared `shap.TreeExplainer` of each game, on the models
-of trees_speed.py. The answers are compared first.
+of trees_speed.py. The row comes as an array and as a pandas frame. The answers are compared first.
 
     OMP_NUM_THREADS=1 python benchmarks/trees_latency.py --models abc
 """
@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import shap
 from trees_speed import make
 
@@ -62,20 +64,19 @@ def main() -> None:
             np.testing.assert_allclose(
                 ours(row).values.ravel(), expected.ravel(), rtol=1e-3, atol=1e-4
             )
-            found = medians(
-                {
-                    "shaplab": lambda ours=ours, row=row: ours(row),
-                    "shap": lambda theirs=theirs, row=row: theirs.shap_values(
-                        row, check_additivity=False
-                    ),
-                },
-                options.repeats,
-            )
-            ratio = found["shap"] / found["shaplab"]
-            print(
-                f"{name}  {game:<15} shaplab {found['shaplab']:.2f}  shap {found['shap']:.2f}  "
-                f"ratio {ratio:.1f}  held {ours.nbytes / 1e6:.0f} MB"
-            )
+            for form, table in (("array", row), ("frame", pd.DataFrame(row))):
+                found = medians(
+                    {
+                        "shaplab": partial(ours, table),
+                        "shap": partial(theirs.shap_values, table, check_additivity=False),
+                    },
+                    options.repeats,
+                )
+                ratio = found["shap"] / found["shaplab"]
+                print(
+                    f"{name}  {game:<15} {form}  shaplab {found['shaplab']:.2f}  "
+                    f"shap {found['shap']:.2f}  ratio {ratio:.1f}  held {ours.nbytes / 1e6:.0f} MB"
+                )
 
 
 if __name__ == "__main__":

@@ -70,6 +70,17 @@ def columns(X: Any) -> list[Column]:
     return [_arrow(name, X.column(j)) for j, name in enumerate(names)]
 
 
+def in_one_piece(X: Any) -> np.ndarray | None:
+    """A copy of the numbers of a pandas frame, float64 ``(n, d)``, where NumPy holds every column;
+    else None. Column by column one row of fifty takes eighty times as long as explaining it."""
+    if not is_frame(X):
+        return None
+    kinds = X.dtypes.tolist()
+    if not all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in kinds):
+        return None
+    return np.array(X.to_numpy(np.float64), order="C")
+
+
 def _pandas(name: str, series: Any) -> Column:
     kind = series.dtype
     if hasattr(kind, "categories"):
@@ -123,6 +134,9 @@ def displayed(X: Any) -> np.ndarray | None:
         return None
     if column_names(X) is None:
         return np.asarray(plain(X))
+    at_once = in_one_piece(X)
+    if at_once is not None:
+        return at_once
     parts = columns(X)
     numbers = [column.numbers for column in parts if column.numbers is not None]
     if len(numbers) == len(parts):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shaplab._tables import Column, as_rows, columns, is_present, numeric_matrix
+from shaplab._tables import Column, as_rows, columns, in_one_piece, is_present, numeric_matrix
 from shaplab._validation import as_matrix, column_names, compare_names, fail, has, plain, shorten
 from shaplab.trees.kernels.predict import Codebook, encode_rows
 
@@ -198,6 +198,9 @@ class Encoder:
         d = len(self.categorical)
         if len(names) != d or X.shape[0] == 0:
             return as_matrix(np.empty((X.shape[0], len(names))), argument, n_columns=d)
+        at_once = None if self.labels or self.frame_labels else in_one_piece(X)
+        if at_once is not None:
+            return as_matrix(at_once, argument)
         found = columns(X)
         labels = self.labels
         if (

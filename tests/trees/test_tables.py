@@ -23,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import shaplab
+from shaplab._tables import columns, in_one_piece
 from shaplab.trees import _batches
 from shaplab.trees.ensemble import TreeEnsemble, as_ensemble
 from shaplab.trees.interactions import tree_shap_interactions
@@ -511,3 +512,24 @@ def test_the_labels_of_rows_stay_with_a_pipeline():
     table = NUMERIC.set_axis([f"person {i}" for i in range(N)])
     model = make_pipeline(StandardScaler(), RandomForestRegressor(3, random_state=0)).fit(table, Y)
     assert tree_shap(model, table.iloc[[4]]).index.tolist() == ["person 4"]
+
+
+def test_a_frame_read_in_one_piece_is_what_its_columns_are():
+    frame = pd.DataFrame(
+        {
+            "half": np.array([0.1, np.nan], np.float16),
+            "large": np.array([2**63, 2**64 - 1], np.uint64),
+            "odd": np.array([2**53 + 1, -(2**53) - 1]),
+            "yes": [True, False],
+            "long": np.array([1.0, np.inf], np.longdouble),
+        }
+    )
+    whole = in_one_piece(frame)
+    by_column = np.stack([column.numbers for column in columns(frame)], axis=1)
+    np.testing.assert_array_equal(whole, by_column)
+    one_block = pd.DataFrame(np.zeros((2, 2)))
+    in_one_piece(one_block)[:] = 1.0
+    assert (one_block == 0).all(axis=None)
+    for kind in ("Int64", "boolean", "Float64", "object", "category", "datetime64[ns]"):
+        assert in_one_piece(pd.DataFrame({"a": [1.0], "b": pd.Series([1]).astype(kind)})) is None
+    assert in_one_piece(np.zeros((2, 2))) is None
