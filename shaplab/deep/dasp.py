@@ -176,8 +176,9 @@ def dasp(
     Approximate: the network's units are treated as Gaussian (nearly, if "skewed"). Where random
     tensors are added (residual links) or entries repeated (reflecting padding) "diagonal" takes
     them as independent. Networks without a non-linearity are exact. Cost: ``2 K`` propagations for
-    each player, row and reference, and one run more to check the model; a propagation counts for
-    about two forward passes (diagonal), through max pooling for dozens.
+    each player, row and reference, and one run more to check the model; a propagation has the
+    multiplications of about two forward passes (diagonal), and takes the time of several, of dozens
+    through convolutions.
 
     References
     ----------
