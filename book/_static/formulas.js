@@ -1,6 +1,6 @@
 // A displayed formula that is wider than its room becomes smaller until it fits, down to small print; a wider one scrolls.
 (() => {
-  const smallest = 0.62;
+  const smallest = 0.54;
   const fit = () => {
     for (const formula of document.querySelectorAll('main mjx-container[display="true"]')) {
       formula.dataset.size ??= formula.style.fontSize || "100%";
