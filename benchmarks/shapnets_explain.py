@@ -54,6 +54,10 @@ def explainers(net: DeepShapNet) -> dict:
             found[f"shap Kernel, {n}"] = lambda x, n=n: kernel.shap_values(
                 x.numpy(), nsamples=n, silent=True
             ).reshape(D)
+        # By default it keeps ten values and sets the others to zero.
+        found["Kernel, 77, all"] = lambda x: kernel.shap_values(
+            x.numpy(), nsamples=77, silent=True, l1_reg=False
+        ).reshape(D)
     except ImportError:
         print("shap is not installed")
     return found
