@@ -234,8 +234,8 @@ def sage(
         fitted to the background).
     groups : lists of features explained together, by number or name, or a dict from group name to
         features.
-    rounds : int >= 2, epochs over the rows (of more than 1,024 rows, a first block of at most 512 comes once more);
-        None: as many as ``thresh`` or ``max_evaluations`` need.
+    rounds : int >= 2, epochs over the rows (of more than 1,024 rows, a first block of at most 512
+        comes once more); None: as many as ``thresh`` or ``max_evaluations`` need.
     thresh : float, stop when the largest standard error is below this share of the spread of the
         values (largest minus smallest, zero included).
     max_evaluations, rng, n_jobs, batch_size, progress, callback, state, feature_names : as in
