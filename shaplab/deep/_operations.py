@@ -3,7 +3,7 @@
 An operation is one of: a scalar function applied elementwise (Rescale, or RevealCancel when a
 linear or convolution layer feeds it), a product, a maximum over windows, a softmax or
 normalisation, also written by hand, a composition of these (LSTM, GRU, division, norms), or any
-other with a derivative (attention, cumprod, sort, fft, custom functions: the path rule).
+other with a derivative (attention, cumprod, sort, custom functions: the path rule).
 ``HANDLERS`` maps names to functions ``handler(run, call)`` for ``Capture``; ``run.unit(inputs,
 output, rule)`` records one non-linear unit, whose ``rule`` returns the multipliers of its inputs,
 given those of its output (``_watched``).
