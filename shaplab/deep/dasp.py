@@ -149,8 +149,9 @@ def dasp(
         other player be present with probability p and integrates over p by Gauss-Legendre.
     covariance : "diagonal" carries variances and takes the units of a layer as independent; "full"
         carries how each unit depends on the players to second order, and so all covariances;
-        "skewed" third cumulants, too. The last two are for few players: each propagation costs ``n
-        (n + 3) / 2`` more passes.
+        "skewed" third cumulants, too. The last two lower the error while sums are nearly normal,
+        and can raise it in a network that bends much. They are for few players: each propagation
+        costs ``n (n + 3) / 2`` more passes.
     players : "features", every input entry; or "pixels", all channels of a position together.
     normalize : True spreads each row's additivity gap over its values in proportion to their size.
     batch_size : rows in one run, at least ``n + 1``; bounds memory.
