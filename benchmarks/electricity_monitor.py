@@ -4,7 +4,7 @@ before?
 ELEC2: half hours of the market of New South Wales; on day 363 (row 17,424) Victoria joined it. Half
 hours in a row are anything but exchangeable, so the loss of a day, its mean, is one row. The model
 is fitted on 24 of the first 48 weeks, drawn at random; the other 24 are the reference, which thus
-holds nearly all seasons.
+holds weeks of the whole time.
 
     SHAPLAB_DATA_DIR=... python benchmarks/electricity_monitor.py
 """
