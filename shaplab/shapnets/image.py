@@ -359,8 +359,8 @@ class ImageShapNet(ShapNet):
     Notes
     -----
     Explanations are ``(N, H, W, K)``, one value a pixel for all its input channels. Local accuracy
-    and missingness hold for any weights. The source's net has seven stages of 128 channels with
-    dilations 1 to 13; its kernel is not stated.
+    and missingness hold for any weights. The source's net has seven stages, six of them with 128
+    channels, and dilations 1 to 13; its kernel is not stated.
 
     References
     ----------
